@@ -1,0 +1,142 @@
+//! What happened, as the trace keeps it: the world's own happenings and, typed by the product, its occurrences.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// What a product's reader makes of observations: its own events, named and labelled.
+pub trait Occurrence: Clone + Debug + Serialize + Send + 'static {
+    /// Each name that [`Occurrence::name`] can give. Triggers may use these and no others.
+    const NAMES: &'static [&'static str];
+
+    /// The event's name in plans, as `run_claimed`.
+    fn name(&self) -> &'static str;
+
+    /// The label of the session it is about, as `ann/1`. Labels come from the plan, never from minted ids.
+    fn session(&self) -> Option<&str>;
+
+    /// One line for the story, without times, retries or ids; `None` if the story is better without it.
+    fn story(&self) -> Option<String>;
+}
+
+/// One line of the trace.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event<O> {
+    /// Its place in the trace, from 0.
+    pub seq: u64,
+    /// Virtual time since the world began.
+    pub at: Duration,
+    /// The process it happened at or was caused by; empty for the world itself.
+    pub process: String,
+    /// That process's incarnation, from 1; 0 where there is none.
+    pub incarnation: u32,
+    /// What happened.
+    pub what: What<O>,
+}
+
+/// The world's part or the product's.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum What<O> {
+    /// The world's own.
+    World(Happening),
+    /// The product's.
+    Product(O),
+}
+
+impl<O: Occurrence> What<O> {
+    /// The name that triggers use.
+    pub fn name(&self) -> &'static str {
+        match self {
+            What::World(happening) => happening.name(),
+            What::Product(occurrence) => occurrence.name(),
+        }
+    }
+
+    /// The label of the session it is about.
+    pub fn session(&self) -> Option<&str> {
+        match self {
+            What::World(_) => None,
+            What::Product(occurrence) => occurrence.session(),
+        }
+    }
+}
+
+/// What the world itself does or sees. `link` is `executor-1->redis`; `conn` counts that link's connections from 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Happening {
+    /// An incarnation of a process began.
+    Booted,
+    /// It got SIGTERM for the `nth` time.
+    Signalled { nth: u32 },
+    /// It ended by itself.
+    Exited { code: i32 },
+    /// It was killed.
+    Killed,
+    /// A process connected through a link.
+    LinkOpened { link: String, conn: u32 },
+    /// A connection ended. `unanswered` says for how long the last request on it had waited for a byte, if it had.
+    LinkClosed { link: String, conn: u32, by: Side, unanswered: Option<Duration> },
+    /// Bytes that a process sent have waited for [`crate::link::QUIET`] without a byte of answer.
+    Unanswered { link: String, conn: u32, since: Duration },
+    /// After `Unanswered`: a byte came back.
+    Answered { link: String, conn: u32, waited: Duration },
+    /// Fault number `fault` of the plan (from 1) began.
+    FaultStruck { fault: usize, kind: &'static str, target: String },
+    /// It reached an operation of a run that was still going, named by the product's label.
+    FaultFelt { fault: usize, kind: &'static str, target: String, label: String },
+    /// It ended.
+    FaultHealed { fault: usize, kind: &'static str, target: String },
+    /// A phase began: `chaos`, `heal` or `settle`.
+    Phase { name: &'static str },
+}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The process.
+    Process,
+    /// The service.
+    Service,
+    /// A fault.
+    Fault,
+}
+
+impl Happening {
+    /// Each name that [`Happening::name`] can give.
+    pub const NAMES: &'static [&'static str] = &[
+        "booted",
+        "signalled",
+        "exited",
+        "killed",
+        "link_opened",
+        "link_closed",
+        "unanswered",
+        "answered",
+        "fault_struck",
+        "fault_felt",
+        "fault_healed",
+        "phase",
+    ];
+
+    /// The event's name in plans.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Happening::Booted => "booted",
+            Happening::Signalled { .. } => "signalled",
+            Happening::Exited { .. } => "exited",
+            Happening::Killed => "killed",
+            Happening::LinkOpened { .. } => "link_opened",
+            Happening::LinkClosed { .. } => "link_closed",
+            Happening::Unanswered { .. } => "unanswered",
+            Happening::Answered { .. } => "answered",
+            Happening::FaultStruck { .. } => "fault_struck",
+            Happening::FaultFelt { .. } => "fault_felt",
+            Happening::FaultHealed { .. } => "fault_healed",
+            Happening::Phase { .. } => "phase",
+        }
+    }
+}

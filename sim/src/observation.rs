@@ -1,0 +1,132 @@
+//! What a stand-in or a process shows to the outside. The judge sees nothing else.
+//!
+//! A stand-in calls its [`Tap`] once for each thing that it did, after it took effect and before the answer leaves.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// Where a stand-in says what it did. Called in the order in which things took effect.
+pub type Tap = Arc<dyn Fn(Observation) + Send + Sync>;
+
+/// A tap for stand-ins that nobody watches, as under `cargo up`.
+pub fn untapped() -> Tap {
+    Arc::new(|_| {})
+}
+
+/// One thing that a stand-in did, or that a process logged.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Observation {
+    /// Postgres executed a statement and, if it stood in a transaction, committed it.
+    Statement(Statement),
+    /// Redis executed a command.
+    Command(Command),
+    /// RabbitMQ moved a message or a consumer.
+    Broker(Broker),
+    /// The model provider was called, or an answer of its ended.
+    Provider(Provider),
+    /// A process logged a line through `tracing`.
+    Log(Log),
+}
+
+/// A committed statement. Those of one transaction are shown together, in order, at its commit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    /// The connection, as the stand-in sees its other end.
+    pub peer: SocketAddr,
+    /// The name in the leading comment, as `run.claim` in `/* run.claim */ UPDATE …`. Empty for BEGIN and the like.
+    pub name: String,
+    /// The parameters, `$1` first.
+    pub params: Vec<Value>,
+    /// The rows that were returned, each by column name.
+    pub rows: Vec<BTreeMap<String, Value>>,
+    /// How many rows it changed or returned, as in Postgres's command tag.
+    pub affected: u64,
+}
+
+/// A value in the intersection of Postgres and SQLite.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// SQL NULL.
+    Null,
+    /// `bigint`; times are microseconds.
+    Int(i64),
+    /// `text`.
+    Text(String),
+    /// `bytea`.
+    Bytes(Vec<u8>),
+    /// `boolean`.
+    Bool(bool),
+}
+
+impl Value {
+    /// The text in it, if it is text.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The number in it, if it is a number.
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Value::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+/// A Redis command and its answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    /// The connection, as the stand-in sees its other end.
+    pub peer: SocketAddr,
+    /// The command and its arguments. For a script: `EVALSHA` or `EVAL` as it was sent, with the body in place of the hash.
+    pub words: Vec<Bytes>,
+    /// The answer as RESP2 bytes.
+    pub reply: Bytes,
+}
+
+/// What RabbitMQ did with a message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Broker {
+    /// A message was routed to `queues` (none: unroutable), before its confirm leaves.
+    Published { peer: SocketAddr, exchange: String, routing_key: String, queues: Vec<String>, body: Bytes },
+    /// A message was handed to a consumer.
+    Delivered { peer: SocketAddr, queue: String, redelivered: bool, body: Bytes },
+    /// A delivery was acknowledged.
+    Acked { peer: SocketAddr, queue: String, body: Bytes },
+    /// A delivery was refused; `requeue` says whether it went back.
+    Nacked { peer: SocketAddr, queue: String, requeue: bool, body: Bytes },
+    /// A delivery went back because its channel or connection ended.
+    Requeued { peer: SocketAddr, queue: String, body: Bytes },
+}
+
+/// What the model provider saw of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Provider {
+    /// A request arrived whole. `headers` are lower-case.
+    Called { peer: SocketAddr, headers: BTreeMap<String, String>, turn: u32, prompt: String },
+    /// The last token was sent, with the reason that the answer ends with.
+    Answered { peer: SocketAddr, headers: BTreeMap<String, String>, finish_reason: String },
+    /// The caller hung up before the last token.
+    Abandoned { peer: SocketAddr, headers: BTreeMap<String, String> },
+}
+
+/// A `tracing` event of a process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// The process that logged.
+    pub process: String,
+    /// Its incarnation, counted by the world from 1.
+    pub incarnation: u32,
+    /// `ERROR`, `WARN`, `INFO`, …
+    pub level: &'static str,
+    /// The message.
+    pub message: String,
+    /// The fields, as text.
+    pub fields: BTreeMap<String, String>,
+}

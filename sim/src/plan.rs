@@ -1,0 +1,138 @@
+//! A plan is data: topology, settings, workload and faults of one run. Drawn or written, it prints in one format.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Everything that one run needs beside its seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan<W> {
+    /// One sentence.
+    pub about: String,
+    /// The invariants that this plan must arm.
+    pub arms: Vec<String>,
+    /// The events that must happen.
+    pub must_reach: Vec<String>,
+    /// How many processes of each role.
+    pub topology: BTreeMap<String, usize>,
+    /// Overrides of the product's settings for `all`, for a role or for a process.
+    pub config: BTreeMap<String, BTreeMap<String, String>>,
+    /// What users do.
+    pub users: W,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+    /// What should come out.
+    pub expect: Expect,
+    /// For a repro: the seed and where it came from.
+    pub repro: Option<Repro>,
+}
+
+/// What a plan expects of its run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expect {
+    /// `passed`, or `violated`.
+    pub verdict: String,
+    /// The invariant that must break, with `violated`.
+    pub invariant: Option<String>,
+}
+
+/// Where a repro came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repro {
+    /// The seed with which it failed.
+    pub seed: u64,
+    /// The commit of the tree in which it failed.
+    pub commit: String,
+    /// `rustc --version`.
+    pub toolchain: String,
+    /// SHA-256 of Cargo.lock.
+    pub lock: String,
+}
+
+/// One thing that goes wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// What.
+    pub kind: Kind,
+    /// Where: links as `executor-1->redis`, or processes as `executor-1`. One cause may take several.
+    pub targets: Vec<String>,
+    /// When it begins.
+    pub trigger: Trigger,
+    /// When it ends; healing ends it in any case.
+    pub length: Length,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Link: bytes are accepted and not carried, in either direction; connecting succeeds.
+    Wedge,
+    /// Link: every connection is closed once, at the beginning; with a length, new ones are closed too until its end.
+    Close,
+    /// Link: the next request (that `matches`, if given) is carried out and its answer dropped with the connection.
+    ReplyLost { matches: Option<String> },
+    /// Link: every chunk is carried later, by this much.
+    Delay { by: Duration },
+    /// Process: SIGTERM; the service manager kills after the role's grace and boots it again.
+    Sigterm,
+    /// Process: SIGKILL; the service manager boots it again.
+    Sigkill,
+}
+
+impl Kind {
+    /// Each word that a plan may use.
+    pub const NAMES: &'static [&'static str] = &["wedge", "close", "reply_lost", "delay", "sigterm", "sigkill"];
+
+    /// The word in plans.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Wedge => "wedge",
+            Kind::Close => "close",
+            Kind::ReplyLost { .. } => "reply_lost",
+            Kind::Delay { .. } => "delay",
+            Kind::Sigterm => "sigterm",
+            Kind::Sigkill => "sigkill",
+        }
+    }
+
+    /// Whether it acts on links; else on processes.
+    pub fn on_link(&self) -> bool {
+        !matches!(self, Kind::Sigterm | Kind::Sigkill)
+    }
+}
+
+/// When a fault begins.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Trigger {
+    /// At a virtual time since the beginning.
+    At(Duration),
+    /// After an event.
+    On(Cue),
+    /// After a request on a link whose bytes contain `matches`, the `nth` such, from 1.
+    OnRequest { link: String, matches: String, nth: u32, after: Duration },
+}
+
+/// An event to wait for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cue {
+    /// Its name.
+    pub event: String,
+    /// Only those of this session.
+    pub session: Option<String>,
+    /// The `nth` one, from 1. For the end of a fault, counted from its beginning.
+    pub nth: u32,
+    /// And then this long.
+    pub after: Duration,
+}
+
+/// When a fault ends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Length {
+    /// It is an instant, as a kill is.
+    Instant,
+    /// After this long.
+    Lasts(Duration),
+    /// After an event.
+    Until(Cue),
+    /// When everything heals.
+    UntilHeal,
+}

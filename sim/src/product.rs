@@ -1,0 +1,164 @@
+//! What the world needs of a product: how its processes boot, who uses it, how to read what it did, what it promises.
+//! The world knows no product; whoever binds the two implements [`Product`].
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::event::Occurrence;
+use crate::judge::Invariant;
+use crate::observation::{Observation, Tap};
+use crate::plan::Plan;
+use crate::seed::Seed;
+
+/// A system under test.
+pub trait Product: Sized + 'static {
+    /// Its events.
+    type Occurrence: Occurrence;
+    /// What its users do, as a plan says it under `users`.
+    type Workload: Workload;
+
+    /// The kinds of process it has, in the order in which they boot.
+    fn roles() -> &'static [Role];
+
+    /// The environment settings that a plan's `[config.*]` may override, for validation.
+    fn settings() -> &'static [&'static str];
+
+    /// The stand-ins that it talks to, fresh for one run.
+    fn services(plan: &Plan<Self::Workload>, seed: Seed) -> Vec<Service>;
+
+    /// One life of one process. Its output is the exit code.
+    fn boot(boot: Boot) -> BoxFuture<'static, i32>;
+
+    /// The users, each with what it does from the beginning to its end.
+    fn users(plan: &Plan<Self::Workload>, seed: Seed) -> Vec<User<Self::Occurrence>>;
+
+    /// Makes events of observations.
+    fn reader(plan: &Plan<Self::Workload>) -> Box<dyn Reader<Self::Occurrence>>;
+
+    /// What must hold in every run of this plan.
+    fn invariants(plan: &Plan<Self::Workload>) -> Vec<Box<dyn Invariant<Self::Occurrence>>>;
+
+    /// The longest that a link may rightly keep a request without a byte of answer, by service, and how long
+    /// everything that must happen after healing may take together.
+    fn settle_max(plan: &Plan<Self::Workload>) -> Duration;
+
+    /// The scenarios: files by name and text, and those that draw their plan from the seed.
+    fn scenarios() -> Vec<Scenario<Self::Workload>>;
+}
+
+/// What users do: data, so that it can be printed, shrunk and replayed.
+pub trait Workload: Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The labels of its sessions, for validating triggers.
+    fn sessions(&self) -> Vec<String>;
+    /// The names of its users, for validating link targets such as `ann->gateway-1`.
+    fn users(&self) -> Vec<String>;
+    /// Smaller workloads to try when a failing plan is shrunk, most drastic first.
+    fn smaller(&self) -> Vec<Self>;
+}
+
+/// A scenario by name.
+pub struct Scenario<W> {
+    /// As typed on the command line.
+    pub name: String,
+    /// Where its plan comes from.
+    pub source: Source<W>,
+}
+
+/// Where a scenario's plan comes from.
+pub enum Source<W> {
+    /// A file: its path for messages, its text.
+    File { path: String, text: String },
+    /// Drawn from the seed.
+    Drawn { about: &'static str, draw: fn(Seed) -> Plan<W> },
+}
+
+/// A kind of process. Its processes are named `gateway-1`, `gateway-2`, …
+#[derive(Debug)]
+pub struct Role {
+    /// As in `[topology]`.
+    pub name: &'static str,
+    /// The services that it talks to, each through a link of its own.
+    pub services: &'static [&'static str],
+    /// The port on which it serves users, if it does.
+    pub port: Option<u16>,
+    /// How many there are unless the plan says otherwise.
+    pub count: usize,
+    /// Time from SIGTERM to SIGKILL by the service manager.
+    pub grace: Duration,
+    /// Time from an exit to the next boot.
+    pub restart_delay: Duration,
+}
+
+/// A stand-in on a node of its own.
+pub struct Service {
+    /// As in `executor-1->redis`.
+    pub name: &'static str,
+    /// Where it listens.
+    pub port: u16,
+    /// One life of it. State that outlives a restart is shared by the calls.
+    pub serve: Arc<dyn Fn(TcpListener, Tap) -> BoxFuture<'static, ()> + Send + Sync>,
+}
+
+/// What one incarnation is born with.
+pub struct Boot {
+    /// `executor`.
+    pub role: &'static str,
+    /// `executor-1`.
+    pub process: String,
+    /// From 1.
+    pub incarnation: u32,
+    /// Where it reaches each of its services: the near end of the link.
+    pub links: BTreeMap<&'static str, SocketAddr>,
+    /// Where it listens, if its role has a port.
+    pub listen: Option<SocketAddr>,
+    /// Overrides from the plan's `[config.all]`, `[config.ROLE]` and `[config.PROCESS]`, the narrowest winning.
+    pub config: BTreeMap<String, String>,
+    /// Seeds everything that it mints.
+    pub entropy: [u8; 32],
+    /// SIGTERMs as they come.
+    pub signals: mpsc::UnboundedReceiver<()>,
+}
+
+/// A user: an actor outside the system, on a node of its own.
+pub struct User<O> {
+    /// `ann`; its links are `ann->gateway-1`, ….
+    pub name: String,
+    /// Everything it does. The run settles only after every user has ended.
+    pub act: Box<dyn FnOnce(Seat<O>) -> BoxFuture<'static, ()> + Send>,
+}
+
+/// Where a user sits.
+pub struct Seat<O> {
+    /// The near end of the link to each process that serves users, by process name.
+    pub links: BTreeMap<String, SocketAddr>,
+    /// Says what the user saw.
+    pub tell: Arc<dyn Fn(O) + Send + Sync>,
+}
+
+/// Who stood at the other end of an observation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `executor-1`; empty if the connection is not of a link.
+    pub process: String,
+    /// From 1; 0 where there is none.
+    pub incarnation: u32,
+}
+
+/// Turns observations into events, and knows which work is live.
+pub trait Reader<O>: Send {
+    /// The events that `observation` stands for, in order.
+    fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<O>;
+    /// The label of a run that has been claimed and is not over, which these bytes of a request mention.
+    fn mentioned(&self, request: &[u8]) -> Option<String>;
+    /// The label of a run that has been claimed by this process and is not over.
+    fn served_by(&self, process: &str) -> Option<String>;
+}
