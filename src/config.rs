@@ -1,0 +1,261 @@
+//! Settings come from the environment; a wrong one stops the process at start-up, naming itself and what it may be.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::limits::Limits;
+
+/// Every setting by name, what it is, and its default. `--help` prints it; an unknown `LYCHGATE_…` is an error.
+pub const SETTINGS: &[(&str, &str, &str)] = &[
+    ("LYCHGATE_PROCESS", "this process's name, unique and the same after a restart", "required"),
+    ("LYCHGATE_POSTGRES", "postgres://USER:PASSWORD@HOST:PORT/DATABASE", "required"),
+    ("LYCHGATE_REDIS", "redis://HOST:PORT/DATABASE", "required"),
+    ("LYCHGATE_RABBITMQ", "amqp://USER:PASSWORD@HOST:PORT/VHOST", "required"),
+    ("LYCHGATE_PROVIDER", "http://HOST:PORT of an OpenAI-compatible provider (executor)", "required"),
+    ("LYCHGATE_PROVIDER_KEY", "the key that the provider wants (executor)", "required"),
+    ("LYCHGATE_MODEL", "the model to ask for (executor)", "default"),
+    ("LYCHGATE_TOKEN", "the bearer token that users send (gateway)", "required"),
+    ("LYCHGATE_LISTEN", "where to serve HTTP (gateway)", "127.0.0.1:8080"),
+    ("LYCHGATE_SLOTS", "runs at once (executor)", "4"),
+    ("LYCHGATE_KILL_WINDOW", "time from SIGTERM to SIGKILL in this deployment (executor)", "required"),
+    ("LYCHGATE_RUN_MAX", "the longest legal run", "5h 45m"),
+    ("LYCHGATE_CONSUMER_TIMEOUT", "the broker's consumer timeout", "6h"),
+    ("LYCHGATE_STUCK_AFTER", "a run that has not moved for so long is ended", "6h 5m"),
+    ("LYCHGATE_BEAT_EVERY", "how often an owner says that it lives", "5s"),
+    ("LYCHGATE_TAKEOVER_AFTER", "a run without a beat for so long is anybody's", "5m 30s"),
+    ("LYCHGATE_QUEUED_CLAIM_AFTER", "a run that no hint reached is claimed after this", "1m"),
+    ("LYCHGATE_SWEEP_MIN", "the shortest pause between sweeps", "5s"),
+    ("LYCHGATE_SWEEP_MAX", "the longest pause between sweeps", "30s"),
+    ("LYCHGATE_FRESHNESS", "a run without a sign of life for longer is not resumed", "1h"),
+    ("LYCHGATE_DRAIN_GRACE", "how long a draining executor waits for its runs", "5h 45m"),
+];
+
+/// The environment, or what a world gives in its place.
+pub type Environment = BTreeMap<String, String>;
+
+/// What every role needs.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    /// Unique, and the same after a restart.
+    pub process: String,
+    /// Where the truth is.
+    pub postgres: Address,
+    /// Where the live view is.
+    pub redis: Address,
+    /// Where hints go.
+    pub rabbitmq: Address,
+}
+
+/// A server and how to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// `HOST:PORT`.
+    pub host: String,
+    /// Empty where the server wants none.
+    pub user: String,
+    /// Empty where the server wants none.
+    pub password: String,
+    /// The database, the virtual host; empty for the server's default.
+    pub path: String,
+}
+
+/// A gateway's settings.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Where the stores are.
+    pub stores: Stores,
+    /// Where to serve HTTP.
+    pub listen: SocketAddr,
+    /// The bearer token that users send.
+    pub token: String,
+}
+
+/// An executor's settings.
+#[derive(Clone, Debug)]
+pub struct Executor {
+    /// Where the stores are.
+    pub stores: Stores,
+    /// Where the model is.
+    pub provider: Address,
+    /// The key that it wants.
+    pub provider_key: String,
+    /// The model to ask for.
+    pub model: String,
+    /// The bounds that this deployment tuned.
+    pub limits: Limits,
+}
+
+/// A setting that is missing or wrong.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{name}: {problem}")]
+pub struct Invalid {
+    /// The setting.
+    pub name: String,
+    /// What is wrong and what it may be.
+    pub problem: String,
+}
+
+fn invalid(name: &str, problem: impl Into<String>) -> Invalid {
+    Invalid { name: name.to_string(), problem: problem.into() }
+}
+
+impl Gateway {
+    /// Reads a gateway's settings.
+    ///
+    /// # Errors
+    /// The first setting that is missing, unknown or wrong.
+    pub fn from(environment: &Environment) -> Result<Self, Invalid> {
+        let settings = Settings::new(environment)?;
+        let listen = settings.text("LYCHGATE_LISTEN")?;
+        Ok(Gateway {
+            stores: settings.stores()?,
+            listen: listen
+                .parse()
+                .map_err(|_| invalid("LYCHGATE_LISTEN", format!("`{listen}` is no IP:PORT, as 0.0.0.0:8080")))?,
+            token: settings.text("LYCHGATE_TOKEN")?,
+        })
+    }
+}
+
+impl Executor {
+    /// Reads an executor's settings and checks that its bounds fit together.
+    ///
+    /// # Errors
+    /// The first setting that is missing, unknown or wrong, or the relation that does not hold.
+    pub fn from(environment: &Environment) -> Result<Self, Invalid> {
+        let settings = Settings::new(environment)?;
+        let limits = settings.limits()?;
+        limits.check().map_err(|says| invalid("limits", says))?;
+        let window = settings.duration("LYCHGATE_KILL_WINDOW")?;
+        let needed = limits.drain_grace + crate::limits::CANCEL_GRACE + crate::limits::NET_OUTER + crate::limits::CLOSES;
+        if needed >= window {
+            let (needed, window) = (humantime::format_duration(needed), humantime::format_duration(window));
+            let sum = "drain grace + cancel grace + net + closes";
+            return Err(invalid("LYCHGATE_KILL_WINDOW", format!("{window} is not longer than {needed} ({sum})")));
+        }
+        Ok(Executor {
+            stores: settings.stores()?,
+            provider: settings.address("LYCHGATE_PROVIDER", "http", 80)?,
+            provider_key: settings.text("LYCHGATE_PROVIDER_KEY")?,
+            model: settings.text("LYCHGATE_MODEL")?,
+            limits,
+        })
+    }
+}
+
+struct Settings<'a>(&'a Environment);
+
+impl<'a> Settings<'a> {
+    fn new(environment: &'a Environment) -> Result<Self, Invalid> {
+        let known = |name: &str| SETTINGS.iter().any(|(known, ..)| *known == name);
+        match environment.keys().find(|name| name.starts_with("LYCHGATE_") && !known(name)) {
+            None => Ok(Settings(environment)),
+            Some(name) => Err(invalid(name, "no such setting; `lychgate --help` lists them")),
+        }
+    }
+
+    fn text(&self, name: &'static str) -> Result<String, Invalid> {
+        let (_, what, default) = SETTINGS.iter().find(|(known, ..)| *known == name).expect("a listed setting");
+        match self.0.get(name).filter(|text| !text.is_empty()) {
+            Some(text) => Ok(text.clone()),
+            None if *default == "required" => Err(invalid(name, format!("not set; it is {what}"))),
+            None => Ok((*default).to_string()),
+        }
+    }
+
+    fn duration(&self, name: &'static str) -> Result<Duration, Invalid> {
+        let text = self.text(name)?;
+        let duration = humantime::parse_duration(&text)
+            .map_err(|why| invalid(name, format!("`{text}` is no duration ({why}); write 90s, 5m or 1h 30m")))?;
+        if duration.is_zero() { Err(invalid(name, "must be longer than nothing")) } else { Ok(duration) }
+    }
+
+    fn address(&self, name: &'static str, scheme: &str, port: u16) -> Result<Address, Invalid> {
+        let text = self.text(name)?;
+        let wrong = |why: &str| invalid(name, format!("`{text}` {why}; it is {scheme}://[USER:PASSWORD@]HOST[:PORT][/PATH]"));
+        let rest = text.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://"));
+        let rest = rest.ok_or_else(|| wrong("has another scheme"))?;
+        let (login, place) = rest.rsplit_once('@').unwrap_or(("", rest));
+        let (host, path) = place.split_once('/').unwrap_or((place, ""));
+        let (user, password) = login.split_once(':').unwrap_or((login, ""));
+        let host = match host.rsplit_once(':') {
+            Some((_, digits)) if digits.parse::<u16>().is_ok() => host.to_string(),
+            Some(_) => return Err(wrong("has no port number after its colon")),
+            None => format!("{host}:{port}"),
+        };
+        if host.starts_with(':') {
+            return Err(wrong("names no host"));
+        }
+        Ok(Address { host, user: user.to_string(), password: password.to_string(), path: path.to_string() })
+    }
+
+    fn stores(&self) -> Result<Stores, Invalid> {
+        Ok(Stores {
+            process: self.text("LYCHGATE_PROCESS")?,
+            postgres: self.address("LYCHGATE_POSTGRES", "postgres", 5432)?,
+            redis: self.address("LYCHGATE_REDIS", "redis", 6379)?,
+            rabbitmq: self.address("LYCHGATE_RABBITMQ", "amqp", 5672)?,
+        })
+    }
+
+    fn limits(&self) -> Result<Limits, Invalid> {
+        let slots = self.text("LYCHGATE_SLOTS")?;
+        Ok(Limits {
+            run_max: self.duration("LYCHGATE_RUN_MAX")?,
+            consumer_timeout: self.duration("LYCHGATE_CONSUMER_TIMEOUT")?,
+            stuck_after: self.duration("LYCHGATE_STUCK_AFTER")?,
+            beat_every: self.duration("LYCHGATE_BEAT_EVERY")?,
+            takeover_after: self.duration("LYCHGATE_TAKEOVER_AFTER")?,
+            queued_claim_after: self.duration("LYCHGATE_QUEUED_CLAIM_AFTER")?,
+            sweep_min: self.duration("LYCHGATE_SWEEP_MIN")?,
+            sweep_max: self.duration("LYCHGATE_SWEEP_MAX")?,
+            freshness: self.duration("LYCHGATE_FRESHNESS")?,
+            drain_grace: self.duration("LYCHGATE_DRAIN_GRACE")?,
+            slots: slots
+                .parse()
+                .map_err(|_| invalid("LYCHGATE_SLOTS", format!("`{slots}` is no whole number, as 4")))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment() -> Environment {
+        let pairs = [
+            ("LYCHGATE_PROCESS", "executor-1"),
+            ("LYCHGATE_POSTGRES", "postgres://me:secret@127.0.0.1:5432/lychgate"),
+            ("LYCHGATE_REDIS", "redis://127.0.0.1"),
+            ("LYCHGATE_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672/"),
+            ("LYCHGATE_PROVIDER", "http://127.0.0.1:8081"),
+            ("LYCHGATE_PROVIDER_KEY", "key"),
+            ("LYCHGATE_KILL_WINDOW", "6h 30m"),
+        ];
+        pairs.map(|(name, value)| (name.to_string(), value.to_string())).into()
+    }
+
+    #[test]
+    fn defaults_are_the_limits_defaults() {
+        let executor = Executor::from(&environment()).unwrap();
+        assert_eq!(executor.limits, Limits::default());
+        assert_eq!(executor.stores.redis.host, "127.0.0.1:6379");
+        assert_eq!(executor.stores.postgres.password, "secret");
+    }
+
+    #[test]
+    fn a_wrong_setting_names_itself_and_what_it_may_be() {
+        let with = |name: &str, value: &str| {
+            let mut environment = environment();
+            environment.insert(name.to_string(), value.to_string());
+            Executor::from(&environment).unwrap_err().to_string()
+        };
+        assert!(with("LYCHGATE_BEAT_EVERY", "5 lightyears").contains("write 90s"));
+        assert!(with("LYCHGATE_BEATS", "5s").contains("--help"));
+        assert!(with("LYCHGATE_REDIS", "http://x").contains("redis://"));
+        assert!(with("LYCHGATE_SLOTS", "many").contains("whole number"));
+        assert!(with("LYCHGATE_KILL_WINDOW", "1h").contains("drain grace"));
+        assert!(with("LYCHGATE_PROCESS", "").contains("not set"));
+    }
+}

@@ -1,0 +1,159 @@
+//! The desk: which runs are ours right now, under which fence, and how each is told to stop. It dies with its process.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::ids::{Fence, RunId};
+use crate::run::Stop;
+use crate::store::Claimed;
+
+struct Seat {
+    fence: Fence,
+    stop: watch::Sender<Option<Stop>>,
+    /// When the last beat that Postgres confirmed was sent; before the first, when the claim was.
+    confirmed: Instant,
+    beats: bool,
+}
+
+/// What is on the desk.
+pub(super) struct Desk {
+    slots: Arc<Semaphore>,
+    seats: Mutex<BTreeMap<RunId, Seat>>,
+    /// Claims and runs in progress, counted for the drain.
+    busy: watch::Sender<usize>,
+    intake_open: watch::Sender<bool>,
+}
+
+/// A place for a run. Free again when it is dropped.
+pub(super) struct Slot {
+    _permit: OwnedSemaphorePermit,
+    busy: watch::Sender<usize>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.busy.send_modify(|busy| *busy -= 1);
+    }
+}
+
+impl Desk {
+    pub(super) fn new(slots: usize) -> Self {
+        Desk {
+            slots: Arc::new(Semaphore::new(slots)),
+            seats: Mutex::default(),
+            busy: watch::Sender::new(0),
+            intake_open: watch::Sender::new(false),
+        }
+    }
+
+    fn seats(&self) -> MutexGuard<'_, BTreeMap<RunId, Seat>> {
+        self.seats.lock().expect("nothing panics while it holds the desk")
+    }
+
+    fn slot(&self, permit: OwnedSemaphorePermit) -> Slot {
+        self.busy.send_modify(|busy| *busy += 1);
+        Slot { _permit: permit, busy: self.busy.clone() }
+    }
+
+    /// A free slot, now.
+    pub(super) fn free_slot(&self) -> Option<Slot> {
+        self.slots.clone().try_acquire_owned().ok().map(|permit| self.slot(permit))
+    }
+
+    /// A free slot, within `bound`.
+    pub(super) async fn slot_within(&self, bound: Duration) -> Option<Slot> {
+        let permit = tokio::time::timeout(bound, self.slots.clone().acquire_owned()).await;
+        permit.ok()?.ok().map(|permit| self.slot(permit))
+    }
+
+    /// Puts a claimed run on the desk. `claimed_at` is when the claim was sent.
+    pub(super) fn put(&self, claimed: &Claimed, claimed_at: Instant) -> watch::Receiver<Option<Stop>> {
+        let (stop, told) = watch::channel(None);
+        let seat = Seat { fence: claimed.fence, stop, confirmed: claimed_at, beats: true };
+        self.seats().insert(claimed.run.clone(), seat);
+        told
+    }
+
+    /// Takes a run off the desk: its end is written, or it is somebody else's.
+    pub(super) fn remove(&self, run: &RunId) {
+        self.seats().remove(run);
+    }
+
+    /// Whether it is on the desk.
+    pub(super) fn has(&self, run: &RunId) -> bool {
+        self.seats().contains_key(run)
+    }
+
+    /// How many are.
+    pub(super) fn len(&self) -> usize {
+        self.seats().len()
+    }
+
+    /// Which are.
+    pub(super) fn runs(&self) -> Vec<RunId> {
+        self.seats().keys().cloned().collect()
+    }
+
+    /// Those to name in a beat.
+    pub(super) fn beating(&self) -> Vec<(RunId, Fence)> {
+        self.seats().iter().filter(|(_, seat)| seat.beats).map(|(run, seat)| (run.clone(), seat.fence)).collect()
+    }
+
+    /// A beat that was sent at `sent` was confirmed for this run.
+    pub(super) fn confirm(&self, run: &RunId, fence: Fence, sent: Instant) {
+        if let Some(seat) = self.seats().get_mut(run).filter(|seat| seat.fence == fence) {
+            seat.confirmed = seat.confirmed.max(sent);
+        }
+    }
+
+    /// Runs whose last confirmed beat was sent longer ago than `limit`.
+    pub(super) fn silent_for(&self, limit: Duration) -> Vec<RunId> {
+        let silent = |seat: &Seat| seat.beats && seat.confirmed.elapsed() >= limit;
+        self.seats().iter().filter(|(_, seat)| silent(seat)).map(|(run, _)| run.clone()).collect()
+    }
+
+    /// Tells a run to stop. The first reason stays, but one that says that it is not ours any more wins.
+    pub(super) fn stop(&self, run: &RunId, why: Stop) {
+        if let Some(seat) = self.seats().get_mut(run) {
+            let ours = !matches!(why, Stop::Fenced | Stop::Lost);
+            seat.beats &= ours;
+            seat.stop.send_if_modified(|stop| {
+                let news = stop.is_none() || (!ours && !matches!(stop, Some(Stop::Fenced | Stop::Lost)));
+                if news {
+                    *stop = Some(why);
+                }
+                news
+            });
+        }
+    }
+
+    /// Tells every run to stop.
+    pub(super) fn stop_all(&self, why: Stop) {
+        for run in self.runs() {
+            self.stop(&run, why);
+        }
+    }
+
+    /// Waits until no claim and no run is in progress.
+    pub(super) async fn idle(&self) {
+        let mut busy = self.busy.subscribe();
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = busy.wait_for(|busy| *busy == 0).await;
+    }
+
+    /// Says whether the intake has a connection.
+    pub(super) fn set_intake(&self, open: bool) {
+        self.intake_open.send_replace(open);
+    }
+
+    /// Waits until the intake has closed its connection.
+    pub(super) async fn intake_closed(&self) {
+        let mut open = self.intake_open.subscribe();
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = open.wait_for(|open| !open).await;
+    }
+}

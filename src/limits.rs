@@ -1,0 +1,218 @@
+//! Every bound in one place, each with its reason; the relations between them are asserted at start-up.
+//!
+//! A bound that a deployment may tune is a setting of [`crate::config`]; a bound that only the code's own shape explains
+//! is a constant here.
+
+use std::time::Duration;
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// Connecting to Redis, RabbitMQ, Postgres or the provider: a slow connect means unreachable.
+pub const CONNECT: Duration = secs(5);
+/// Any Redis call that does not block: six times the longest blocking read, so that the two never tie.
+pub const REDIS_CALL: Duration = secs(30);
+/// A blocking read of a stream.
+pub const REDIS_BLOCK: Duration = secs(5);
+/// A Redis call on which nothing durable depends: a hint must not cost more than what it spares.
+pub const REDIS_HINT: Duration = secs(2);
+/// The live entry that a reader asks for: without an answer it is shown as unknown.
+pub const REDIS_LOOK: Duration = secs(2);
+/// One Postgres operation, pool wait and connect included.
+pub const POSTGRES_CALL: Duration = secs(5);
+/// Postgres ends a transaction of ours that sits idle this long, so that a paused client cannot hold its lock.
+pub const POSTGRES_IDLE_IN_TRANSACTION: Duration = secs(5);
+/// Pooled Postgres connections per process.
+pub const POSTGRES_CONNECTIONS: usize = 8;
+/// Migrations that Postgres may refuse before a process gives up: two that run at once can refuse each other.
+pub const MIGRATION_TRIES: u32 = 5;
+/// Rows that one sweep reads; more wait for the next one.
+pub const SWEEP_ROWS: i64 = 1000;
+
+/// A publish and its confirm.
+pub const PUBLISH_CONFIRM: Duration = secs(5);
+/// A request to the broker other than a publish.
+pub const BROKER_CALL: Duration = secs(10);
+/// The heartbeat that we ask of the broker; silence of twice this ends the connection.
+pub const BROKER_HEARTBEAT: Duration = secs(30);
+/// Hints waiting to be published; a hint that finds no room is dropped, the sweep finds its run.
+pub const HINTS_QUEUED: usize = 1024;
+/// Back-offs of reconnects and retries double up to this.
+pub const BACKOFF_MAX: Duration = secs(10);
+/// Back-offs begin here.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
+
+/// The provider's first byte of an answer.
+pub const PROVIDER_FIRST_TOKEN: Duration = secs(60);
+/// Silence in the middle of an answer.
+pub const PROVIDER_STALL: Duration = secs(60);
+/// One provider call, whatever it streams: the longest answer seen in production took 40 minutes.
+pub const PROVIDER_CALL: Duration = secs(3600);
+/// Calls of one turn before its run fails.
+pub const ATTEMPTS_PER_TURN: u32 = 4;
+/// The longest line of a provider's event stream, bytes.
+pub const PROVIDER_LINE: usize = 256 * 1024;
+/// The longest answer of one turn that is kept, bytes.
+pub const ANSWER_BYTES: usize = 1024 * 1024;
+/// Turns of one run before it fails: a model that never stops must not run for ever.
+pub const TURNS_PER_RUN: i64 = 100;
+
+/// Each of the two terminal writes.
+pub const TERMINAL_WRITE: Duration = secs(4);
+/// What the safety net may take inside.
+pub const NET_INNER: Duration = secs(10);
+/// What the safety net may take in all.
+pub const NET_OUTER: Duration = secs(12);
+/// An unconfirmed outcome is repeated this often.
+pub const OUTCOME_RETRY: Duration = secs(5);
+/// A claim that is not answered is repeated, under the same claim id, for this long.
+pub const CLAIM_MAX: Duration = secs(10);
+/// A row of ours that we do not run, claimed longer ago than this, is handed back: no claim is in flight so long.
+pub const CLAIM_SETTLED: Duration = secs(30);
+/// Claims in a row that ended without a checkpoint before the session is suspended.
+pub const CLAIMS_WITHOUT_TURN: i64 = 3;
+/// A claim without an answer is repeated after this.
+pub const CLAIM_RETRY: Duration = Duration::from_millis(500);
+/// A delivery whose run cannot be claimed is kept this long before it goes back, so that it does not spin.
+pub const GIVE_BACK_AFTER: Duration = secs(2);
+/// The safety net pauses this long between two tries.
+pub const NET_PAUSE: Duration = secs(1);
+/// What is left of the frames is written within this, before the stream is ended.
+pub const LAST_FRAMES: Duration = secs(2);
+/// Repairs of the live view per sweep; more wait for the next one.
+pub const VIEW_REPAIRS: usize = 200;
+/// A delivery waits this long for a free slot before it is handed to another executor.
+pub const SLOT_WAIT: Duration = secs(5);
+
+/// A lease lapses this long after its last renewal.
+pub const LEASE_TTL: Duration = secs(300);
+/// Two renewals may be lost before a lease lapses.
+pub const LEASE_RENEWAL: Duration = secs(30);
+/// How long another's lease delays a claim: it spares a race, no more.
+pub const LEASE_COURTESY: Duration = secs(1);
+const _: () = assert!(LEASE_TTL.as_secs() > 3 * LEASE_RENEWAL.as_secs());
+
+/// Frames of one run waiting for Redis; the oldest make room and leave a gap.
+pub const FRAMES_BUFFERED: usize = 256;
+/// Frames sent to Redis in one go.
+pub const FRAMES_BATCH: usize = 64;
+/// Entries that a stream keeps.
+pub const STREAM_LENGTH: usize = 10_000;
+/// A stream, and the note that a run has ended, are kept this long after the last write.
+pub const STREAM_TTL: Duration = secs(3600);
+/// Live entries that one sweep compares.
+pub const VIEW_ENTRIES: usize = 10_000;
+
+/// A line to an idle reader, so that proxies keep the stream and the reader knows that it lives.
+pub const SSE_HEARTBEAT: Duration = secs(15);
+/// Readers of streams per gateway, each with a Redis connection of its own.
+pub const STREAMS_MAX: usize = 512;
+/// A write to a reader that does not read.
+pub const SSE_WRITE: Duration = secs(30);
+/// Connections that a gateway serves at once.
+pub const HTTP_CONNECTIONS: usize = 2048;
+/// The largest request body, bytes.
+pub const HTTP_BODY: usize = 256 * 1024;
+/// The longest idempotency key, bytes.
+pub const IDEMPOTENCY_KEY: usize = 200;
+/// How long the gateway finishes what it accepted after SIGTERM.
+pub const GATEWAY_DRAIN: Duration = secs(10);
+/// Closing what was opened, at the end of a process.
+pub const CLOSES: Duration = secs(8);
+/// How long a cancelled call may take to let go.
+pub const CANCEL_GRACE: Duration = secs(5);
+
+const _: () = assert!(REDIS_BLOCK.as_secs() < REDIS_CALL.as_secs(), "a read's timeout is larger than its block");
+const _: () = assert!(NET_INNER.as_secs() < NET_OUTER.as_secs());
+const _: () = assert!(TERMINAL_WRITE.as_secs() * 2 <= NET_INNER.as_secs(), "the net can try both writes");
+const _: () = assert!(CLAIM_SETTLED.as_secs() > CLAIM_MAX.as_secs() + POSTGRES_CALL.as_secs());
+
+/// The bounds that a deployment may tune.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest legal run, from its claim. 5 h 45: it must end inside the broker's consumer timeout.
+    pub run_max: Duration,
+    /// RabbitMQ takes an unacknowledged delivery back after this. 6 h, set on the broker.
+    pub consumer_timeout: Duration,
+    /// A run whose owner has beaten but not moved for so long is ended. 6 h 05: later than any legal run.
+    pub stuck_after: Duration,
+    /// How often an owner says that it lives. 5 s.
+    pub beat_every: Duration,
+    /// A run whose owner has not beaten for so long is anybody's. 330 s: longer than a lease.
+    pub takeover_after: Duration,
+    /// A queued run that no hint reached is claimed by a sweep after this. 60 s.
+    pub queued_claim_after: Duration,
+    /// The shortest pause between two sweeps. 5 s.
+    pub sweep_min: Duration,
+    /// The longest pause between two sweeps. 30 s.
+    pub sweep_max: Duration,
+    /// A run without a sign of life for longer is not resumed. 1 h.
+    pub freshness: Duration,
+    /// How long a draining executor waits for its runs.
+    pub drain_grace: Duration,
+    /// Runs that one executor works on at once.
+    pub slots: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            run_max: secs(5 * 3600 + 45 * 60),
+            consumer_timeout: secs(6 * 3600),
+            stuck_after: secs(6 * 3600 + 5 * 60),
+            beat_every: secs(5),
+            takeover_after: secs(330),
+            queued_claim_after: secs(60),
+            sweep_min: secs(5),
+            sweep_max: secs(30),
+            freshness: secs(3600),
+            drain_grace: secs(5 * 3600 + 45 * 60),
+            slots: 4,
+        }
+    }
+}
+
+impl Limits {
+    /// Checks what must hold between the bounds.
+    ///
+    /// # Errors
+    /// The first relation that does not hold, with both sides.
+    pub fn check(&self) -> Result<(), String> {
+        let slack = secs(60);
+        let relations = [
+            (
+                self.run_max + CANCEL_GRACE + NET_OUTER + slack < self.consumer_timeout,
+                "run_max + cancel grace + net + 1 min must be less than consumer_timeout, or the broker takes back a legal run",
+            ),
+            (self.run_max < self.stuck_after, "run_max must be less than stuck_after, or a legal run is ended as stuck"),
+            (self.drain_grace >= self.run_max, "drain_grace must be at least run_max, or a drain cuts a legal run"),
+            (
+                (self.beat_every + POSTGRES_CALL) * 4 <= self.takeover_after,
+                "takeover_after must span four beats at their bound, or a hiccup costs a live owner its run",
+            ),
+            (
+                LEASE_TTL < self.takeover_after || self.takeover_after < LEASE_RENEWAL * 4,
+                "takeover_after must outlast a lease",
+            ),
+            (self.sweep_min <= self.sweep_max, "sweep_min must not exceed sweep_max"),
+            (self.slots > 0, "slots must be at least 1"),
+        ];
+        match relations.iter().find(|(holds, _)| !holds) {
+            None => Ok(()),
+            Some((_, says)) => Err((*says).to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_fit_together_and_a_bad_relation_is_named() {
+        assert_eq!(Limits::default().check(), Ok(()));
+        let long = Limits { run_max: secs(6 * 3600), ..Limits::default() };
+        assert!(long.check().unwrap_err().contains("consumer_timeout"));
+    }
+}

@@ -1,0 +1,87 @@
+//! Every key in Redis, and every script. This file and no other knows their names.
+//!
+//! Whatever is here may be lost at any moment without losing work. A script names itself in its first line.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+use crate::ids::{Fence, RunId, SessionId};
+
+/// The live view: a hash of `session → RUN:FENCE:STATUS`, an entry for each run that is not over.
+pub const LIVE: &str = "lychgate:live";
+
+/// Says for a while that a run is over, so that a late write does not show it again.
+pub fn ended(run: &RunId) -> String {
+    format!("lychgate:ended:{run}")
+}
+
+/// The frames of a run under one fence: a stream with entry ids `TURN-SEQ`.
+pub fn stream(run: &RunId, fence: Fence) -> String {
+    format!("lychgate:stream:{run}:{fence}")
+}
+
+/// Who works on a session: `RUN:FENCE`. It spares a race and licenses nothing.
+pub fn lease(session: &SessionId) -> String {
+    format!("lychgate:lease:{session}")
+}
+
+/// The id of a stream's last entry: larger than any `TURN-SEQ`, so that nothing can be added after it, or it twice.
+pub const STREAM_END: &str = "4294967295-0";
+
+/// KEYS live, ended. ARGV session, run, fence, status. Shows a run that is not over, and never goes back in fences.
+pub static SHOW: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "-- live.show
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+local shown = redis.call('HGET', KEYS[1], ARGV[1])
+if shown then
+  local run, fence = string.match(shown, '^([^:]*):(%d+):')
+  if run == ARGV[2] and tonumber(fence) > tonumber(ARGV[3]) then return 0 end
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. ARGV[3] .. ':' .. ARGV[4])
+return 1",
+    )
+});
+
+/// KEYS live, ended, stream, lease. ARGV session, run, fence, status, reason, seconds, stream length, end id.
+/// Takes a run that is over out of the live view and ends its stream; done once, it does nothing.
+pub static END: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "-- live.end
+local shown = redis.call('HGET', KEYS[1], ARGV[1])
+local run, fence
+if shown then run, fence = string.match(shown, '^([^:]*):(%d+):') end
+local ours = run == ARGV[2] and tonumber(fence) <= tonumber(ARGV[3])
+if not ours and redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+if ours then redis.call('HDEL', KEYS[1], ARGV[1]) end
+redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[6])
+redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], ARGV[8], 'kind', 'end', 'text', ARGV[4] .. ':' .. ARGV[5])
+redis.call('EXPIRE', KEYS[3], ARGV[6])
+if redis.call('GET', KEYS[4]) == ARGV[2] .. ':' .. ARGV[3] then redis.call('DEL', KEYS[4]) end
+return 1",
+    )
+});
+
+/// KEYS lease. ARGV run, fence, seconds. Takes or renews it; an older fence never takes it from a newer one.
+pub static LEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "-- lease.take
+local held = redis.call('GET', KEYS[1])
+if held then
+  local run, fence = string.match(held, '^([^:]*):(%d+)$')
+  if run == ARGV[1] and tonumber(fence) > tonumber(ARGV[2]) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2], 'EX', ARGV[3])
+return 1",
+    )
+});
+
+/// KEYS lease. ARGV run, fence. Lets go of it, if it is ours.
+pub static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "-- lease.release
+if redis.call('GET', KEYS[1]) == ARGV[1] .. ':' .. ARGV[2] then return redis.call('DEL', KEYS[1]) end
+return 0",
+    )
+});

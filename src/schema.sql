@@ -1,0 +1,73 @@
+CREATE OR REPLACE FUNCTION now_us() RETURNS bigint LANGUAGE sql VOLATILE AS $$
+  SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+$$;
+
+-- One row a configured process name; the larger incarnation is the one that lives.
+CREATE TABLE IF NOT EXISTS processes (
+  name text PRIMARY KEY,
+  incarnation bigint NOT NULL
+);
+
+-- position counts everything that was added to the conversation; updating it is the session's lock.
+CREATE TABLE IF NOT EXISTS sessions (
+  session_id text PRIMARY KEY,
+  created_at bigint NOT NULL,
+  position bigint NOT NULL,
+  suspended_reason text
+);
+
+CREATE TABLE IF NOT EXISTS runs (
+  run_id text PRIMARY KEY,
+  session_id text NOT NULL REFERENCES sessions (session_id),
+  status text NOT NULL CHECK (status IN ('queued', 'running', 'completed', 'failed', 'interrupted', 'cancelled')),
+  fence bigint NOT NULL,
+  claim_id text,
+  owner text,
+  owner_incarnation bigint,
+  queued_at bigint NOT NULL,
+  claimed_at bigint,
+  beat_at bigint,
+  checkpoint_at bigint,
+  seen_at bigint NOT NULL,
+  claims_without_turn bigint NOT NULL,
+  marked_by text,
+  mark_reason text,
+  marked_at bigint,
+  cancel_requested_at bigint,
+  turns bigint NOT NULL,
+  finished boolean NOT NULL,
+  ended_at bigint,
+  end_reason text
+);
+
+-- One run of a session at a time.
+CREATE UNIQUE INDEX IF NOT EXISTS runs_one_open ON runs (session_id) WHERE status IN ('queued', 'running');
+CREATE INDEX IF NOT EXISTS runs_open ON runs (queued_at) WHERE status IN ('queued', 'running');
+CREATE INDEX IF NOT EXISTS runs_of_session ON runs (session_id, queued_at);
+
+CREATE TABLE IF NOT EXISTS messages (
+  message_id text PRIMARY KEY,
+  idempotency_key text NOT NULL UNIQUE,
+  session_id text NOT NULL REFERENCES sessions (session_id),
+  run_id text NOT NULL REFERENCES runs (run_id),
+  position bigint NOT NULL,
+  body text NOT NULL,
+  accepted_at bigint NOT NULL,
+  state text NOT NULL CHECK (state IN ('unread', 'consumed', 'reported')),
+  turn bigint,
+  reason text
+);
+CREATE INDEX IF NOT EXISTS messages_of_session ON messages (session_id, position);
+CREATE INDEX IF NOT EXISTS messages_of_run ON messages (run_id);
+
+CREATE TABLE IF NOT EXISTS checkpoints (
+  run_id text NOT NULL REFERENCES runs (run_id),
+  turn bigint NOT NULL,
+  session_id text NOT NULL REFERENCES sessions (session_id),
+  position bigint NOT NULL,
+  fence bigint NOT NULL,
+  answer text NOT NULL,
+  committed_at bigint NOT NULL,
+  PRIMARY KEY (run_id, turn)
+);
+CREATE INDEX IF NOT EXISTS checkpoints_of_session ON checkpoints (session_id, position);

@@ -1,0 +1,168 @@
+//! Every statement, by name. This file and no other writes SQL.
+//!
+//! The text stands in the intersection of Postgres and SQLite: `bigint` (microseconds since 1970, or a count), `text`,
+//! `boolean`; typed parameters; `UPDATE … RETURNING`. A change is one guarded statement, or a short transaction whose
+//! first statement updates the session's row: that is the lock, and it is always taken before a run's row.
+
+/// The schema. Safe to run again; Postgres's own clock is behind `now_us()`.
+pub const MIGRATION: &str = include_str!("schema.sql");
+
+/// A connection's own bounds, milliseconds: `idle_in_transaction_session_timeout`, `statement_timeout`.
+pub fn session_settings(idle_in_transaction: u128, statement: u128) -> String {
+    format!(
+        "SET idle_in_transaction_session_timeout = {idle_in_transaction}; SET statement_timeout = {statement}"
+    )
+}
+
+/// `$1` process. Returns `incarnation`.
+pub const PROCESS_BOOT: &str = "/* process.boot */ \
+    INSERT INTO processes (name, incarnation) VALUES ($1, 1) \
+    ON CONFLICT (name) DO UPDATE SET incarnation = processes.incarnation + 1 \
+    RETURNING incarnation";
+
+/// `$1` process. Returns `incarnation`.
+pub const PROCESS_LOOK: &str = "/* process.look */ SELECT incarnation FROM processes WHERE name = $1";
+
+/// `$1` session. Locks it; returns `position`, the place of what this transaction adds to the conversation.
+pub const SESSION_LOCK: &str = "/* session.lock */ \
+    UPDATE sessions SET position = position + 1 WHERE session_id = $1 RETURNING position, suspended_reason";
+
+/// `$1` session. A new session is locked by whoever inserts it.
+pub const SESSION_CREATE: &str = "/* session.create */ \
+    INSERT INTO sessions (session_id, created_at, position) VALUES ($1, now_us(), 1)";
+
+/// `$1` session, `$2` reason.
+pub const SESSION_SUSPEND: &str = "/* session.suspend */ \
+    UPDATE sessions SET suspended_reason = $2 WHERE session_id = $1 AND suspended_reason IS NULL";
+
+/// `$1` idempotency key. Returns what was accepted under it.
+pub const MESSAGE_BY_KEY: &str = "/* message.by_key */ \
+    SELECT message_id, session_id, run_id, body FROM messages WHERE idempotency_key = $1";
+
+/// `$1` session. Returns the run that is not over, if there is one.
+pub const RUN_OPEN: &str = "/* run.open */ \
+    SELECT run_id, status FROM runs WHERE session_id = $1 AND status IN ('queued', 'running')";
+
+/// `$1` run, `$2` session.
+pub const RUN_ENQUEUE: &str = "/* run.enqueue */ \
+    INSERT INTO runs (run_id, session_id, status, fence, queued_at, seen_at, claims_without_turn, turns, finished) \
+    VALUES ($1, $2, 'queued', 0, now_us(), now_us(), 0, 0, FALSE)";
+
+/// `$1` message, `$2` idempotency key, `$3` session, `$4` run, `$5` position, `$6` body. No row: the key is taken.
+pub const MESSAGE_ACCEPT: &str = "/* message.accept */ \
+    INSERT INTO messages (message_id, idempotency_key, session_id, run_id, position, body, accepted_at, state) \
+    VALUES ($1, $2, $3, $4, $5, $6, now_us(), 'unread') \
+    ON CONFLICT (idempotency_key) DO NOTHING RETURNING message_id";
+
+/// The columns of a run's row, in the order in which `store.rs` reads them by name.
+macro_rules! run_columns {
+    () => {
+        "runs.run_id, runs.session_id, runs.status, runs.fence, runs.claim_id, runs.owner, runs.owner_incarnation, \
+         runs.queued_at, runs.claimed_at, runs.beat_at, runs.checkpoint_at, runs.seen_at, runs.claims_without_turn, \
+         runs.cancel_requested_at, runs.turns, runs.finished, runs.end_reason, sessions.suspended_reason, \
+         CAST(now_us() AS bigint) AS now_at"
+    };
+}
+
+/// `$1` run. Returns its row.
+pub const RUN_LOOK: &str = concat!(
+    "/* run.look */ SELECT ",
+    run_columns!(),
+    " FROM runs JOIN sessions ON sessions.session_id = runs.session_id WHERE runs.run_id = $1"
+);
+
+/// `$1` session. Returns the row of its newest run.
+pub const SESSION_LOOK: &str = concat!(
+    "/* session.look */ SELECT ",
+    run_columns!(),
+    " FROM runs JOIN sessions ON sessions.session_id = runs.session_id WHERE runs.session_id = $1 \
+      ORDER BY runs.queued_at DESC, runs.run_id DESC LIMIT 1"
+);
+
+/// `$1` how many. Returns the rows of runs that are not over, the longest waiting first.
+pub const SWEEP_READ: &str = concat!(
+    "/* sweep.read */ SELECT ",
+    run_columns!(),
+    " FROM runs JOIN sessions ON sessions.session_id = runs.session_id WHERE runs.status IN ('queued', 'running') \
+      ORDER BY runs.queued_at, runs.run_id LIMIT $1"
+);
+
+/// Somebody saw them waiting.
+pub const SWEEP_SEEN: &str = "/* sweep.seen */ UPDATE runs SET seen_at = now_us() WHERE status = 'queued'";
+
+/// `$1` run, `$2` claim, `$3` owner, `$4` its incarnation, `$5` the fence that was seen, `$6` takeover_after in
+/// microseconds. Mints and returns `fence`. No row: somebody was faster, the owner lives, or a later life of this
+/// process has begun.
+pub const RUN_CLAIM: &str = "/* run.claim */ \
+    UPDATE runs SET status = 'running', fence = fence + 1, claim_id = $2, owner = $3, owner_incarnation = $4, \
+      claimed_at = now_us(), beat_at = now_us(), claims_without_turn = claims_without_turn + 1 \
+    WHERE run_id = $1 AND fence = $5 \
+      AND (status = 'queued' OR (status = 'running' AND (beat_at < now_us() - $6 \
+        OR (owner = $3 AND owner_incarnation < $4)))) \
+      AND NOT EXISTS (SELECT 1 FROM processes WHERE name = $3 AND incarnation > $4) \
+    RETURNING fence, session_id";
+
+/// `$1` owner, `$2` its incarnation, `$3` its runs as `|RUN:FENCE|RUN:FENCE|`. Returns those that are still its own.
+pub const RUN_BEAT: &str = "/* run.beat */ \
+    UPDATE runs SET beat_at = now_us() \
+    WHERE status = 'running' AND owner = $1 AND owner_incarnation = $2 \
+      AND $3 LIKE '%|' || run_id || ':' || fence || '|%' \
+    RETURNING run_id, fence, cancel_requested_at";
+
+/// `$1` run, `$2` fence. Gives it back to the queue; the claim that comes to nothing is not counted.
+pub const RUN_HAND_BACK: &str = "/* run.hand_back */ \
+    UPDATE runs SET status = 'queued', fence = fence + 1, claim_id = NULL, owner = NULL, owner_incarnation = NULL, \
+      seen_at = now_us(), \
+      claims_without_turn = CASE WHEN claims_without_turn > 0 THEN claims_without_turn - 1 ELSE 0 END \
+    WHERE run_id = $1 AND fence = $2 AND status = 'running' RETURNING fence, session_id";
+
+/// `$1` run, `$2` fence, `$3` turn, `$4` whether it is the last one.
+pub const RUN_CHECKPOINT: &str = "/* run.checkpoint */ \
+    UPDATE runs SET turns = $3, finished = $4, checkpoint_at = now_us(), claims_without_turn = 0 \
+    WHERE run_id = $1 AND fence = $2 AND status = 'running' AND turns = $3 - 1 RETURNING session_id";
+
+/// `$1` run, `$2` turn, `$3` session, `$4` position, `$5` fence, `$6` answer.
+pub const CHECKPOINT_WRITE: &str = "/* checkpoint.write */ \
+    INSERT INTO checkpoints (run_id, turn, session_id, position, fence, answer, committed_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, now_us())";
+
+/// `$1` run, `$2` turn. Returns the `fence` under which it was committed.
+pub const CHECKPOINT_LOOK: &str = "/* checkpoint.look */ SELECT fence FROM checkpoints WHERE run_id = $1 AND turn = $2";
+
+/// `$1` message, `$2` turn. The checkpoint of that turn has consumed it.
+pub const MESSAGE_CONSUME: &str = "/* message.consume */ \
+    UPDATE messages SET state = 'consumed', turn = $2 WHERE message_id = $1 AND state = 'unread'";
+
+/// `$1` run, `$2` reason. What was given to the run and not consumed is reported to its user.
+pub const MESSAGE_REPORT: &str = "/* message.report */ \
+    UPDATE messages SET state = 'reported', reason = $2 WHERE run_id = $1 AND state = 'unread' RETURNING message_id";
+
+/// `$1` run, `$2` fence, `$3` status, `$4` reason. The owner's terminal write. A run whose last turn is checkpointed is
+/// completed, whatever its owner meant when it could not know.
+pub const RUN_TERMINAL: &str = "/* run.terminal */ \
+    UPDATE runs SET status = CASE WHEN finished THEN 'completed' ELSE $3 END, \
+      end_reason = CASE WHEN finished THEN 'done' ELSE $4 END, ended_at = now_us() \
+    WHERE run_id = $1 AND fence = $2 AND status = 'running' RETURNING status, end_reason";
+
+/// `$1` run, `$2` the fence that was seen, `$3` status, `$4` reason. Anybody else's: under a new fence.
+pub const RUN_END_UNOWNED: &str = "/* run.end_unowned */ \
+    UPDATE runs SET status = $3, end_reason = $4, ended_at = now_us(), fence = fence + 1 \
+    WHERE run_id = $1 AND fence = $2 AND status IN ('queued', 'running') RETURNING fence, session_id";
+
+/// `$1` run. Asks its owner to stop it.
+pub const RUN_CANCEL: &str = "/* run.cancel */ \
+    UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now_us()) \
+    WHERE run_id = $1 AND status IN ('queued', 'running') RETURNING session_id";
+
+/// `$1` session. What users said.
+pub const MESSAGES_READ: &str = "/* messages.read */ \
+    SELECT message_id, run_id, position, body, state, turn, reason FROM messages \
+    WHERE session_id = $1 ORDER BY position";
+
+/// `$1` session. What was answered.
+pub const CHECKPOINTS_READ: &str = "/* checkpoints.read */ \
+    SELECT run_id, turn, position, fence, answer FROM checkpoints WHERE session_id = $1 ORDER BY position";
+
+/// `$1` run. What was answered in it.
+pub const RUN_CHECKPOINTS: &str = "/* run.checkpoints */ \
+    SELECT turn, fence, answer FROM checkpoints WHERE run_id = $1 ORDER BY turn";

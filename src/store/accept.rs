@@ -1,0 +1,184 @@
+//! Where a message becomes durable: the message and the run that it starts, in one transaction, once per key.
+
+use super::claim::{Claim, end_unowned};
+use super::pool::{Lent, Param, Postgres};
+use super::{Store, StoreError, column, run_row};
+use crate::ids::{Fence, MessageId, RunId, SessionId};
+use crate::limits;
+use crate::mint::Mint;
+use crate::run::{End, Status};
+use crate::sql;
+
+/// A message that was accepted, now or earlier under the same key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The conversation.
+    pub session: SessionId,
+    /// The message.
+    pub message: MessageId,
+    /// The run that it started.
+    pub run: RunId,
+    /// Whether this call accepted it.
+    pub new: bool,
+}
+
+/// Why a message is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such session.
+    NoSession,
+    /// A run of this session is going.
+    Busy {
+        /// Which.
+        run: RunId,
+    },
+    /// The session is suspended, for this reason.
+    Suspended(String),
+    /// The key was used for something else.
+    KeyReused,
+}
+
+/// What became of a request to stop a session's run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CancelOutcome {
+    /// Its owner will see it.
+    Asked(RunId),
+    /// It was waiting and is over.
+    Ended {
+        /// Which.
+        run: RunId,
+        /// Under which fence.
+        fence: Fence,
+        /// How.
+        end: End,
+    },
+    /// Nothing is going.
+    Idle,
+    /// There is no such session.
+    NoSession,
+}
+
+impl Store {
+    /// Accepts `body` under `key`: in `session`, or in a new one.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: repeat it under the same key, with the same answer.
+    pub async fn accept(
+        &self,
+        mint: &Mint,
+        key: &str,
+        session: Option<&SessionId>,
+        body: &str,
+    ) -> Result<Result<Accepted, Refusal>, StoreError> {
+        Postgres::within(limits::POSTGRES_CALL, async {
+            let lent = self.postgres.lend().await?;
+            if let Some(earlier) = by_key(&lent, key, session, body).await? {
+                lent.give_back();
+                return Ok(earlier);
+            }
+            lent.begin().await?;
+            let opened = open(&lent, mint, session).await?;
+            let (session, position) = match opened {
+                Ok(opened) => opened,
+                Err(refusal) => {
+                    lent.roll_back().await?;
+                    return Ok(Err(refusal));
+                }
+            };
+            let accepted = Accepted { session, message: mint.message(), run: mint.run(), new: true };
+            lent.query(sql::RUN_ENQUEUE, &[Param::Text(&accepted.run.0), Param::Text(&accepted.session.0)]).await?;
+            let params = [
+                Param::Text(&accepted.message.0),
+                Param::Text(key),
+                Param::Text(&accepted.session.0),
+                Param::Text(&accepted.run.0),
+                Param::Int(position),
+                Param::Text(body),
+            ];
+            if lent.query(sql::MESSAGE_ACCEPT, &params).await?.is_empty() {
+                // Another request under the same key was faster; what it accepted is the answer.
+                lent.roll_back().await?;
+                return Err(StoreError::unavailable("the same key is being accepted by another request"));
+            }
+            lent.commit().await?;
+            lent.give_back();
+            Ok(Ok(accepted))
+        })
+        .await
+    }
+
+    /// Asks for the end of the run that is going in `session`; one that still waits ends here.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: repeat it.
+    pub async fn cancel(&self, session: &SessionId) -> Result<CancelOutcome, StoreError> {
+        Postgres::within(limits::POSTGRES_CALL, async {
+            let lent = self.postgres.lend().await?;
+            lent.begin().await?;
+            if lent.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?.is_empty() {
+                lent.roll_back().await?;
+                return Ok(CancelOutcome::NoSession);
+            }
+            let rows = lent.query(sql::SESSION_LOOK, &[Param::Text(&session.0)]).await?;
+            let Some(row) = rows.first().map(run_row).transpose()?.filter(|row| !row.status.is_terminal()) else {
+                lent.roll_back().await?;
+                return Ok(CancelOutcome::Idle);
+            };
+            let run = row.run.clone();
+            if row.status == Status::Queued {
+                let end = if row.finished { End::completed() } else { End::cancelled() };
+                return match end_unowned(lent, row, end, None).await? {
+                    Claim::Ended { fence, end, .. } => Ok(CancelOutcome::Ended { run, fence, end }),
+                    _ => Err(StoreError::unavailable("the run moved while it was being cancelled")),
+                };
+            }
+            lent.query(sql::RUN_CANCEL, &[Param::Text(&run.0)]).await?;
+            lent.commit().await?;
+            lent.give_back();
+            Ok(CancelOutcome::Asked(run))
+        })
+        .await
+    }
+}
+
+/// What was accepted under `key`, if anything was.
+async fn by_key(
+    lent: &Lent,
+    key: &str,
+    session: Option<&SessionId>,
+    body: &str,
+) -> Result<Option<Result<Accepted, Refusal>>, StoreError> {
+    let rows = lent.query(sql::MESSAGE_BY_KEY, &[Param::Text(key)]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let earlier = Accepted {
+        session: SessionId(column(row, "session_id")?),
+        message: MessageId(column(row, "message_id")?),
+        run: RunId(column(row, "run_id")?),
+        new: false,
+    };
+    let same = column::<&str>(row, "body")? == body && session.is_none_or(|session| *session == earlier.session);
+    Ok(Some(if same { Ok(earlier) } else { Err(Refusal::KeyReused) }))
+}
+
+/// Locks `session`, or a new one, and finds it ready for a run. Returns where the message stands in it.
+async fn open(
+    lent: &Lent,
+    mint: &Mint,
+    session: Option<&SessionId>,
+) -> Result<Result<(SessionId, i64), Refusal>, StoreError> {
+    let Some(session) = session else {
+        let session = mint.session();
+        lent.query(sql::SESSION_CREATE, &[Param::Text(&session.0)]).await?;
+        return Ok(Ok((session, 1)));
+    };
+    let rows = lent.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?;
+    let Some(row) = rows.first() else { return Ok(Err(Refusal::NoSession)) };
+    if let Some(reason) = column::<Option<String>>(row, "suspended_reason")? {
+        return Ok(Err(Refusal::Suspended(reason)));
+    }
+    let going = lent.query(sql::RUN_OPEN, &[Param::Text(&session.0)]).await?;
+    if let Some(going) = going.first() {
+        return Ok(Err(Refusal::Busy { run: RunId(column(going, "run_id")?) }));
+    }
+    Ok(Ok((session.clone(), column(row, "position")?)))
+}

@@ -1,0 +1,151 @@
+//! Claiming a run: one short transaction that decides everything about it, and mints the fence.
+
+use super::pool::{Lent, Param, Postgres};
+use super::{Store, StoreError, column, run_row};
+use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
+use crate::limits::{self, Limits};
+use crate::run::{Decision, End, Row};
+use crate::sql;
+
+/// A run that is ours to work on, under its fence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// Which run.
+    pub run: RunId,
+    /// Of which session.
+    pub session: SessionId,
+    /// The licence for everything that is written for it.
+    pub fence: Fence,
+    /// Turns that are checkpointed already.
+    pub turns: i64,
+}
+
+/// What a claim came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is ours.
+    Taken(Claimed),
+    /// It is over: this claim ended it.
+    Ended {
+        /// Of which session.
+        session: SessionId,
+        /// Under which fence.
+        fence: Fence,
+        /// How.
+        end: End,
+    },
+    /// It is over, or somebody else's, and the delivery is done with. The row shows which.
+    Left(Option<Box<Row>>),
+}
+
+impl Store {
+    /// Claims `run` for `owner`. Repeated under the same claim id after a lost answer, it gives the same fence.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: repeat it.
+    pub async fn claim(
+        &self,
+        run: &RunId,
+        session: &SessionId,
+        claim: &ClaimId,
+        owner: &Owner,
+        limits: &Limits,
+    ) -> Result<Claim, StoreError> {
+        Postgres::within(limits::POSTGRES_CALL, async {
+            let lent = self.postgres.lend().await?;
+            lent.begin().await?;
+            lent.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?;
+            let rows = lent.query(sql::RUN_LOOK, &[Param::Text(&run.0)]).await?;
+            let Some(row) = rows.first().map(run_row).transpose()? else {
+                lent.roll_back().await?;
+                return Ok(Claim::Left(None));
+            };
+            match row.decide(claim, owner, limits) {
+                Decision::Take => take(lent, row, claim, owner, limits).await,
+                Decision::Taken => {
+                    lent.roll_back().await?;
+                    Ok(Claim::Taken(Claimed { run: row.run, session: row.session, fence: row.fence, turns: row.turns }))
+                }
+                Decision::End { end, suspend } => end_unowned(lent, row, end, suspend).await,
+                Decision::Leave => {
+                    lent.roll_back().await?;
+                    Ok(Claim::Left(Some(Box::new(row))))
+                }
+            }
+        })
+        .await
+    }
+
+    /// Ends a run that this process does not own, if it still stands as `row` shows it. Returns the new fence, or
+    /// `None` if it has moved.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: look again.
+    pub async fn end_unowned(&self, row: &Row, end: &End) -> Result<Option<Fence>, StoreError> {
+        Postgres::within(limits::POSTGRES_CALL, async {
+            let lent = self.postgres.lend().await?;
+            lent.begin().await?;
+            lent.query(sql::SESSION_LOCK, &[Param::Text(&row.session.0)]).await?;
+            match end_unowned(lent, row.clone(), end.clone(), None).await? {
+                Claim::Ended { fence, .. } => Ok(Some(fence)),
+                _ => Ok(None),
+            }
+        })
+        .await
+    }
+}
+
+async fn take(
+    lent: Lent,
+    row: Row,
+    claim: &ClaimId,
+    owner: &Owner,
+    limits: &Limits,
+) -> Result<Claim, StoreError> {
+    let takeover = i64::try_from(limits.takeover_after.as_micros()).expect("a takeover within 290 000 years");
+    let params = [
+        Param::Text(&row.run.0),
+        Param::Text(&claim.0),
+        Param::Text(&owner.process),
+        Param::Int(owner.incarnation),
+        Param::Int(row.fence.0),
+        Param::Int(takeover),
+    ];
+    let rows = lent.query(sql::RUN_CLAIM, &params).await?;
+    let Some(minted) = rows.first() else {
+        lent.roll_back().await?;
+        return Ok(Claim::Left(Some(Box::new(row))));
+    };
+    let fence = Fence(column(minted, "fence")?);
+    lent.commit().await?;
+    lent.give_back();
+    Ok(Claim::Taken(Claimed { run: row.run, session: row.session, fence, turns: row.turns }))
+}
+
+/// In a transaction that holds the session: ends the run and reports what it leaves unread.
+pub(super) async fn end_unowned(
+    lent: Lent,
+    row: Row,
+    end: End,
+    suspend: Option<String>,
+) -> Result<Claim, StoreError> {
+    let params = [
+        Param::Text(&row.run.0),
+        Param::Int(row.fence.0),
+        Param::Text(end.status.word()),
+        Param::Text(&end.reason),
+    ];
+    let rows = lent.query(sql::RUN_END_UNOWNED, &params).await?;
+    let Some(minted) = rows.first() else {
+        lent.roll_back().await?;
+        return Ok(Claim::Left(Some(Box::new(row))));
+    };
+    let fence = Fence(column(minted, "fence")?);
+    lent.query(sql::MESSAGE_REPORT, &[Param::Text(&row.run.0), Param::Text(&end.reason)]).await?;
+    if let Some(reason) = suspend {
+        lent.query(sql::SESSION_SUSPEND, &[Param::Text(&row.session.0), Param::Text(&reason)]).await?;
+    }
+    lent.commit().await?;
+    lent.give_back();
+    Ok(Claim::Ended { session: row.session, fence, end })
+}

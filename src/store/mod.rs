@@ -1,0 +1,153 @@
+//! The truth: sessions, messages, runs, checkpoints. A method is one guarded change or one read, each within a bound.
+//!
+//! A change that got no answer may have happened. So each change can be repeated, or looked up under its own name (a
+//! claim id, a fence and a turn), and says which.
+
+mod accept;
+mod claim;
+mod pool;
+mod read;
+mod work;
+
+use std::fmt::Display;
+
+use tokio_postgres::Row as SqlRow;
+use tokio_postgres::types::FromSql;
+
+use self::pool::{Param, Postgres};
+use crate::config::Address;
+use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
+use crate::limits;
+use crate::run::{Row, Status};
+use crate::sql;
+
+pub use accept::{Accepted, CancelOutcome, Refusal};
+pub use claim::{Claim, Claimed};
+pub use read::{Answer, Message, Turn};
+pub use work::{Beating, Commit, Settled};
+
+/// Postgres did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No answer, or one that says to try again: it may have happened.
+    #[error("Postgres is unavailable: {0}")]
+    Unavailable(String),
+    /// It never happened, and trying again will not help: a statement, a schema or a login is wrong.
+    #[error("Postgres refused: {0}")]
+    Refused(String),
+}
+
+impl StoreError {
+    fn unavailable(why: impl Display) -> Self {
+        StoreError::Unavailable(why.to_string())
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(answer) = error.as_db_error() else {
+            return StoreError::unavailable(error);
+        };
+        // Connection trouble, resources, intervention, serialization: another try may succeed.
+        let transient = ["08", "53", "57", "40", "25", "55"];
+        let says = format!("{} ({})", answer.message(), answer.code().code());
+        if transient.iter().any(|class| answer.code().code().starts_with(class)) {
+            StoreError::Unavailable(says)
+        } else {
+            StoreError::Refused(says)
+        }
+    }
+}
+
+/// Postgres, as this process uses it.
+#[derive(Clone)]
+pub struct Store {
+    postgres: Postgres,
+}
+
+impl Store {
+    /// A store at `address`; nothing is dialled yet. `process` is what Postgres shows in `pg_stat_activity`.
+    pub fn new(address: &Address, process: &str) -> Self {
+        Store { postgres: Postgres::new(address, process) }
+    }
+
+    /// Brings the schema up to date. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`StoreError`]; two processes that do it at once can make one of them fail, which the next try mends.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        Postgres::within(limits::POSTGRES_CALL, async {
+            let lent = self.postgres.lend().await?;
+            lent.batch(sql::MIGRATION).await?;
+            lent.give_back();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Mints this life's incarnation, one more than the last.
+    ///
+    /// # Errors
+    /// [`StoreError`]; repeating it mints another.
+    pub async fn boot(&self, process: &str) -> Result<Owner, StoreError> {
+        let rows = self.one(sql::PROCESS_BOOT, &[Param::Text(process)]).await?;
+        let row = rows.first().ok_or_else(|| StoreError::Refused("no incarnation was minted".into()))?;
+        Ok(Owner { process: process.to_string(), incarnation: column(row, "incarnation")? })
+    }
+
+    /// The newest incarnation under this process name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn newest_incarnation(&self, process: &str) -> Result<i64, StoreError> {
+        let rows = self.one(sql::PROCESS_LOOK, &[Param::Text(process)]).await?;
+        rows.first().map_or(Ok(0), |row| column(row, "incarnation"))
+    }
+
+    /// Lends no more connections.
+    pub fn close(&self) {
+        self.postgres.close();
+    }
+
+    /// One statement outside of a transaction.
+    async fn one(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<SqlRow>, StoreError> {
+        Postgres::within(limits::POSTGRES_CALL, async {
+            let lent = self.postgres.lend().await?;
+            let rows = lent.query(statement, params).await?;
+            lent.give_back();
+            Ok(rows)
+        })
+        .await
+    }
+}
+
+/// A column by name; a row that does not have it, or has it in another type, is a broken schema.
+fn column<'a, T: FromSql<'a>>(row: &'a SqlRow, name: &str) -> Result<T, StoreError> {
+    row.try_get(name).map_err(|error| StoreError::Refused(error.to_string()))
+}
+
+fn run_row(row: &SqlRow) -> Result<Row, StoreError> {
+    let status: &str = column(row, "status")?;
+    let process: Option<String> = column(row, "owner")?;
+    let incarnation: Option<i64> = column(row, "owner_incarnation")?;
+    Ok(Row {
+        run: RunId(column(row, "run_id")?),
+        session: SessionId(column(row, "session_id")?),
+        status: Status::parse(status).ok_or_else(|| StoreError::Refused(format!("unknown status {status}")))?,
+        fence: Fence(column(row, "fence")?),
+        claim: column::<Option<String>>(row, "claim_id")?.map(ClaimId),
+        owner: process.zip(incarnation).map(|(process, incarnation)| Owner { process, incarnation }),
+        queued_at: column(row, "queued_at")?,
+        claimed_at: column(row, "claimed_at")?,
+        beat_at: column(row, "beat_at")?,
+        checkpoint_at: column(row, "checkpoint_at")?,
+        seen_at: column(row, "seen_at")?,
+        claims_without_turn: column(row, "claims_without_turn")?,
+        cancel_requested: column::<Option<i64>>(row, "cancel_requested_at")?.is_some(),
+        turns: column(row, "turns")?,
+        finished: column(row, "finished")?,
+        end_reason: column(row, "end_reason")?,
+        suspended: column(row, "suspended_reason")?,
+        now: column(row, "now_at")?,
+    })
+}

@@ -1,0 +1,190 @@
+//! Connections to Postgres. A connection that was left in the middle of anything is thrown away, never lent again.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use deadpool::managed::{Manager, Metrics, Object, Pool, RecycleError, RecycleResult};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, NoTls, Row};
+
+use super::StoreError;
+use crate::config::Address;
+use crate::limits;
+use crate::sql;
+
+/// What is lent: a client, and the task that drives its socket.
+pub(super) struct Wire {
+    client: Client,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // A driver that waits for a wedged server would never notice that its client is gone.
+        self.driver.abort();
+    }
+}
+
+struct Dialer {
+    address: Address,
+    application: String,
+}
+
+impl Manager for Dialer {
+    type Type = Wire;
+    type Error = StoreError;
+
+    async fn create(&self) -> Result<Wire, StoreError> {
+        let dialled = tokio::time::timeout(limits::CONNECT, self.dial()).await;
+        dialled.map_err(|_| StoreError::unavailable("connecting took too long"))?
+    }
+
+    async fn recycle(&self, wire: &mut Wire, _: &Metrics) -> RecycleResult<StoreError> {
+        if wire.client.is_closed() { Err(RecycleError::message("closed")) } else { Ok(()) }
+    }
+}
+
+impl Dialer {
+    async fn dial(&self) -> Result<Wire, StoreError> {
+        let stream = TcpStream::connect(&self.address.host).await.map_err(StoreError::unavailable)?;
+        let mut config = tokio_postgres::Config::new();
+        config.user(&self.address.user).application_name(&self.application);
+        if !self.address.password.is_empty() {
+            config.password(&self.address.password);
+        }
+        if !self.address.path.is_empty() {
+            config.dbname(&self.address.path);
+        }
+        let (client, connection) = config.connect_raw(stream, NoTls).await?;
+        let driver = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a Postgres connection ended");
+            }
+        });
+        let wire = Wire { client, driver };
+        let (idle, statement) = (limits::POSTGRES_IDLE_IN_TRANSACTION, limits::POSTGRES_CALL);
+        wire.client.batch_execute(&sql::session_settings(idle.as_millis(), statement.as_millis())).await?;
+        Ok(wire)
+    }
+}
+
+/// A bounded pool of connections to one Postgres.
+#[derive(Clone)]
+pub(super) struct Postgres(Pool<Dialer>);
+
+impl Postgres {
+    pub(super) fn new(address: &Address, application: &str) -> Self {
+        let dialer = Dialer { address: address.clone(), application: application.to_string() };
+        let pool = Pool::builder(dialer).max_size(limits::POSTGRES_CONNECTIONS).build();
+        Postgres(pool.expect("a pool without timeouts needs no runtime"))
+    }
+
+    /// Runs `work` within `bound`, the wait for a connection included. Whatever it left unfinished dies with its connection.
+    pub(super) async fn within<T>(
+        bound: Duration,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        tokio::time::timeout(bound, work).await.unwrap_or_else(|_| Err(StoreError::unavailable("took too long")))
+    }
+
+    /// A connection, to be given back by [`Lent::give_back`].
+    pub(super) async fn lend(&self) -> Result<Lent, StoreError> {
+        let object = self.0.get().await.map_err(|error| match error {
+            deadpool::managed::PoolError::Backend(error) => error,
+            other => StoreError::unavailable(other),
+        })?;
+        Ok(Lent(Some(object)))
+    }
+
+    /// Closes the pool: what is lent may finish, nothing new is lent.
+    pub(super) fn close(&self) {
+        self.0.close();
+    }
+}
+
+/// A connection on loan. Dropped without having been given back, it is thrown away.
+pub(super) struct Lent(Option<Object<Dialer>>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+impl Lent {
+    fn client(&self) -> &Client {
+        &self.0.as_ref().expect("lent until it is given back").client
+    }
+
+    /// Gives it back, at rest between two statements or transactions.
+    pub(super) fn give_back(mut self) {
+        drop(self.0.take());
+    }
+
+    pub(super) async fn query(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+            params.iter().map(|param| (param as &(dyn ToSql + Sync), param.kind())).collect();
+        Ok(self.client().query_typed(statement, &typed).await?)
+    }
+
+    pub(super) async fn batch(&self, statements: &str) -> Result<(), StoreError> {
+        Ok(self.client().batch_execute(statements).await?)
+    }
+
+    pub(super) async fn begin(&self) -> Result<(), StoreError> {
+        self.batch("BEGIN").await
+    }
+
+    pub(super) async fn commit(&self) -> Result<(), StoreError> {
+        self.batch("COMMIT").await
+    }
+
+    /// Rolls back and gives the connection back.
+    pub(super) async fn roll_back(self) -> Result<(), StoreError> {
+        self.batch("ROLLBACK").await?;
+        self.give_back();
+        Ok(())
+    }
+}
+
+/// A typed parameter.
+#[derive(Debug)]
+pub(super) enum Param<'a> {
+    Text(&'a str),
+    Int(i64),
+    Bool(bool),
+}
+
+impl Param<'_> {
+    fn kind(&self) -> Type {
+        match self {
+            Param::Text(_) => Type::TEXT,
+            Param::Int(_) => Type::INT8,
+            Param::Bool(_) => Type::BOOL,
+        }
+    }
+}
+
+impl ToSql for Param<'_> {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match self {
+            Param::Text(text) => text.to_sql(kind, out),
+            Param::Int(number) => number.to_sql(kind, out),
+            Param::Bool(flag) => flag.to_sql(kind, out),
+        }
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        [Type::TEXT, Type::INT8, Type::BOOL].contains(kind)
+    }
+
+    to_sql_checked!();
+}

@@ -1,0 +1,139 @@
+//! What is shown: rows, messages, answers. Reads change nothing, but for noting that somebody saw a run waiting.
+
+use super::pool::Param;
+use super::{Store, StoreError, column, run_row};
+use crate::ids::{Fence, MessageId, RunId, SessionId};
+use crate::limits;
+use crate::run::Row;
+use crate::sql;
+
+/// What a user said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its name.
+    pub message: MessageId,
+    /// The run that it started.
+    pub run: RunId,
+    /// Its place in the conversation.
+    pub position: i64,
+    /// The words.
+    pub body: String,
+    /// `unread`, `consumed` or `reported`.
+    pub state: String,
+    /// The turn that consumed it.
+    pub turn: Option<i64>,
+    /// Why it was reported instead.
+    pub reason: Option<String>,
+}
+
+/// What was answered in a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// In which run.
+    pub run: RunId,
+    /// In which turn of it.
+    pub turn: i64,
+    /// Its place in the conversation.
+    pub position: i64,
+    /// The words.
+    pub text: String,
+}
+
+/// A checkpointed turn of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Which, from 1.
+    pub turn: i64,
+    /// The fence under which it was committed.
+    pub fence: Fence,
+    /// The whole answer.
+    pub text: String,
+}
+
+impl Store {
+    /// A run's row.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn run(&self, run: &RunId) -> Result<Option<Row>, StoreError> {
+        self.one(sql::RUN_LOOK, &[Param::Text(&run.0)]).await?.first().map(run_row).transpose()
+    }
+
+    /// The row of a session's newest run.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn newest_run(&self, session: &SessionId) -> Result<Option<Row>, StoreError> {
+        self.one(sql::SESSION_LOOK, &[Param::Text(&session.0)]).await?.first().map(run_row).transpose()
+    }
+
+    /// Every run that is not over, up to [`limits::SWEEP_ROWS`], the longest waiting first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_runs(&self) -> Result<Vec<Row>, StoreError> {
+        self.one(sql::SWEEP_READ, &[Param::Int(limits::SWEEP_ROWS)]).await?.iter().map(run_row).collect()
+    }
+
+    /// Notes that somebody saw the waiting runs: they stay fresh.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn see_waiting(&self) -> Result<(), StoreError> {
+        self.one(sql::SWEEP_SEEN, &[]).await.map(drop)
+    }
+
+    /// What was said in a session, each side in order; the two share their positions.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn conversation(&self, session: &SessionId) -> Result<(Vec<Message>, Vec<Answer>), StoreError> {
+        let messages = self.messages(session).await?;
+        Ok((messages, self.answers(session).await?))
+    }
+
+    async fn messages(&self, session: &SessionId) -> Result<Vec<Message>, StoreError> {
+        let rows = self.one(sql::MESSAGES_READ, &[Param::Text(&session.0)]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Message {
+                    message: MessageId(column(row, "message_id")?),
+                    run: RunId(column(row, "run_id")?),
+                    position: column(row, "position")?,
+                    body: column(row, "body")?,
+                    state: column(row, "state")?,
+                    turn: column(row, "turn")?,
+                    reason: column(row, "reason")?,
+                })
+            })
+            .collect()
+    }
+
+    async fn answers(&self, session: &SessionId) -> Result<Vec<Answer>, StoreError> {
+        let rows = self.one(sql::CHECKPOINTS_READ, &[Param::Text(&session.0)]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Answer {
+                    run: RunId(column(row, "run_id")?),
+                    turn: column(row, "turn")?,
+                    position: column(row, "position")?,
+                    text: column(row, "answer")?,
+                })
+            })
+            .collect()
+    }
+
+    /// A run's checkpointed turns, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn turns(&self, run: &RunId) -> Result<Vec<Turn>, StoreError> {
+        let rows = self.one(sql::RUN_CHECKPOINTS, &[Param::Text(&run.0)]).await?;
+        rows.iter()
+            .map(|row| {
+                let fence = Fence(column(row, "fence")?);
+                Ok(Turn { turn: column(row, "turn")?, fence, text: column(row, "answer")? })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,153 @@
+//! What an owner writes while it works on a run: beats, checkpoints, hand-backs and the end, each under the fence.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::claim::Claimed;
+use super::pool::{Param, Postgres};
+use super::{Store, StoreError, column};
+use crate::ids::{Fence, MessageId, Owner, RunId};
+use crate::limits;
+use crate::run::{End, Status};
+use crate::sql;
+
+/// What Postgres says of a run in answer to a beat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beating {
+    /// The fence under which it is still ours.
+    pub fence: Fence,
+    /// Whether its user asked to stop it.
+    pub cancel_requested: bool,
+}
+
+/// What became of a write under a fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// It stands, by this call or by an earlier one that got no answer.
+    Done,
+    /// It does not stand and never will: the fence is not the newest, or the run is over otherwise.
+    Fenced,
+}
+
+/// What became of a terminal write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The run is over under our fence: so.
+    Ended(End),
+    /// It is somebody else's.
+    Fenced,
+}
+
+impl Store {
+    /// Says that `owner` lives and works on these runs. Those missing from the answer are not its own any more.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn beat(
+        &self,
+        owner: &Owner,
+        runs: &[(RunId, Fence)],
+    ) -> Result<BTreeMap<RunId, Beating>, StoreError> {
+        let mut named = String::from("|");
+        for (run, fence) in runs {
+            write!(named, "{run}:{fence}|").expect("a string takes everything");
+        }
+        let params = [Param::Text(&owner.process), Param::Int(owner.incarnation), Param::Text(&named)];
+        let rows = self.one(sql::RUN_BEAT, &params).await?;
+        rows.iter()
+            .map(|row| {
+                let cancel_requested = column::<Option<i64>>(row, "cancel_requested_at")?.is_some();
+                let beating = Beating { fence: Fence(column(row, "fence")?), cancel_requested };
+                Ok((RunId(column(row, "run_id")?), beating))
+            })
+            .collect()
+    }
+
+    /// Commits `turn` of a run: its answer, and the messages that it consumed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: repeat it; a commit whose answer got lost is found.
+    pub async fn checkpoint(
+        &self,
+        claimed: &Claimed,
+        turn: i64,
+        answer: &str,
+        last: bool,
+        consumed: &[MessageId],
+    ) -> Result<Commit, StoreError> {
+        Postgres::within(limits::POSTGRES_CALL, async {
+            let (run, fence) = (&claimed.run.0, claimed.fence.0);
+            let lent = self.postgres.lend().await?;
+            lent.begin().await?;
+            let locked = lent.query(sql::SESSION_LOCK, &[Param::Text(&claimed.session.0)]).await?;
+            let position = locked.first().map_or(Ok(0), |row| column(row, "position"))?;
+            let guard = [Param::Text(run), Param::Int(fence), Param::Int(turn), Param::Bool(last)];
+            if lent.query(sql::RUN_CHECKPOINT, &guard).await?.is_empty() {
+                let found = lent.query(sql::CHECKPOINT_LOOK, &[Param::Text(run), Param::Int(turn)]).await?;
+                let ours = found.first().map(|row| column::<i64>(row, "fence")).transpose()? == Some(fence);
+                lent.roll_back().await?;
+                return Ok(if ours { Commit::Done } else { Commit::Fenced });
+            }
+            let params = [
+                Param::Text(run),
+                Param::Int(turn),
+                Param::Text(&claimed.session.0),
+                Param::Int(position),
+                Param::Int(fence),
+                Param::Text(answer),
+            ];
+            lent.query(sql::CHECKPOINT_WRITE, &params).await?;
+            for message in consumed {
+                lent.query(sql::MESSAGE_CONSUME, &[Param::Text(&message.0), Param::Int(turn)]).await?;
+            }
+            lent.commit().await?;
+            lent.give_back();
+            Ok(Commit::Done)
+        })
+        .await
+    }
+
+    /// The owner's terminal write: the run's end, and the report of what it leaves unread.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: repeat it; an end whose answer got lost is found.
+    pub async fn end(&self, claimed: &Claimed, end: &End) -> Result<Settled, StoreError> {
+        Postgres::within(limits::TERMINAL_WRITE, async {
+            let lent = self.postgres.lend().await?;
+            lent.begin().await?;
+            lent.query(sql::SESSION_LOCK, &[Param::Text(&claimed.session.0)]).await?;
+            let params = [
+                Param::Text(&claimed.run.0),
+                Param::Int(claimed.fence.0),
+                Param::Text(end.status.word()),
+                Param::Text(&end.reason),
+            ];
+            let rows = lent.query(sql::RUN_TERMINAL, &params).await?;
+            let Some(written) = rows.first() else {
+                let rows = lent.query(sql::RUN_LOOK, &[Param::Text(&claimed.run.0)]).await?;
+                let row = rows.first().map(super::run_row).transpose()?;
+                lent.roll_back().await?;
+                let ours = row.filter(|row| row.status.is_terminal() && row.fence == claimed.fence);
+                return Ok(ours.and_then(|row| row.end()).map_or(Settled::Fenced, Settled::Ended));
+            };
+            let status = Status::parse(column(written, "status")?).unwrap_or(end.status);
+            let written = End { status, reason: column(written, "end_reason")? };
+            let report = [Param::Text(&claimed.run.0), Param::Text(&written.reason)];
+            lent.query(sql::MESSAGE_REPORT, &report).await?;
+            lent.commit().await?;
+            lent.give_back();
+            Ok(Settled::Ended(written))
+        })
+        .await
+    }
+
+    /// Gives a run back to the queue, so that another executor goes on with it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: repeat it; one whose answer got lost shows as fenced, which is the same to us.
+    pub async fn hand_back(&self, run: &RunId, fence: Fence) -> Result<Commit, StoreError> {
+        let params = [Param::Text(&run.0), Param::Int(fence.0)];
+        let rows = Postgres::within(limits::TERMINAL_WRITE, self.one(sql::RUN_HAND_BACK, &params)).await?;
+        Ok(if rows.is_empty() { Commit::Fenced } else { Commit::Done })
+    }
+}
