@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod broker;
 pub mod config;
 pub mod executor;
+pub mod gateway;
 pub mod ids;
 pub mod limits;
 pub mod live;

@@ -108,6 +108,10 @@ pub const VIEW_ENTRIES: usize = 10_000;
 pub const SSE_HEARTBEAT: Duration = secs(15);
 /// Readers of streams per gateway, each with a Redis connection of its own.
 pub const STREAMS_MAX: usize = 512;
+/// Events that wait for one reader.
+pub const SSE_QUEUED: usize = 64;
+/// What HTTP buffers of one connection, bytes.
+pub const HTTP_BUFFER: usize = 64 * 1024;
 /// A write to a reader that does not read.
 pub const SSE_WRITE: Duration = secs(30);
 /// Connections that a gateway serves at once.

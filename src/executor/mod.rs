@@ -130,21 +130,12 @@ async fn finish(executor: &Arc<Executor>) -> Exit {
 
 /// Brings the schema up to date and mints the incarnation, for as long as Postgres needs to come up.
 async fn boot(store: &Store, process: &str) -> Result<Owner, StoreError> {
+    store.prepare().await?;
     let mut backoff = Backoff::default();
-    let mut refusals = 0;
     loop {
-        let booted = async {
-            store.migrate().await?;
-            store.boot(process).await
-        };
-        match booted.await {
-            Ok(owner) => return Ok(owner),
-            // Two processes that migrate at once can refuse one of them; a schema that is wrong stays wrong.
-            Err(error @ StoreError::Refused(_)) if refusals == limits::MIGRATION_TRIES => return Err(error),
-            Err(error) => {
-                refusals += u32::from(matches!(error, StoreError::Refused(_)));
-                tracing::warn!(%error, "waiting for Postgres");
-            }
+        match store.boot(process).await {
+            Err(StoreError::Unavailable(why)) => tracing::warn!(why, "waiting for Postgres"),
+            answered => return answered,
         }
         backoff.wait().await;
     }

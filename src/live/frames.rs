@@ -49,10 +49,12 @@ pub enum Kind {
     TurnDone,
     /// Nothing follows. The text is `STATUS:REASON`.
     End,
+    /// Nothing follows here: the run has a newer fence, and its frames are there.
+    Moved,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Token, Kind::TurnRestarted, Kind::TurnDone, Kind::End];
+    const ALL: [Kind; 5] = [Kind::Token, Kind::TurnRestarted, Kind::TurnDone, Kind::End, Kind::Moved];
 
     /// The word in Redis and in HTTP answers.
     pub fn word(self) -> &'static str {
@@ -61,6 +63,7 @@ impl Kind {
             Kind::TurnRestarted => "turn_restarted",
             Kind::TurnDone => "turn_done",
             Kind::End => "end",
+            Kind::Moved => "moved",
         }
     }
 }

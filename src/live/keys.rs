@@ -29,7 +29,8 @@ pub fn lease(session: &SessionId) -> String {
 /// The id of a stream's last entry: larger than any `TURN-SEQ`, so that nothing can be added after it, or it twice.
 pub const STREAM_END: &str = "4294967295-0";
 
-/// KEYS live, ended. ARGV session, run, fence, status. Shows a run that is not over, and never goes back in fences.
+/// KEYS live, ended, the stream of the fence before. ARGV session, run, fence, status, seconds, end id. Shows a run that
+/// is not over, never goes back in fences, and sends readers of the older stream to the newer one.
 pub static SHOW: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "-- live.show
@@ -40,6 +41,10 @@ if shown then
   if run == ARGV[2] and tonumber(fence) > tonumber(ARGV[3]) then return 0 end
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. ARGV[3] .. ':' .. ARGV[4])
+if tonumber(ARGV[3]) > 0 then
+  redis.pcall('XADD', KEYS[3], ARGV[6], 'kind', 'moved', 'text', '')
+  redis.call('EXPIRE', KEYS[3], ARGV[5])
+end
 return 1",
     )
 });

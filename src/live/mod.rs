@@ -63,8 +63,9 @@ impl Live {
         status: Status,
     ) -> Result<(), RedisDown> {
         let mut script = keys::SHOW.prepare_invoke();
-        script.key(keys::LIVE).key(keys::ended(run));
+        script.key(keys::LIVE).key(keys::ended(run)).key(keys::stream(run, Fence(fence.0 - 1)));
         script.arg(&session.0).arg(&run.0).arg(fence.0).arg(status.word());
+        script.arg(limits::STREAM_TTL.as_secs()).arg(keys::STREAM_END);
         self.redis.script(bound, &script).await
     }
 

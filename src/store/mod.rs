@@ -15,6 +15,7 @@ use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::FromSql;
 
 use self::pool::{Param, Postgres};
+use crate::backoff::Backoff;
 use crate::config::Address;
 use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
 use crate::limits;
@@ -71,11 +72,28 @@ impl Store {
         Store { postgres: Postgres::new(address, process) }
     }
 
-    /// Brings the schema up to date. Safe to repeat.
+    /// Brings the schema up to date, for as long as Postgres needs to come up.
     ///
     /// # Errors
-    /// [`StoreError`]; two processes that do it at once can make one of them fail, which the next try mends.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
+    /// [`StoreError::Refused`], again and again: the login or the schema is wrong.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        let mut backoff = Backoff::default();
+        let mut refusals = 0;
+        loop {
+            match self.migrate().await {
+                Ok(()) => return Ok(()),
+                // Two processes that migrate at once can make Postgres refuse one of them.
+                Err(error @ StoreError::Refused(_)) if refusals == limits::MIGRATION_TRIES => return Err(error),
+                Err(error) => {
+                    refusals += u32::from(matches!(error, StoreError::Refused(_)));
+                    tracing::warn!(%error, "waiting for Postgres");
+                }
+            }
+            backoff.wait().await;
+        }
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
             let lent = self.postgres.lend().await?;
             lent.batch(sql::MIGRATION).await?;

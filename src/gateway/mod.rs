@@ -1,0 +1,131 @@
+//! The gateway: where users come in. It accepts messages, shows what became of them, and streams answers.
+//!
+//! Start at [`serve`]. `routes` is the HTTP surface, `events` is one reader's stream, `problem` is what errors look like,
+//! `listener` serves connections and drains them. A gateway never works on a run and never decides its end, but for
+//! one that waits and is cancelled.
+
+mod events;
+mod listener;
+mod problem;
+mod routes;
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Hints;
+use crate::config;
+use crate::ids::{Fence, RunId, SessionId};
+use crate::limits;
+use crate::live::{Live, Redis};
+use crate::mint::Mint;
+use crate::run::{End, Status};
+use crate::signal::{Exit, Signal};
+use crate::store::Store;
+
+/// What all requests share.
+struct Gateway {
+    config: config::Gateway,
+    store: Store,
+    live: Live,
+    hints: Hints,
+    views: mpsc::Sender<View>,
+    mint: Mint,
+    streams: Arc<Semaphore>,
+    draining: CancellationToken,
+}
+
+/// A change of the live view that a request leaves behind: users do not wait for Redis.
+enum View {
+    Waiting { session: SessionId, run: RunId },
+    Ended { session: SessionId, run: RunId, fence: Fence, end: End },
+}
+
+/// Serves users until told to stop: then accepts no more, finishes what it accepted, and exits.
+pub async fn serve(config: config::Gateway, mint: Mint, mut signals: mpsc::UnboundedReceiver<Signal>) -> Exit {
+    let store = Store::new(&config.stores.postgres, &config.stores.process);
+    tokio::select! {
+        migrated = store.prepare() => if let Err(error) = migrated {
+            tracing::error!(%error, "cannot start");
+            return Exit::Failed;
+        },
+        _ = signals.recv() => return Exit::Clean,
+    }
+    let listener = match tokio::net::TcpListener::bind(config.listen).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, address = %config.listen, "cannot listen; is another process there?");
+            return Exit::Failed;
+        }
+    };
+    let (hints, publisher) = Hints::new(&config.stores.rabbitmq, &config.stores.process);
+    let (views, changes) = mpsc::channel(limits::HINTS_QUEUED);
+    let live = Live::new(Redis::new(&config.stores.redis));
+    let publishing = tokio::spawn(publisher.publish());
+    let showing = tokio::spawn(show(live.clone(), changes));
+    tracing::info!(address = %config.listen, "ready");
+    let draining = CancellationToken::new();
+    let gateway = Arc::new(Gateway {
+        streams: Arc::new(Semaphore::new(limits::STREAMS_MAX)),
+        draining: draining.clone(),
+        config,
+        store,
+        live,
+        hints,
+        views,
+        mint,
+    });
+    let serving = listener::serve(listener, routes::router(gateway.clone()), draining.clone());
+    tokio::pin!(serving);
+    tokio::select! {
+        () = &mut serving => {}
+        _ = signals.recv() => {
+            tracing::info!("draining");
+            draining.cancel();
+            if tokio::time::timeout(limits::GATEWAY_DRAIN, serving).await.is_err() {
+                tracing::warn!("some requests were cut");
+            }
+        }
+    }
+    close(gateway, publishing, showing).await;
+    tracing::info!("stopped");
+    Exit::Clean
+}
+
+/// Sends the last hints, then closes in reverse order of opening. A hint that finds no broker is left to a sweep.
+async fn close(
+    gateway: Arc<Gateway>,
+    mut publishing: tokio::task::JoinHandle<()>,
+    mut showing: tokio::task::JoinHandle<()>,
+) {
+    let (store, redis) = (gateway.store.clone(), gateway.live.redis().clone());
+    // The last sender of hints and views goes with it, and their tasks end with what is left.
+    drop(gateway);
+    for task in [&mut publishing, &mut showing] {
+        if tokio::time::timeout(limits::CLOSES / 2, &mut *task).await.is_err() {
+            task.abort();
+            // Aborted: it is gone after this.
+            let _ = task.await;
+        }
+    }
+    redis.close().await;
+    store.close();
+}
+
+/// Brings changes into the live view, one after the other. What Redis does not take is left to a sweep.
+async fn show(live: Live, mut changes: mpsc::Receiver<View>) {
+    while let Some(change) = changes.recv().await {
+        let shown = match &change {
+            View::Waiting { session, run } => {
+                live.show(limits::REDIS_HINT, session, run, Fence(0), Status::Queued).await
+            }
+            View::Ended { session, run, fence, end } => {
+                live.end(limits::TERMINAL_WRITE, session, run, *fence, end).await
+            }
+        };
+        if let Err(error) = shown {
+            tracing::debug!(%error, "a change of the live view is left to a sweep");
+        }
+    }
+}
