@@ -1,0 +1,106 @@
+//! Where the product and the simulated world meet. Start at [`Lychgate`]: it says how each role boots ([`roles`]), what
+//! users do ([`users`]), how to read what happened ([`reader`] makes [`events`]), and what must hold ([`invariants`]).
+//! Stories are the `*.toml` files in this folder; [`swarm`] draws its own.
+
+pub mod events;
+pub mod health;
+pub mod invariants;
+pub mod reader;
+pub mod roles;
+pub mod swarm;
+pub mod users;
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use lychgate::limits::Limits;
+use lychgate_sim::judge::Invariant;
+use lychgate_sim::plan::Plan;
+use lychgate_sim::product::{Boot, Product, Reader, Role, Scenario, Service, Source, User};
+use lychgate_sim::provider::Provider;
+use lychgate_sim::seed::Seed;
+use lychgate_sim::{postgres, provider, rabbit, redis};
+
+use crate::events::Did;
+use crate::invariants::Deadlines;
+use crate::reader::LychgateReader;
+use crate::users::Everybody;
+
+/// The system under test.
+pub struct Lychgate;
+
+/// The longest that everything which must follow healing may take: a takeover, a sweep, and a run to its end.
+const SETTLE_MAX: Duration = Duration::from_secs(2 * 3600);
+
+impl Product for Lychgate {
+    type Occurrence = Did;
+    type Workload = Everybody;
+
+    fn roles() -> &'static [Role] {
+        roles::ROLES
+    }
+
+    fn settings() -> Vec<&'static str> {
+        lychgate::config::SETTINGS.iter().map(|(name, ..)| *name).collect()
+    }
+
+    fn services(plan: &Plan<Everybody>, _: Seed) -> Vec<Service> {
+        vec![
+            postgres::service(&postgres::Postgres::new()),
+            redis::service(&redis::Redis::new()),
+            rabbit::service(&rabbit::Rabbit::new(rabbit::Settings::default())),
+            provider::service(&Provider::new(users::script(&plan.users))),
+        ]
+    }
+
+    fn boot(boot: Boot) -> BoxFuture<'static, i32> {
+        roles::boot(boot).boxed()
+    }
+
+    fn users(plan: &Plan<Everybody>, _: Seed) -> Vec<User<Did>> {
+        users::users(plan)
+    }
+
+    fn reader(_: &Plan<Everybody>) -> Box<dyn Reader<Did>> {
+        Box::new(LychgateReader::default())
+    }
+
+    fn invariants(plan: &Plan<Everybody>) -> Vec<Box<dyn Invariant<Did>>> {
+        invariants::all(deadlines(plan))
+    }
+
+    fn settle_max(_: &Plan<Everybody>) -> Duration {
+        SETTLE_MAX
+    }
+
+    fn scenarios() -> Vec<Scenario<Everybody>> {
+        let file = |name: &str, text: &str| Scenario {
+            name: name.to_string(),
+            source: Source::File { path: format!("scenarios/{name}.toml"), text: text.to_string() },
+        };
+        vec![
+            file("calm", include_str!("../calm.toml")),
+            file("wedged_redis", include_str!("../wedged_redis.toml")),
+            file("wedged_redis_until_settle", include_str!("../wedged_redis_until_settle.toml")),
+            file("wedged_redis_thrice", include_str!("../wedged_redis_thrice.toml")),
+            file("wedged_postgres", include_str!("../wedged_postgres.toml")),
+            Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
+        ]
+    }
+}
+
+/// The deadlines that a plan's settings make: the longest of any executor's.
+fn deadlines(plan: &Plan<Everybody>) -> Deadlines {
+    let longest = |name: &str, default: Duration| {
+        let set = plan.config.values().filter_map(|settings| settings.get(name));
+        let set = set.filter_map(|text| lychgate_sim::duration::parse(text).ok());
+        set.max().unwrap_or(default)
+    };
+    let limits = Limits::default();
+    Deadlines {
+        takeover_after: longest("LYCHGATE_TAKEOVER_AFTER", limits.takeover_after),
+        queued_claim_after: longest("LYCHGATE_QUEUED_CLAIM_AFTER", limits.queued_claim_after),
+        sweep_max: longest("LYCHGATE_SWEEP_MAX", limits.sweep_max),
+    }
+}

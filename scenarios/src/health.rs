@@ -1,0 +1,96 @@
+//! Who is well: which links are faulty, which processes live. Invariants ask it since when a deadline may run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lychgate_sim::event::{Event, Happening, What};
+
+/// What is known of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Life {
+    /// Which life of it, as the world counts.
+    pub incarnation: u32,
+    /// Whether it lives.
+    pub alive: bool,
+    /// Whether it was told to stop.
+    pub draining: bool,
+    /// When any of this last changed.
+    pub since: Duration,
+}
+
+/// Follows faults and lives.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// Faults that are going, by number, with their target.
+    faults: BTreeMap<(usize, String), Duration>,
+    /// When the last fault on a target ended.
+    healed: BTreeMap<String, Duration>,
+    /// By process name.
+    lives: BTreeMap<String, Life>,
+    now: Duration,
+}
+
+impl Health {
+    /// Learns of an event.
+    pub fn observe<O>(&mut self, event: &Event<O>) {
+        self.now = event.at;
+        let What::World(happening) = &event.what else { return };
+        let life = |alive, draining| Life { incarnation: event.incarnation, alive, draining, since: event.at };
+        match happening {
+            Happening::FaultStruck { fault, target, .. } => {
+                self.faults.insert((*fault, target.clone()), event.at);
+            }
+            Happening::FaultHealed { fault, target, .. } => {
+                self.faults.remove(&(*fault, target.clone()));
+                self.healed.insert(target.clone(), event.at);
+            }
+            Happening::Booted => {
+                self.lives.insert(event.process.clone(), life(true, false));
+            }
+            Happening::Signalled { .. } => {
+                self.lives.insert(event.process.clone(), life(true, true));
+            }
+            Happening::Exited { .. } | Happening::Killed => {
+                self.lives.insert(event.process.clone(), life(false, false));
+            }
+            _ => {}
+        }
+    }
+
+    /// Since when no fault has been on any target that matters, or `None` while there is one. Zero: there never was.
+    pub fn calm_since(&self, matters: impl Fn(&str) -> bool) -> Option<Duration> {
+        if self.faults.keys().any(|(_, target)| matters(target)) {
+            return None;
+        }
+        let healed = self.healed.iter().filter(|(target, _)| matters(target)).map(|(_, at)| *at).max();
+        let moved = self.lives.iter().filter(|(name, life)| matters(name) && life.incarnation > 1);
+        let moved = moved.map(|(_, life)| life.since).max();
+        Some(healed.max(moved).unwrap_or(Duration::ZERO))
+    }
+
+    /// A process's life.
+    pub fn life(&self, process: &str) -> Life {
+        self.lives.get(process).copied().unwrap_or_default()
+    }
+
+    /// Since when some executor has been there to take a run, or `None` while there is none.
+    pub fn executor_since(&self) -> Option<Duration> {
+        let ready = self.lives.iter().filter(|(name, life)| name.starts_with("executor-") && life.alive && !life.draining);
+        ready.map(|(_, life)| life.since).min()
+    }
+
+    /// The time of the last event.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+}
+
+/// Whether `target` is the link of some process to `service`.
+pub fn leads_to(target: &str, service: &str) -> bool {
+    target.split_once("->").is_some_and(|(_, to)| to == service)
+}
+
+/// Whether it is a link to Postgres or Redis, or an executor: what a run's end depends on.
+pub fn matters_to_ends(target: &str) -> bool {
+    leads_to(target, "postgres") || leads_to(target, "redis") || target.starts_with("executor-") && !target.contains("->")
+}

@@ -1,0 +1,87 @@
+//! No remote call outlives its bound, and a cancel that was acknowledged is heard at the next beat.
+//!
+//! Bounds are a service's longest legal silence as its clients' limits have it, and some slack for the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lychgate::limits;
+use lychgate_sim::event::{Event, Happening, What};
+use lychgate_sim::judge::{Breach, Invariant, Obligation};
+
+use crate::events::Did;
+
+/// For latency, and for a client to notice that its bound has passed.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// How long a process may rightly wait for a byte on this link.
+fn bound(link: &str) -> Duration {
+    let service = link.split_once("->").map_or(link, |(_, service)| service);
+    match service {
+        "postgres" => limits::CONNECT.max(limits::POSTGRES_CALL),
+        "redis" => limits::REDIS_CALL,
+        // Acknowledgements are not answered; what must come is a heartbeat.
+        "rabbitmq" => limits::BROKER_HEARTBEAT * 2 + limits::BROKER_CALL,
+        "provider" => limits::PROVIDER_FIRST_TOKEN.max(limits::PROVIDER_STALL),
+        // Users leave a stream that is silent for longer than two heartbeats.
+        _ => limits::SSE_HEARTBEAT * 2 + limits::POSTGRES_CALL * 2,
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct BoundedWaits {
+    waiting: BTreeMap<(String, u32), Duration>,
+    /// Runs whose cancel is committed and which no beat has named since.
+    cancels: BTreeSet<String>,
+    armed: bool,
+}
+
+impl Invariant<Did> for BoundedWaits {
+    fn name(&self) -> &'static str {
+        "bounded_waits"
+    }
+
+    fn says(&self) -> &'static str {
+        "no remote call outlives its bound; an acknowledged cancel is heard at the next beat"
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        match &event.what {
+            What::World(Happening::Unanswered { link, conn, since }) => {
+                self.waiting.insert((link.clone(), *conn), *since);
+                self.armed |= !link.ends_with("->rabbitmq");
+            }
+            What::World(Happening::Answered { link, conn, .. } | Happening::LinkClosed { link, conn, .. }) => {
+                self.waiting.remove(&(link.clone(), *conn));
+            }
+            What::Product(Did::CancelRequested { run, .. }) => {
+                self.cancels.insert(run.clone());
+            }
+            What::Product(Did::Beat { confirmed, .. }) => {
+                for (run, _, cancel) in confirmed {
+                    let asked = self.cancels.remove(run);
+                    self.armed |= asked;
+                    if asked && !cancel {
+                        return Err(Breach::now(format!("a beat did not hear that {run} shall stop")));
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> Vec<Obligation> {
+        let waiting = self.waiting.iter().map(|((link, _), since)| Obligation {
+            says: format!("a request on {link} is answered or given up"),
+            since: *since,
+            due: *since + bound(link) + SLACK,
+        });
+        waiting.collect()
+    }
+
+    fn armed(&self) -> bool {
+        self.armed
+    }
+}

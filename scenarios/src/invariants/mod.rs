@@ -1,0 +1,31 @@
+//! What must hold in every run. One promise, one struct, one file; each sees events and nothing else.
+
+mod bounded_waits;
+mod no_zombies;
+mod nothing_lost;
+mod one_live_executor;
+mod stream_truth;
+mod terminal_once;
+
+use lychgate_sim::judge::Invariant;
+
+use crate::events::Did;
+
+pub use bounded_waits::BoundedWaits;
+pub use no_zombies::{Deadlines, NoZombies};
+pub use nothing_lost::NothingLost;
+pub use one_live_executor::OneLiveExecutor;
+pub use stream_truth::StreamTruth;
+pub use terminal_once::TerminalOnce;
+
+/// All of them, for a run with these deadlines.
+pub fn all(deadlines: Deadlines) -> Vec<Box<dyn Invariant<Did>>> {
+    vec![
+        Box::new(NoZombies::new(deadlines)),
+        Box::new(TerminalOnce::default()),
+        Box::new(OneLiveExecutor::new(deadlines)),
+        Box::new(NothingLost::default()),
+        Box::new(BoundedWaits::default()),
+        Box::new(StreamTruth::default()),
+    ]
+}

@@ -1,0 +1,184 @@
+//! No run is shown as busy that nobody works on, and none is left to wait for ever: whatever was sick at the one moment
+//! that mattered, both terminal writes are there soon after it healed, and nobody had to look for it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lychgate_sim::event::{Event, What};
+use lychgate_sim::judge::{Breach, Invariant, Obligation};
+
+use crate::events::Did;
+use crate::health::{Health, matters_to_ends};
+
+/// Both terminal writes of a run, with healthy stores.
+const HEALTHY: Duration = Duration::from_secs(20);
+/// The same, after a store has healed or a process has moved; and how long Postgres and the view may disagree.
+const HEALED: Duration = Duration::from_secs(60);
+
+/// What a run's settings promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// `LYCHGATE_TAKEOVER_AFTER`.
+    pub takeover_after: Duration,
+    /// `LYCHGATE_QUEUED_CLAIM_AFTER`.
+    pub queued_claim_after: Duration,
+    /// `LYCHGATE_SWEEP_MAX`.
+    pub sweep_max: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Running { owner: String, incarnation: u32 },
+    Over,
+}
+
+struct Run {
+    stage: Stage,
+    /// When the stage began.
+    since: Duration,
+    /// When the checkpoint of its last turn was committed.
+    finished: Option<Duration>,
+    fence: i64,
+    /// The fence under which it is shown, if it is.
+    shown: Option<i64>,
+    /// Whether the live view was told of its end.
+    unshown: bool,
+}
+
+/// See the module.
+pub struct NoZombies {
+    deadlines: Deadlines,
+    health: Health,
+    runs: BTreeMap<String, Run>,
+    armed: bool,
+}
+
+impl NoZombies {
+    /// For a run with these deadlines.
+    pub fn new(deadlines: Deadlines) -> Self {
+        NoZombies { deadlines, health: Health::default(), runs: BTreeMap::new(), armed: false }
+    }
+
+    fn stage(&mut self, run: &str, at: Duration, stage: Stage, fence: i64) {
+        if let Some(run) = self.runs.get_mut(run) {
+            (run.stage, run.since, run.fence) = (stage, at, fence);
+        }
+    }
+
+    /// What must happen within `healthy` of `since` with healthy stores, else within `healed` of their healing.
+    fn within(&self, says: String, since: Duration, healthy: Duration, healed: Duration) -> Obligation {
+        let due = match self.health.calm_since(matters_to_ends) {
+            None => Duration::MAX,
+            // Undisturbed for a minute before it began, and ever since.
+            Some(calm) if calm + HEALED <= since || calm.is_zero() => since + healthy,
+            Some(calm) => calm.max(since) + healed.max(healthy),
+        };
+        Obligation { says, since, due }
+    }
+
+    fn owner_lives(&self, owner: &str, incarnation: u32) -> bool {
+        let life = self.health.life(owner);
+        life.alive && life.incarnation == incarnation
+    }
+
+    fn owed(&self, label: &str, run: &Run) -> Option<Obligation> {
+        let Deadlines { takeover_after, queued_claim_after, sweep_max } = self.deadlines;
+        let takeover = takeover_after + sweep_max + HEALED;
+        let ready = |since: Duration| self.health.executor_since().map(|ready| ready.max(since));
+        let waits = |says: String, since: Duration, wait: Duration| match ready(since) {
+            None => Obligation { says, since, due: Duration::MAX },
+            Some(ready) => self.within(says, ready, wait, wait),
+        };
+        match &run.stage {
+            Stage::Queued => {
+                let says = format!("{label} is claimed");
+                Some(waits(says, run.since, queued_claim_after + sweep_max + HEALED))
+            }
+            Stage::Running { owner, incarnation } if !self.owner_lives(owner, *incarnation) => {
+                let died = self.health.life(owner).since;
+                let says = format!("{label}, whose owner is gone, is claimed anew or over");
+                Some(waits(says, run.since.max(died), takeover))
+            }
+            Stage::Running { .. } => Some(match run.finished {
+                Some(finished) => {
+                    let says = format!("the end of {label}, whose last turn is checkpointed, is written to Postgres");
+                    self.within(says, finished, HEALTHY, HEALED)
+                }
+                None if run.shown.is_none_or(|shown| shown < run.fence) => {
+                    let says = format!("the live view shows {label} under its newest fence");
+                    self.within(says, run.since, HEALED, HEALED)
+                }
+                None => Obligation { says: format!("{label} comes to an end"), since: run.since, due: Duration::MAX },
+            }),
+            Stage::Over if run.unshown => None,
+            Stage::Over => {
+                let says = format!("{label}, which is over, leaves the live view");
+                Some(self.within(says, run.since, HEALTHY, HEALED))
+            }
+        }
+    }
+}
+
+impl Invariant<Did> for NoZombies {
+    fn name(&self) -> &'static str {
+        "no_zombies"
+    }
+
+    fn says(&self) -> &'static str {
+        "a run that nobody works on is soon over, or claimed anew, in Postgres and in the live view"
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.health.observe(event);
+        let What::Product(did) = &event.what else { return Ok(()) };
+        match did {
+            Did::Accepted { run, .. } => {
+                let new = Run {
+                    stage: Stage::Queued,
+                    since: event.at,
+                    finished: None,
+                    fence: 0,
+                    shown: None,
+                    unshown: false,
+                };
+                self.runs.insert(run.clone(), new);
+            }
+            Did::Claimed { run, owner, fence, .. } => {
+                let incarnation = self.health.life(owner).incarnation;
+                self.stage(run, event.at, Stage::Running { owner: owner.clone(), incarnation }, *fence);
+            }
+            Did::Checkpointed { run, last: true, .. } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.finished = Some(event.at);
+                }
+            }
+            Did::HandedBack { run, fence, .. } => self.stage(run, event.at, Stage::Queued, fence + 1),
+            Did::Ended { run, fence, .. } => {
+                self.stage(run, event.at, Stage::Over, *fence);
+                let calm = self.health.calm_since(matters_to_ends);
+                self.armed |= calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
+            }
+            Did::Shown { run, fence, .. } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    (run.shown, run.unshown) = (Some(*fence), false);
+                }
+            }
+            Did::Unshown { run, .. } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    (run.shown, run.unshown) = (None, true);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> Vec<Obligation> {
+        self.runs.iter().filter_map(|(label, run)| self.owed(label, run)).collect()
+    }
+
+    fn armed(&self) -> bool {
+        self.armed
+    }
+}

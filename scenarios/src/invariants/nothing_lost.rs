@@ -1,0 +1,127 @@
+//! What was accepted is consumed or reported, and what was done is not done again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lychgate_sim::event::{Event, What};
+use lychgate_sim::judge::{Breach, Invariant, Obligation};
+
+use crate::events::Did;
+use crate::health::Health;
+
+#[derive(Default)]
+struct Run {
+    accepted: Duration,
+    newest: i64,
+    checkpointed: i64,
+    consumed: bool,
+    reported: bool,
+    ended: Option<Duration>,
+    claims: u32,
+    calls: u32,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct NothingLost {
+    health: Health,
+    runs: BTreeMap<String, Run>,
+    armed: bool,
+}
+
+/// The report of what an end leaves unread stands in the end's own transaction.
+const SAME_MOMENT: Duration = Duration::from_millis(1);
+
+impl NothingLost {
+    fn run(&mut self, label: &str) -> &mut Run {
+        self.runs.entry(label.to_string()).or_default()
+    }
+}
+
+impl Invariant<Did> for NothingLost {
+    fn name(&self) -> &'static str {
+        "nothing_lost"
+    }
+
+    fn says(&self) -> &'static str {
+        "an accepted message is consumed or reported; what is over or checkpointed is not done again"
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.health.observe(event);
+        let What::Product(did) = &event.what else { return Ok(()) };
+        match did {
+            Did::Accepted { run: label, .. } => {
+                if self.runs.contains_key(label) {
+                    return Err(Breach::now(format!("{label} was accepted twice")));
+                }
+                self.run(label).accepted = event.at;
+            }
+            Did::Heard { run: label, .. } if !self.runs.contains_key(label) => {
+                return Err(Breach::now(format!("{label} was acknowledged, but is nowhere")));
+            }
+            Did::Claimed { run: label, fence, .. } => {
+                let run = self.run(label);
+                if run.ended.is_some() {
+                    return Err(Breach::now(format!("{label} was over and was claimed again")));
+                }
+                run.newest = *fence;
+                run.claims += 1;
+            }
+            Did::Called { run: label, fence, turn, .. } => {
+                let run = self.run(label);
+                run.calls += 1;
+                if *fence == run.newest && *turn <= run.checkpointed {
+                    return Err(Breach::now(format!("turn {turn} of {label} is checkpointed and was called again")));
+                }
+                if *fence == run.newest && run.ended.is_some() {
+                    return Err(Breach::now(format!("{label} was over and was called again")));
+                }
+            }
+            Did::Checkpointed { run: label, turn, .. } => {
+                let run = self.run(label);
+                if *turn != run.checkpointed + 1 {
+                    return Err(Breach::now(format!("turn {turn} of {label} was checkpointed out of order")));
+                }
+                run.checkpointed = *turn;
+            }
+            Did::Consumed { message, .. } => self.run(message).consumed = true,
+            Did::Reported { run, .. } => self.run(run).reported = true,
+            Did::Ended { run: label, status, .. } => {
+                let calm = self.health.calm_since(|_| true);
+                let run = self.run(label);
+                run.ended = Some(event.at);
+                if status == "completed" && !run.consumed {
+                    return Err(Breach::now(format!("{label} is completed, but nobody has read its message")));
+                }
+                let tried = run.claims > 1 || run.calls as i64 > run.checkpointed;
+                let disturbed = calm.is_none_or(|calm| calm > run.accepted);
+                self.armed |= tried || disturbed;
+            }
+            Did::Found { run: label, state, .. } => {
+                let run = self.run(label);
+                let expected = if run.consumed { "consumed" } else { "reported" };
+                if run.ended.is_some() && state != expected {
+                    let says = format!("{label} is over; its user finds its message {state}, not {expected}");
+                    return Err(Breach::now(says));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> Vec<Obligation> {
+        let lost = self.runs.iter().filter(|(_, run)| !run.consumed && !run.reported);
+        lost.filter_map(|(label, run)| {
+            let since = run.ended?;
+            let says = format!("the message of {label}, which is over, is consumed or reported");
+            Some(Obligation { says, since, due: since + SAME_MOMENT })
+        })
+        .collect()
+    }
+
+    fn armed(&self) -> bool {
+        self.armed
+    }
+}

@@ -1,0 +1,136 @@
+//! Once a newer claim has committed, nothing of an older one counts; and who cannot say that it lives stops acting long
+//! before others may take over.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lychgate_sim::event::{Event, What};
+use lychgate_sim::judge::{Breach, Invariant, Obligation};
+
+use super::Deadlines;
+use crate::events::Did;
+use crate::health::Health;
+
+/// What a call or a frame may be on its way.
+const ON_THE_WAY: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+struct Run {
+    newest: i64,
+    owners: BTreeMap<i64, Owner>,
+    /// The newest fence of which its user has seen a frame.
+    seen: i64,
+}
+
+struct Owner {
+    process: String,
+    /// When its last confirmed beat, or its claim, was executed.
+    beat: Duration,
+}
+
+/// See the module.
+pub struct OneLiveExecutor {
+    deadlines: Deadlines,
+    health: Health,
+    runs: BTreeMap<String, Run>,
+    armed: bool,
+}
+
+impl OneLiveExecutor {
+    /// For a run with these deadlines.
+    pub fn new(deadlines: Deadlines) -> Self {
+        OneLiveExecutor { deadlines, health: Health::default(), runs: BTreeMap::new(), armed: false }
+    }
+
+    fn run(&mut self, label: &str) -> &mut Run {
+        self.runs.entry(label.to_string()).or_default()
+    }
+
+    /// An accepted write under `fence`.
+    fn wrote(&mut self, label: &str, fence: i64, what: &str) -> Result<(), Breach> {
+        let newest = self.run(label).newest;
+        if fence < newest {
+            return Err(Breach::now(format!("{what} of {label} was accepted under an older fence")));
+        }
+        Ok(())
+    }
+
+    /// A call or a frame under `fence`, to `service`.
+    fn sent(&self, label: &str, fence: i64, at: Duration, service: &str) -> Result<(), Breach> {
+        let Some(owner) = self.runs.get(label).and_then(|run| run.owners.get(&fence)) else {
+            return Err(Breach::now(format!("{label} was worked on under a fence that nobody was given")));
+        };
+        let link = format!("{}->{service}", owner.process);
+        // What a faulty link has kept was sent earlier.
+        let held = self.health.calm_since(|target| target == link).is_none_or(|calm| calm + ON_THE_WAY >= owner.beat);
+        let late = at > owner.beat + self.deadlines.takeover_after / 2 + ON_THE_WAY;
+        let held = held && self.health.calm_since(|target| target == link) != Some(Duration::ZERO);
+        if late && !held {
+            let says = format!("{} worked on {label} long after its last confirmed beat", owner.process);
+            return Err(Breach::now(says));
+        }
+        Ok(())
+    }
+}
+
+impl Invariant<Did> for OneLiveExecutor {
+    fn name(&self) -> &'static str {
+        "one_live_executor"
+    }
+
+    fn says(&self) -> &'static str {
+        "once a newer claim has committed, no write, call or frame of an older one counts"
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.health.observe(event);
+        let What::Product(did) = &event.what else { return Ok(()) };
+        match did {
+            Did::Claimed { run: label, fence, owner, .. } => {
+                let owner = Owner { process: owner.clone(), beat: event.at };
+                let run = self.run(label);
+                if *fence <= run.newest {
+                    return Err(Breach::now(format!("{label} was claimed under a fence that is not new")));
+                }
+                let again = !run.owners.is_empty();
+                run.newest = *fence;
+                run.owners.insert(*fence, owner);
+                self.armed |= again;
+            }
+            Did::Beat { confirmed, .. } => {
+                for (label, fence, _) in confirmed {
+                    if let Some(owner) = self.run(label).owners.get_mut(fence) {
+                        owner.beat = event.at;
+                    }
+                }
+            }
+            Did::HandedBack { run, fence, .. } => {
+                self.wrote(run, *fence, "a hand-back")?;
+                let run = self.run(run);
+                run.newest = run.newest.max(fence + 1);
+            }
+            Did::Checkpointed { run, fence, .. } => self.wrote(run, *fence, "a checkpoint")?,
+            Did::Ended { run, fence, by_owner: true, .. } => self.wrote(run, *fence, "an end")?,
+            Did::Called { run, fence, .. } => self.sent(run, *fence, event.at, "provider")?,
+            Did::Framed { run, fence, kind, .. } if kind == "token" => self.sent(run, *fence, event.at, "redis")?,
+            Did::Saw { run: label, id, kind, .. } if kind != "gap" => {
+                let fence = id.split('.').next().and_then(|fence| fence.parse().ok()).unwrap_or(0);
+                let run = self.run(label);
+                if fence < run.seen {
+                    return Err(Breach::now(format!("the user was shown a frame of an older owner of {label}")));
+                }
+                run.seen = fence;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> Vec<Obligation> {
+        Vec::new()
+    }
+
+    fn armed(&self) -> bool {
+        self.armed
+    }
+}

@@ -1,0 +1,188 @@
+//! What a user sees of a run, over all her connections: each frame once and in order, a hole only with a gap, every
+//! turn of a completed run, the end once and last; and a sign of life while nothing happens.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lychgate::limits;
+use lychgate_sim::event::{Event, What};
+use lychgate_sim::judge::{Breach, Invariant, Obligation};
+
+use crate::events::Did;
+use crate::health::Health;
+use crate::reader::session_of;
+
+/// Two heartbeats and what the gateway may wait for its stores in between.
+const SILENCE: Duration = Duration::from_secs(2 * limits::SSE_HEARTBEAT.as_secs() + 5);
+/// From a run's end until its reader knows, with a healthy gateway.
+const TOLD: Duration = Duration::from_secs(60);
+
+/// A place in a stream: fence, turn, frame, and whether the turn is whole.
+type Place = (i64, i64, i64, bool);
+
+struct Stream {
+    open: bool,
+    /// When anything was last seen on it.
+    alive: Duration,
+    place: Place,
+    /// A gap was told since the last frame.
+    gap: bool,
+    /// Turns that were seen whole.
+    whole: i64,
+    gaps: u32,
+    ended: bool,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct StreamTruth {
+    health: Health,
+    streams: BTreeMap<String, Stream>,
+    /// Turns that are checkpointed, by run.
+    turns: BTreeMap<String, i64>,
+    /// When runs ended, and how.
+    ended: BTreeMap<String, Duration>,
+    armed: bool,
+}
+
+fn place(id: &str) -> Option<Place> {
+    let (id, whole) = id.strip_suffix('+').map_or((id, false), |id| (id, true));
+    let (fence, frame) = id.split_once('.')?;
+    let (turn, seq) = frame.split_once('-')?;
+    Some((fence.parse().ok()?, turn.parse().ok()?, seq.parse().ok()?, whole))
+}
+
+impl Stream {
+    fn see(&mut self, label: &str, kind: &str, id: &str) -> Result<(), Breach> {
+        if self.ended {
+            return Err(Breach::now(format!("something follows the end of {label}")));
+        }
+        let Some(next) = place(id) else {
+            return Err(Breach::now(format!("an event of {label} has no place: `{id}`")));
+        };
+        if kind == "gap" {
+            (self.gap, self.gaps) = (true, self.gaps + 1);
+            return Ok(());
+        }
+        let (fence, turn, seq, whole) = self.place;
+        if (next.0, next.1, next.2) <= (fence, turn, seq) {
+            return Err(Breach::now(format!("the user of {label} was shown the same or an older frame again")));
+        }
+        let follows = match kind {
+            // A turn that is given whole stands in for its frames.
+            "turn" => next.1 == self.whole + 1 || self.gap,
+            _ if next.0 > fence => next.2 == 1 && next.1 <= self.whole + 1,
+            _ if whole => next.1 == turn + 1 && next.2 == 1,
+            _ => next.1 == turn && next.2 == seq + 1,
+        };
+        if !follows && !self.gap {
+            return Err(Breach::now(format!("the stream of {label} has a hole that nobody told of")));
+        }
+        if matches!(kind, "turn" | "turn_done") {
+            self.whole = next.1;
+        }
+        (self.place, self.gap) = (next, false);
+        Ok(())
+    }
+}
+
+impl Invariant<Did> for StreamTruth {
+    fn name(&self) -> &'static str {
+        "stream_truth"
+    }
+
+    fn says(&self) -> &'static str {
+        "a user sees each frame once, every gap told, the end once and last, and heartbeats meanwhile"
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.health.observe(event);
+        let What::Product(did) = &event.what else { return Ok(()) };
+        match did {
+            Did::Opened { run, nth, .. } => {
+                let new = Stream {
+                    open: true,
+                    alive: event.at,
+                    place: (0, 0, 0, true),
+                    gap: false,
+                    whole: 0,
+                    gaps: 0,
+                    ended: false,
+                };
+                let stream = self.streams.entry(run.clone()).or_insert(new);
+                (stream.open, stream.alive) = (true, event.at);
+                self.armed |= *nth > 1;
+            }
+            Did::Broke { run, .. } => {
+                if let Some(stream) = self.streams.get_mut(run) {
+                    stream.open = false;
+                }
+            }
+            Did::Heartbeat { run, .. } => {
+                self.armed = true;
+                if let Some(stream) = self.streams.get_mut(run) {
+                    stream.alive = event.at;
+                }
+            }
+            Did::Saw { run, kind, id, .. } => {
+                if let Some(stream) = self.streams.get_mut(run) {
+                    stream.alive = event.at;
+                    stream.see(run, kind, id)?;
+                }
+            }
+            Did::Checkpointed { run, turn, .. } => {
+                self.turns.insert(run.clone(), *turn);
+            }
+            Did::Ended { run, .. } => {
+                self.ended.insert(run.clone(), event.at);
+            }
+            Did::SawEnd { run: label, .. } => {
+                let turns = self.turns.get(label).copied().unwrap_or(0);
+                if let Some(stream) = self.streams.get_mut(label) {
+                    if stream.ended {
+                        return Err(Breach::now(format!("the stream of {label} ended twice")));
+                    }
+                    if stream.whole < turns && stream.gaps == 0 {
+                        let says = format!("the stream of {label} ended without all of its turns, and told of no gap");
+                        return Err(Breach::now(says));
+                    }
+                    (stream.ended, stream.open) = (true, false);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> Vec<Obligation> {
+        let owed = self.streams.iter().filter(|(_, stream)| stream.open && !stream.ended).flat_map(|(label, stream)| {
+            let session = session_of(label);
+            let user = session.split('/').next().unwrap_or_default().to_string();
+            // Her own links, the gateways, and their stores: Redis's silence is theirs to bear.
+            let matters = |target: &str| {
+                target.starts_with(&format!("{user}->"))
+                    || target.starts_with("gateway-") && !target.ends_with("->redis") && !target.ends_with("->rabbitmq")
+            };
+            let calm = self.health.calm_since(matters);
+            let due = |since: Duration, within: Duration| {
+                calm.map_or(Duration::MAX, |calm| calm.max(since).saturating_add(within))
+            };
+            let sign = Obligation {
+                says: format!("the open stream of {label} shows a sign of life"),
+                since: stream.alive,
+                due: due(stream.alive, SILENCE),
+            };
+            let end = self.ended.get(label).map(|ended| Obligation {
+                says: format!("the stream of {label}, which is over, ends"),
+                since: *ended,
+                due: due(ended.max(&stream.alive).to_owned().min(*ended + SILENCE), TOLD),
+            });
+            [Some(sign), end].into_iter().flatten()
+        });
+        owed.collect()
+    }
+
+    fn armed(&self) -> bool {
+        self.armed
+    }
+}

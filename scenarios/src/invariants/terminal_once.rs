@@ -1,0 +1,83 @@
+//! A run gets one terminal status, under its newest fence, and everybody hears the same one.
+
+use std::collections::BTreeMap;
+
+use lychgate_sim::event::{Event, What};
+use lychgate_sim::judge::{Breach, Invariant, Obligation};
+
+use crate::events::Did;
+use crate::health::{Health, matters_to_ends};
+
+#[derive(Default)]
+struct Run {
+    fence: i64,
+    ended: Option<String>,
+    contested: bool,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct TerminalOnce {
+    health: Health,
+    runs: BTreeMap<String, Run>,
+    armed: bool,
+}
+
+impl TerminalOnce {
+    fn run(&mut self, label: &str) -> &mut Run {
+        self.runs.entry(label.to_string()).or_default()
+    }
+}
+
+impl Invariant<Did> for TerminalOnce {
+    fn name(&self) -> &'static str {
+        "terminal_once"
+    }
+
+    fn says(&self) -> &'static str {
+        "a run gets one terminal status, under its newest fence, and everybody hears the same one"
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.health.observe(event);
+        let calm = self.health.calm_since(matters_to_ends).is_some_and(|calm| calm.is_zero());
+        let What::Product(did) = &event.what else { return Ok(()) };
+        match did {
+            Did::Claimed { run, fence, .. } => {
+                let known = self.run(run);
+                known.contested |= known.fence > 0;
+                known.fence = *fence;
+            }
+            Did::CancelRequested { run, .. } => self.run(run).contested = true,
+            Did::Ended { run: label, fence, status, by_owner, .. } => {
+                let run = self.run(label);
+                if let Some(before) = &run.ended {
+                    return Err(Breach::now(format!("{label} was {before} and became {status}")));
+                }
+                if *by_owner && *fence != run.fence {
+                    return Err(Breach::now(format!("{label} was ended under a fence that is not its newest")));
+                }
+                run.ended = Some(status.clone());
+                let contested = run.contested;
+                self.armed |= contested || !calm;
+            }
+            Did::SawEnd { run: label, status, .. } => match &self.run(label).ended {
+                None => return Err(Breach::now(format!("the user was told that {label} is {status} before it was"))),
+                Some(ended) if ended != status => {
+                    return Err(Breach::now(format!("{label} is {ended}, but its user was told {status}")));
+                }
+                Some(_) => {}
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> Vec<Obligation> {
+        Vec::new()
+    }
+
+    fn armed(&self) -> bool {
+        self.armed
+    }
+}

@@ -1,0 +1,96 @@
+//! How each role boots: the settings that an operator would put into its environment, made of what the world gives.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lychgate::config::{self, Environment};
+use lychgate::mint::Mint;
+use lychgate::signal::{Exit, Signal};
+use lychgate_sim::product::{Boot, Role};
+use tokio::sync::mpsc;
+
+/// The bearer token of every user.
+pub const TOKEN: &str = "let-me-in";
+/// The provider's key.
+pub const PROVIDER_KEY: &str = "sk-world";
+/// Where a gateway listens.
+pub const GATEWAY_PORT: u16 = 8080;
+
+/// Gateways before executors, as they boot.
+pub const ROLES: &[Role] = &[
+    Role {
+        name: "gateway",
+        services: &["postgres", "redis", "rabbitmq"],
+        port: Some(GATEWAY_PORT),
+        count: 1,
+        grace: Duration::from_secs(30),
+        restart_delay: Duration::from_secs(5),
+    },
+    Role {
+        name: "executor",
+        services: &["postgres", "redis", "rabbitmq", "provider"],
+        port: None,
+        count: 1,
+        grace: KILL_WINDOW,
+        restart_delay: Duration::from_secs(5),
+    },
+];
+
+/// From SIGTERM to SIGKILL: the longest legal run, and what follows it.
+const KILL_WINDOW: Duration = Duration::from_secs(6 * 3600 + 10 * 60);
+
+/// The environment of a process whose services are at `links`.
+pub fn environment(role: &str, process: &str, links: &BTreeMap<&'static str, SocketAddr>) -> Environment {
+    let at = |service: &str| links.get(service).map(ToString::to_string).unwrap_or_default();
+    let mut settings = vec![
+        ("LYCHGATE_PROCESS", process.to_string()),
+        ("LYCHGATE_POSTGRES", format!("postgres://lychgate@{}/lychgate", at("postgres"))),
+        ("LYCHGATE_REDIS", format!("redis://{}", at("redis"))),
+        ("LYCHGATE_RABBITMQ", format!("amqp://guest:guest@{}", at("rabbitmq"))),
+    ];
+    match role {
+        "gateway" => settings.push(("LYCHGATE_TOKEN", TOKEN.to_string())),
+        _ => settings.extend([
+            ("LYCHGATE_PROVIDER", format!("http://{}", at("provider"))),
+            ("LYCHGATE_PROVIDER_KEY", PROVIDER_KEY.to_string()),
+            ("LYCHGATE_KILL_WINDOW", format!("{}s", KILL_WINDOW.as_secs())),
+        ]),
+    }
+    settings.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+/// One life of one process, as `main` would run it.
+pub async fn boot(mut boot: Boot) -> i32 {
+    let mut environment = environment(boot.role, &boot.process, &boot.links);
+    if let Some(listen) = boot.listen {
+        environment.insert("LYCHGATE_LISTEN".into(), listen.to_string());
+    }
+    environment.extend(boot.config);
+    let mint = Mint::seeded(boot.entropy);
+    let (forward, signals) = mpsc::unbounded_channel();
+    let relay = async move {
+        while let Some(()) = boot.signals.recv().await {
+            // A process that has ended hears no signals.
+            let _ = forward.send(Signal::Terminate);
+        }
+        std::future::pending::<()>().await;
+    };
+    let serve = async {
+        match boot.role {
+            "gateway" => match config::Gateway::from(&environment) {
+                Ok(config) => lychgate::gateway::serve(config, mint, signals).await,
+                Err(error) => panic!("{error}"),
+            },
+            _ => match config::Executor::from(&environment) {
+                Ok(config) => lychgate::executor::serve(config, mint, signals).await,
+                Err(error) => panic!("{error}"),
+            },
+        }
+    };
+    let exit: Exit = tokio::select! {
+        exit = serve => exit,
+        () = relay => unreachable!("it waits for ever"),
+    };
+    exit.code()
+}

@@ -1,0 +1,140 @@
+//! The swarm: users, turns and faults drawn from the seed. Most kinds of fault are off in any one plan and the others
+//! wild, because every fault slightly on hides more than it finds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, Plan, Trigger};
+use lychgate_sim::seed::{Purpose, Seed};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use crate::users::{Everybody, Person, Saying};
+
+/// For `list`.
+pub const ABOUT: &str = "Users, turns, link faults and kills drawn from the seed";
+
+const NAMES: &[&str] = &["ann", "ben", "cid", "dee"];
+
+/// The plan of a seed.
+pub fn draw(seed: Seed) -> Plan<Everybody> {
+    let users = drawn(seed, Purpose::Workload, everybody());
+    let (gateways, executors) = drawn(seed, Purpose::Workload, (1..=2usize, prop_oneof![2 => Just(1usize), 3 => Just(2), 1 => Just(3)]));
+    let faults = drawn(seed, Purpose::Faults, faults(&users, gateways, executors));
+    Plan {
+        about: format!("Drawn from seed {}", seed.0),
+        arms: Vec::new(),
+        must_reach: Vec::new(),
+        topology: BTreeMap::from([("gateway".into(), gateways), ("executor".into(), executors)]),
+        config: BTreeMap::new(),
+        users,
+        faults,
+        expect: Expect { verdict: "passed".into(), invariant: None },
+        repro: None,
+    }
+}
+
+/// One value of a strategy, from the seed's stream for this purpose.
+fn drawn<S: Strategy>(seed: Seed, purpose: Purpose, strategy: S) -> S::Value {
+    let key = seed.key(&format!("{purpose:?}"));
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &key);
+    let mut runner = TestRunner::new_with_rng(Config { failure_persistence: None, ..Config::default() }, rng);
+    strategy.new_tree(&mut runner).expect("no strategy here rejects anything").current()
+}
+
+fn seconds(range: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
+    // Milliseconds, so that things do not fall on the same moments as beats and sweeps.
+    (range.start() * 1000..=range.end() * 1000).prop_map(Duration::from_millis)
+}
+
+fn saying() -> impl Strategy<Value = Saying> {
+    let cancel = prop_oneof![4 => Just(None), 1 => seconds(1..=60).prop_map(Some)];
+    let takes = prop_oneof![3 => seconds(1..=20), 2 => seconds(20..=90)];
+    (1..=2u32, 1..=3u32, takes, 1..=12u32, cancel, 0..=1u32).prop_map(
+        |(session, turns, takes, tokens, cancel_after, reconnects)| Saying {
+            session,
+            at: Duration::ZERO,
+            turns,
+            takes,
+            tokens,
+            cancel_after,
+            reconnects,
+        },
+    )
+}
+
+fn everybody() -> impl Strategy<Value = Everybody> {
+    let person = (seconds(0..=10), vec(saying(), 1..=3));
+    vec(person, 1..=NAMES.len()).prop_map(|people| {
+        let named = people.into_iter().zip(NAMES).map(|((at, mut says), name)| {
+            says[0].at = at;
+            Person { name: (*name).to_string(), says }
+        });
+        Everybody(named.collect())
+    })
+}
+
+/// Faults near the moments that matter: between a run's claim and the end of its terminal writes.
+fn faults(users: &Everybody, gateways: usize, executors: usize) -> impl Strategy<Value = Vec<Fault>> + use<> {
+    let processes: Vec<String> = (1..=executors)
+        .map(|n| format!("executor-{n}"))
+        .chain((1..=gateways).map(|n| format!("gateway-{n}")))
+        .collect();
+    let mut links: Vec<String> = Vec::new();
+    for process in &processes {
+        let provider = process.starts_with("executor").then_some("provider");
+        let services = ["postgres", "redis", "rabbitmq"].into_iter().chain(provider);
+        links.extend(services.map(|service| format!("{process}->{service}")));
+    }
+    for person in &users.0 {
+        links.extend((1..=gateways).map(|n| format!("{}->gateway-{n}", person.name)));
+    }
+    // Where most of the harm is done.
+    let executor_links: Vec<String> = links.iter().filter(|link| link.starts_with("executor")).cloned().collect();
+    let link = prop_oneof![3 => select(executor_links), 1 => select(links)];
+    let sessions = lychgate_sim::product::Workload::sessions(users);
+    subsequence(vec!["wedge", "close", "reply_lost", "delay", "kill"], 1..=3).prop_flat_map(move |kinds| {
+        let one = fault(kinds, link.clone(), processes.clone(), sessions.clone());
+        vec(one, 1..=5)
+    })
+}
+
+fn fault(
+    kinds: Vec<&'static str>,
+    link: impl Strategy<Value = String> + Clone + 'static,
+    processes: Vec<String>,
+    sessions: Vec<String>,
+) -> impl Strategy<Value = Fault> {
+    let moment = select(vec!["claimed", "called", "answered", "checkpointed", "ended", "shown", "accepted"]);
+    let after = prop_oneof![2 => seconds(0..=1), 2 => seconds(0..=20), 1 => seconds(0..=60)];
+    let cue = (moment, proptest::option::of(select(sessions)), 1..=2u32, after);
+    let cue = cue.prop_map(|(event, session, nth, after)| Cue { event: event.into(), session, nth, after });
+    let trigger = prop_oneof![4 => cue.prop_map(Trigger::On), 1 => seconds(0..=120).prop_map(Trigger::At)];
+    let lasts = prop_oneof![3 => seconds(1..=15), 2 => seconds(15..=90), 1 => seconds(90..=400)];
+    let process = prop_oneof![
+        4 => select(processes.iter().filter(|p| p.starts_with("executor")).cloned().collect::<Vec<_>>()),
+        1 => select(processes),
+    ];
+    let by = prop_oneof![seconds(0..=2), seconds(1..=12)];
+    let statement = select(vec![None, Some("run.terminal"), Some("run.checkpoint"), Some("run.claim"), Some("COMMIT")]);
+    (select(kinds), link, process, trigger, lasts, by, statement, any::<bool>()).prop_map(
+        |(kind, link, process, trigger, lasts, by, statement, hard)| {
+            let lasts = Length::Lasts(lasts);
+            let to_postgres = link.ends_with("->postgres");
+            let matches = statement.filter(|_| to_postgres).map(str::to_string);
+            let (kind, target, length) = match kind {
+                "wedge" => (Kind::Wedge, link, lasts),
+                "close" if hard => (Kind::Close, link, Length::Instant),
+                "close" => (Kind::Close, link, lasts),
+                "reply_lost" => (Kind::ReplyLost { matches }, link, Length::UntilHeal),
+                "delay" => (Kind::Delay { by }, link, lasts),
+                _ if hard => (Kind::Sigkill, process, Length::Instant),
+                _ => (Kind::Sigterm, process, Length::Instant),
+            };
+            Fault { kind, targets: vec![target], trigger, length }
+        },
+    )
+}

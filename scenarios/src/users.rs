@@ -1,0 +1,367 @@
+//! What users do. A user says things one after the other, insists until each is accepted, watches its answer to the end
+//! over however many connections it takes, and tells the judge what it saw.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use lychgate_sim::plan::Plan;
+use lychgate_sim::product::{Seat, User, Workload};
+use lychgate_sim::provider::{Reply, Script};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::events::Did;
+use crate::reader::session_of;
+use crate::roles::TOKEN;
+
+/// A request that is not answered within this is sent again.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A stream that is silent for so long is opened anew: more than two heartbeats.
+const SILENCE: Duration = Duration::from_secs(40);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Everybody.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Everybody(pub Vec<Person>);
+
+/// One user.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Person {
+    /// As `ann`. Her sessions are `ann/1`, `ann/2`, ….
+    pub name: String,
+    /// What she says, one after the other: the next once the last is over.
+    pub says: Vec<Saying>,
+}
+
+/// One message, and how its run goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saying {
+    /// In which of her sessions, from 1.
+    #[serde(default = "one")]
+    pub session: u32,
+    /// Not before this moment of the world.
+    #[serde(default, with = "lychgate_sim::plan::duration", skip_serializing_if = "Duration::is_zero")]
+    pub at: Duration,
+    /// How many turns the model takes.
+    #[serde(default = "one")]
+    pub turns: u32,
+    /// How long it takes over each.
+    #[serde(with = "lychgate_sim::plan::duration")]
+    pub takes: Duration,
+    /// How many tokens a turn has.
+    #[serde(default = "ten")]
+    pub tokens: u32,
+    /// Stops the run so long after it was accepted.
+    #[serde(default, with = "lychgate_sim::plan::duration::option", skip_serializing_if = "Option::is_none")]
+    pub cancel_after: Option<Duration>,
+    /// Leaves the stream so often in the middle and comes back.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reconnects: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn ten() -> u32 {
+    10
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+impl Person {
+    /// Each saying with the label of its run: the second in `ann/1` is `ann/1#2`.
+    fn labelled(&self) -> Vec<(String, &Saying)> {
+        let mut counts = BTreeMap::new();
+        let label = |saying: &Saying| {
+            let count = counts.entry(saying.session).or_insert(0);
+            *count += 1;
+            format!("{}/{}#{count}", self.name, saying.session)
+        };
+        self.says.iter().map(label).zip(&self.says).collect()
+    }
+}
+
+impl Workload for Everybody {
+    fn sessions(&self) -> Vec<String> {
+        let mut sessions: Vec<String> =
+            self.0.iter().flat_map(Person::labelled).map(|(label, _)| session_of(&label)).collect();
+        sessions.sort();
+        sessions.dedup();
+        sessions
+    }
+
+    fn users(&self) -> Vec<String> {
+        self.0.iter().map(|person| person.name.clone()).collect()
+    }
+
+    fn smaller(&self) -> Vec<Self> {
+        let without_person = (0..self.0.len()).filter(|_| self.0.len() > 1).map(|i| {
+            let mut people = self.0.clone();
+            people.remove(i);
+            Everybody(people)
+        });
+        let without_saying = self.0.iter().enumerate().filter(|(_, person)| person.says.len() > 1).map(|(i, _)| {
+            let mut people = self.0.clone();
+            people[i].says.pop();
+            Everybody(people)
+        });
+        without_person.chain(without_saying).collect()
+    }
+}
+
+/// What the model answers to each message: its text is its label.
+pub fn script(everybody: &Everybody) -> Script {
+    let replies = everybody.0.iter().flat_map(Person::labelled).map(|(label, saying)| {
+        let Saying { turns, takes, tokens, .. } = *saying;
+        (label, Reply { turns, takes, tokens, first_token_after: None })
+    });
+    Script { replies: replies.collect(), default_reply: None }
+}
+
+/// The users of a plan.
+pub fn users(plan: &Plan<Everybody>) -> Vec<User<Did>> {
+    let user = |person: &Person| {
+        let (name, person) = (person.name.clone(), person.clone());
+        User { name, act: Box::new(move |seat| live(person, seat).boxed()) }
+    };
+    plan.users.0.iter().map(user).collect()
+}
+
+async fn live(person: Person, seat: Seat<Did>) {
+    let gateways = seat.links.values().copied().collect();
+    let mut client = Client { gateways, next: 0, tell: seat.tell, sessions: BTreeMap::new() };
+    let began = Instant::now();
+    for (label, saying) in person.labelled() {
+        tokio::time::sleep(saying.at.saturating_sub(began.elapsed())).await;
+        let run = client.say(&label, saying.session).await;
+        let watch = client.watcher(&label, &run, saying.reconnects);
+        match saying.cancel_after {
+            None => watch.await,
+            Some(after) => {
+                let stop = client.stopper(&label, saying.session, after);
+                futures_util::future::join(watch, stop).await;
+            }
+        }
+        client.look(&label, saying.session).await;
+    }
+}
+
+struct Client {
+    gateways: Vec<SocketAddr>,
+    next: usize,
+    tell: Arc<dyn Fn(Did) + Send + Sync>,
+    /// Session ids by number.
+    sessions: BTreeMap<u32, String>,
+}
+
+impl Client {
+    /// Says `label` until it is accepted. Returns the run's id.
+    async fn say(&mut self, label: &str, session: u32) -> String {
+        let path = match self.sessions.get(&session) {
+            None => "/sessions".to_string(),
+            Some(id) => format!("/sessions/{id}/messages"),
+        };
+        let name = || (session_of(label), label.to_string());
+        loop {
+            let (session_label, run) = name();
+            (self.tell)(Did::Said { session: session_label, run });
+            let body = serde_json::json!({ "text": label }).to_string();
+            match self.ask(Method::POST, &path, label, body).await {
+                Some((StatusCode::ACCEPTED, answer)) => {
+                    let (session_label, run) = name();
+                    (self.tell)(Did::Heard { session: session_label, run });
+                    self.sessions.insert(session, answer["session"].as_str().unwrap_or_default().to_string());
+                    return answer["run"].as_str().unwrap_or_default().to_string();
+                }
+                Some((status, answer)) if !status.is_server_error() && status != StatusCode::CONFLICT => {
+                    panic!("{label} was refused: {status} {answer}")
+                }
+                _ => self.pause().await,
+            }
+        }
+    }
+
+    async fn pause(&mut self) {
+        tokio::time::sleep(PAUSE).await;
+        self.next += 1;
+    }
+
+    /// Watches a run to its end, over as many connections as it takes.
+    fn watcher(&self, label: &str, run: &str, reconnects: u32) -> impl Future<Output = ()> + Send + use<> {
+        let watcher = Watcher {
+            gateways: self.gateways.clone(),
+            tell: self.tell.clone(),
+            session: session_of(label),
+            label: label.to_string(),
+            path: format!("/runs/{run}/events"),
+            last_id: None,
+        };
+        watcher.watch(self.next, reconnects)
+    }
+
+    /// Stops the run after a while, insisting until it is heard.
+    fn stopper(&self, label: &str, session: u32, after: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let path = format!("/sessions/{}/cancel", self.sessions.get(&session).cloned().unwrap_or_default());
+        let (gateways, tell, label) = (self.gateways.clone(), self.tell.clone(), label.to_string());
+        async move {
+            tokio::time::sleep(after).await;
+            let mut client = Client { gateways, next: 0, tell, sessions: BTreeMap::new() };
+            loop {
+                match client.ask(Method::POST, &path, &label, String::new()).await {
+                    Some((status, _)) if status.is_success() => break,
+                    _ => client.pause().await,
+                }
+            }
+            (client.tell)(Did::Cancelled { session: session_of(&label) });
+        }
+    }
+
+    /// Looks what became of the message.
+    async fn look(&mut self, label: &str, session: u32) {
+        let path = format!("/sessions/{}/messages", self.sessions.get(&session).cloned().unwrap_or_default());
+        loop {
+            if let Some((StatusCode::OK, answer)) = self.ask(Method::GET, &path, label, String::new()).await {
+                let messages = answer["messages"].as_array().cloned().unwrap_or_default();
+                let ours = messages.iter().find(|message| message["text"] == label);
+                let state = ours.and_then(|message| message["state"].as_str()).unwrap_or("missing").to_string();
+                return (self.tell)(Did::Found { session: session_of(label), run: label.to_string(), state });
+            }
+            self.pause().await;
+        }
+    }
+
+    /// One request on a connection of its own; `None` if it came to nothing.
+    async fn ask(&self, method: Method, path: &str, key: &str, body: String) -> Option<(StatusCode, Value)> {
+        let gateway = self.gateways[self.next % self.gateways.len()];
+        let asking = async {
+            let request = request(method, path).header("idempotency-key", key).body(Full::new(Bytes::from(body)));
+            let (response, _connection) = send(gateway, request.ok()?).await?;
+            let status = response.status();
+            let body = response.into_body().collect().await.ok()?.to_bytes();
+            Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+        };
+        tokio::time::timeout(PATIENCE, asking).await.ok().flatten()
+    }
+}
+
+fn request(method: Method, path: &str) -> hyper::http::request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "lychgate")
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .header("content-type", "application/json")
+}
+
+/// Hangs up when it is dropped.
+struct Connection(tokio::task::JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn send(gateway: SocketAddr, request: Request<Full<Bytes>>) -> Option<(Response<Incoming>, Connection)> {
+    let stream = TcpStream::connect(gateway).await.ok()?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+    let connection = Connection(tokio::spawn(connection.map(drop)));
+    let response = sender.send_request(request).await.ok()?;
+    Some((response, connection))
+}
+
+struct Watcher {
+    gateways: Vec<SocketAddr>,
+    tell: Arc<dyn Fn(Did) + Send + Sync>,
+    session: String,
+    label: String,
+    path: String,
+    last_id: Option<String>,
+}
+
+impl Watcher {
+    async fn watch(mut self, first: usize, mut reconnects: u32) {
+        for nth in 1.. {
+            let gateway = self.gateways[(first + nth as usize - 1) % self.gateways.len()];
+            (self.tell)(Did::Opened { session: self.session.clone(), run: self.label.clone(), nth });
+            if self.read(gateway, &mut reconnects).await.is_some() {
+                return;
+            }
+            (self.tell)(Did::Broke { session: self.session.clone(), run: self.label.clone() });
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Reads one connection; `Some` once the end was seen.
+    async fn read(&mut self, gateway: SocketAddr, reconnects: &mut u32) -> Option<()> {
+        let mut head = request(Method::GET, &self.path);
+        if let Some(id) = &self.last_id {
+            head = head.header("last-event-id", id);
+        }
+        let opening = async { send(gateway, head.body(Full::default()).ok()?).await };
+        let (response, _connection) = tokio::time::timeout(PATIENCE, opening).await.ok()??;
+        if response.status() != StatusCode::OK {
+            return None;
+        }
+        let mut body = response.into_body();
+        let mut unread = String::new();
+        let mut seen = 0;
+        loop {
+            let part = tokio::time::timeout(SILENCE, body.frame()).await.ok()??.ok()?;
+            unread.push_str(std::str::from_utf8(part.data_ref()?).ok()?);
+            while let Some(end) = unread.find("\n\n") {
+                let event: String = unread.drain(..end + 2).collect();
+                if self.event(&event)? {
+                    return Some(());
+                }
+                seen += 1;
+                if seen == 3 && *reconnects > 0 {
+                    *reconnects -= 1;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Tells of one event; `Some(true)` for the end, `None` if the gateway asks to come back.
+    fn event(&mut self, event: &str) -> Option<bool> {
+        let (session, run) = (self.session.clone(), self.label.clone());
+        if event.starts_with(':') {
+            (self.tell)(Did::Heartbeat { session, run });
+            return Some(false);
+        }
+        let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_string();
+        let (id, kind, data) = (field("id: "), field("event: "), field("data: "));
+        if kind == "reconnect" {
+            return None;
+        }
+        let data: Value = serde_json::from_str(&data).unwrap_or(Value::Null);
+        self.last_id = Some(id.clone());
+        if kind == "end" {
+            let status = data["status"].as_str().unwrap_or_default().to_string();
+            (self.tell)(Did::SawEnd { session, run, status });
+            return Some(true);
+        }
+        let turn = data["turn"].as_i64().unwrap_or_default();
+        (self.tell)(Did::Saw { session, run, kind, id, turn });
+        Some(false)
+    }
+}
