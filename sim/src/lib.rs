@@ -7,5 +7,6 @@ pub mod link { pub const QUIET: std::time::Duration = std::time::Duration::from_
 pub mod observation;
 pub mod plan;
 pub mod product;
+pub mod redis;
 pub mod seed;
 pub mod verdict;
