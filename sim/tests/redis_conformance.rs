@@ -83,12 +83,12 @@ impl Real {
         Some(real)
     }
 
-    /// Everything that arrives until nothing has for a moment. `owed` gets a second to begin.
-    fn hear(&mut self, owed: Option<u64>) -> BTreeMap<u64, Vec<u8>> {
+    /// Everything that arrives until nothing has for a moment. `owed` is waited for longer.
+    fn hear(&mut self, owed: Option<(u64, Duration)>) -> BTreeMap<u64, Vec<u8>> {
         let mut got: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         for (client, stream) in &mut self.connections {
-            let first = if owed == Some(*client) { 60 } else { 4 };
-            let mut patience = Duration::from_millis(first);
+            let owed = owed.filter(|(owed, _)| owed == client);
+            let mut patience = owed.map_or(Duration::from_millis(4), |(_, patience)| patience);
             let mut buffer = [0; 65536];
             loop {
                 stream.set_read_timeout(Some(patience)).expect("a timeout above zero");
@@ -117,7 +117,8 @@ impl Server for Real {
         let connect = || TcpStream::connect(("127.0.0.1", port)).expect("it listens");
         let stream = self.connections.entry(client).or_insert_with(connect);
         stream.write_all(&resp::encode_command(words)).expect("it reads");
-        self.hear(Some(client))
+        let may_block = words.iter().any(|word| &word[..] == b"BLOCK");
+        self.hear(Some((client, Duration::from_millis(if may_block { 60 } else { 5000 }))))
     }
 
     fn wait(&mut self, time: Duration) -> BTreeMap<u64, Vec<u8>> {

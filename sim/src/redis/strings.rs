@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::keyspace::{Keyspace, Refusal, Value};
 use super::resp::Reply;
-use super::words::{integer, is, value_after};
+use super::words::{integer, is, name_of, value_after};
 
 /// What a command ends in.
 pub type Answer = Result<Reply, Refusal>;
@@ -77,31 +77,33 @@ pub fn set(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
     Ok(old.unwrap_or_else(Reply::ok))
 }
 
-/// INCR key
+/// INCR key, INCRBY key number
 pub fn incr(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
+    let by = words.get(2).map_or(Ok(1), |word| integer(word))?;
     let number = match keys.text(&words[1])? {
         Some(text) => integer(text)?,
         None => 0,
     };
     let next = number
-        .checked_add(1)
+        .checked_add(by)
         .ok_or_else(|| Refusal("ERR increment or decrement would overflow".into()))?;
     let expires_at = keys.expiry(&words[1]).flatten();
     keys.put(words[1].clone(), Value::Text(next.to_string().into()), expires_at);
     Ok(Reply::Int(next))
 }
 
-/// HSET key field value [field value …]
+/// HSET and HMSET key field value [field value …]; the latter only says OK.
 pub fn hset(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
     if !words.len().is_multiple_of(2) {
-        return Err(Refusal::arity("hset"));
+        return Err(Refusal::arity(&name_of(&words[0])));
     }
     if keys.hash(&words[1])?.is_none() {
         keys.put(words[1].clone(), Value::Hash(Default::default()), None);
     }
     let Some(hash) = keys.hash(&words[1])? else { unreachable!("it was just put there") };
     let new = words[2..].chunks_exact(2).filter(|pair| hash.insert(pair[0].clone(), pair[1].clone()).is_none());
-    Ok(Reply::count(new.count()))
+    let new = new.count();
+    Ok(if is(&words[0], "HMSET") { Reply::ok() } else { Reply::count(new) })
 }
 
 /// HGET key field
