@@ -68,8 +68,9 @@ where
 async fn connect() -> MultiplexedConnection {
     let stream = TcpStream::connect(ADDRESS).await.expect("it listens");
     let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-    let (connection, driver) =
-        MultiplexedConnection::new_with_config(&RedisConnectionInfo::default(), stream, config).await.expect("it greets");
+    let (connection, driver) = MultiplexedConnection::new_with_config(&RedisConnectionInfo::default(), stream, config)
+        .await
+        .expect("it greets");
     tokio::spawn(driver);
     connection
 }
@@ -142,7 +143,8 @@ fn a_script_is_loaded_when_its_hash_is_not_known() {
     let log = simulate(4, |handle, _| {
         one_client(handle, async {
             let mut redis = connect().await;
-            let script = Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end");
+            let script =
+                Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end");
             let () = redis.set("lease", "mine").await.unwrap();
             let gone: Option<i64> = script.key("lease").arg("theirs").invoke_async(&mut redis).await.unwrap();
             assert_eq!(gone, None);
@@ -317,10 +319,15 @@ async fn busy(handle: Handle, _: Redis) {
     let act = |name: u8| async move {
         let mut redis = connect().await;
         for round in 0..20_u32 {
-            let _: i64 = redis::cmd("INCR").arg("shared").query_async(&mut redis).await.unwrap_or_else(|error| panic!("{error}"));
+            let _: i64 = redis::cmd("INCR")
+                .arg("shared")
+                .query_async(&mut redis)
+                .await
+                .unwrap_or_else(|error| panic!("{error}"));
             let () = redis::cmd("XADD").arg("s").arg("*").arg("by").arg(name).query_async(&mut redis).await.unwrap();
             let _: Value = read_blocking(&mut redis, 20, "$").await;
-            let script = Script::new("local n = {} for k in pairs({a=1,b=2,c=3,[ARGV[1]]=4}) do n[#n+1] = k end return n");
+            let script =
+                Script::new("local n = {} for k in pairs({a=1,b=2,c=3,[ARGV[1]]=4}) do n[#n+1] = k end return n");
             let _: Value = script.arg(round).invoke_async(&mut redis).await.unwrap();
             let _: Value = redis::cmd("SCAN").arg(0).arg("COUNT").arg(1).query_async(&mut redis).await.unwrap();
         }

@@ -170,8 +170,8 @@ pub fn scan(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
 
 /// Where SCAN meets a key: its FNV-1a hash, halved so that 0 stays free for the beginning and the end.
 fn place(key: &[u8]) -> u64 {
-    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = key
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
     (hash >> 1) + 1
 }

@@ -8,10 +8,10 @@ pub mod keys;
 pub mod keyspace;
 pub mod resp;
 pub mod script;
+mod server;
 pub mod stream;
 pub mod streams;
 pub mod strings;
-mod server;
 mod words;
 
 pub use server::{PORT, Redis, service};

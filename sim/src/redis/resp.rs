@@ -95,7 +95,9 @@ fn line(out: &mut Vec<u8>, kind: u8, text: &[u8]) {
 /// What is not RESP: the text of Redis's error, after which it hangs up.
 pub fn take_command(buffer: &mut BytesMut) -> Result<Option<Vec<Bytes>>, String> {
     let mut at = 0;
-    let Some(count) = header(buffer, &mut at, b'*', ARGUMENTS_MAX, "invalid multibulk length")? else { return Ok(None) };
+    let Some(count) = header(buffer, &mut at, b'*', ARGUMENTS_MAX, "invalid multibulk length")? else {
+        return Ok(None);
+    };
     let mut spans = Vec::with_capacity(count.clamp(0, 64) as usize);
     for _ in 0..count.max(0) {
         let Some(length) = header(buffer, &mut at, b'$', ARGUMENT_MAX, "invalid bulk length")? else { return Ok(None) };

@@ -238,7 +238,9 @@ fn run(lua: &Lua, words: &[Bytes]) -> Answer {
 fn single_field(lua: &Lua, field: &str, words: MultiValue) -> mlua::Result<Table> {
     let table = lua.create_table()?;
     match words.iter().collect::<Vec<_>>()[..] {
-        [Value::String(text)] if field == "err" => table.set("err", lua.create_string(error_text(&text.as_bytes()))?)?,
+        [Value::String(text)] if field == "err" => {
+            table.set("err", lua.create_string(error_text(&text.as_bytes()))?)?
+        }
         [Value::String(text)] => table.set(field, text)?,
         _ => table.set("err", "ERR wrong number or type of arguments")?,
     }

@@ -54,7 +54,11 @@ struct Outgoing {
 /// The stand-in as the world runs it.
 pub fn service(redis: &Redis) -> Service {
     let redis = redis.clone();
-    Service { name: "redis", port: PORT, serve: Arc::new(move |listener, tap| Box::pin(redis.clone().serve(listener, tap))) }
+    Service {
+        name: "redis",
+        port: PORT,
+        serve: Arc::new(move |listener, tap| Box::pin(redis.clone().serve(listener, tap))),
+    }
 }
 
 impl Redis {
@@ -181,7 +185,16 @@ impl Connection {
         state.clients += 1;
         let client = state.clients;
         state.outboxes.insert(client, Outbox { peer, sender });
-        Connection { redis: redis.clone(), life, client, outbox, tap, input: BytesMut::new(), output: Vec::new(), blocked: None }
+        Connection {
+            redis: redis.clone(),
+            life,
+            client,
+            outbox,
+            tap,
+            input: BytesMut::new(),
+            output: Vec::new(),
+            blocked: None,
+        }
     }
 
     async fn run(mut self, mut stream: TcpStream) {
@@ -194,7 +207,8 @@ impl Connection {
                 self.output.extend_from_slice(&Reply::error(text.clone()).encode());
             }
             if !self.output.is_empty() {
-                if stream.write_all(&self.output).await.is_err() || stream.flush().await.is_err() || complaint.is_some() {
+                if stream.write_all(&self.output).await.is_err() || stream.flush().await.is_err() || complaint.is_some()
+                {
                     return;
                 }
                 self.output.clear();

@@ -132,18 +132,15 @@ impl Stream {
     pub fn add(&mut self, wanted: Wanted, now: u64, fields: Fields) -> Result<Id, Refusal> {
         let exhausted =
             || Refusal("ERR The stream has exhausted the last possible ID, unable to add more items".into());
-        let small = || {
-            Refusal("ERR The ID specified in XADD is equal or smaller than the target stream top item".into())
-        };
+        let small =
+            || Refusal("ERR The ID specified in XADD is equal or smaller than the target stream top item".into());
         if self.last == Id::MAX {
             return Err(exhausted());
         }
         let id = match wanted {
             Wanted::Any if now > self.last.ms => Id { ms: now, seq: 0 },
             Wanted::Any => self.last.next().ok_or_else(exhausted)?,
-            Wanted::Ms(ms) if ms == self.last.ms => {
-                Id { ms, seq: self.last.seq.checked_add(1).ok_or_else(small)? }
-            }
+            Wanted::Ms(ms) if ms == self.last.ms => Id { ms, seq: self.last.seq.checked_add(1).ok_or_else(small)? },
             Wanted::Ms(ms) => Id { ms, seq: 0 },
             Wanted::Exactly(id) => id,
         };
@@ -164,7 +161,7 @@ impl Stream {
     }
 
     /// How many entries there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.entries.len()
     }
 

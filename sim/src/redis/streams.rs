@@ -108,7 +108,7 @@ pub fn xtrim(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
 
 /// XLEN key
 pub fn xlen(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
-    Ok(Reply::count(keys.stream(&words[1])?.map_or(0, |stream| stream.len())))
+    Ok(Reply::count(keys.stream(&words[1])?.map_or(0, |stream| stream.count())))
 }
 
 /// XDEL key id [id …]

@@ -84,9 +84,7 @@ pub fn incr(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
         Some(text) => integer(text)?,
         None => 0,
     };
-    let next = number
-        .checked_add(by)
-        .ok_or_else(|| Refusal("ERR increment or decrement would overflow".into()))?;
+    let next = number.checked_add(by).ok_or_else(|| Refusal("ERR increment or decrement would overflow".into()))?;
     let expires_at = keys.expiry(&words[1]).flatten();
     keys.put(words[1].clone(), Value::Text(next.to_string().into()), expires_at);
     Ok(Reply::Int(next))
