@@ -7,5 +7,7 @@ pub mod link { pub const QUIET: std::time::Duration = std::time::Duration::from_
 pub mod observation;
 pub mod plan;
 pub mod product;
+pub mod provider;
+pub mod redis;
 pub mod seed;
 pub mod verdict;

@@ -1,0 +1,231 @@
+//! The stand-in and the real Redis answer the same commands with the same bytes. `redis_transcript.txt` holds both: the
+//! stand-in must reproduce it always, the real server wherever one is installed. `REDIS_TRANSCRIPT=record` writes the
+//! real server's answers into it.
+//!
+//! A line `1> SET "a key" v` is a command of connection 1; the lines `1< …` below it are the bytes that each connection
+//! got of it. `@wait 30` lets 30 ms pass.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use lychgate_sim::redis::core::{Core, Outcome};
+use lychgate_sim::redis::resp;
+
+const TRANSCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/redis_transcript.txt");
+
+/// Something that takes commands.
+trait Server {
+    /// What each connection got of one command.
+    fn tell(&mut self, client: u64, words: &[Bytes]) -> BTreeMap<u64, Vec<u8>>;
+    fn wait(&mut self, time: Duration) -> BTreeMap<u64, Vec<u8>>;
+}
+
+struct StandIn {
+    core: Core,
+    now: Duration,
+    deadlines: BTreeMap<u64, Duration>,
+}
+
+impl Server for StandIn {
+    fn tell(&mut self, client: u64, words: &[Bytes]) -> BTreeMap<u64, Vec<u8>> {
+        let mut got: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        self.now += Duration::from_millis(1);
+        match self.core.execute(self.now, client, words) {
+            Outcome::Reply(reply) => got.entry(client).or_default().extend_from_slice(&reply.encode()),
+            Outcome::Block(limit) => {
+                self.deadlines.extend(limit.map(|limit| (client, self.now + limit)));
+            }
+        }
+        for delivery in self.core.deliveries() {
+            got.entry(delivery.client).or_default().extend_from_slice(&delivery.reply.encode());
+        }
+        got
+    }
+
+    fn wait(&mut self, time: Duration) -> BTreeMap<u64, Vec<u8>> {
+        self.now += time;
+        let due: Vec<_> = self.deadlines.iter().filter(|(_, at)| **at <= self.now).map(|(client, _)| *client).collect();
+        let given_up = due.into_iter().filter_map(|client| {
+            self.deadlines.remove(&client);
+            self.core.give_up(client).map(|(_, reply)| (client, reply.encode().to_vec()))
+        });
+        given_up.collect()
+    }
+}
+
+struct Real {
+    process: Child,
+    port: u16,
+    connections: BTreeMap<u64, TcpStream>,
+}
+
+impl Real {
+    /// A fresh server on a free port, if one is installed.
+    fn start() -> Option<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
+        let process = Command::new("redis-server")
+            .args(["--save", "", "--port", &port.to_string(), "--dir"])
+            .arg(std::env::temp_dir())
+            .stdout(Stdio::null())
+            .spawn()
+            .ok()?;
+        let real = Real { process, port, connections: BTreeMap::new() };
+        let until = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < until, "redis-server does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Some(real)
+    }
+
+    /// Everything that arrives until nothing has for a moment. `owed` is waited for longer.
+    fn hear(&mut self, owed: Option<(u64, Duration)>) -> BTreeMap<u64, Vec<u8>> {
+        let mut got: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        for (client, stream) in &mut self.connections {
+            let owed = owed.filter(|(owed, _)| owed == client);
+            let mut patience = owed.map_or(Duration::from_millis(4), |(_, patience)| patience);
+            let mut buffer = [0; 65536];
+            loop {
+                stream.set_read_timeout(Some(patience)).expect("a timeout above zero");
+                match stream.read(&mut buffer) {
+                    Ok(0) => panic!("redis-server hung up on connection {client}"),
+                    Ok(count) => got.entry(*client).or_default().extend_from_slice(&buffer[..count]),
+                    Err(_) => break,
+                }
+                patience = Duration::from_millis(2);
+            }
+        }
+        got
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Server for Real {
+    fn tell(&mut self, client: u64, words: &[Bytes]) -> BTreeMap<u64, Vec<u8>> {
+        let port = self.port;
+        let connect = || TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        let stream = self.connections.entry(client).or_insert_with(connect);
+        stream.write_all(&resp::encode_command(words)).expect("it reads");
+        let may_block = words.iter().any(|word| &word[..] == b"BLOCK");
+        self.hear(Some((client, Duration::from_millis(if may_block { 60 } else { 5000 }))))
+    }
+
+    fn wait(&mut self, time: Duration) -> BTreeMap<u64, Vec<u8>> {
+        std::thread::sleep(time);
+        self.hear(None)
+    }
+}
+
+/// The transcript with this server's answers in it.
+fn transcribe(transcript: &str, server: &mut impl Server) -> String {
+    let mut out = String::new();
+    for line in transcript.lines() {
+        if line.split_once('<').is_some_and(|(client, _)| client.parse::<u64>().is_ok()) {
+            continue;
+        }
+        out.push_str(line);
+        out.push('\n');
+        let got = if let Some(ms) = line.strip_prefix("@wait ") {
+            server.wait(Duration::from_millis(ms.parse().expect("milliseconds")))
+        } else if line.is_empty() || line.starts_with('#') {
+            continue;
+        } else {
+            let (client, words) = line.split_once("> ").expect("a command");
+            server.tell(client.parse().expect("a connection"), &words_of(words))
+        };
+        for (client, bytes) in got {
+            let mut bytes = BytesMut::from(&bytes[..]);
+            while let Some(reply) = resp::take_reply(&mut bytes) {
+                out.push_str(&format!("{client}< {}\n", reply.escape_ascii()));
+            }
+            assert!(bytes.is_empty(), "an answer ends in the middle: {:?} of {line}", bytes.escape_ascii().to_string());
+        }
+    }
+    out
+}
+
+/// Words apart by spaces; in double quotes, `\n`, `\"` and `\\` are escapes.
+fn words_of(line: &str) -> Vec<Bytes> {
+    let mut words = Vec::new();
+    let mut rest = line.chars().peekable();
+    while let Some(first) = rest.next() {
+        let mut word = String::new();
+        if first == '"' {
+            loop {
+                match rest.next().expect("a closing quote") {
+                    '"' => break,
+                    '\\' => word.push(match rest.next().expect("something to escape") {
+                        'n' => '\n',
+                        'r' => '\r',
+                        other => other,
+                    }),
+                    other => word.push(other),
+                }
+            }
+            rest.next();
+        } else {
+            word.push(first);
+            word.extend(std::iter::from_fn(|| rest.next_if(|next| *next != ' ')));
+            rest.next();
+        }
+        words.push(word.into());
+    }
+    words
+}
+
+fn read() -> String {
+    std::fs::read_to_string(Path::new(TRANSCRIPT)).expect("the transcript stands beside the test")
+}
+
+/// Compares command by command, and shows every one that differs.
+fn assert_same(expected: &str, found: &str) {
+    let differences: Vec<_> = exchanges(expected).into_iter().zip(exchanges(found)).filter(|(a, b)| a != b).collect();
+    let shown = differences.iter().map(|(expected, found)| format!("expected {expected}\n   found {found}\n"));
+    assert!(differences.is_empty(), "{} answers differ:\n{}", differences.len(), shown.collect::<String>());
+}
+
+/// Each command with the answers to it.
+fn exchanges(transcript: &str) -> Vec<String> {
+    let mut exchanges = Vec::new();
+    for line in transcript.lines() {
+        match exchanges.last_mut() {
+            Some(last) if line.contains("< ") && !line.contains("> ") => *last = format!("{last}\n      {line}"),
+            _ => exchanges.push(line.to_string()),
+        }
+    }
+    exchanges
+}
+
+#[test]
+fn the_stand_in_answers_as_the_transcript_says() {
+    let now = Duration::from_secs(1_700_000_000);
+    let mut stand_in = StandIn { core: Core::default(), now, deadlines: BTreeMap::new() };
+    let transcript = read();
+    assert_same(&transcript, &transcribe(&transcript, &mut stand_in));
+}
+
+#[test]
+fn the_real_server_answers_as_the_transcript_says() {
+    let Some(mut real) = Real::start() else {
+        eprintln!("no redis-server is installed: the transcript is not checked against one");
+        return;
+    };
+    let transcript = read();
+    let found = transcribe(&transcript, &mut real);
+    if std::env::var("REDIS_TRANSCRIPT").is_ok_and(|value| value == "record") {
+        std::fs::write(TRANSCRIPT, found).expect("the transcript can be written");
+    } else {
+        assert_same(&transcript, &found);
+    }
+}
