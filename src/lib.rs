@@ -1,0 +1,2 @@
+//! A gateway and executor for LLM agents.
+pub mod amqp;
