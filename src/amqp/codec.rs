@@ -175,7 +175,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error_at_once() {
-        for nonsense in [&b"HTTP/1.1 400"[..], b"AMQP\0\0\x09\x01", &[1, 0, 0, 255, 255, 255, 255], &[8, 0, 0, 0, 0, 0, 0, 7]] {
+        for nonsense in
+            [&b"HTTP/1.1 400"[..], b"AMQP\0\0\x09\x01", &[1, 0, 0, 255, 255, 255, 255], &[8, 0, 0, 0, 0, 0, 0, 7]]
+        {
             let mut buffer = BytesMut::from(nonsense);
             assert!(matches!(next_frame(&mut buffer, FRAME_MAX), Err(Error::Protocol(_))), "{nonsense:?}");
         }

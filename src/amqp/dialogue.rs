@@ -388,8 +388,7 @@ impl Slot {
         let Some(publishing) = publishing else {
             return Err(Error::Protocol("a message came back that does not wait for its confirm".into()));
         };
-        publishing.returned =
-            Some(Returned { code: returned.reply_code, text: returned.reply_text.to_string() });
+        publishing.returned = Some(Returned { code: returned.reply_code, text: returned.reply_text.to_string() });
         Ok(())
     }
 
