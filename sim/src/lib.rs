@@ -3,9 +3,7 @@
 #![allow(missing_docs)] // removed when every module is in
 pub mod event;
 pub mod judge;
-pub mod link {
-    pub const QUIET: std::time::Duration = std::time::Duration::from_secs(1);
-}
+pub mod link { pub const QUIET: std::time::Duration = std::time::Duration::from_secs(1); }
 pub mod observation;
 pub mod plan;
 pub mod product;
