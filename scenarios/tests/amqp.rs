@@ -400,6 +400,23 @@ fn an_unknown_tag_closes_the_channel_and_nothing_else() {
 }
 
 #[test]
+fn closes_that_cross_leave_the_connection_alone() {
+    run(|_| async move {
+        let connection = dial().await;
+        for _ in 0..3 {
+            let channel = connection.channel().await.unwrap();
+            work_queue(&channel).await;
+            channel.ack(99).await.unwrap();
+            channel.close().await.unwrap();
+            let reason = channel.ended();
+            assert!(matches!(reason, Some(Error::ChannelClosed { code: 406, .. })), "{reason:?}");
+        }
+        assert_eq!(publisher(&connection).await.publish(hint("a")).await, Ok(Outcome::Confirmed));
+        connection.close().await.unwrap();
+    });
+}
+
+#[test]
 fn refusals_name_their_code() {
     run(|_| async move {
         let wrong = Options { password: "wrong".into(), ..Options::default() };
@@ -540,8 +557,9 @@ async fn spoil(addr: SocketAddr, clean: usize, garbage: Vec<u8>) {
 
 #[test]
 fn garbage_is_an_error_and_never_a_hang() {
+    let mut noticed = 0;
     for seed in 0..150 {
-        simulate(seed, Settings::default(), move |_| async move {
+        noticed += simulate(seed, Settings::default(), move |_| async move {
             use rand_chacha::rand_core::{Rng, SeedableRng};
             let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
             let mut garbage = vec![0; 1 + (random.next_u32() % 400) as usize];
@@ -577,8 +595,10 @@ fn garbage_is_an_error_and_never_a_hang() {
             let result: Result<(), Error> = work.await;
             assert!(matches!(&result, Err(error) if error.is_over()), "seed {seed}: {result:?}");
             assert!(since.elapsed() < Duration::from_secs(120), "seed {seed}: {:?}", since.elapsed());
+            u32::from(matches!(result, Err(Error::Protocol(_))))
         });
     }
+    assert!(noticed > 75, "garbage was noticed as such only {noticed} times");
 }
 
 /// Two consumers, one of which is killed half-way.

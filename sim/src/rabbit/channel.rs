@@ -34,6 +34,8 @@ pub(super) struct Consumer {
     prefetch: u16,
     unacked: u16,
     queue: String,
+    /// Deliveries up to this tag belong to an earlier consumer of the same tag.
+    after: u64,
 }
 
 /// A delivery that was neither acknowledged nor refused.
@@ -142,8 +144,11 @@ impl Core {
                 out.send(connection, id, AMQPClass::Channel(channel::AMQPMethod::OpenOk(channel::OpenOk {})));
             }
             channel::AMQPMethod::Close(_) => {
-                self.empty_channel(connection, id, out);
-                self.forget_channel(connection, id);
+                // If the two closes crossed, the client answers ours as well: the channel is free after that.
+                if !self.channel(connection, id).closing {
+                    self.empty_channel(connection, id, out);
+                    self.forget_channel(connection, id);
+                }
                 out.send(connection, id, AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {})));
             }
             channel::AMQPMethod::CloseOk(_) => {
@@ -297,8 +302,9 @@ impl Core {
             }
             _ => return Err(Refusal::new(406, format!("PRECONDITION_FAILED - unknown delivery tag {tag}"))),
         };
-        for unacked in settled.values() {
-            if let Some(consumer) = channel.consumers.get_mut(&unacked.tag) {
+        for (delivery_tag, unacked) in &settled {
+            let consumer = channel.consumers.get_mut(&unacked.tag);
+            if let Some(consumer) = consumer.filter(|consumer| consumer.after < *delivery_tag) {
                 consumer.unacked -= 1;
             }
         }
@@ -331,7 +337,8 @@ impl Core {
         let tag = consume.consumer_tag.to_string();
         assert!(!tag.is_empty(), "RabbitMQ stand-in: a consumer without a tag is not known here");
         let channel = self.channel(connection, id);
-        let consumer = Consumer { prefetch: channel.prefetch, unacked: 0, queue: name.clone() };
+        let consumer =
+            Consumer { prefetch: channel.prefetch, unacked: 0, queue: name.clone(), after: channel.delivered };
         let before = channel.consumers.insert(tag.clone(), consumer);
         assert!(before.is_none(), "RabbitMQ stand-in: consumer tag {tag} used twice");
         if let Some(queue) = self.store.queues.get_mut(&name) {
