@@ -9,5 +9,6 @@ pub mod plan;
 pub mod product;
 pub mod provider;
 pub mod redis;
+pub mod rabbit;
 pub mod seed;
 pub mod verdict;

@@ -167,7 +167,7 @@ impl Channel {
             arguments: FieldTable::default(),
         };
         let method = AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare));
-        self.request("exchange.declare", method, None).await.map(drop)
+        self.request("exchange.declare", method).await.map(drop)
     }
 
     /// Declares a queue; one that is there already must be the same (else 406), and not exclusive to another
@@ -183,7 +183,7 @@ impl Channel {
             arguments: declare.arguments,
         };
         let method = AMQPClass::Queue(queue::AMQPMethod::Declare(declare));
-        match self.request("queue.declare", method, None).await? {
+        match self.request("queue.declare", method).await? {
             AMQPClass::Queue(queue::AMQPMethod::DeclareOk(ok)) => Ok(QueueDeclared {
                 name: ok.queue.to_string(),
                 messages: ok.message_count,
@@ -202,13 +202,13 @@ impl Channel {
             nowait: false,
             arguments: FieldTable::default(),
         };
-        self.request("queue.bind", AMQPClass::Queue(queue::AMQPMethod::Bind(bind)), None).await.map(drop)
+        self.request("queue.bind", AMQPClass::Queue(queue::AMQPMethod::Bind(bind))).await.map(drop)
     }
 
     /// Has the broker confirm what is published here; once, before the first [`Channel::publish`].
     pub async fn confirm_select(&self) -> Result<(), Error> {
         let method = AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }));
-        self.request("confirm.select", method, None).await?;
+        self.request("confirm.select", method).await?;
         self.inner.confirms.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -250,7 +250,7 @@ impl Channel {
     /// Consumes from a queue; `prefetch` deliveries at most are unacknowledged, so no more than these wait here.
     pub async fn consume(&self, queue: &str, prefetch: NonZeroU16) -> Result<Consumer, Error> {
         let qos = basic::Qos { prefetch_count: prefetch.get(), global: false };
-        self.request("basic.qos", AMQPClass::Basic(basic::AMQPMethod::Qos(qos)), None).await?;
+        let qos = AMQPClass::Basic(basic::AMQPMethod::Qos(qos));
         let number = self.inner.consumers.fetch_add(1, Ordering::Relaxed) + 1;
         let tag = format!("consumer-{number}");
         let (sender, deliveries) = mpsc::channel(prefetch.get().into());
@@ -265,7 +265,12 @@ impl Channel {
             nowait: false,
             arguments: FieldTable::default(),
         };
-        self.request("basic.consume", AMQPClass::Basic(basic::AMQPMethod::Consume(consume)), Some(seat)).await?;
+        let consume = AMQPClass::Basic(basic::AMQPMethod::Consume(consume));
+        let requests = async {
+            self.ask(qos, None).await?;
+            self.ask(consume, Some(seat)).await
+        };
+        self.in_turn("basic.consume", requests).await?;
         Ok(Consumer { tag, channel: self.clone(), deliveries, life })
     }
 
@@ -286,18 +291,31 @@ impl Channel {
     pub async fn close(&self) -> Result<(), Error> {
         let close = channel::Close { reply_code: 200, reply_text: short("bye")?, class_id: 0, method_id: 0 };
         let method = AMQPClass::Channel(channel::AMQPMethod::Close(close));
-        self.request("channel.close", method, None).await.map(drop)
+        self.request("channel.close", method).await.map(drop)
     }
 
-    async fn request(&self, what: &'static str, method: AMQPClass, seat: Option<Seat>) -> Result<AMQPClass, Error> {
+    async fn request(&self, what: &'static str, method: AMQPClass) -> Result<AMQPClass, Error> {
+        self.in_turn(what, self.ask(method, None)).await
+    }
+
+    /// Bounds requests between which nobody else's may come.
+    async fn in_turn<T>(
+        &self,
+        what: &'static str,
+        requests: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         self.still_open()?;
-        let request = async {
+        let requests = async {
             let _turn = self.inner.requests.lock().await;
-            let (reply, answer) = oneshot::channel();
-            self.send(Command::Request { key: self.inner.key, method, seat, reply }).await?;
-            answer.await.map_err(|_| self.reason())
+            requests.await
         };
-        self.inner.shared.bound(&self.inner.options, what, request).await
+        self.inner.shared.bound(&self.inner.options, what, requests).await
+    }
+
+    async fn ask(&self, method: AMQPClass, seat: Option<Seat>) -> Result<AMQPClass, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Request { key: self.inner.key, method, seat, reply }).await?;
+        answer.await.map_err(|_| self.reason())
     }
 
     async fn tell(&self, what: &'static str, method: AMQPClass) -> Result<(), Error> {
@@ -346,6 +364,6 @@ impl Consumer {
     pub async fn cancel(&self) -> Result<(), Error> {
         let cancel = basic::Cancel { consumer_tag: short(&self.tag)?, nowait: false };
         let method = AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel));
-        self.channel.request("basic.cancel", method, None).await.map(drop)
+        self.channel.request("basic.cancel", method).await.map(drop)
     }
 }

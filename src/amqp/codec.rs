@@ -14,6 +14,11 @@ const HEADER: usize = 7;
 pub(super) const OVERHEAD: usize = HEADER + 1;
 /// RabbitMQ's default for the largest frame, in bytes; we offer no more.
 pub(super) const FRAME_MAX: u32 = 131_072;
+/// Tables and arrays that one method or content header may hold. The codec descends into nested ones by recursion, at
+/// more than a kilobyte of stack each, and whoever may publish can nest them as deep as a frame is long.
+const TABLES_MAX: usize = 100;
+/// The frame type of a message's body.
+const BODY: u8 = 3;
 /// What stands at the end of each frame.
 const FRAME_END: u8 = 206;
 /// The class of messages.
@@ -41,6 +46,9 @@ pub(super) fn next_frame(buffer: &mut BytesMut, frame_max: u32) -> Result<Option
     if buffer[whole - 1] != FRAME_END {
         return Err(Error::Protocol("a frame without its end marker".into()));
     }
+    if buffer[0] != BODY && tables(&buffer[..whole]) > TABLES_MAX {
+        return Err(Error::Protocol(format!("a method or header with more than {TABLES_MAX} tables")));
+    }
     let frame = match parse_frame(&buffer[..whole]) {
         Ok(([], frame)) => frame,
         Ok(_) => return Err(Error::Protocol("a frame longer than its contents".into())),
@@ -48,6 +56,11 @@ pub(super) fn next_frame(buffer: &mut BytesMut, frame_max: u32) -> Result<Option
     };
     buffer.advance(whole);
     Ok(Some(frame))
+}
+
+/// At least as many tables and arrays as the codec would find: each begins with its type and a length below 2^17.
+fn tables(frame: &[u8]) -> usize {
+    frame.windows(3).filter(|start| matches!(start, [b'F' | b'A', 0, 0 | 1])).count()
 }
 
 /// Bytes that wait for the socket.
@@ -66,8 +79,9 @@ impl Outbox {
     /// Notes that the first `count` waiting bytes were written.
     pub(super) fn wrote(&mut self, count: usize) {
         self.sent += count;
-        if self.sent == self.bytes.len() {
-            self.bytes.clear();
+        // All of it, or enough to be worth the move: a socket that is never quite idle must not let this grow.
+        if self.sent >= self.bytes.len() / 2 {
+            self.bytes.drain(..self.sent);
             self.sent = 0;
         }
     }
@@ -175,10 +189,35 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error_at_once() {
-        for nonsense in [&b"HTTP/1.1 400"[..], b"AMQP\0\0\x09\x01", &[1, 0, 0, 255, 255, 255, 255], &[8, 0, 0, 0, 0, 0, 0, 7]] {
+        for nonsense in
+            [&b"HTTP/1.1 400"[..], b"AMQP\0\0\x09\x01", &[1, 0, 0, 255, 255, 255, 255], &[8, 0, 0, 0, 0, 0, 0, 7]]
+        {
             let mut buffer = BytesMut::from(nonsense);
             assert!(matches!(next_frame(&mut buffer, FRAME_MAX), Err(Error::Protocol(_))), "{nonsense:?}");
         }
+    }
+
+    /// A content header with nothing but headers: `{"": {"": {"": …}}}`.
+    fn nested(depth: usize) -> BytesMut {
+        let mut table = 0u32.to_be_bytes().to_vec();
+        for _ in 0..depth {
+            let size = table.len() as u32 + 2;
+            table.splice(0..0, size.to_be_bytes().into_iter().chain([0, b'F']));
+        }
+        let mut frame = vec![2, 0, 1];
+        frame.extend((14 + table.len() as u32).to_be_bytes());
+        frame.extend([0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x20, 0]);
+        frame.extend(table);
+        frame.push(FRAME_END);
+        BytesMut::from(&frame[..])
+    }
+
+    #[test]
+    fn nested_tables_do_not_exhaust_the_stack() {
+        let parsed = next_frame(&mut nested(TABLES_MAX), FRAME_MAX);
+        assert!(matches!(parsed, Ok(Some(AMQPFrame::Header(1, _)))), "{parsed:?}");
+        let refused = next_frame(&mut nested(20_000), FRAME_MAX);
+        assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");
     }
 
     #[test]

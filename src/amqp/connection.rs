@@ -45,12 +45,7 @@ impl Connection {
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         let dialogue = Dialogue::new(tuned, options.body_max, shared.clone());
         let driver = Driver::new(stream, inbox, queue, dialogue, tuned.heartbeat, shared.clone());
-        Ok(Connection {
-            commands,
-            shared,
-            options: Arc::new(options),
-            driver: Some(tokio::spawn(driver.run())),
-        })
+        Ok(Connection { commands, shared, options: Arc::new(options), driver: Some(tokio::spawn(driver.run())) })
     }
 
     /// Opens a channel.

@@ -22,6 +22,8 @@ use super::handshake::Tuned;
 const REQUESTS_MAX: usize = 16;
 /// The header by which a returned message is told from others: basic.return names no tag.
 const PUBLISH_TAG: &str = "publish-tag";
+/// Class and method of the answer to a channel's close.
+const CHANNEL_CLOSE_OK: (u16, u16) = (20, 41);
 /// AMQP's reply code for an ordinary end.
 const REPLY_SUCCESS: u16 = 200;
 
@@ -153,16 +155,7 @@ impl Dialogue {
             AMQPFrame::Heartbeat => Ok(()),
             AMQPFrame::Method(0, AMQPClass::Connection(method)) => self.connection(method, out),
             AMQPFrame::Method(id, method) if id != 0 => {
-                let gone = match method {
-                    AMQPClass::Channel(channel::AMQPMethod::Close(close)) => {
-                        out.method(id, AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {})))?;
-                        self.known(id)?;
-                        Some(Error::ChannelClosed { code: close.reply_code, text: close.reply_text.to_string() })
-                    }
-                    method => self.known(id)?.method(method, out)?,
-                };
-                if let (Some(reason), Some(slot)) = (gone, self.channels.get(&id)) {
-                    slot.end(&reason);
+                if self.known(id)?.method(method, out)? {
                     self.channels.remove(&id);
                 }
                 Ok(())
@@ -248,7 +241,7 @@ impl Dialogue {
     }
 
     fn slot(&mut self, key: Key) -> Option<&mut Slot> {
-        self.channels.get_mut(&key.id).filter(|slot| slot.key == key)
+        self.channels.get_mut(&key.id).filter(|slot| slot.key == key && slot.life.ended().is_none())
     }
 
     fn known(&mut self, id: u16) -> Result<&mut Slot, Error> {
@@ -289,8 +282,8 @@ impl Slot {
         out.content(self.key.id, properties, body, frame_max)
     }
 
-    /// Takes in a method. Returns a reason if the channel is over with it.
-    fn method(&mut self, method: AMQPClass, out: &mut Outbox) -> Result<Option<Error>, Error> {
+    /// Takes in a method. Returns whether the channel is over with it, so that its number is free.
+    fn method(&mut self, method: AMQPClass, out: &mut Outbox) -> Result<bool, Error> {
         if self.arriving.is_some() {
             return Err(Error::Protocol("a method in the middle of a message".into()));
         }
@@ -316,17 +309,24 @@ impl Slot {
                     out.method(self.key.id, AMQPClass::Basic(basic::AMQPMethod::CancelOk(ok)))?;
                 }
             }
+            AMQPClass::Channel(channel::AMQPMethod::Close(close)) => {
+                out.method(self.key.id, AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {})))?;
+                self.end(&Error::ChannelClosed { code: close.reply_code, text: close.reply_text.to_string() });
+                // If the two closes crossed, the broker answers ours as well: the number is free after that.
+                self.waiters.retain(|waiter| waiter.answer == CHANNEL_CLOSE_OK);
+                return Ok(self.waiters.is_empty());
+            }
             answer => return self.answered(answer),
         }
-        Ok(None)
+        Ok(false)
     }
 
-    fn answered(&mut self, answer: AMQPClass) -> Result<Option<Error>, Error> {
+    fn answered(&mut self, answer: AMQPClass) -> Result<bool, Error> {
         let ids = (answer.get_amqp_class_id(), answer.get_amqp_method_id());
         let Some(waiter) = self.waiters.pop_front().filter(|waiter| waiter.answer == ids) else {
             return Err(Error::Protocol(format!("{answer:?} was not asked for")));
         };
-        let mut gone = None;
+        let closed = ids == CHANNEL_CLOSE_OK;
         match &answer {
             AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)) => {
                 let Some(seat) = waiter.seat.filter(|seat| seat.tag == ok.consumer_tag.as_str()) else {
@@ -340,11 +340,11 @@ impl Slot {
                     seat.life.end(Error::Closed);
                 }
             }
-            AMQPClass::Channel(channel::AMQPMethod::CloseOk(_)) => gone = Some(Error::Closed),
+            _ if closed => self.end(&Error::Closed),
             _ => {}
         }
         let _ = waiter.reply.send(answer);
-        Ok(gone)
+        Ok(closed)
     }
 
     /// Hands on what is complete.
@@ -388,8 +388,7 @@ impl Slot {
         let Some(publishing) = publishing else {
             return Err(Error::Protocol("a message came back that does not wait for its confirm".into()));
         };
-        publishing.returned =
-            Some(Returned { code: returned.reply_code, text: returned.reply_text.to_string() });
+        publishing.returned = Some(Returned { code: returned.reply_code, text: returned.reply_text.to_string() });
         Ok(())
     }
 
@@ -417,11 +416,13 @@ impl Slot {
         Ok(())
     }
 
-    fn end(&self, reason: &Error) {
+    /// Ends the channel for everyone who uses it or waits on it; requests apart.
+    fn end(&mut self, reason: &Error) {
         self.life.end(reason.clone());
-        for seat in self.consumers.values() {
+        for seat in std::mem::take(&mut self.consumers).into_values() {
             seat.life.end(reason.clone());
         }
+        self.publishes.clear();
     }
 }
 

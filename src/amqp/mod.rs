@@ -20,9 +20,7 @@ use std::time::Duration;
 
 pub use amq_protocol::types::{AMQPValue, FieldTable, ShortString};
 
-pub use channel::{
-    Channel, Consumer, Delivery, ExchangeKind, Message, Outcome, QueueDeclare, QueueDeclared, Returned,
-};
+pub use channel::{Channel, Consumer, Delivery, ExchangeKind, Message, Outcome, QueueDeclare, QueueDeclared, Returned};
 pub use connection::Connection;
 pub use error::Error;
 

@@ -1,0 +1,140 @@
+//! RabbitMQ's stand-in: the part of AMQP 0-9-1 that a work queue and a fan-out need, as RabbitMQ 3.10 with classic
+//! queues does it.
+//!
+//! Its law: **what it does not know stops the run**, with a message that names what was asked; it never makes up a
+//! polite answer. `core` has no I/O: frames in, effects out. `store` is what it keeps, `wire` bytes, `serve` sockets
+//! and heartbeats. Messages go back to their original places, as classic queues put them.
+
+mod channel;
+mod core;
+mod serve;
+mod store;
+mod wire;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::observation::Tap;
+use crate::product::Service;
+
+/// How the broker is configured.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The only user.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// The only virtual host.
+    pub vhost: String,
+    /// What it offers, in whole seconds; zero turns them off.
+    pub heartbeat: Duration,
+    /// The largest frame, in bytes.
+    pub frame_max: u32,
+    /// The most channels of a connection.
+    pub channel_max: u16,
+    /// How long a delivery may stay unacknowledged before its channel is closed. RabbitMQ looks once a minute.
+    pub consumer_timeout: Option<Duration>,
+}
+
+impl Default for Settings {
+    /// RabbitMQ 3.10's own defaults.
+    fn default() -> Self {
+        Settings {
+            user: "guest".into(),
+            password: "guest".into(),
+            vhost: "/".into(),
+            heartbeat: Duration::from_secs(60),
+            frame_max: 131_072,
+            channel_max: 2047,
+            consumer_timeout: Some(Duration::from_secs(30 * 60)),
+        }
+    }
+}
+
+/// A broker. Clones are the same broker; what it keeps on disk outlives each [`Rabbit::serve`].
+#[derive(Clone)]
+pub struct Rabbit {
+    inner: Arc<Mutex<serve::Inner>>,
+}
+
+impl fmt::Debug for Rabbit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rabbit").finish_non_exhaustive()
+    }
+}
+
+impl Rabbit {
+    /// An empty broker.
+    pub fn new(settings: Settings) -> Self {
+        Rabbit { inner: Arc::new(Mutex::new(serve::Inner::new(settings))) }
+    }
+
+    /// One life of the broker. It begins with what the last one left on disk: durable exchanges and queues, and the
+    /// persistent messages in them.
+    pub async fn serve(self, listener: TcpListener, tap: Tap) {
+        serve::accept(self.inner, listener, tap).await;
+    }
+
+    /// It takes no messages from now on (out of memory or disk) and says so; from whoever publishes all the same it
+    /// reads nothing more.
+    pub fn block(&self, reason: &str) {
+        self.lock().act(|core, out| core.block(reason, out));
+    }
+
+    /// It takes messages again, those first that were held back.
+    pub fn unblock(&self) {
+        self.lock().act(core::Core::unblock);
+    }
+
+    /// An operator deletes a queue: its consumers are cancelled.
+    ///
+    /// # Panics
+    /// If there is none of that name.
+    pub fn delete_queue(&self, name: &str) {
+        self.lock().act(|core, out| core.delete_queue(name, out));
+    }
+
+    /// An operator purges a queue: what is ready is gone, what is unacknowledged stays.
+    ///
+    /// # Panics
+    /// If there is none of that name.
+    pub fn purge_queue(&self, name: &str) {
+        self.lock().act(|core, _| core.purge_queue(name));
+    }
+
+    /// What SIGTERM makes it do: every connection is closed with 320.
+    pub fn shut_down(&self) {
+        self.lock().act(core::Core::shut_down);
+    }
+
+    /// Messages that are ready in a queue; `None` if there is none of that name.
+    pub fn ready(&self, queue: &str) -> Option<usize> {
+        self.lock().core.ready(queue)
+    }
+
+    /// Deliveries that are unacknowledged, over all connections.
+    pub fn unacked(&self) -> usize {
+        self.lock().core.unacked()
+    }
+
+    /// Connections that it believes to be alive.
+    pub fn connections(&self) -> usize {
+        self.lock().core.connections()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, serve::Inner> {
+        self.inner.lock().expect("RabbitMQ stand-in: it has panicked before")
+    }
+}
+
+/// The broker as the world boots it: `rabbitmq` on port 5672.
+pub fn service(rabbit: Rabbit) -> Service {
+    Service {
+        name: "rabbitmq",
+        port: 5672,
+        serve: Arc::new(move |listener, tap| Box::pin(rabbit.clone().serve(listener, tap))),
+    }
+}
