@@ -6,6 +6,7 @@ pub mod judge;
 pub mod link { pub const QUIET: std::time::Duration = std::time::Duration::from_secs(1); }
 pub mod observation;
 pub mod plan;
+pub mod postgres;
 pub mod product;
 pub mod seed;
 pub mod verdict;
