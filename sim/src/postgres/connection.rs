@@ -199,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     /// The simple protocol: several statements in one text, one transaction unless the text says otherwise.
     async fn query(&mut self, sql: &str) -> Result<(), Refusal> {
-        let statements = parse(sql)?;
+        let statements = statements(sql)?;
         if statements.is_empty() {
             self.wire.answer(Out::EmptyQueryResponse(EmptyQueryResponse::new()));
         }
@@ -253,7 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     fn parse(&mut self, message: Parse) -> Result<(), Refusal> {
-        let mut statements = parse(&message.query)?;
+        let mut statements = statements(&message.query)?;
         if statements.len() > 1 {
             return Err(Refusal::new("42601", "cannot insert multiple commands into a prepared statement"));
         }
@@ -345,8 +345,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
         self.wire.answer(Out::CloseComplete(CloseComplete::new()));
     }
-}
-
-fn parse(sql: &str) -> Result<Vec<Statement>, Refusal> {
-    statements(sql).map_err(|error| Refusal::new("42601", error.0))
 }

@@ -86,7 +86,7 @@ impl Database {
             return Ok(plan.clone());
         }
         let text = &statement.text;
-        let words = tokens(text).map_err(|error| Refusal::new("42601", error.0))?;
+        let words = tokens(text)?;
         let params = params(text, &words, oids);
         let columns = match &statement.verb {
             Verb::Select | Verb::Insert | Verb::Update | Verb::Delete => self.columns(text, &words, &params)?,
@@ -166,7 +166,7 @@ impl Database {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
         self.now.store(i64::try_from(since.as_micros()).expect("the clock is before the year 290000"), Ordering::Relaxed);
         let text = &plan.statement.text;
-        let words = tokens(text).map_err(|error| Refusal::new("42601", error.0))?;
+        let words = tokens(text)?;
         if let Verb::Schema(_) = plan.statement.verb {
             declared_types_are_known(text, &words);
             self.prepare(text, &words)?;
@@ -299,6 +299,10 @@ impl Words<'_> {
 }
 
 impl Names for Words<'_> {
+    fn drops(&self) -> bool {
+        self.words.first().is_some_and(|word| word.is("DROP"))
+    }
+
     fn target(&self) -> String {
         let after = outer(self.words).find(|(_, word)| word.is_any(&["INTO", "UPDATE", "FROM"]));
         after.and_then(|(place, _)| self.words.get(place + 1)?.identifier()).unwrap_or_default()
@@ -321,6 +325,23 @@ impl Names for Words<'_> {
         let made = if primary { None } else { index() };
         let default = || if primary { format!("{table}_pkey") } else { format!("{table}_{}_key", columns.join("_")) };
         written.flatten().or(made).unwrap_or_else(default)
+    }
+
+    fn foreign_key(&self) -> Option<(String, String, bool)> {
+        let target = self.target();
+        let delete = self.words.iter().any(|word| word.is("DELETE"));
+        let insert = self.words.iter().any(|word| word.is("INSERT"));
+        let keys = "SELECT t.name, group_concat(k.\"from\", '_' ORDER BY k.seq), lower(t.name) = ?1 FROM sqlite_schema t, \
+                    pragma_foreign_key_list(t.name) k WHERE t.type = 'table' AND \
+                    ((NOT ?2 AND lower(t.name) = ?1) OR (NOT ?3 AND lower(k.\"table\") = ?1)) GROUP BY t.name, k.id";
+        let mut keys = self.database.sqlite.prepare(keys).ok()?;
+        let key = |row: &rusqlite::Row<'_>| {
+            let (table, columns): (String, String) = (row.get(0)?, row.get(1)?);
+            Ok((format!("{table}_{columns}_fkey"), table, row.get(2)?))
+        };
+        let mut keys = keys.query_map((&target, delete, insert), key).ok()?;
+        let only = keys.next()?.ok()?;
+        keys.next().is_none().then_some(only)
     }
 
     fn check(&self, table: &str, expression: &str) -> String {

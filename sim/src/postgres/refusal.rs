@@ -46,10 +46,15 @@ impl Refusal {
 
 /// What the names in an error are looked up in.
 pub(super) trait Names {
+    /// Whether the statement is a `DROP`.
+    fn drops(&self) -> bool;
     /// The table that the statement changes.
     fn target(&self) -> String;
     /// The name of the unique constraint or index over exactly these columns; the primary key's if `primary`.
     fn unique(&self, table: &str, columns: &[&str], primary: bool) -> String;
+    /// The foreign key that the statement broke, if there is only one that it can be: its name and table, and whether it is
+    /// the statement's table that refers.
+    fn foreign_key(&self) -> Option<(String, String, bool)>;
     /// The name that Postgres gives to the unnamed check `expression` of that table.
     fn check(&self, table: &str, expression: &str) -> String;
 }
@@ -67,12 +72,8 @@ pub(super) fn translate(error: &Error, sql: &str, names: &dyn Names) -> Refusal 
         }
         ffi::SQLITE_CONSTRAINT_NOTNULL => not_null(message),
         ffi::SQLITE_CONSTRAINT_CHECK => check(message, names),
-        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => {
-            let table = names.target();
-            let message = format!("insert or update on table \"{table}\" violates foreign key constraint");
-            Some(Refusal { table: Some(table), ..Refusal::new("23503", message) })
-        }
-        ffi::SQLITE_ERROR => general(message),
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Some(foreign_key(names)),
+        ffi::SQLITE_ERROR => general(message, names),
         _ => None,
     };
     refusal.unwrap_or_else(|| panic!("the Postgres stand-in cannot translate {message:?} ({code}) of: {sql}"))
@@ -99,6 +100,21 @@ fn not_null(message: &str) -> Option<Refusal> {
     Some(Refusal { table: Some(table.into()), column: Some(column.into()), ..Refusal::new("23502", message) })
 }
 
+fn foreign_key(names: &dyn Names) -> Refusal {
+    let target = names.target();
+    match names.foreign_key() {
+        Some((name, table, refers)) => {
+            let message = if refers {
+                format!("insert or update on table \"{target}\" violates foreign key constraint \"{name}\"")
+            } else {
+                format!("update or delete on table \"{target}\" violates foreign key constraint \"{name}\" on table \"{table}\"")
+            };
+            Refusal { table: Some(table), constraint: Some(name), ..Refusal::new("23503", message) }
+        }
+        None => Refusal::new("23503", format!("a change of table \"{target}\" violates a foreign key constraint")),
+    }
+}
+
 fn check(message: &str, names: &dyn Names) -> Option<Refusal> {
     let table = names.target();
     let constraint = names.check(&table, message.strip_prefix("CHECK constraint failed: ")?);
@@ -106,7 +122,7 @@ fn check(message: &str, names: &dyn Names) -> Option<Refusal> {
     Some(Refusal { table: Some(table), constraint: Some(constraint), ..Refusal::new("23514", message) })
 }
 
-fn general(message: &str) -> Option<Refusal> {
+fn general(message: &str, names: &dyn Names) -> Option<Refusal> {
     let after = |prefix: &str| message.strip_prefix(prefix);
     if let Some(rest) = after("near ").and_then(|rest| rest.strip_suffix(": syntax error")) {
         Some(Refusal::new("42601", format!("syntax error at or near {rest}")))
@@ -114,10 +130,12 @@ fn general(message: &str) -> Option<Refusal> {
         Some(Refusal::new("42601", "syntax error at end of input"))
     } else if let Some(rest) = after("unrecognized token: ") {
         Some(Refusal::new("42601", format!("syntax error at or near {rest}")))
-    } else if message.contains(" values for ") || message.ends_with("values were supplied") {
-        Some(Refusal::new("42601", "INSERT has more expressions than target columns, or fewer"))
+    } else if let Some((values, columns)) = widths(message) {
+        let (more, fewer) = if values > columns { ("expressions", "target columns") } else { ("target columns", "expressions") };
+        Some(Refusal::new("42601", format!("INSERT has more {more} than {fewer}")))
     } else if let Some(table) = after("no such table: ") {
-        Some(Refusal::new("42P01", format!("relation \"{}\" does not exist", table.trim_start_matches("main."))))
+        let kind = if names.drops() { "table" } else { "relation" };
+        Some(Refusal::new("42P01", format!("{kind} \"{}\" does not exist", table.trim_start_matches("main."))))
     } else if let Some(index) = after("no such index: ") {
         Some(Refusal::new("42704", format!("index \"{index}\" does not exist")))
     } else if let Some(column) = after("no such column: ") {
@@ -137,5 +155,15 @@ fn general(message: &str) -> Option<Refusal> {
         Some(Refusal::new("42P10", message))
     } else {
         None
+    }
+}
+
+/// How many values an INSERT gave for how many columns.
+fn widths(message: &str) -> Option<(u32, u32)> {
+    let numbers: Vec<u32> = message.split(' ').filter_map(|word| word.parse().ok()).collect();
+    match numbers[..] {
+        [values, columns] if message.contains(" values for ") => Some((values, columns)),
+        [columns, values] if message.ends_with("values were supplied") => Some((values, columns)),
+        _ => None,
     }
 }

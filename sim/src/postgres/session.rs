@@ -111,7 +111,7 @@ impl Session {
         }
         match &plan.statement.verb {
             Verb::Empty => return Ok(Answer::tag("")),
-            Verb::Begin => return Ok(self.begin()),
+            Verb::Begin(tag) => return Ok(self.begin(tag)),
             Verb::Commit => return self.commit(),
             Verb::Rollback => return Ok(self.rollback()),
             _ => {}
@@ -181,14 +181,14 @@ impl Session {
         Answer { rows, tag, warning: None }
     }
 
-    fn begin(&mut self) -> Answer {
+    fn begin(&mut self, tag: &str) -> Answer {
         let warning = (self.transaction == Transaction::Explicit)
             .then_some(("25001", "there is already a transaction in progress"));
         if self.transaction == Transaction::None {
             self.settings_before = self.settings.clone();
         }
         self.transaction = Transaction::Explicit;
-        Answer { warning, ..Answer::tag("BEGIN") }
+        Answer { warning, ..Answer::tag(tag) }
     }
 
     fn commit(&mut self) -> Result<Answer, Refusal> {

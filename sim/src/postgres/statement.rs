@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use super::token::{Kind, Token, Unterminated, tokens};
+use super::refusal::Refusal;
+use super::token::{Kind, Token, tokens};
 
 /// What a statement wants.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Verb {
     /// Nothing but comments.
     Empty,
-    Begin,
+    /// With the command tag that it is answered with.
+    Begin(&'static str),
     Commit,
     Rollback,
     Set(Setting),
@@ -44,7 +46,7 @@ pub(super) struct Statement {
 }
 
 /// The statements of `sql`, in order. Empty ones are left out, as Postgres does.
-pub(super) fn statements(sql: &str) -> Result<Vec<Statement>, Unterminated> {
+pub(super) fn statements(sql: &str) -> Result<Vec<Statement>, Refusal> {
     let words = tokens(sql)?;
     let mut from = 0;
     let mut found = Vec::new();
@@ -56,11 +58,20 @@ pub(super) fn statements(sql: &str) -> Result<Vec<Statement>, Unterminated> {
         let text = sql[from..end].trim();
         from = (end + 1).min(sql.len());
         if !words.is_empty() {
-            found.push(Statement { name: name(text), text: text.to_owned(), verb: verb(text, words) });
+            found.push(Statement { name: name(text), text: text.to_owned(), verb: verb(text, words)? });
         }
     }
     Ok(found)
 }
+
+/// The words that a command of Postgres can begin with; any other is a syntax error there.
+const COMMANDS: &[&str] = &[
+    "ABORT", "ALTER", "ANALYZE", "BEGIN", "CALL", "CHECKPOINT", "CLOSE", "CLUSTER", "COMMENT", "COMMIT", "COPY", "CREATE",
+    "DEALLOCATE", "DECLARE", "DELETE", "DISCARD", "DO", "DROP", "END", "EXECUTE", "EXPLAIN", "FETCH", "GRANT", "IMPORT",
+    "INSERT", "LISTEN", "LOAD", "LOCK", "MERGE", "MOVE", "NOTIFY", "PREPARE", "REASSIGN", "REFRESH", "REINDEX", "RELEASE",
+    "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "SECURITY", "SELECT", "SET", "SHOW", "START", "TABLE", "TRUNCATE",
+    "UNLISTEN", "UPDATE", "VACUUM", "VALUES", "WITH",
+];
 
 /// The name in the leading comment.
 fn name(text: &str) -> String {
@@ -68,14 +79,19 @@ fn name(text: &str) -> String {
     comment.map_or("", |(name, _)| name.trim()).to_owned()
 }
 
-fn verb(text: &str, words: &[Token<'_>]) -> Verb {
+fn verb(text: &str, words: &[Token<'_>]) -> Result<Verb, Refusal> {
+    if !words[0].is_any(COMMANDS) {
+        return Err(Refusal::new("42601", format!("syntax error at or near \"{}\"", words[0].text)));
+    }
     refuse_foreign(text, words);
     let starts = |keywords: &[&str]| {
         words.len() >= keywords.len() && keywords.iter().zip(words).all(|(keyword, word)| word.is(keyword))
     };
     let whole = |keywords: &[&str]| words.len() == keywords.len() && starts(keywords);
-    if whole(&["BEGIN"]) || whole(&["START", "TRANSACTION"]) {
-        Verb::Begin
+    Ok(if whole(&["BEGIN"]) {
+        Verb::Begin("BEGIN")
+    } else if whole(&["START", "TRANSACTION"]) {
+        Verb::Begin("START TRANSACTION")
     } else if whole(&["COMMIT"]) {
         Verb::Commit
     } else if whole(&["ROLLBACK"]) {
@@ -94,7 +110,7 @@ fn verb(text: &str, words: &[Token<'_>]) -> Verb {
             Some(word) if word.is("DELETE") => Verb::Delete,
             _ => panic!("the Postgres stand-in does not know this statement: {text}"),
         }
-    }
+    })
 }
 
 fn schema_tag(words: &[Token<'_>]) -> Option<&'static str> {

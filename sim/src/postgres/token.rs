@@ -1,5 +1,7 @@
 //! The words of an SQL text, as Postgres's scanner would cut them. It knows no grammar.
 
+use super::refusal::Refusal;
+
 /// What kind of word a [`Token`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -53,19 +55,15 @@ impl<'a> Token<'a> {
             _ => None,
         }
     }
-
-    /// Where it ends in the text.
-    pub fn end(&self) -> usize {
-        self.start + self.text.len()
-    }
 }
 
-/// An SQL text that ends inside a literal, a comment or a quoted name.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unterminated(pub &'static str);
+/// The syntax error of a text that ends inside a literal, a comment or a quoted name.
+fn unterminated(what: &str, rest: &str) -> Refusal {
+    Refusal::new("42601", format!("unterminated {what} at or near \"{rest}\""))
+}
 
 /// Cuts `sql` into words. Comments are left out.
-pub(super) fn tokens(sql: &str) -> Result<Vec<Token<'_>>, Unterminated> {
+pub(super) fn tokens(sql: &str) -> Result<Vec<Token<'_>>, Refusal> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(rest) = sql.get(at..).filter(|rest| !rest.is_empty()) {
@@ -86,7 +84,7 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<Token<'_>>, Unterminated> {
 }
 
 /// The length of the comment that `rest` begins with. Postgres's comments nest.
-fn comment(rest: &str) -> Result<usize, Unterminated> {
+fn comment(rest: &str) -> Result<usize, Refusal> {
     let bytes = rest.as_bytes();
     let (mut depth, mut at) = (0, 0);
     while at + 1 < bytes.len() {
@@ -99,16 +97,16 @@ fn comment(rest: &str) -> Result<usize, Unterminated> {
             return Ok(at);
         }
     }
-    Err(Unterminated("unterminated /* comment"))
+    Err(unterminated("/* comment", rest))
 }
 
-fn token(rest: &str) -> Result<(Kind, usize), Unterminated> {
+fn token(rest: &str) -> Result<(Kind, usize), Refusal> {
     let bytes = rest.as_bytes();
     let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || *byte >= 0x80;
     let run = |from: usize, of: &dyn Fn(&u8) -> bool| from + bytes[from..].iter().take_while(|byte| of(byte)).count();
     Ok(match bytes[0] {
-        b'\'' => (Kind::Text, quoted(rest, b'\'').ok_or(Unterminated("unterminated quoted string"))?),
-        b'"' => (Kind::Quoted, quoted(rest, b'"').ok_or(Unterminated("unterminated quoted identifier"))?),
+        b'\'' => (Kind::Text, quoted(rest, b'\'').ok_or_else(|| unterminated("quoted string", rest))?),
+        b'"' => (Kind::Quoted, quoted(rest, b'"').ok_or_else(|| unterminated("quoted identifier", rest))?),
         b'$' if bytes.get(1).is_some_and(u8::is_ascii_digit) => (Kind::Param, run(1, &u8::is_ascii_digit)),
         b'$' => (Kind::Body, body(rest)?),
         first if first.is_ascii_digit() => (Kind::Number, run(0, &|byte| byte.is_ascii_alphanumeric() || *byte == b'.')),
@@ -135,11 +133,10 @@ fn quoted(rest: &str, quote: u8) -> Option<usize> {
 }
 
 /// The length of the dollar-quoted text that `rest` begins with.
-fn body(rest: &str) -> Result<usize, Unterminated> {
-    let unterminated = Unterminated("unterminated dollar-quoted string");
-    let tag = rest[1..].find('$').map(|end| &rest[..end + 2]).ok_or(unterminated)?;
-    let unterminated = Unterminated("unterminated dollar-quoted string");
-    rest[tag.len()..].find(tag).map(|end| end + 2 * tag.len()).ok_or(unterminated)
+fn body(rest: &str) -> Result<usize, Refusal> {
+    let tag = rest[1..].find('$').map(|end| &rest[..end + 2]);
+    let length = |tag: &str| rest[tag.len()..].find(tag).map(|end| end + 2 * tag.len());
+    tag.and_then(length).ok_or_else(|| unterminated("dollar-quoted string", rest))
 }
 
 #[cfg(test)]

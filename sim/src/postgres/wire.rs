@@ -156,7 +156,10 @@ pub(super) fn parameter(bytes: &[u8], kind: Type, format: Format, number: usize)
     }
     match format {
         Format::Binary => {
-            let malformed = || Refusal::new("22P03", format!("incorrect binary data format in bind parameter {number}"));
+            let malformed = || match i16::try_from(bytes.len()) {
+                Ok(length) if length < kind.size() => Refusal::new("08P01", "insufficient data left in message"),
+                _ => Refusal::new("22P03", format!("incorrect binary data format in bind parameter {number}")),
+            };
             match kind {
                 Type::Bytea | Type::Text => Ok(Value::Bytes(bytes.to_vec())),
                 Type::Bool => bytes.try_into().map(|[byte]: [u8; 1]| Value::Bool(byte != 0)).map_err(|_| malformed()),
