@@ -59,7 +59,11 @@ impl World {
 
     /// Runs `work` as a process of its own.
     fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> madsim::task::JoinHandle<T> {
-        self.handle.create_node().ip(format!("10.0.1.{}", 1 + rand_octet(&self.handle)).parse().unwrap()).build().spawn(work)
+        self.handle
+            .create_node()
+            .ip(format!("10.0.1.{}", 1 + rand_octet(&self.handle)).parse().unwrap())
+            .build()
+            .spawn(work)
     }
 }
 
@@ -84,7 +88,8 @@ fn simulate<F: Future<Output = ()>>(seed: u64, test: impl FnOnce(World) -> F) ->
 
 async fn connect() -> Client {
     let stream = TcpStream::connect(SERVER.parse::<SocketAddr>().unwrap()).await.unwrap();
-    let (client, connection) = Config::new().user("lychgate").dbname("lychgate").connect_raw(stream, NoTls).await.unwrap();
+    let (client, connection) =
+        Config::new().user("lychgate").dbname("lychgate").connect_raw(stream, NoTls).await.unwrap();
     tokio::spawn(async move {
         let _ = connection.await;
     });
@@ -118,7 +123,11 @@ fn values_of_all_types_come_back() {
             let sql = "/* run.new */ INSERT INTO runs (id, session, fence, state, marked) VALUES ($1, $2, $3, $4, $5) RETURNING *";
             let (id, fence, state, none) = ("a", 7_i64, vec![0_u8, 255], None::<Vec<u8>>);
             let params: &[(&(dyn tokio_postgres::types::ToSql + Sync), Type)] = &[
-                (&id, Type::TEXT), (&id, Type::TEXT), (&fence, Type::INT8), (&state, Type::BYTEA), (&true, Type::BOOL),
+                (&id, Type::TEXT),
+                (&id, Type::TEXT),
+                (&fence, Type::INT8),
+                (&state, Type::BYTEA),
+                (&true, Type::BOOL),
             ];
             let row = client.query_typed(sql, params).await.unwrap().remove(0);
             assert_eq!((row.get::<_, String>("id"), row.get::<_, i64>("fence")), ("a".into(), 7));
@@ -154,11 +163,13 @@ fn an_empty_result_has_the_right_types() {
                        $1 AS given, now_us() - made_at AS age FROM runs r GROUP BY id";
             let statement = client.prepare_typed(sql, &[Type::BYTEA]).await.unwrap();
             let types: Vec<_> = statement.columns().iter().map(|column| column.type_().clone()).collect();
-            assert_eq!(types, [
-                Type::TEXT, Type::INT8, Type::BYTEA, Type::BOOL, Type::INT8, Type::BOOL, Type::BYTEA, Type::INT8
-            ]);
+            assert_eq!(
+                types,
+                [Type::TEXT, Type::INT8, Type::BYTEA, Type::BOOL, Type::INT8, Type::BOOL, Type::BYTEA, Type::INT8]
+            );
             assert!(client.query(&statement, &[&vec![1_u8]]).await.unwrap().is_empty());
-            let row = client.query_one("SELECT 1, 'a', EXISTS (SELECT 1 FROM runs), count(*) FROM runs", &[]).await.unwrap();
+            let row =
+                client.query_one("SELECT 1, 'a', EXISTS (SELECT 1 FROM runs), count(*) FROM runs", &[]).await.unwrap();
             assert_eq!((row.get::<_, i32>(0), row.get::<_, &str>(1)), (1, "a"));
             assert_eq!((row.get::<_, bool>(2), row.get::<_, i64>(3)), (false, 0));
         };
@@ -309,7 +320,8 @@ fn a_cancel_request_ends_the_wait() {
             insert(&holder, "a").await.unwrap();
             let client = connect().await;
             let cancel = client.cancel_token();
-            let waiting = tokio::spawn(async move { client.query_typed("SELECT id FROM runs", &[]).await.unwrap_err() });
+            let waiting =
+                tokio::spawn(async move { client.query_typed("SELECT id FROM runs", &[]).await.unwrap_err() });
             sleep(Duration::from_secs(3)).await;
             cancel.cancel_query_raw(TcpStream::connect(SERVER).await.unwrap(), NoTls).await.unwrap();
             assert_eq!(code(&waiting.await.unwrap()), "57014");
@@ -362,7 +374,8 @@ async fn work_of_one(each: i32) {
     for turn in 0..5 {
         client.batch_execute("BEGIN").await.unwrap();
         insert(&client, &format!("{each}-{turn}")).await.unwrap();
-        let sql = "/* run.seen */ UPDATE runs SET fence = fence + 1 WHERE made_at <= now_us() RETURNING id, fence, made_at";
+        let sql =
+            "/* run.seen */ UPDATE runs SET fence = fence + 1 WHERE made_at <= now_us() RETURNING id, fence, made_at";
         client.query_typed(sql, &[]).await.unwrap();
         client.batch_execute(if turn == 3 { "ROLLBACK" } else { "COMMIT" }).await.unwrap();
         count(&client).await;

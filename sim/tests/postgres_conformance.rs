@@ -30,6 +30,8 @@ enum Step {
     Simple(u8, String),
     /// `1> SELECT $1 | int 5`: the extended protocol, with typed parameters.
     Typed(u8, String, Vec<Param>),
+    /// `1! UPDATE …`: the same without the `Sync`; the answer is not waited for.
+    Unsynced(u8, String, Vec<Param>),
     /// `wait 500`: milliseconds.
     Wait(u64),
     /// `1 leaves`.
@@ -61,7 +63,8 @@ fn step(line: &str) -> Option<Step> {
     }
     let mut parts = text.split(" | ");
     let sql = parts.next()?.to_owned();
-    Some(Step::Typed(who, sql, parts.map(param).collect::<Option<_>>()?))
+    let params = parts.map(param).collect::<Option<_>>()?;
+    Some(if &line[1..2] == "!" { Step::Unsynced(who, sql, params) } else { Step::Typed(who, sql, params) })
 }
 
 fn param(text: &str) -> Option<Param> {
@@ -90,7 +93,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let context = DecodeContext::new(ProtocolVersion::PROTOCOL3_0);
         let mut client = Client { stream, received: BytesMut::new(), context };
         let mut startup = Startup::new();
-        startup.parameters = BTreeMap::from([("user".into(), "postgres".into()), ("database".into(), "postgres".into())]);
+        startup.parameters =
+            BTreeMap::from([("user".into(), "postgres".into()), ("database".into(), "postgres".into())]);
         client.send(&[Out::Startup(startup)]).await;
         client.answers(&mut String::new()).await;
         client
@@ -126,17 +130,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    async fn typed(&mut self, sql: &str, params: &[Param]) {
+    async fn typed(&mut self, sql: &str, params: &[Param], sync: bool) {
         let oids = params.iter().map(|param| param.oid).collect();
         let values = params.iter().map(|param| param.bytes.clone()).collect();
-        self.send(&[
+        let mut messages = vec![
             Out::Parse(Parse::new(None, sql.to_owned(), oids)),
             Out::Bind(Bind::new(None, None, vec![1; params.len()], values, vec![1])),
             Out::Describe(Describe::new(b'S', None)),
             Out::Execute(Execute::new(None, 0)),
-            Out::Sync(Sync::new()),
-        ])
-        .await;
+        ];
+        if sync {
+            messages.push(Out::Sync(Sync::new()));
+        }
+        self.send(&messages).await;
     }
 }
 
@@ -189,7 +195,7 @@ where
                 wait(Duration::from_millis(300)).await;
                 continue;
             }
-            Step::Simple(who, _) | Step::Typed(who, ..) => who,
+            Step::Simple(who, _) | Step::Typed(who, ..) | Step::Unsynced(who, ..) => who,
         };
         if !clients.contains_key(&who) {
             clients.insert(who, Client::start(connect().await).await);
@@ -202,7 +208,12 @@ where
             }
             Step::Typed(who, sql, params) => {
                 writeln!(transcript, "{who}> {sql}").unwrap();
-                client.typed(&sql, &params).await;
+                client.typed(&sql, &params, true).await;
+            }
+            Step::Unsynced(_, sql, params) => {
+                client.typed(&sql, &params, false).await;
+                wait(Duration::from_millis(300)).await;
+                continue;
             }
             Step::Wait(_) | Step::Leave(_) => unreachable!(),
         }

@@ -1,6 +1,7 @@
 //! The type of each result column, as Postgres would give it. SQLite has none for an expression, so it is read from the
 //! text; what cannot be known stops the run rather than come out as the wrong type.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::statement::outer;
@@ -74,8 +75,27 @@ impl Schema {
 
 /// Functions that a statement may call: those that both databases have and that this file can type.
 pub(super) const FUNCTIONS: &[&str] = &[
-    "abs", "coalesce", "count", "dense_rank", "length", "like", "lower", "ltrim", "max", "min", "now_us", "nullif",
-    "octet_length", "rank", "replace", "row_number", "rtrim", "substr", "sum", "trim", "upper",
+    "abs",
+    "coalesce",
+    "count",
+    "dense_rank",
+    "length",
+    "like",
+    "lower",
+    "ltrim",
+    "max",
+    "min",
+    "now_us",
+    "nullif",
+    "octet_length",
+    "rank",
+    "replace",
+    "row_number",
+    "rtrim",
+    "substr",
+    "sum",
+    "trim",
+    "upper",
 ];
 
 /// What a statement gives back: `(column, type)` by column, where SQLite knows `declared` of plain columns.
@@ -87,11 +107,12 @@ pub(super) fn types(
 ) -> Vec<Type> {
     let items = items(words);
     let star = items.iter().position(|item| item.last().is_some_and(|word| word.mark("*")));
-    let typer = Typer { schema, params };
+    let typer = Typer { schema, params, inner: inner_items(words), depth: Cell::new(0) };
     let type_of = |(place, (name, declared)): (usize, &(String, Option<Type>))| {
         let item = match star {
-            Some(star) if place >= star => (columns.len() - place <= items.len() - star - 1)
-                .then(|| items[items.len() - (columns.len() - place)]),
+            Some(star) if place >= star => {
+                (columns.len() - place <= items.len() - star - 1).then(|| items[items.len() - (columns.len() - place)])
+            }
             _ => items.get(place).copied(),
         };
         let expression = || item.and_then(|item| typer.expression(without_alias(item)));
@@ -143,17 +164,53 @@ fn without_alias<'s, 'a>(item: &'s [Token<'a>]) -> &'s [Token<'a>] {
     }
 }
 
+/// The named expressions of the bracketed queries: what a derived table's columns are.
+fn inner_items<'s, 'a>(words: &'s [Token<'a>]) -> Vec<(String, &'s [Token<'a>])> {
+    let mut found = Vec::new();
+    for (place, two) in words.windows(2).enumerate().filter(|(_, two)| two[0].mark("(")) {
+        if !two[1].is_any(&["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"]) {
+            continue;
+        }
+        let query = &words[place..];
+        let close = outer(query).nth(1).map_or(query.len(), |(close, _)| close);
+        let named = items(&query[1..close]).into_iter().filter_map(|item| {
+            let alias = item.len() > 2 && item[item.len() - 2].is("AS");
+            alias.then(|| Some((item.last()?.identifier()?, without_alias(item))))?
+        });
+        found.extend(named);
+    }
+    found
+}
+
 struct Typer<'s> {
     schema: &'s Schema,
     params: &'s [Type],
+    inner: Vec<(String, &'s [Token<'s>])>,
+    /// How many names deep the present one is; `a AS b` and `b AS a` would never end.
+    depth: Cell<u8>,
 }
 
 impl Typer<'_> {
+    /// The type of a column: of a derived table's, else of the schema's.
+    fn column(&self, table: Option<&str>, name: &str) -> Option<Type> {
+        let depth = self.depth.get();
+        let inner = self.inner.iter().filter(|(alias, _)| alias == name && depth < 8);
+        self.depth.set(depth + 1);
+        let mut types = inner.filter_map(|(_, expression)| self.expression(expression));
+        let first = types.next();
+        let agreed = first.filter(|first| types.all(|other| other == *first));
+        self.depth.set(depth);
+        agreed
+            .or_else(|| table.and_then(|table| self.schema.qualified(table, name)))
+            .or_else(|| self.schema.column(name))
+    }
+
     /// The type of an expression, by its operator that binds least.
     fn expression(&self, words: &[Token<'_>]) -> Option<Type> {
         const TESTS: &[&str] = &["AND", "OR", "NOT", "IS", "IN", "LIKE", "BETWEEN", "EXISTS"];
         let is_test = |word: &Token<'_>| {
-            word.is_any(TESTS) || (word.kind == Kind::Mark && ["=", "<>", "!=", "<", ">", "<=", ">="].contains(&word.text))
+            word.is_any(TESTS)
+                || (word.kind == Kind::Mark && ["=", "<>", "!=", "<", ">", "<=", ">="].contains(&word.text))
         };
         let sums = |word: &Token<'_>| word.kind == Kind::Mark && ["+", "-", "*", "/", "%"].contains(&word.text);
         let first = words.first()?;
@@ -176,9 +233,7 @@ impl Typer<'_> {
     fn primary(&self, words: &[Token<'_>]) -> Option<Type> {
         match words {
             [word] => self.word(word),
-            [table, dot, column] if dot.mark(".") => {
-                self.schema.qualified(&table.identifier()?, &column.identifier()?)
-            }
+            [table, dot, column] if dot.mark(".") => self.column(Some(&table.identifier()?), &column.identifier()?),
             [open, inner @ .., close] if open.mark("(") && close.mark(")") && outer(words).count() == 2 => {
                 if inner.first()?.is("SELECT") {
                     self.expression(without_alias(items(inner).first()?))
@@ -202,7 +257,7 @@ impl Typer<'_> {
             Kind::Param => self.params.get(word.text[1..].parse::<usize>().ok()?.checked_sub(1)?).copied(),
             Kind::Word if word.is_any(&["TRUE", "FALSE"]) => Some(Type::Bool),
             Kind::Word if word.is("NULL") => None,
-            Kind::Word | Kind::Quoted => self.schema.column(&word.identifier()?),
+            Kind::Word | Kind::Quoted => self.column(None, &word.identifier()?),
             Kind::Body | Kind::Mark => None,
         }
     }
@@ -274,21 +329,23 @@ mod tests {
                    fence + 1 AS next, $1 AS given, owner || 'x' AS long, NOT marked AS unmarked, CAST(sum(fence) AS bigint) AS s, \
                    now_us() - $2 AS age, count(*) FILTER (WHERE marked) AS k, length(owner) AS l, -1 AS minus, marked AND true AS b \
                    FROM runs";
-        let names = ["n", "m", "found", "one", "top", "word", "next", "given", "long", "unmarked", "s", "age", "k", "l", "minus", "b"];
+        let names = [
+            "n", "m", "found", "one", "top", "word", "next", "given", "long", "unmarked", "s", "age", "k", "l",
+            "minus", "b",
+        ];
         use Type::{Bool, Bytea, Int4, Int8, Text};
-        assert_eq!(types_of(sql, &names), [
-            Int8, Int8, Bool, Int4, Int8, Text, Int8, Bytea, Text, Bool, Int8, Int8, Int8, Int4, Int4, Bool
-        ]);
+        assert_eq!(
+            types_of(sql, &names),
+            [Int8, Int8, Bool, Int4, Int8, Text, Int8, Bytea, Text, Bool, Int8, Int8, Int8, Int4, Int4, Bool]
+        );
     }
 
     #[test]
     fn a_star_is_stepped_over() {
-        assert_eq!(types_of("UPDATE runs SET a = 1 RETURNING 1 AS x, runs.*, fence + 1 AS y", &["x", "owner", "state", "y"]), [
-            Type::Int4,
-            Type::Text,
-            Type::Bytea,
-            Type::Int8
-        ]);
+        assert_eq!(
+            types_of("UPDATE runs SET a = 1 RETURNING 1 AS x, runs.*, fence + 1 AS y", &["x", "owner", "state", "y"]),
+            [Type::Int4, Type::Text, Type::Bytea, Type::Int8]
+        );
     }
 
     #[test]

@@ -253,6 +253,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     fn parse(&mut self, message: Parse) -> Result<(), Refusal> {
+        let known = self.shared.database().known(&message.query, &message.type_oids);
+        let plan = match known {
+            Some(plan) if !self.session.refuses(&plan.statement.verb) => plan,
+            _ => self.plan(&message)?,
+        };
+        let name = message.name.unwrap_or_default();
+        if !name.is_empty() && self.statements.contains_key(&name) {
+            return Err(Refusal::new("42P05", format!("prepared statement \"{name}\" already exists")));
+        }
+        self.statements.insert(name, plan);
+        self.wire.answer(Out::ParseComplete(ParseComplete::new()));
+        Ok(())
+    }
+
+    fn plan(&self, message: &Parse) -> Result<Arc<Plan>, Refusal> {
         let mut statements = statements(&message.query)?;
         if statements.len() > 1 {
             return Err(Refusal::new("42601", "cannot insert multiple commands into a prepared statement"));
@@ -262,14 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if self.session.refuses(&statement.verb) {
             return Err(Refusal::aborted());
         }
-        let plan = self.shared.database().plan(&statement, &message.type_oids)?;
-        let name = message.name.unwrap_or_default();
-        if !name.is_empty() && self.statements.contains_key(&name) {
-            return Err(Refusal::new("42P05", format!("prepared statement \"{name}\" already exists")));
-        }
-        self.statements.insert(name, plan);
-        self.wire.answer(Out::ParseComplete(ParseComplete::new()));
-        Ok(())
+        self.shared.database().plan(&statement, &message.type_oids)
     }
 
     fn statement(&self, name: Option<&str>) -> Result<&Arc<Plan>, Refusal> {

@@ -13,6 +13,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Statement as Prepared};
 
 use super::column::{FUNCTIONS, Schema, Type, types};
+use super::order::nulls_as_in_postgres;
 use super::refusal::{Names, Refusal, translate};
 use super::statement::{Statement, Verb, outer};
 use super::token::{Kind, Token, tokens};
@@ -25,6 +26,8 @@ const PLANS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Plan {
     pub statement: Statement,
+    /// The text as SQLite gets it.
+    sqlite: String,
     pub params: Vec<Type>,
     /// None if it returns no rows.
     pub columns: Option<Vec<(String, Type)>>,
@@ -45,7 +48,8 @@ pub(super) struct Database {
     /// A function outside of the dialect that the statement being prepared calls.
     foreign: Arc<Mutex<Option<String>>>,
     schema: Schema,
-    plans: BTreeMap<(String, Vec<u32>), Arc<Plan>>,
+    /// By text and parameter types.
+    plans: BTreeMap<String, BTreeMap<Vec<u32>, Arc<Plan>>>,
 }
 
 const READY: &str = "SQLite opens in memory";
@@ -61,9 +65,12 @@ impl Database {
         let now = Arc::new(AtomicI64::new(0));
         let clock = now.clone();
         sqlite
-            .create_scalar_function("now_us", 0, FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS, move |_| {
-                Ok(clock.load(Ordering::Relaxed))
-            })
+            .create_scalar_function(
+                "now_us",
+                0,
+                FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS,
+                move |_| Ok(clock.load(Ordering::Relaxed)),
+            )
             .expect(READY);
         let foreign = Arc::new(Mutex::new(None));
         let seen = foreign.clone();
@@ -79,28 +86,38 @@ impl Database {
         Database { sqlite, now, foreign, schema: Schema::default(), plans: BTreeMap::new() }
     }
 
+    /// The plan that was made of this statement before, if the schema is still the same.
+    pub fn known(&self, text: &str, oids: &[u32]) -> Option<Arc<Plan>> {
+        self.plans.get(text)?.get(oids).cloned()
+    }
+
     /// What Postgres makes of a `Parse`. Parameters without a type stop the run: Postgres would infer them.
     pub fn plan(&mut self, statement: &Statement, oids: &[u32]) -> Result<Arc<Plan>, Refusal> {
-        let key = (statement.text.clone(), oids.to_vec());
-        if let Some(plan) = self.plans.get(&key) {
-            return Ok(plan.clone());
-        }
         let text = &statement.text;
+        if let Some(plan) = self.known(text, oids) {
+            return Ok(plan);
+        }
         let words = tokens(text)?;
         let params = params(text, &words, oids);
         let columns = match &statement.verb {
             Verb::Select | Verb::Insert | Verb::Update | Verb::Delete => self.columns(text, &words, &params)?,
             _ => None,
         };
-        let plan = Arc::new(Plan { statement: statement.clone(), params, columns });
+        let sqlite = nulls_as_in_postgres(text, &words);
+        let plan = Arc::new(Plan { statement: statement.clone(), sqlite, params, columns });
         if self.plans.len() >= PLANS_MAX {
             self.plans.clear();
         }
-        self.plans.insert(key, plan.clone());
+        self.plans.entry(text.clone()).or_default().insert(oids.to_vec(), plan.clone());
         Ok(plan)
     }
 
-    fn columns(&self, text: &str, words: &[Token<'_>], params: &[Type]) -> Result<Option<Vec<(String, Type)>>, Refusal> {
+    fn columns(
+        &self,
+        text: &str,
+        words: &[Token<'_>],
+        params: &[Type],
+    ) -> Result<Option<Vec<(String, Type)>>, Refusal> {
         let prepared = self.prepare(text, words)?;
         let columns = |prepared: &Prepared<'_>| -> Vec<_> {
             let declared = |kind: &str| {
@@ -164,15 +181,19 @@ impl Database {
     /// Executes a statement on tables, inside the transaction.
     pub fn run(&mut self, plan: &Plan, params: &[Value]) -> Result<Outcome, Refusal> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
-        self.now.store(i64::try_from(since.as_micros()).expect("the clock is before the year 290000"), Ordering::Relaxed);
+        self.now
+            .store(i64::try_from(since.as_micros()).expect("the clock is before the year 290000"), Ordering::Relaxed);
         let text = &plan.statement.text;
-        let words = tokens(text)?;
         if let Verb::Schema(_) = plan.statement.verb {
+            let words = tokens(text)?;
             declared_types_are_known(text, &words);
             self.prepare(text, &words)?;
         }
-        let refused = |error: &rusqlite::Error| translate(error, text, &Words { database: self, words: &words });
-        let mut prepared = self.sqlite.prepare_cached(text).map_err(|error| refused(&error))?;
+        let refused = |error: &rusqlite::Error| match tokens(text) {
+            Ok(words) => translate(error, text, &Words { database: self, words: &words }),
+            Err(refusal) => refusal,
+        };
+        let mut prepared = self.sqlite.prepare_cached(&plan.sqlite).map_err(|error| refused(&error))?;
         for (place, value) in params.iter().enumerate() {
             if let Ok(Some(index)) = prepared.parameter_index(&format!("${}", place + 1)) {
                 prepared.raw_bind_parameter(index, sqlite_value(value)).map_err(|error| refused(&error))?;
@@ -238,9 +259,13 @@ pub(super) fn named(plan: &Plan, rows: Vec<Vec<Value>>) -> Vec<BTreeMap<String, 
 
 /// The types of `$1`, `$2`, … as the client declared them.
 fn params(text: &str, words: &[Token<'_>], oids: &[u32]) -> Vec<Type> {
-    let used = words.iter().filter(|word| word.kind == Kind::Param).filter_map(|word| word.text[1..].parse::<usize>().ok());
+    let used =
+        words.iter().filter(|word| word.kind == Kind::Param).filter_map(|word| word.text[1..].parse::<usize>().ok());
     let count = used.max().unwrap_or(0);
-    assert!(count <= oids.len(), "the Postgres stand-in infers no types: give one to each parameter (query_typed): {text}");
+    assert!(
+        count <= oids.len(),
+        "the Postgres stand-in infers no types: give one to each parameter (query_typed): {text}"
+    );
     let known = |oid: &u32| match oid {
         1043 => Type::Text,
         _ => Type::from_oid(*oid).unwrap_or_else(|| {
@@ -253,8 +278,29 @@ fn params(text: &str, words: &[Token<'_>], oids: &[u32]) -> Vec<Type> {
 /// Stops the run at a column of another type than the dialect's.
 fn declared_types_are_known(text: &str, words: &[Token<'_>]) {
     const FOREIGN: &[&str] = &[
-        "INT", "INTEGER", "SMALLINT", "SERIAL", "BIGSERIAL", "VARCHAR", "CHAR", "BLOB", "REAL", "DOUBLE", "NUMERIC", "DECIMAL",
-        "TIMESTAMP", "TIMESTAMPTZ", "DATE", "JSON", "JSONB", "UUID", "BOOL", "INT8", "INT4", "AUTOINCREMENT", "IDENTITY",
+        "INT",
+        "INTEGER",
+        "SMALLINT",
+        "SERIAL",
+        "BIGSERIAL",
+        "VARCHAR",
+        "CHAR",
+        "BLOB",
+        "REAL",
+        "DOUBLE",
+        "NUMERIC",
+        "DECIMAL",
+        "TIMESTAMP",
+        "TIMESTAMPTZ",
+        "DATE",
+        "JSON",
+        "JSONB",
+        "UUID",
+        "BOOL",
+        "INT8",
+        "INT4",
+        "AUTOINCREMENT",
+        "IDENTITY",
     ];
     let foreign = words.iter().find(|word| word.is_any(FOREIGN));
     assert!(foreign.is_none(), "the Postgres stand-in knows bigint, text, bytea and boolean, not {foreign:?}: {text}");
@@ -312,7 +358,8 @@ impl Names for Words<'_> {
         let columns: Vec<_> = columns.iter().map(|column| column.to_ascii_lowercase()).collect();
         let kind: &[&str] = if primary { &["PRIMARY"] } else { &["UNIQUE"] };
         let written = self.with_table(table, |words| {
-            let declared = words.windows(3).enumerate().filter(|(_, three)| three[0].is("CONSTRAINT") && three[2].is_any(kind));
+            let declared =
+                words.windows(3).enumerate().filter(|(_, three)| three[0].is("CONSTRAINT") && three[2].is_any(kind));
             let over = |place: usize| -> Vec<String> {
                 let list = words[place..].iter().skip_while(|word| !word.mark("(")).take_while(|word| !word.mark(")"));
                 list.filter_map(Token::identifier).collect()

@@ -7,6 +7,7 @@
 mod column;
 mod connection;
 mod database;
+mod order;
 mod refusal;
 mod session;
 mod statement;

@@ -33,8 +33,12 @@ impl Refusal {
     /// The message on the wire.
     pub fn response(&self) -> ErrorResponse {
         let severity = if self.fatal { "FATAL" } else { "ERROR" };
-        let mut fields =
-            vec![(b'S', severity.to_owned()), (b'V', severity.to_owned()), (b'C', self.code.to_owned()), (b'M', self.message.clone())];
+        let mut fields = vec![
+            (b'S', severity.to_owned()),
+            (b'V', severity.to_owned()),
+            (b'C', self.code.to_owned()),
+            (b'M', self.message.clone()),
+        ];
         if self.code.starts_with("23") {
             fields.push((b's', "public".to_owned()));
         }
@@ -76,6 +80,13 @@ pub(super) fn translate(error: &Error, sql: &str, names: &dyn Names) -> Refusal 
         ffi::SQLITE_ERROR => general(message, names),
         _ => None,
     };
+    if refusal.as_ref().is_some_and(|refusal| refusal.code == "42601") {
+        tracing::error!(
+            sql,
+            message,
+            "SQLite cannot read this statement; if Postgres can, it is outside of the dialect"
+        );
+    }
     refusal.unwrap_or_else(|| panic!("the Postgres stand-in cannot translate {message:?} ({code}) of: {sql}"))
 }
 
@@ -107,7 +118,9 @@ fn foreign_key(names: &dyn Names) -> Refusal {
             let message = if refers {
                 format!("insert or update on table \"{target}\" violates foreign key constraint \"{name}\"")
             } else {
-                format!("update or delete on table \"{target}\" violates foreign key constraint \"{name}\" on table \"{table}\"")
+                format!(
+                    "update or delete on table \"{target}\" violates foreign key constraint \"{name}\" on table \"{table}\""
+                )
             };
             Refusal { table: Some(table), constraint: Some(name), ..Refusal::new("23503", message) }
         }
@@ -131,7 +144,8 @@ fn general(message: &str, names: &dyn Names) -> Option<Refusal> {
     } else if let Some(rest) = after("unrecognized token: ") {
         Some(Refusal::new("42601", format!("syntax error at or near {rest}")))
     } else if let Some((values, columns)) = widths(message) {
-        let (more, fewer) = if values > columns { ("expressions", "target columns") } else { ("target columns", "expressions") };
+        let (more, fewer) =
+            if values > columns { ("expressions", "target columns") } else { ("target columns", "expressions") };
         Some(Refusal::new("42601", format!("INSERT has more {more} than {fewer}")))
     } else if let Some(table) = after("no such table: ") {
         let kind = if names.drops() { "table" } else { "relation" };

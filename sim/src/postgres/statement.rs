@@ -66,11 +66,58 @@ pub(super) fn statements(sql: &str) -> Result<Vec<Statement>, Refusal> {
 
 /// The words that a command of Postgres can begin with; any other is a syntax error there.
 const COMMANDS: &[&str] = &[
-    "ABORT", "ALTER", "ANALYZE", "BEGIN", "CALL", "CHECKPOINT", "CLOSE", "CLUSTER", "COMMENT", "COMMIT", "COPY", "CREATE",
-    "DEALLOCATE", "DECLARE", "DELETE", "DISCARD", "DO", "DROP", "END", "EXECUTE", "EXPLAIN", "FETCH", "GRANT", "IMPORT",
-    "INSERT", "LISTEN", "LOAD", "LOCK", "MERGE", "MOVE", "NOTIFY", "PREPARE", "REASSIGN", "REFRESH", "REINDEX", "RELEASE",
-    "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "SECURITY", "SELECT", "SET", "SHOW", "START", "TABLE", "TRUNCATE",
-    "UNLISTEN", "UPDATE", "VACUUM", "VALUES", "WITH",
+    "ABORT",
+    "ALTER",
+    "ANALYZE",
+    "BEGIN",
+    "CALL",
+    "CHECKPOINT",
+    "CLOSE",
+    "CLUSTER",
+    "COMMENT",
+    "COMMIT",
+    "COPY",
+    "CREATE",
+    "DEALLOCATE",
+    "DECLARE",
+    "DELETE",
+    "DISCARD",
+    "DO",
+    "DROP",
+    "END",
+    "EXECUTE",
+    "EXPLAIN",
+    "FETCH",
+    "GRANT",
+    "IMPORT",
+    "INSERT",
+    "LISTEN",
+    "LOAD",
+    "LOCK",
+    "MERGE",
+    "MOVE",
+    "NOTIFY",
+    "PREPARE",
+    "REASSIGN",
+    "REFRESH",
+    "REINDEX",
+    "RELEASE",
+    "RESET",
+    "REVOKE",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SECURITY",
+    "SELECT",
+    "SET",
+    "SHOW",
+    "START",
+    "TABLE",
+    "TRUNCATE",
+    "UNLISTEN",
+    "UPDATE",
+    "VACUUM",
+    "VALUES",
+    "WITH",
 ];
 
 /// The name in the leading comment.
@@ -104,7 +151,7 @@ fn verb(text: &str, words: &[Token<'_>]) -> Result<Verb, Refusal> {
         Verb::Schema(tag)
     } else {
         match main_verb(words) {
-            Some(word) if word.is("SELECT") || word.is("VALUES") => Verb::Select,
+            Some(word) if word.is("SELECT") => Verb::Select,
             Some(word) if word.is("INSERT") => Verb::Insert,
             Some(word) if word.is("UPDATE") => Verb::Update,
             Some(word) if word.is("DELETE") => Verb::Delete,
@@ -128,7 +175,7 @@ fn schema_tag(words: &[Token<'_>]) -> Option<&'static str> {
 
 /// The keyword that the statement is about: the first, or the one after the `WITH` list.
 fn main_verb<'s, 'a>(words: &'s [Token<'a>]) -> Option<&'s Token<'a>> {
-    let verbs = ["SELECT", "VALUES", "INSERT", "UPDATE", "DELETE"];
+    let verbs = ["SELECT", "INSERT", "UPDATE", "DELETE"];
     match words.first() {
         Some(first) if first.is("WITH") => outer(words).find(|(_, word)| word.is_any(&verbs)).map(|(_, word)| word),
         first => first.filter(|first| first.is_any(&verbs)),
@@ -211,12 +258,15 @@ mod tests {
                    LANGUAGE sql; /* run.claim */ WITH a AS (SELECT 1) UPDATE t SET a = 1; CREATE UNIQUE INDEX i ON t (a);;";
         let found: Vec<_> = statements(sql).unwrap().into_iter().map(|found| (found.name, found.verb)).collect();
         let five = Some(Duration::from_secs(5));
-        assert_eq!(found, [
-            (String::new(), Verb::Set(Setting::Statement(five))),
-            (String::new(), Verb::Clock),
-            ("run.claim".into(), Verb::Update),
-            (String::new(), Verb::Schema("CREATE INDEX")),
-        ]);
+        assert_eq!(
+            found,
+            [
+                (String::new(), Verb::Set(Setting::Statement(five))),
+                (String::new(), Verb::Clock),
+                ("run.claim".into(), Verb::Update),
+                (String::new(), Verb::Schema("CREATE INDEX")),
+            ]
+        );
     }
 
     #[test]

@@ -109,7 +109,9 @@ fn token(rest: &str) -> Result<(Kind, usize), Refusal> {
         b'"' => (Kind::Quoted, quoted(rest, b'"').ok_or_else(|| unterminated("quoted identifier", rest))?),
         b'$' if bytes.get(1).is_some_and(u8::is_ascii_digit) => (Kind::Param, run(1, &u8::is_ascii_digit)),
         b'$' => (Kind::Body, body(rest)?),
-        first if first.is_ascii_digit() => (Kind::Number, run(0, &|byte| byte.is_ascii_alphanumeric() || *byte == b'.')),
+        first if first.is_ascii_digit() => {
+            (Kind::Number, run(0, &|byte| byte.is_ascii_alphanumeric() || *byte == b'.'))
+        }
         first if word(&first) => (Kind::Word, run(0, &|byte| word(byte) || *byte == b'$')),
         _ => {
             let pair = ["::", "<=", ">=", "<>", "!=", "||", "->"].iter().any(|pair| rest.starts_with(pair));
@@ -149,9 +151,10 @@ mod tests {
 
     #[test]
     fn words_literals_and_marks_are_told_apart() {
-        assert_eq!(texts("/* a /* b */ */ SELECT a.b-- x\n>=$12||'it''s;'"), [
-            "SELECT", "a", ".", "b", ">=", "$12", "||", "'it''s;'"
-        ]);
+        assert_eq!(
+            texts("/* a /* b */ */ SELECT a.b-- x\n>=$12||'it''s;'"),
+            ["SELECT", "a", ".", "b", ">=", "$12", "||", "'it''s;'"]
+        );
         assert_eq!(texts("AS $body$ SELECT $1; $body$;"), ["AS", "$body$ SELECT $1; $body$", ";"]);
     }
 

@@ -163,7 +163,9 @@ pub(super) fn parameter(bytes: &[u8], kind: Type, format: Format, number: usize)
             match kind {
                 Type::Bytea | Type::Text => Ok(Value::Bytes(bytes.to_vec())),
                 Type::Bool => bytes.try_into().map(|[byte]: [u8; 1]| Value::Bool(byte != 0)).map_err(|_| malformed()),
-                Type::Int8 => bytes.try_into().map(|each| Value::Int(i64::from_be_bytes(each))).map_err(|_| malformed()),
+                Type::Int8 => {
+                    bytes.try_into().map(|each| Value::Int(i64::from_be_bytes(each))).map_err(|_| malformed())
+                }
                 Type::Int4 => {
                     bytes.try_into().map(|each| Value::Int(i32::from_be_bytes(each).into())).map_err(|_| malformed())
                 }
@@ -171,16 +173,21 @@ pub(super) fn parameter(bytes: &[u8], kind: Type, format: Format, number: usize)
         }
         Format::Text => {
             let text = utf8(bytes)?;
-            let malformed = |name: &str| Refusal::new("22P02", format!("invalid input syntax for type {name}: \"{text}\""));
+            let malformed =
+                |name: &str| Refusal::new("22P02", format!("invalid input syntax for type {name}: \"{text}\""));
             match kind {
                 Type::Int8 => text.trim().parse().map(Value::Int).map_err(|_| malformed("bigint")),
-                Type::Int4 => text.trim().parse::<i32>().map(|each| Value::Int(each.into())).map_err(|_| malformed("integer")),
+                Type::Int4 => {
+                    text.trim().parse::<i32>().map(|each| Value::Int(each.into())).map_err(|_| malformed("integer"))
+                }
                 Type::Bool => match text.trim() {
                     "t" | "true" => Ok(Value::Bool(true)),
                     "f" | "false" => Ok(Value::Bool(false)),
                     _ => Err(malformed("boolean")),
                 },
-                Type::Bytea | Type::Text => panic!("the Postgres stand-in does not know bytea parameters in text format"),
+                Type::Bytea | Type::Text => {
+                    panic!("the Postgres stand-in does not know bytea parameters in text format")
+                }
             }
         }
     }
@@ -188,7 +195,8 @@ pub(super) fn parameter(bytes: &[u8], kind: Type, format: Format, number: usize)
 
 /// Text as Postgres stores it: UTF-8 without NUL.
 fn utf8(bytes: &[u8]) -> Result<&str, Refusal> {
-    let invalid = |byte: u8| Refusal::new("22021", format!("invalid byte sequence for encoding \"UTF8\": 0x{byte:02x}"));
+    let invalid =
+        |byte: u8| Refusal::new("22021", format!("invalid byte sequence for encoding \"UTF8\": 0x{byte:02x}"));
     if bytes.contains(&0) {
         return Err(invalid(0));
     }

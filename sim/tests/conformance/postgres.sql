@@ -42,8 +42,19 @@
 1> INSERT INTO runs (id, session, marked) VALUES ($1, $2, true), ($3, $2, true) RETURNING id, made_at > 0 AS stamped | text m1 | text m | text m2
 1> UPDATE runs SET marked = NOT marked, fence = CASE WHEN fence > 5 THEN 0 ELSE fence + 1 END WHERE session = $1 AND id = 'm1' RETURNING id, fence, marked AS m | text m
 1> UPDATE runs SET fence = t.turn FROM turns t WHERE t.run = runs.id
-1> DELETE FROM runs WHERE session = $1 RETURNING id | text m
-1: VALUES (1)
+1> DELETE FROM runs WHERE id = $1 RETURNING id | text m1
+1> DELETE FROM runs WHERE id = $1 | text m2
+1> SELECT id, state FROM runs ORDER BY state, id
+1> SELECT id, state FROM runs ORDER BY state DESC, id DESC
+1> SELECT id, row_number() OVER (ORDER BY state, id) AS n FROM runs ORDER BY id
+1> SELECT state FROM runs UNION SELECT state FROM runs ORDER BY 1
+1> INSERT INTO turns (run, turn, note) VALUES ($1, $2, $3) | text a | int 40 | null 25
+1> UPDATE runs SET state = $1 WHERE id = $2 | bytea q | text b
+1> SELECT id, state FROM runs ORDER BY state, id
+1> SELECT state FROM runs UNION SELECT state FROM runs ORDER BY 1
+1> DELETE FROM turns
+1> WITH a AS (SELECT session AS s, count(*) AS n FROM runs GROUP BY session) SELECT s, n, n > 0 AS some, coalesce(n, 0) + 1 AS more FROM a ORDER BY s
+1> SELECT coalesce(x.n, 0) AS n FROM runs r LEFT JOIN (SELECT run, count(*) AS n FROM turns GROUP BY run) x ON x.run = r.id ORDER BY r.id
 # Conflicts
 1> INSERT INTO runs (id, session) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING RETURNING id | text a | text other
 1> INSERT INTO runs (id, session) VALUES ($1, $2) ON CONFLICT (session) WHERE NOT marked DO NOTHING | text c | text b
@@ -63,6 +74,8 @@
 1> SELEC 1
 1: SELECT id FROM
 1: SELECT 'a
+1: SELECT id, FROM runs
+1: SELECT (id FROM runs
 1: SELECT "a
 1: SELECT 1 /* a
 1: SELECT id FROM nowhere
@@ -124,6 +137,10 @@
 2: BEGIN; UPDATE runs SET fence = 21 WHERE id = 'a'
 2: ROLLBACK
 1 leaves
+2: SELECT fence FROM runs WHERE id = 'a'
+# Not synced, so not committed
+4! UPDATE runs SET fence = 30 WHERE id = $1 | text a
+4 leaves
 2: SELECT fence FROM runs WHERE id = 'a'
 # Sitting idle
 2: SET idle_in_transaction_session_timeout = '300ms'; BEGIN; UPDATE runs SET fence = 22 WHERE id = 'a'
