@@ -10,6 +10,7 @@ use std::time::Duration;
 use lychgate_sim::observation::{Observation, Statement, Tap, Value};
 use lychgate_sim::postgres::Postgres;
 use madsim::runtime::{Handle, Runtime};
+use madsim::task::JoinHandle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::types::Type;
@@ -57,19 +58,11 @@ impl World {
         self.log.lock().unwrap().iter().map(|seen| seen.name.clone()).filter(|name| !name.is_empty()).collect()
     }
 
-    /// Runs `work` as a process of its own.
-    fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> madsim::task::JoinHandle<T> {
-        self.handle
-            .create_node()
-            .ip(format!("10.0.1.{}", 1 + rand_octet(&self.handle)).parse().unwrap())
-            .build()
-            .spawn(work)
+    /// Runs `work` on a node of its own.
+    fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        let ip = format!("10.0.1.{}", self.handle.metrics().num_nodes());
+        self.handle.create_node().ip(ip.parse().unwrap()).build().spawn(work)
     }
-}
-
-/// Nodes need addresses of their own.
-fn rand_octet(handle: &Handle) -> usize {
-    handle.metrics().num_nodes()
 }
 
 fn simulate<F: Future<Output = ()>>(seed: u64, test: impl FnOnce(World) -> F) -> Vec<Statement> {

@@ -5,6 +5,7 @@
 #![cfg(madsim)]
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::pin::{Pin, pin};
@@ -197,8 +198,8 @@ where
             }
             Step::Simple(who, _) | Step::Typed(who, ..) | Step::Unsynced(who, ..) => who,
         };
-        if !clients.contains_key(&who) {
-            clients.insert(who, Client::start(connect().await).await);
+        if let Entry::Vacant(entry) = clients.entry(who) {
+            entry.insert(Client::start(connect().await).await);
         }
         let client = clients.get_mut(&who).unwrap();
         match step {

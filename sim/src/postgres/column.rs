@@ -111,7 +111,7 @@ pub(super) fn types(
     let type_of = |(place, (name, declared)): (usize, &(String, Option<Type>))| {
         let item = match star {
             Some(star) if place >= star => {
-                (columns.len() - place <= items.len() - star - 1).then(|| items[items.len() - (columns.len() - place)])
+                (columns.len() - place < items.len() - star).then(|| items[items.len() - (columns.len() - place)])
             }
             _ => items.get(place).copied(),
         };

@@ -139,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             let answers_leave = matches!(message, In::Query(_) | In::Sync(_) | In::Flush(_));
             match message {
                 In::Terminate(_) => return,
-                In::Query(query) => {
+                In::Query(query) if !self.skipping => {
                     if let Err(refusal) = self.query(&query.query).await {
                         self.refuse(&refusal);
                     }

@@ -125,7 +125,7 @@ impl Database {
                 Some(known.unwrap_or_else(|| panic!("the Postgres stand-in does not know the type {kind}: {text}")))
             };
             let column = |each: rusqlite::Column<'_>| (each.name().to_owned(), each.decl_type().and_then(declared));
-            prepared.columns().into_iter().map(column).collect()
+            prepared.columns().map(column).collect()
         };
         let columns = columns(&prepared);
         if columns.is_empty() {
