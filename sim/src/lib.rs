@@ -1,14 +1,55 @@
 //! A deterministic world for services on tokio: processes, links that faults act on, stand-ins for Redis, RabbitMQ,
 //! Postgres and a model provider, and a judge that looks from outside.
-#![allow(missing_docs)] // removed when every module is in
+//!
+//! Start with [`product::Product`]: what a system under test must say of itself. [`plan::Plan`] is one run's data,
+//! `run` forks and runs it, `world` builds its nodes, [`link`] is where faults act, [`nemesis`] walks the plan,
+//! [`trace`] keeps what happened, [`judge`] says whether it was right, [`verdict`] what came of it. `cli` is all of
+//! that for a person. This package knows no product.
+
+#[cfg(not(any(madsim, real)))]
+compile_error!(
+    "RUSTFLAGS in the environment switches the simulation off, because it replaces the flags of .cargo/config.toml: add \
+     `--cfg madsim` to it, or unset it"
+);
+
+#[cfg(madsim)]
+pub mod cli;
+pub mod duration;
 pub mod event;
+#[cfg(madsim)]
+mod hub;
+#[cfg(madsim)]
+mod journal;
 pub mod judge;
-pub mod link { pub const QUIET: std::time::Duration = std::time::Duration::from_secs(1); }
+#[cfg(madsim)]
+mod known_bugs;
+pub mod link;
+pub mod nemesis;
 pub mod observation;
 pub mod plan;
+pub mod postgres;
+#[cfg(madsim)]
+mod process;
 pub mod product;
 pub mod provider;
-pub mod redis;
 pub mod rabbit;
+pub mod redis;
+#[cfg(madsim)]
+mod report;
+#[cfg(madsim)]
+pub mod run;
 pub mod seed;
+#[cfg(madsim)]
+mod shrink;
+#[cfg(madsim)]
+mod sweep;
+#[cfg(madsim)]
+mod table;
+#[cfg(test)]
+mod toy;
+pub mod trace;
 pub mod verdict;
+#[cfg(madsim)]
+mod watch;
+#[cfg(madsim)]
+pub mod world;
