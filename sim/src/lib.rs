@@ -3,9 +3,23 @@
 #![allow(missing_docs)] // removed when every module is in
 pub mod event;
 pub mod judge;
-pub mod link { pub const QUIET: std::time::Duration = std::time::Duration::from_secs(1); }
+#[cfg(madsim)]
+mod hub;
+#[cfg(madsim)]
+mod journal;
+pub mod link;
+pub mod nemesis;
 pub mod observation;
 pub mod plan;
+#[cfg(madsim)]
+mod process;
 pub mod product;
+#[cfg(madsim)]
+pub mod run;
 pub mod seed;
+pub mod trace;
 pub mod verdict;
+#[cfg(madsim)]
+mod watch;
+#[cfg(madsim)]
+pub mod world;
