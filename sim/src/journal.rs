@@ -32,7 +32,9 @@ pub(crate) struct Journal<F> {
 
 fn wanted(metadata: &Metadata<'_>) -> bool {
     let krate = metadata.target().split("::").next().unwrap_or_default();
-    metadata.is_event() && *metadata.level() <= Level::INFO && !NOT_THE_PRODUCT.contains(&krate.split('-').next().unwrap_or_default())
+    metadata.is_event()
+        && *metadata.level() <= Level::INFO
+        && !NOT_THE_PRODUCT.contains(&krate.split('-').next().unwrap_or_default())
 }
 
 impl<F: Fn(&str, Line) + Send + Sync + 'static> Subscriber for Journal<F> {

@@ -2,11 +2,11 @@
 //! Postgres and a model provider, and a judge that looks from outside.
 #![allow(missing_docs)] // removed when every module is in
 pub mod event;
-pub mod judge;
 #[cfg(madsim)]
 mod hub;
 #[cfg(madsim)]
 mod journal;
+pub mod judge;
 pub mod link;
 pub mod nemesis;
 pub mod observation;

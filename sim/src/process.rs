@@ -3,7 +3,8 @@
 //! destructors write, send or log does not.
 //!
 //! madsim runs destructors on a kill, so death takes these steps: it stands still (not one more poll) → what it had
-//! flushed reaches the relays → the relays stop reading → it is dropped → a moment → the next life.
+//! flushed reaches the relays → the relays stop reading → it is dropped → a moment → the next life. A chunk takes at
+//! least 1 ms to be read, so of a burst of more than ten on one connection the last ones are lost with it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

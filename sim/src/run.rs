@@ -97,7 +97,9 @@ fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Se
     std::mem::forget(runtime);
     let lived = lived.map_err(|panic| {
         let panics = SCENE.with_borrow_mut(|scene| scene.as_mut().map(|scene| std::mem::take(&mut scene.panics)));
-        panics.filter(|panics| !panics.is_empty()).unwrap_or_else(|| vec![message(&*panic)])
+        // The last is the one that ended the run; the product may have caught others before.
+        let last = panics.and_then(|mut panics| panics.pop());
+        vec![last.unwrap_or_else(|| message(&*panic))]
     });
     let report = match slot.get() {
         Some(hub) => judge::<P>(hub, scenario, plan, seed, options, lived),

@@ -138,10 +138,8 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
                 "delay" => Some(format!("{target} slows down")),
                 _ => None, // the process tells it
             },
-            Happening::FaultHealed { kind, target, .. } => match *kind {
-                "reply_lost" => Some(format!("{target} has lost its reply")),
-                _ => Some(format!("{target} heals")),
-            },
+            // One lost reply leaves nothing to heal.
+            Happening::FaultHealed { kind, target, .. } if *kind != "reply_lost" => Some(format!("{target} heals")),
             _ => None,
         },
     }

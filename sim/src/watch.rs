@@ -9,7 +9,7 @@ use crate::event::{Event, Happening, Occurrence, What};
 use crate::judge::{Breach, Invariant, Obligation};
 use crate::nemesis::{Move, Nemesis, Order};
 use crate::observation::{Broker, Observation, Provider};
-use crate::plan::Kind;
+use crate::plan::{Kind, Length};
 use crate::product::{Origin, Reader};
 use crate::trace::Recorder;
 
@@ -198,6 +198,11 @@ impl<O: Occurrence> Watch<O> {
         self.emit(process, incarnation, What::World(happening));
     }
 
+    /// There will be such a process; until it boots it is down.
+    pub(crate) fn expected(&mut self, process: &str) {
+        self.lives.insert(process.to_owned(), Life::default());
+    }
+
     pub(crate) fn booted(&mut self, process: &str, incarnation: u32) {
         self.lives.insert(process.to_owned(), Life { incarnation, alive: true, signals: 0 });
         self.happened(process, incarnation, Happening::Booted);
@@ -348,6 +353,9 @@ impl<O: Occurrence> Watch<O> {
         let number = index + 1;
         for target in &fault.targets {
             let (kind, target) = (fault.kind.name(), target.clone());
+            if !fault.kind.on_link() && !self.lives.contains_key(&target) {
+                return self.fail(format!("fault {number}: there is no process {target}"));
+            }
             self.happened("", 0, Happening::FaultStruck { fault: number, kind, target: target.clone() });
             match fault.kind {
                 Kind::Sigterm | Kind::Sigkill => {
@@ -373,8 +381,12 @@ impl<O: Occurrence> Watch<O> {
             return;
         }
         let number = index + 1;
+        let lasted = fault.kind != Kind::Close || fault.length != Length::Instant;
         for link in fault.targets {
             self.deeds.push(Deed::Heal { number, link: link.clone() });
+            if !lasted {
+                continue;
+            }
             self.happened("", 0, Happening::FaultHealed { fault: number, kind: fault.kind.name(), target: link });
         }
     }

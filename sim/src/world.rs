@@ -134,6 +134,7 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
     let mut managers = Vec::new();
     for birth in births {
         let process = birth.process.clone();
+        hub.act(|watch| watch.expected(&process));
         let (keeper, manager) = keep::<P>(hub.clone(), birth);
         keepers.insert(process, keeper);
         managers.push(manager);
@@ -237,9 +238,8 @@ async fn bind(node: &NodeHandle, port: u16) -> TcpListener {
 async fn chaos<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max: Duration) -> bool {
     let (mut calm_since, mut ended_since) = (None, None);
     loop {
-        let (calm, all_came, quiet_since) = hub.look(|watch| {
-            (watch.nemesis.calm(), watch.nemesis.all_came(), watch.last_product())
-        });
+        let (calm, all_came, quiet_since) =
+            hub.look(|watch| (watch.nemesis.calm(), watch.nemesis.all_came(), watch.last_product()));
         let now = hub.now();
         calm_since = calm.then(|| calm_since.unwrap_or(now));
         ended_since = users.is_empty().then(|| ended_since.unwrap_or(now));
@@ -258,6 +258,7 @@ async fn chaos<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max: 
 /// Returns why there was no progress, if there was none.
 async fn settle<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max: Duration) -> Vec<String> {
     let began = hub.now();
+    let most = settle_max.max(SETTLE_MIN);
     hub.act(|watch| watch.happened("", 0, Happening::Phase { name: "settle" }));
     let mut least = began;
     loop {
@@ -275,8 +276,8 @@ async fn settle<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max:
             hub.act(|watch| watch.conclude());
             return Vec::new();
         }
-        if now >= began + settle_max {
-            let mut because = vec![format!("{} s after healing it has not settled", settle_max.as_secs())];
+        if now >= began + most {
+            let mut because = vec![format!("{} s after healing it has not settled", most.as_secs())];
             because.extend(pending.iter().map(|obligation| {
                 let (since, due) = (obligation.since.as_secs_f64(), obligation.due.as_secs_f64());
                 format!("waits for: {} (since {since:.1} s, due {due:.1} s)", obligation.says)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use lychgate_sim::plan::{Cue, Fault, Kind, Length, Plan, Trigger};
 use lychgate_sim::run::{Options, run_here};
 use lychgate_sim::seed::Seed;
+use lychgate_sim::trace::Recorder;
 use lychgate_sim::verdict::{Report, Verdict};
 use toy::{Jobs, Toys, fault, on, plan, quirky};
 
@@ -63,6 +64,30 @@ fn a_byte_and_a_nanosecond_change_the_digest() {
 }
 
 #[test]
+fn the_order_of_two_deliveries_changes_the_digest() {
+    let digest = |order: [&[u8]; 2]| {
+        let mut recorder = Recorder::new(None, "toy", 1).expect("no file, no error");
+        order.iter().for_each(|bytes| recorder.chunk("a->b", 1, true, bytes, secs(1)));
+        recorder.digest()
+    };
+    assert_ne!(digest([b"one", b"other"]), digest([b"other", b"one"]));
+    assert_ne!(digest([b"one", b"other"]), digest([b"oneo", b"ther"]));
+}
+
+#[test]
+fn a_kill_at_a_request_lets_that_request_through() {
+    let trigger = Trigger::OnRequest {
+        link: "worker-1->store".into(),
+        matches: "STEP ann/1 3".into(),
+        nth: 1,
+        after: Duration::ZERO,
+    };
+    let report = one(Kind::Sigkill, "worker-1", trigger, Length::Instant);
+    assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
+    assert_eq!(report.reached["stepped"], 3 + 5);
+}
+
+#[test]
 fn a_wedge_holds_and_releases() {
     let wedge = fault(Kind::Wedge, "worker-1->store", Trigger::On(on("stepped", 2)), Length::Lasts(secs(5)));
     let (report, trace) = trace(&plan(vec![wedge]), "wedge");
@@ -70,7 +95,7 @@ fn a_wedge_holds_and_releases() {
     assert_eq!(trace[0]["scenario"], "toy");
     // The answer to step 2 comes when the wedge heals, before the worker gives up: no step happens twice.
     assert_eq!(report.reached["stepped"], 5);
-    assert_eq!((report.reached["unanswered"], report.reached["answered"]), (2, 1), "{report:#?}");
+    assert_eq!((report.reached["unanswered"], report.reached["answered"]), (2, 2), "{report:#?}");
     let steps = times(&trace, "stepped");
     assert!((5.0..7.0).contains(&(steps[2] - steps[1])), "{steps:?}");
     assert_eq!(report.story[1..3], ["worker-1->store wedges", "worker-1->store heals"]);
@@ -144,7 +169,7 @@ fn a_signal_drains_or_ends_in_a_kill() {
     assert_eq!((drained.reached["exited"], drained.reached["drained"]), (1, 1));
     assert!(!drained.reached.contains_key("killed"));
     let mut stubborn = plan(vec![term()]);
-    stubborn.users.steps = 20;
+    stubborn.users.steps = 12;
     stubborn.config.insert("worker".into(), [("STUBBORN".to_owned(), "1".to_owned())].into());
     let killed = run(&stubborn);
     assert_eq!(killed.verdict, Verdict::Passed, "{killed:#?}");
@@ -206,8 +231,10 @@ fn a_panic_is_reported_with_its_words() {
 
 #[test]
 fn a_target_that_is_not_there_is_an_error() {
-    let report = one(Kind::Wedge, "worker-9->store", Trigger::At(secs(1)), Length::UntilHeal);
-    assert_eq!(report.verdict, Verdict::Error, "{report:#?}");
+    let link = one(Kind::Wedge, "worker-9->store", Trigger::At(secs(1)), Length::UntilHeal);
+    assert_eq!(link.verdict, Verdict::Error, "{link:#?}");
+    let process = one(Kind::Sigkill, "worker-9", Trigger::At(secs(1)), Length::Instant);
+    assert_eq!(process.verdict, Verdict::Error, "{process:#?}");
 }
 
 #[test]

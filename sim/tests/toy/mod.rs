@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lychgate_sim::event::{Event, Happening, Occurrence, What};
 use lychgate_sim::judge::{Breach, Invariant, Obligation};
@@ -359,7 +360,8 @@ async fn job(stream: TcpStream, address: SocketAddr) {
     let steps: Vec<u32> = words.map(|step| step.parse().expect("a number")).collect();
     assert!(!steps.contains(&13), "unlucky step");
     let mut store = Store { address, stream: None };
-    store.call(&format!("CLAIM {session}\n")).await;
+    let chance = if steps.contains(&7) { chance().await } else { String::new() };
+    store.call(&format!("CLAIM {session} {chance}\n")).await;
     for step in steps {
         store.call(&format!("STEP {session} {step}\n")).await;
         sleep(Duration::from_secs(1)).await;
@@ -369,13 +371,25 @@ async fn job(stream: TcpStream, address: SocketAddr) {
     let _ = stream.flush().await;
 }
 
+/// Words that depend on the keys of hash maps and on the order of both kinds of select.
+async fn chance() -> String {
+    let map: std::collections::HashMap<u32, ()> = (0..10).map(|key| (key, ())).collect();
+    let mut words: String = map.keys().map(|key| key.to_string()).collect();
+    for _ in 0..20 {
+        words += tokio::select! { () = async {} => "a", () = async {} => "b", () = async {} => "c" };
+        let (mut one, mut other) = (std::future::ready(()).fuse(), std::future::ready(()).fuse());
+        words += futures_util::select! { () = one => "x", () = other => "y" };
+    }
+    words
+}
+
 async fn ask(seat: Seat<Toy>, jobs: Jobs) {
     let worker = seat.links["worker-1"];
     let mut request = "ann/1".to_owned();
     for step in 1..=jobs.steps {
         request += &format!(" {step}");
     }
-    for (quirk, step) in [("unlucky", " 13"), ("evil", " 66")] {
+    for (quirk, step) in [("unlucky", " 13"), ("evil", " 66"), ("chance", " 7")] {
         if jobs.quirks.contains(quirk) {
             request += step;
         }
