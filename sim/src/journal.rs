@@ -1,4 +1,5 @@
 //! What processes log through `tracing`, as the judge hears it: INFO and above, of processes alone.
+//! Fields of spans are not heard: an event says itself what it is about.
 //! Its one law: it costs a run nothing that the run could see, no span, no hash, no random number.
 
 use std::collections::BTreeMap;
@@ -32,9 +33,7 @@ pub(crate) struct Journal<F> {
 
 fn wanted(metadata: &Metadata<'_>) -> bool {
     let krate = metadata.target().split("::").next().unwrap_or_default();
-    metadata.is_event()
-        && *metadata.level() <= Level::INFO
-        && !NOT_THE_PRODUCT.contains(&krate.split('-').next().unwrap_or_default())
+    metadata.is_event() && *metadata.level() <= Level::INFO && !NOT_THE_PRODUCT.contains(&krate)
 }
 
 impl<F: Fn(&str, Line) + Send + Sync + 'static> Subscriber for Journal<F> {

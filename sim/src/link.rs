@@ -163,11 +163,11 @@ impl Link {
     }
 
     /// The fault that swallows the answer to this request, if there is one: it is used up by that.
-    fn take_reply_lost(&self, request: &[u8]) -> Option<usize> {
+    fn take_reply_lost(&self, request: &[u8], old: usize) -> Option<usize> {
         let mut state = self.state();
         let fault = state.effects.iter().find_map(|(fault, effect)| match effect {
             Effect::ReplyLost { matches: None } => Some(*fault),
-            Effect::ReplyLost { matches: Some(pattern) } => contains(request, pattern).then_some(*fault),
+            Effect::ReplyLost { matches: Some(pattern) } => ends_in_new(request, old, pattern).then_some(*fault),
             _ => None,
         })?;
         state.effects.remove(&fault);
@@ -187,9 +187,11 @@ impl Link {
     }
 }
 
-/// Whether `pattern` occurs in `bytes`. An empty pattern occurs everywhere.
-pub fn contains(bytes: &[u8], pattern: &[u8]) -> bool {
-    pattern.is_empty() || bytes.windows(pattern.len()).any(|window| window == pattern)
+/// Whether `pattern` occurs in `bytes` and ends behind the first `old` of them: one that ends before was found when
+/// those were new. An empty pattern occurs everywhere.
+pub fn ends_in_new(bytes: &[u8], old: usize, pattern: &[u8]) -> bool {
+    let from = (old + 1).saturating_sub(pattern.len().max(1));
+    pattern.is_empty() || bytes[from..].windows(pattern.len()).any(|window| window == pattern)
 }
 
 /// Runs the relay of `link`: takes connections from `listener` and carries each to `target`, for ever.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::link::contains;
+use crate::link::ends_in_new;
 use crate::plan::{Cue, Fault, Kind, Length, Trigger};
 use crate::verdict::FaultReport;
 
@@ -124,9 +124,7 @@ impl Nemesis {
             if standing.stage != Stage::Waiting || on != link {
                 continue;
             }
-            // An occurrence that ends inside the old bytes was counted when they were new.
-            let from = (old + 1).saturating_sub(matches.len().max(1)).min(old);
-            if !contains(&bytes[from..], matches.as_bytes()) {
+            if !ends_in_new(bytes, old, matches.as_bytes()) {
                 continue;
             }
             standing.seen += 1;
@@ -201,9 +199,14 @@ impl Nemesis {
         self.all.iter().all(|standing| !matches!(standing.stage, Stage::Coming | Stage::Ending))
     }
 
-    /// Whether every fault has come.
-    pub fn all_came(&self) -> bool {
-        self.all.iter().all(|standing| standing.stage != Stage::Waiting)
+    /// Whether no fault is still to come, nor stands without a timer towards its end.
+    pub fn done(&self) -> bool {
+        self.all.iter().all(|standing| !matches!(standing.stage, Stage::Waiting | Stage::Striking))
+    }
+
+    /// When a fault began last.
+    pub fn last_struck(&self) -> Duration {
+        self.all.iter().filter_map(|standing| standing.struck).max().unwrap_or_default()
     }
 
     /// What came of each fault.
@@ -221,4 +224,53 @@ impl Nemesis {
 
 fn heard(cue: &Cue, name: &str, session: Option<&str>) -> bool {
     cue.event == name && cue.session.as_deref().is_none_or(|wanted| session == Some(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nemesis(kind: Kind, trigger: Trigger, length: Length) -> Nemesis {
+        Nemesis::new(&[Fault { kind, targets: vec!["a->b".into()], trigger, length }])
+    }
+
+    fn cue(event: &str, nth: u32, after: u64) -> Cue {
+        Cue { event: event.into(), session: None, nth, after: Duration::from_secs(after) }
+    }
+
+    #[test]
+    fn it_counts_the_events_of_a_trigger_and_of_an_end_apart() {
+        let length = Length::Until(cue("said", 2, 1));
+        let mut nemesis = nemesis(Kind::Wedge, Trigger::On(cue("said", 2, 0)), length);
+        assert_eq!(nemesis.learn("said", None), []);
+        assert_eq!(nemesis.learn("other", None), []);
+        assert_eq!(nemesis.learn("said", None), [Order { fault: 0, go: Move::Strike, after: Duration::ZERO }]);
+        assert!(!nemesis.calm());
+        assert_eq!(nemesis.strike(0, Duration::from_secs(9)), Some(None));
+        assert!(nemesis.calm() && !nemesis.done());
+        assert_eq!(nemesis.learn("said", None), []);
+        let heal = Order { fault: 0, go: Move::Heal, after: Duration::from_secs(1) };
+        assert_eq!(nemesis.learn("said", None), [heal]);
+        assert!(nemesis.heal(0) && !nemesis.heal(0));
+        assert!(nemesis.done());
+    }
+
+    #[test]
+    fn a_pattern_may_straddle_chunks_and_counts_once() {
+        let trigger =
+            Trigger::OnRequest { link: "a->b".into(), matches: "run.claim".into(), nth: 2, after: Duration::ZERO };
+        let mut nemesis = nemesis(Kind::Wedge, trigger, Length::UntilHeal);
+        assert_eq!(nemesis.request("a->b", b"run.claim", 0), []);
+        assert_eq!(nemesis.request("a->b", b"run.claim run.c", 9), []);
+        assert_eq!(nemesis.request("a->c", b"run.claim", 0), []);
+        assert_eq!(nemesis.request("a->b", b"run.claim run.claim", 15).len(), 1);
+    }
+
+    #[test]
+    fn nothing_begins_once_all_has_healed() {
+        let mut nemesis = nemesis(Kind::Wedge, Trigger::On(cue("said", 1, 0)), Length::UntilHeal);
+        assert!(nemesis.close().is_empty());
+        assert_eq!(nemesis.learn("said", None), []);
+        assert_eq!(nemesis.strike(0, Duration::ZERO), None);
+    }
 }

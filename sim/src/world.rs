@@ -1,10 +1,10 @@
 //! The world of one run: a node for each stand-in, process, user and link, and the phases that they live through.
 //! Its one law: the world follows from the topology, never from the faults, so that dropping a fault changes nothing else.
 //!
-//! **Chaos** lasts until no fault has a timer running and either all users have ended and every trigger has come (or has
-//! not for [`PATIENCE`]), or no event of the product has happened for [`STANDSTILL`]; at most `settle_max` after the last
-//! timer of a fault. So users who wait for an answer that only healing allows are not waited for in vain, and a fault
-//! that lasts until everything heals ends then. **Heal**: every fault that stands ends, and none begins any more; the
+//! **Chaos** lasts until no fault has a timer running and all users have ended; for [`PATIENCE`] longer (counted from the
+//! last strike, too) if a fault is still to come or stands without a timer. It also ends when no event of the product has
+//! happened for [`STANDSTILL`], and `settle_max` after the last timer of a fault, so that users who wait for an answer
+//! that only healing allows do not wait in vain. A fault that lasts until everything heals ends then. **Heal**: every fault that stands ends, and none begins any more; the
 //! service manager brings up what is down. **Settle**: until users have ended, processes are up and nothing must happen
 //! any more, at least [`SETTLE_MIN`] if anything had to at its beginning, at most `settle_max`.
 
@@ -27,7 +27,8 @@ use crate::process::{Birth, keep, settings};
 use crate::product::{Product, Role, Seat, Service};
 use crate::seed::Seed;
 
-/// For how long triggers that have not come are waited for once the users have ended.
+/// For how long faults that are still to come are waited for once the users have ended, and for how long one without an
+/// end of its own stands then.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// After so long without an event of the product nothing will happen unless something heals.
 pub const STANDSTILL: Duration = Duration::from_secs(300);
@@ -238,14 +239,17 @@ async fn bind(node: &NodeHandle, port: u16) -> TcpListener {
 async fn chaos<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max: Duration) -> bool {
     let (mut calm_since, mut ended_since) = (None, None);
     loop {
-        let (calm, all_came, quiet_since) =
-            hub.look(|watch| (watch.nemesis.calm(), watch.nemesis.all_came(), watch.last_product()));
+        let (calm, done, struck, heard) = hub.look(|watch| {
+            let nemesis = &watch.nemesis;
+            (nemesis.calm(), nemesis.done(), nemesis.last_struck(), watch.last_product())
+        });
         let now = hub.now();
         calm_since = calm.then(|| calm_since.unwrap_or(now));
         ended_since = users.is_empty().then(|| ended_since.unwrap_or(now));
         if let Some(calm) = calm_since {
-            let patient = ended_since.is_some_and(|ended: Duration| all_came || now >= ended.max(calm) + PATIENCE);
-            if patient || now >= quiet_since.max(calm) + STANDSTILL || now >= calm + settle_max {
+            let patient =
+                ended_since.is_some_and(|ended: Duration| done || now >= ended.max(calm).max(struck) + PATIENCE);
+            if patient || now >= heard.max(calm) + STANDSTILL || now >= calm + settle_max {
                 return false;
             }
         }

@@ -214,6 +214,14 @@ fn a_missed_deadline_is_a_breach_with_its_times() {
 }
 
 #[test]
+fn a_fault_without_an_end_stands_a_while_though_users_have_left() {
+    let wedge = fault(Kind::Wedge, "worker-1->store", Trigger::On(on("told", 1)), Length::UntilHeal);
+    let (_, trace) = trace(&plan(vec![wedge]), "stands");
+    let (struck, healed) = (times(&trace, "fault_struck")[0], times(&trace, "fault_healed")[0]);
+    assert!((60.0..62.0).contains(&(healed - struck)), "{struck} to {healed}");
+}
+
+#[test]
 fn a_hang_says_what_it_waits_for() {
     let report = run(&quirky("hang"));
     assert_eq!(report.verdict, Verdict::NoProgress, "{report:#?}");

@@ -309,7 +309,7 @@ impl Conversation {
         let now = self.witness.now();
         self.waiting.get_or_insert(now);
         if self.reply_lost.is_none() {
-            self.reply_lost = self.link.take_reply_lost(&self.request[from..]);
+            self.reply_lost = self.link.take_reply_lost(&self.request[from..], old);
         }
         let excess = self.request.len().saturating_sub(REQUEST_MAX.max(bytes.len() + old));
         self.request.drain(..excess);
@@ -359,10 +359,11 @@ impl Conversation {
     }
 
     fn closed_by_fault(&mut self, fault: usize) {
-        if self.near.is_some() && !self.closed_told {
-            if let Some(label) = self.label() {
-                self.witness.felt(&self.link, fault, &label);
-            }
+        if self.near.is_some()
+            && !self.closed_told
+            && let Some(label) = self.label()
+        {
+            self.witness.felt(&self.link, fault, &label);
         }
         self.tell_held();
         self.tell_closed(Side::Fault);

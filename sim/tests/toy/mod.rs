@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use lychgate_sim::event::{Event, Happening, Occurrence, What};
+use lychgate_sim::event::{Event, Occurrence, What};
 use lychgate_sim::judge::{Breach, Invariant, Obligation};
 use lychgate_sim::observation::{Command, Observation, Tap};
 use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, Plan, Trigger};
@@ -434,8 +434,4 @@ pub fn fault(kind: Kind, target: &str, trigger: Trigger, length: Length) -> Faul
 
 pub fn on(event: &str, nth: u32) -> Cue {
     Cue { event: event.into(), session: None, nth, after: Duration::ZERO }
-}
-
-pub fn seen(happening: &Happening) -> &'static str {
-    happening.name()
 }
