@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use lychgate_sim::plan::{Cue, Fault, Kind, Length, Plan, Trigger};
 use lychgate_sim::run::{Options, run_here};
-use lychgate_sim::seed::Seed;
+use lychgate_sim::seed::{Purpose, Seed};
 use lychgate_sim::trace::Recorder;
 use lychgate_sim::verdict::{Report, Verdict};
+use rand_chacha::rand_core::Rng;
 use toy::{Jobs, Toys, fault, on, plan, quirky};
 
 fn run(plan: &Plan<Jobs>) -> Report {
@@ -235,6 +236,45 @@ fn a_panic_is_reported_with_its_words() {
     assert!(product.because[0].contains("unlucky step"), "{product:#?}");
     let stand_in = run(&quirky("store panics"));
     assert!(stand_in.because[0].contains("the store does not know this"), "{stand_in:#?}");
+}
+
+/// Two faults of any kind anywhere in the first ten seconds, each at most nine seconds long.
+fn wild(seed: u64) -> Plan<Jobs> {
+    let mut dice = Seed(seed).stream(Purpose::Faults);
+    let mut draw = |sides: u32| u64::from(dice.next_u32() % sides);
+    let mut faults = Vec::new();
+    for _ in 0..2 {
+        let kind = match draw(6) {
+            0 => Kind::Wedge,
+            1 => Kind::Close,
+            2 => Kind::ReplyLost { matches: None },
+            3 => Kind::Delay { by: Duration::from_millis(1 + draw(900)) },
+            4 => Kind::Sigterm,
+            _ => Kind::Sigkill,
+        };
+        let target = match (kind.on_link(), draw(2)) {
+            (false, _) => "worker-1",
+            (true, 0) => "worker-1->store",
+            (true, _) => "ann->worker-1",
+        };
+        let trigger = Trigger::At(Duration::from_micros(draw(10_000_000)));
+        faults.push(fault(kind, target, trigger, Length::Lasts(Duration::from_millis(draw(9_000)))));
+    }
+    plan(faults)
+}
+
+#[test]
+fn whatever_strikes_the_job_is_done_and_the_run_repeats() {
+    let mut felt = 0;
+    for seed in 0..150 {
+        let run = || run_here::<Toys>("wild", &wild(seed), Seed(seed), &Options::default());
+        let report = run();
+        assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
+        assert_eq!(report.reached["told"], 1, "{report:#?}");
+        assert_eq!(report.digest, run().digest, "{report:#?}");
+        felt += report.faults.iter().filter(|fault| fault.felt.is_some()).count();
+    }
+    assert!(felt > 100, "only {felt} of 300 faults were felt");
 }
 
 #[test]
