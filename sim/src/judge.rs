@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Event;
 
 /// One promise about every run. Fed every event in order; it sees nothing else.
-pub trait Invariant<O> {
+pub trait Invariant<O>: Send {
     /// Its name, as in `no_zombies`.
     fn name(&self) -> &'static str;
 

@@ -1,0 +1,222 @@
+//! A link is one road between a process (or a user) and a service: a relay of its own, on which faults act.
+//! Its one law: what a link does to bytes depends on its [`Effect`]s alone, never on what the bytes mean.
+//!
+//! The relay carries whole chunks, in order, as they arrive. It compiles for the real runtime too.
+//!
+//! What a wedge does: connecting to the relay succeeds, and what either side sends is taken and held. When it heals, what
+//! was held is carried in order. If the process closed meanwhile, the service still gets what the process had sent, and
+//! then the end, as after a long stall of a real network; what was held for the process is dropped.
+//!
+//! What the death of a process does: the relay reads nothing more from it, carries what it had already read, and closes.
+//! So whatever destructors of a dead incarnation write is dropped here, unseen.
+
+mod conversation;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::event::Happening;
+
+/// A request that has waited this long without a byte of answer is a fact worth telling: longer than any healthy
+/// service takes, much shorter than any client's timeout.
+pub const QUIET: Duration = Duration::from_secs(1);
+
+/// Bytes that came later than this because of a fault have felt it: the shortest time that a timer can tell.
+pub const LATE: Duration = Duration::from_millis(1);
+
+/// What a fault does to a link while it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Bytes are taken and not carried, in either direction; connecting succeeds.
+    Wedge,
+    /// New connections are closed at once. Those that stood when it began are closed by [`Link::strike`] already.
+    Close,
+    /// The next request that contains `matches` (any, if `None`) is carried; its answer is dropped with the connection.
+    ReplyLost {
+        /// Bytes that the request must contain.
+        matches: Option<Vec<u8>>,
+    },
+    /// Each chunk is carried this much later, in order.
+    Delay(Duration),
+}
+
+/// Who watches links: the judge in a simulation, a logger before a real server. Called synchronously, in order.
+pub trait Witness: Send + Sync {
+    /// Time since the watch began.
+    fn now(&self) -> Duration;
+    /// The relay dials the service from `local`, for this incarnation of the link's process.
+    fn dialled(&self, link: &Link, incarnation: u32, local: SocketAddr);
+    /// Something happened on the link.
+    fn fact(&self, link: &Link, incarnation: u32, happening: Happening);
+    /// A chunk of a request arrived at the relay; effects that this call begins act on it. The first `old` bytes were
+    /// part of an earlier call and stand here so that a pattern may straddle two chunks.
+    fn arrived(&self, link: &Link, bytes: &[u8], old: usize);
+    /// A chunk is carried now: towards the service if `up`.
+    fn carried(&self, link: &Link, conn: u32, up: bool, bytes: &[u8]);
+    /// The label of live work that these bytes of a request mention.
+    fn mentions(&self, link: &Link, request: &[u8]) -> Option<String>;
+    /// The label of live work that the link's process does.
+    fn serves(&self, link: &Link) -> Option<String>;
+    /// Work with this label felt that fault.
+    fn felt(&self, link: &Link, fault: usize, label: &str);
+    /// A fault that strikes once has done so.
+    fn spent(&self, link: &Link, fault: usize);
+}
+
+/// A link's standing. Connections look it up; faults and the service manager change it.
+pub struct Link {
+    /// `executor-1->redis`.
+    pub name: String,
+    /// The near end: `executor-1`, or a user's name.
+    pub near: String,
+    /// The far end: `redis`, or a process that serves users.
+    pub far: String,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    effects: BTreeMap<usize, Effect>,
+    conns: u32,
+    incarnation: u32,
+    near_down: bool,
+    /// Each counts how often all connections were ended that way; a connection remembers what it was born under.
+    epochs: Epochs,
+    /// The fault that ended connections last.
+    closed_by: usize,
+}
+
+/// How often all connections were ended, by reason.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Epochs {
+    closed: u32,
+    near_cut: u32,
+    far_cut: u32,
+}
+
+impl Link {
+    /// A healthy link between two names.
+    pub fn new(near: &str, far: &str) -> Arc<Link> {
+        Arc::new(Link {
+            name: format!("{near}->{far}"),
+            near: near.into(),
+            far: far.into(),
+            state: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Fault `fault` begins.
+    pub fn strike(&self, fault: usize, effect: Effect) {
+        self.change(|state| {
+            if effect == Effect::Close {
+                state.epochs.closed += 1;
+                state.closed_by = fault;
+            }
+            state.effects.insert(fault, effect);
+        });
+    }
+
+    /// Fault `fault` ends; what it held is carried.
+    pub fn heal(&self, fault: usize) {
+        self.change(|state| {
+            state.effects.remove(&fault);
+        });
+    }
+
+    /// A new life of the near end: connections are its own from now on.
+    pub fn near_up(&self, incarnation: u32) {
+        self.change(|state| {
+            state.incarnation = incarnation;
+            state.near_down = false;
+        });
+    }
+
+    /// The near end stands still and will be cut: connections that it opened last are not taken any more.
+    pub fn near_down(&self) {
+        self.change(|state| state.near_down = true);
+    }
+
+    /// The near end is dead: nothing more is read from it, what was read is carried, then the service sees the end.
+    pub fn cut_near(&self) {
+        self.change(|state| state.epochs.near_cut += 1);
+    }
+
+    /// The far end is dead, likewise.
+    pub fn cut_far(&self) {
+        self.change(|state| state.epochs.far_cut += 1);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.changed.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fault that swallows the answer to this request, if there is one: it is used up by that.
+    fn take_reply_lost(&self, request: &[u8], old: usize) -> Option<usize> {
+        let mut state = self.state();
+        let fault = state.effects.iter().find_map(|(fault, effect)| match effect {
+            Effect::ReplyLost { matches: None } => Some(*fault),
+            Effect::ReplyLost { matches: Some(pattern) } => ends_in_new(request, old, pattern).then_some(*fault),
+            _ => None,
+        })?;
+        state.effects.remove(&fault);
+        Some(fault)
+    }
+
+    fn holding(&self) -> Vec<usize> {
+        self.state().effects.iter().filter(|(_, effect)| **effect == Effect::Wedge).map(|(fault, _)| *fault).collect()
+    }
+
+    fn delaying(&self) -> Vec<(usize, Duration)> {
+        let by = |(fault, effect): (&usize, &Effect)| match effect {
+            Effect::Delay(by) => Some((*fault, *by)),
+            _ => None,
+        };
+        self.state().effects.iter().filter_map(by).collect()
+    }
+}
+
+/// Whether `pattern` occurs in `bytes` and ends behind the first `old` of them: one that ends before was found when
+/// those were new. An empty pattern occurs everywhere.
+pub fn ends_in_new(bytes: &[u8], old: usize, pattern: &[u8]) -> bool {
+    let from = (old + 1).saturating_sub(pattern.len().max(1));
+    pattern.is_empty() || bytes[from..].windows(pattern.len()).any(|window| window == pattern)
+}
+
+/// Runs the relay of `link`: takes connections from `listener` and carries each to `target`, for ever.
+pub async fn relay(link: Arc<Link>, witness: Arc<dyn Witness>, listener: TcpListener, target: SocketAddr) {
+    loop {
+        let Ok((near, _)) = listener.accept().await else {
+            // Out of file descriptors, say, on a real runtime: nothing to tell here, and no reason to spin.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let (conn, incarnation, epochs, shut) = {
+            let mut state = link.state();
+            if state.near_down {
+                continue;
+            }
+            state.conns += 1;
+            let shut = state.effects.iter().find(|(_, effect)| **effect == Effect::Close).map(|(fault, _)| *fault);
+            (state.conns, state.incarnation, state.epochs, shut)
+        };
+        witness.fact(&link, incarnation, Happening::LinkOpened { link: link.name.clone(), conn });
+        let conversation =
+            conversation::Conversation::new(link.clone(), witness.clone(), near, conn, incarnation, epochs);
+        match shut {
+            Some(fault) => conversation.refuse(fault),
+            None => drop(tokio::spawn(conversation.run(target))),
+        }
+    }
+}

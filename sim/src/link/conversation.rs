@@ -1,0 +1,457 @@
+//! One connection through a relay. One task owns both sockets; it looks at the link's standing before each step, so that
+//! a fault acts between two chunks and never inside one.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::{Epochs, LATE, Link, QUIET, Witness};
+use crate::event::{Happening, Side};
+
+/// One read. A chunk of the simulation that is longer is carried in several.
+const READ: usize = 16 * 1024;
+/// What the relay takes from one side while it cannot pass it on; beyond it the transport pushes back.
+const HELD_MAX: usize = 1 << 20;
+/// How much of the last request is kept to find out what an answer is about.
+const REQUEST_MAX: usize = 8 * 1024;
+/// How much of the preceding bytes a pattern may straddle.
+const TAIL: usize = 128;
+/// For real networks, where connecting may take for ever.
+const DIAL_MAX: Duration = Duration::from_secs(10);
+
+/// A connection through the relay.
+pub(super) struct Conversation {
+    link: Arc<Link>,
+    witness: Arc<dyn Witness>,
+    conn: u32,
+    incarnation: u32,
+    epochs: Epochs,
+    /// The process's side; `None` once it has ended.
+    near: Option<TcpStream>,
+    /// The service's side; `None` before it is dialled and once it has ended.
+    far: Option<TcpStream>,
+    far_ended: bool,
+    up: Lane,
+    down: Lane,
+    dial: Held,
+    /// Bytes sent by the process since the last answer, the newest [`REQUEST_MAX`].
+    request: Vec<u8>,
+    answered: bool,
+    /// Since when the oldest unanswered bytes wait.
+    waiting: Option<Duration>,
+    quiet_told: bool,
+    /// The fault that will drop the next bytes of answer.
+    reply_lost: Option<usize>,
+    closed_told: bool,
+}
+
+/// One direction: what has been read and not yet carried.
+#[derive(Default)]
+struct Lane {
+    chunks: VecDeque<Chunk>,
+    bytes: usize,
+    due: Duration,
+}
+
+struct Chunk {
+    bytes: Vec<u8>,
+    due: Duration,
+    held: Held,
+}
+
+/// What faults did to a chunk, or to a connection that waits to be dialled.
+#[derive(Default)]
+struct Held {
+    since: Duration,
+    blame: Vec<usize>,
+    /// The live work that it is about; looked up when the first fault touches it.
+    label: Option<String>,
+    told: usize,
+}
+
+impl Held {
+    fn since(since: Duration) -> Held {
+        Held { since, ..Held::default() }
+    }
+
+    /// Adds faults to blame; `label` is asked once.
+    fn by(&mut self, faults: &[usize], label: impl FnOnce() -> Option<String>) {
+        if self.blame.is_empty() && !faults.is_empty() {
+            self.label = label();
+        }
+        for fault in faults {
+            if !self.blame.contains(fault) {
+                self.blame.push(*fault);
+            }
+        }
+    }
+
+    /// Tells each fault that made this late, once. Returns when it will be late, if it is not yet.
+    fn tell(&mut self, link: &Link, witness: &dyn Witness, now: Duration) -> Option<Duration> {
+        if self.told == self.blame.len() {
+            return None;
+        }
+        if now < self.since + LATE {
+            return Some(self.since + LATE);
+        }
+        if let Some(label) = &self.label {
+            self.blame[self.told..].iter().for_each(|fault| witness.felt(link, *fault, label));
+        }
+        self.told = self.blame.len();
+        None
+    }
+}
+
+/// Whether there is more to do.
+#[derive(PartialEq)]
+enum Step {
+    Wait(Duration),
+    Over,
+}
+
+impl Conversation {
+    pub(super) fn new(
+        link: Arc<Link>,
+        witness: Arc<dyn Witness>,
+        near: TcpStream,
+        conn: u32,
+        incarnation: u32,
+        epochs: Epochs,
+    ) -> Self {
+        let now = witness.now();
+        Conversation {
+            link,
+            witness,
+            conn,
+            incarnation,
+            epochs,
+            near: Some(near),
+            far: None,
+            far_ended: false,
+            up: Lane::default(),
+            down: Lane::default(),
+            dial: Held::since(now),
+            request: Vec::new(),
+            answered: false,
+            waiting: None,
+            quiet_told: false,
+            reply_lost: None,
+            closed_told: false,
+        }
+    }
+
+    /// Ends it before it began: a fault closes new connections.
+    pub(super) fn refuse(mut self, fault: usize) {
+        self.closed_by_fault(fault);
+    }
+
+    /// Carries bytes until either side, a fault or a death ends it.
+    pub(super) async fn run(mut self, target: SocketAddr) {
+        let link = self.link.clone();
+        let mut from_near = vec![0; READ];
+        let mut from_far = vec![0; READ];
+        let mut timer: Option<(Duration, Pin<Box<Sleep>>)> = None;
+        loop {
+            let changed = link.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let wake = match self.step(target).await {
+                Step::Over => return,
+                Step::Wait(wake) => wake,
+            };
+            if timer.as_ref().is_none_or(|(at, _)| wake < *at) {
+                timer = (wake < Duration::MAX).then(|| {
+                    let left = wake.saturating_sub(self.witness.now());
+                    (wake, Box::pin(tokio::time::sleep(left)))
+                });
+            }
+            let near_open = self.near.is_some() && self.up.bytes < HELD_MAX;
+            let far_open = self.far.is_some() && self.down.bytes < HELD_MAX;
+            tokio::select! {
+                biased;
+                () = changed => {}
+                read = read(&mut self.near, &mut from_near), if near_open => self.near_read(&from_near[..read]),
+                read = read(&mut self.far, &mut from_far), if far_open => self.far_read(&from_far[..read]),
+                () = tick(&mut timer), if timer.is_some() => timer = None,
+            }
+        }
+    }
+
+    /// Does everything that can be done now.
+    async fn step(&mut self, target: SocketAddr) -> Step {
+        loop {
+            let (epochs, closed_by) = {
+                let state = self.link.state();
+                (state.epochs, state.closed_by)
+            };
+            if epochs.closed != self.epochs.closed {
+                self.closed_by_fault(closed_by);
+                return Step::Over;
+            }
+            if epochs.near_cut != self.epochs.near_cut {
+                self.epochs.near_cut = epochs.near_cut;
+                self.near_end();
+            }
+            if epochs.far_cut != self.epochs.far_cut {
+                self.epochs.far_cut = epochs.far_cut;
+                self.far_end();
+            }
+            let now = self.witness.now();
+            let holding = self.link.holding();
+            let mut wake = self.tell_quiet(now);
+            if !holding.is_empty() {
+                wake = wake.min(self.hold(&holding, now));
+                return Step::Wait(wake);
+            }
+            if self.far.is_none() && !self.far_ended {
+                if !self.dial(target).await {
+                    return Step::Over;
+                }
+                continue; // time has passed, and the link may have changed
+            }
+            wake = wake.min(self.carry_up(now).await).min(self.carry_down(now).await);
+            let up_done = self.near.is_none() && self.up.chunks.is_empty();
+            let down_done = self.far_ended && self.down.chunks.is_empty();
+            if up_done || down_done || (self.near.is_none() && self.far_ended) {
+                self.tell_closed(if self.near.is_none() { Side::Process } else { Side::Service });
+                return Step::Over;
+            }
+            return Step::Wait(wake);
+        }
+    }
+
+    fn hold(&mut self, faults: &[usize], now: Duration) -> Duration {
+        let (link, witness) = (&*self.link, &*self.witness);
+        let mut wake = Duration::MAX;
+        let mut each = |held: &mut Held, label: &dyn Fn() -> Option<String>| {
+            held.by(faults, label);
+            wake = wake.min(held.tell(link, witness, now).unwrap_or(Duration::MAX));
+        };
+        if self.far.is_none() && !self.far_ended && self.near.is_some() {
+            each(&mut self.dial, &|| witness.serves(link));
+        }
+        for chunk in &mut self.up.chunks {
+            let bytes = &chunk.bytes;
+            each(&mut chunk.held, &|| witness.mentions(link, bytes).or_else(|| witness.mentions(link, &self.request)));
+        }
+        for chunk in &mut self.down.chunks {
+            each(&mut chunk.held, &|| witness.mentions(link, &self.request));
+        }
+        wake
+    }
+
+    async fn dial(&mut self, target: SocketAddr) -> bool {
+        self.dial.tell(&self.link, &*self.witness, self.witness.now());
+        let Ok(Ok(far)) = tokio::time::timeout(DIAL_MAX, TcpStream::connect(target)).await else {
+            self.far_ended = true;
+            self.tell_closed(Side::Service);
+            return false;
+        };
+        if let Ok(local) = far.local_addr() {
+            self.witness.dialled(&self.link, self.incarnation, local);
+        }
+        let _ = far.set_nodelay(true);
+        self.far = Some(far);
+        true
+    }
+
+    async fn carry_up(&mut self, now: Duration) -> Duration {
+        while let Some(head) = self.up.chunks.front() {
+            if head.due > now {
+                return head.due;
+            }
+            let Some(mut chunk) = self.up.pop() else { break };
+            chunk.held.tell(&self.link, &*self.witness, now);
+            let Some(far) = &mut self.far else { continue };
+            self.witness.carried(&self.link, self.conn, true, &chunk.bytes);
+            if write(far, &chunk.bytes).await.is_err() {
+                self.far_end();
+            }
+        }
+        Duration::MAX
+    }
+
+    async fn carry_down(&mut self, now: Duration) -> Duration {
+        while let Some(head) = self.down.chunks.front() {
+            if head.due > now {
+                return head.due;
+            }
+            let Some(mut chunk) = self.down.pop() else { break };
+            let Some(near) = &mut self.near else { continue };
+            chunk.held.tell(&self.link, &*self.witness, now);
+            self.witness.carried(&self.link, self.conn, false, &chunk.bytes);
+            let written = write(near, &chunk.bytes).await;
+            self.tell_answered();
+            if written.is_err() {
+                self.near_end();
+            }
+        }
+        Duration::MAX
+    }
+
+    fn near_read(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return self.near_end();
+        }
+        if std::mem::take(&mut self.answered) {
+            self.request.clear();
+        }
+        let old = self.request.len().min(TAIL);
+        self.request.extend_from_slice(bytes);
+        let from = self.request.len() - bytes.len() - old;
+        self.witness.arrived(&self.link, &self.request[from..], old);
+        let now = self.witness.now();
+        self.waiting.get_or_insert(now);
+        if self.reply_lost.is_none() {
+            self.reply_lost = self.link.take_reply_lost(&self.request[from..], old);
+        }
+        let excess = self.request.len().saturating_sub(REQUEST_MAX.max(bytes.len() + old));
+        self.request.drain(..excess);
+        let delays = self.link.delaying();
+        let (link, witness, request) = (&self.link, &self.witness, &self.request);
+        self.up.push(bytes, now, &delays, || witness.mentions(link, bytes).or_else(|| witness.mentions(link, request)));
+    }
+
+    fn far_read(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return self.far_end();
+        }
+        self.answered = true;
+        if let Some(fault) = self.reply_lost.take() {
+            if let Some(label) = self.label() {
+                self.witness.felt(&self.link, fault, &label);
+            }
+            self.tell_closed(Side::Fault);
+            self.near = None;
+            self.up = Lane::default();
+            self.far_ended = true;
+            self.far = None;
+            self.witness.spent(&self.link, fault);
+            return;
+        }
+        let now = self.witness.now();
+        let delays = self.link.delaying();
+        let (link, witness, request) = (&self.link, &self.witness, &self.request);
+        self.down.push(bytes, now, &delays, || witness.mentions(link, request));
+    }
+
+    /// What this connection is about: its last request, else what the process works on.
+    fn label(&self) -> Option<String> {
+        self.witness.mentions(&self.link, &self.request).or_else(|| self.witness.serves(&self.link))
+    }
+
+    fn near_end(&mut self) {
+        self.near = None;
+        self.tell_held();
+        self.tell_closed(Side::Process);
+    }
+
+    fn far_end(&mut self) {
+        self.far = None;
+        self.far_ended = true;
+        self.up = Lane::default();
+    }
+
+    fn closed_by_fault(&mut self, fault: usize) {
+        if self.near.is_some()
+            && !self.closed_told
+            && let Some(label) = self.label()
+        {
+            self.witness.felt(&self.link, fault, &label);
+        }
+        self.tell_held();
+        self.tell_closed(Side::Fault);
+    }
+
+    /// The process will never get what is held now: if that is late already, it has felt it.
+    fn tell_held(&mut self) {
+        let (link, witness, now) = (&*self.link, &*self.witness, self.witness.now());
+        let chunks = self.up.chunks.iter_mut().chain(&mut self.down.chunks);
+        for held in chunks.map(|chunk| &mut chunk.held).chain([&mut self.dial]) {
+            held.tell(link, witness, now);
+        }
+    }
+
+    fn tell_closed(&mut self, by: Side) {
+        if std::mem::replace(&mut self.closed_told, true) {
+            return;
+        }
+        let unanswered = self.waiting.take().map(|since| self.witness.now() - since);
+        let (link, conn) = (self.link.name.clone(), self.conn);
+        self.tell(Happening::LinkClosed { link, conn, by, unanswered });
+    }
+
+    fn tell_quiet(&mut self, now: Duration) -> Duration {
+        let Some(since) = self.waiting.filter(|_| !self.quiet_told && self.near.is_some()) else {
+            return Duration::MAX;
+        };
+        if now < since + QUIET {
+            return since + QUIET;
+        }
+        self.quiet_told = true;
+        self.tell(Happening::Unanswered { link: self.link.name.clone(), conn: self.conn, since });
+        Duration::MAX
+    }
+
+    fn tell_answered(&mut self) {
+        let Some(since) = self.waiting.take() else { return };
+        if std::mem::take(&mut self.quiet_told) {
+            let waited = self.witness.now() - since;
+            self.tell(Happening::Answered { link: self.link.name.clone(), conn: self.conn, waited });
+        }
+    }
+
+    fn tell(&self, happening: Happening) {
+        self.witness.fact(&self.link, self.incarnation, happening);
+    }
+}
+
+impl Lane {
+    fn push(
+        &mut self,
+        bytes: &[u8],
+        now: Duration,
+        delays: &[(usize, Duration)],
+        label: impl FnOnce() -> Option<String>,
+    ) {
+        let by: Duration = delays.iter().map(|(_, by)| *by).sum();
+        self.due = self.due.max(now + by);
+        let mut held = Held::since(now);
+        let faults: Vec<usize> = delays.iter().map(|(fault, _)| *fault).collect();
+        held.by(&faults, label);
+        self.bytes += bytes.len();
+        self.chunks.push_back(Chunk { bytes: bytes.to_vec(), due: self.due, held });
+    }
+
+    fn pop(&mut self) -> Option<Chunk> {
+        let chunk = self.chunks.pop_front()?;
+        self.bytes -= chunk.bytes.len();
+        Some(chunk)
+    }
+}
+
+/// Reads once; an error is an end like any other. Cancelling it loses nothing.
+async fn read(stream: &mut Option<TcpStream>, buffer: &mut [u8]) -> usize {
+    match stream {
+        Some(stream) => stream.read(buffer).await.unwrap_or(0),
+        None => std::future::pending().await,
+    }
+}
+
+async fn write(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
+}
+
+async fn tick(timer: &mut Option<(Duration, Pin<Box<Sleep>>)>) {
+    match timer {
+        Some((_, sleep)) => sleep.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,276 @@
+//! The nemesis walks the plan's faults: it knows when each must begin and end, and how it was felt.
+//! Its one law: it draws nothing. Given the same plan and the same events it does the same.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::link::ends_in_new;
+use crate::plan::{Cue, Fault, Kind, Length, Trigger};
+use crate::verdict::FaultReport;
+
+/// What to do with a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// It begins.
+    Strike,
+    /// It ends.
+    Heal,
+}
+
+/// A move of a fault (counted from 0), at once or later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The fault's place in the plan, from 0.
+    pub fault: usize,
+    /// What to do.
+    pub go: Move,
+    /// How long from now; zero means before anything else happens.
+    pub after: Duration,
+}
+
+/// How far a fault has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its trigger has not come.
+    Waiting,
+    /// Its trigger has come; a timer runs.
+    Coming,
+    /// It strikes; no timer runs towards its end.
+    Striking,
+    /// It strikes; a timer runs towards its end.
+    Ending,
+    /// It is over, or can come no more.
+    Over,
+}
+
+struct Standing {
+    fault: Fault,
+    stage: Stage,
+    /// How many of the events that it waits for have come.
+    seen: u32,
+    struck: Option<Duration>,
+    felt: Option<Duration>,
+    times: u64,
+    labels: BTreeSet<(String, String)>,
+    /// On how many targets a fault that strikes once has done so.
+    spent: usize,
+}
+
+/// Walks the plan's faults.
+pub struct Nemesis {
+    all: Vec<Standing>,
+}
+
+impl Nemesis {
+    /// For the faults of a plan.
+    pub fn new(faults: &[Fault]) -> Nemesis {
+        let standing = |fault: &Fault| Standing {
+            fault: fault.clone(),
+            stage: Stage::Waiting,
+            seen: 0,
+            struck: None,
+            felt: None,
+            times: 0,
+            labels: BTreeSet::new(),
+            spent: 0,
+        };
+        Nemesis { all: faults.iter().map(standing).collect() }
+    }
+
+    /// The fault at this place.
+    pub fn fault(&self, index: usize) -> &Fault {
+        &self.all[index].fault
+    }
+
+    /// The orders that stand from the beginning.
+    pub fn open(&mut self) -> Vec<Order> {
+        let mut orders = Vec::new();
+        for (fault, standing) in self.all.iter_mut().enumerate() {
+            if let Trigger::At(at) = standing.fault.trigger {
+                standing.stage = Stage::Coming;
+                orders.push(Order { fault, go: Move::Strike, after: at });
+            }
+        }
+        orders
+    }
+
+    /// Learns of an event; says what follows from it.
+    pub fn learn(&mut self, name: &str, session: Option<&str>) -> Vec<Order> {
+        let mut orders = Vec::new();
+        for (fault, standing) in self.all.iter_mut().enumerate() {
+            let (cue, go) = match (standing.stage, &standing.fault.trigger, &standing.fault.length) {
+                (Stage::Waiting, Trigger::On(cue), _) => (cue, Move::Strike),
+                (Stage::Striking, _, Length::Until(cue)) => (cue, Move::Heal),
+                _ => continue,
+            };
+            if !heard(cue, name, session) {
+                continue;
+            }
+            standing.seen += 1;
+            if standing.seen == cue.nth.max(1) {
+                let after = cue.after;
+                standing.stage = if go == Move::Strike { Stage::Coming } else { Stage::Ending };
+                orders.push(Order { fault, go, after });
+            }
+        }
+        orders
+    }
+
+    /// Learns of a chunk of a request on `link`, whose first `old` bytes it has seen before. A chunk counts once.
+    pub fn request(&mut self, link: &str, bytes: &[u8], old: usize) -> Vec<Order> {
+        let mut orders = Vec::new();
+        for (fault, standing) in self.all.iter_mut().enumerate() {
+            let Trigger::OnRequest { link: on, matches, nth, after } = &standing.fault.trigger else { continue };
+            if standing.stage != Stage::Waiting || on != link {
+                continue;
+            }
+            if !ends_in_new(bytes, old, matches.as_bytes()) {
+                continue;
+            }
+            standing.seen += 1;
+            if standing.seen == (*nth).max(1) {
+                let after = *after;
+                standing.stage = Stage::Coming;
+                orders.push(Order { fault, go: Move::Strike, after });
+            }
+        }
+        orders
+    }
+
+    /// The fault begins now. Says when it must end, if that is known; `None` if it may not begin any more.
+    pub fn strike(&mut self, index: usize, now: Duration) -> Option<Option<Order>> {
+        let standing = &mut self.all[index];
+        if standing.stage != Stage::Coming {
+            return None;
+        }
+        standing.struck = Some(now);
+        standing.seen = 0;
+        let fault = &standing.fault;
+        let once = matches!(fault.kind, Kind::ReplyLost { .. });
+        let after = match fault.length {
+            Length::Instant if !once => Duration::ZERO,
+            Length::Lasts(length) if fault.kind.on_link() => length,
+            _ if !fault.kind.on_link() => Duration::ZERO,
+            _ => {
+                standing.stage = Stage::Striking;
+                return Some(None);
+            }
+        };
+        standing.stage = Stage::Ending;
+        Some(Some(Order { fault: index, go: Move::Heal, after }))
+    }
+
+    /// The fault ends now. Says whether it stood.
+    pub fn heal(&mut self, index: usize) -> bool {
+        let stood = matches!(self.all[index].stage, Stage::Striking | Stage::Ending);
+        self.all[index].stage = Stage::Over;
+        stood
+    }
+
+    /// A fault that strikes once has done so on one of its targets. Says whether that was its last.
+    pub fn spent(&mut self, index: usize) -> bool {
+        let standing = &mut self.all[index];
+        standing.spent += 1;
+        standing.spent >= standing.fault.targets.len()
+    }
+
+    /// Everything heals: the faults that stand, to be healed; those that have not come never will.
+    pub fn close(&mut self) -> Vec<usize> {
+        let mut standing = Vec::new();
+        for (index, one) in self.all.iter_mut().enumerate() {
+            match one.stage {
+                Stage::Striking | Stage::Ending => standing.push(index),
+                _ => one.stage = Stage::Over,
+            }
+        }
+        standing
+    }
+
+    /// Work with this label felt the fault on `target`. Says whether that is news.
+    pub fn felt(&mut self, index: usize, target: &str, label: &str, now: Duration) -> bool {
+        let standing = &mut self.all[index];
+        standing.times += 1;
+        standing.felt.get_or_insert(now);
+        standing.labels.insert((target.to_owned(), label.to_owned()))
+    }
+
+    /// Whether no timer of a fault runs: nothing more will begin or end by the clock.
+    pub fn calm(&self) -> bool {
+        self.all.iter().all(|standing| !matches!(standing.stage, Stage::Coming | Stage::Ending))
+    }
+
+    /// Whether no fault is still to come, nor stands without a timer towards its end.
+    pub fn done(&self) -> bool {
+        self.all.iter().all(|standing| !matches!(standing.stage, Stage::Waiting | Stage::Striking))
+    }
+
+    /// When a fault began last.
+    pub fn last_struck(&self) -> Duration {
+        self.all.iter().filter_map(|standing| standing.struck).max().unwrap_or_default()
+    }
+
+    /// What came of each fault.
+    pub fn report(&self) -> Vec<FaultReport> {
+        let report = |standing: &Standing| FaultReport {
+            kind: standing.fault.kind.name().to_owned(),
+            targets: standing.fault.targets.clone(),
+            struck: standing.struck.map(|at| at.as_secs_f64()),
+            felt: standing.felt.map(|at| at.as_secs_f64()),
+            times_felt: standing.times,
+        };
+        self.all.iter().map(report).collect()
+    }
+}
+
+fn heard(cue: &Cue, name: &str, session: Option<&str>) -> bool {
+    cue.event == name && cue.session.as_deref().is_none_or(|wanted| session == Some(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nemesis(kind: Kind, trigger: Trigger, length: Length) -> Nemesis {
+        Nemesis::new(&[Fault { kind, targets: vec!["a->b".into()], trigger, length }])
+    }
+
+    fn cue(event: &str, nth: u32, after: u64) -> Cue {
+        Cue { event: event.into(), session: None, nth, after: Duration::from_secs(after) }
+    }
+
+    #[test]
+    fn it_counts_the_events_of_a_trigger_and_of_an_end_apart() {
+        let length = Length::Until(cue("said", 2, 1));
+        let mut nemesis = nemesis(Kind::Wedge, Trigger::On(cue("said", 2, 0)), length);
+        assert_eq!(nemesis.learn("said", None), []);
+        assert_eq!(nemesis.learn("other", None), []);
+        assert_eq!(nemesis.learn("said", None), [Order { fault: 0, go: Move::Strike, after: Duration::ZERO }]);
+        assert!(!nemesis.calm());
+        assert_eq!(nemesis.strike(0, Duration::from_secs(9)), Some(None));
+        assert!(nemesis.calm() && !nemesis.done());
+        assert_eq!(nemesis.learn("said", None), []);
+        let heal = Order { fault: 0, go: Move::Heal, after: Duration::from_secs(1) };
+        assert_eq!(nemesis.learn("said", None), [heal]);
+        assert!(nemesis.heal(0) && !nemesis.heal(0));
+        assert!(nemesis.done());
+    }
+
+    #[test]
+    fn a_pattern_may_straddle_chunks_and_counts_once() {
+        let trigger =
+            Trigger::OnRequest { link: "a->b".into(), matches: "run.claim".into(), nth: 2, after: Duration::ZERO };
+        let mut nemesis = nemesis(Kind::Wedge, trigger, Length::UntilHeal);
+        assert_eq!(nemesis.request("a->b", b"run.claim", 0), []);
+        assert_eq!(nemesis.request("a->b", b"run.claim run.c", 9), []);
+        assert_eq!(nemesis.request("a->c", b"run.claim", 0), []);
+        assert_eq!(nemesis.request("a->b", b"run.claim run.claim", 15).len(), 1);
+    }
+
+    #[test]
+    fn nothing_begins_once_all_has_healed() {
+        let mut nemesis = nemesis(Kind::Wedge, Trigger::On(cue("said", 1, 0)), Length::UntilHeal);
+        assert!(nemesis.close().is_empty());
+        assert_eq!(nemesis.learn("said", None), []);
+        assert_eq!(nemesis.strike(0, Duration::ZERO), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! What is kept of a run: its digest, its trace on disk, its story and how often each event happened.
+//! Its one law: the recorder draws nothing and hashes nothing at random, so that watching a run does not change it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::event::{Event, Happening, Occurrence, What};
+
+/// The version of the trace's format, in its first line.
+pub const VERSION: u32 = 1;
+
+/// The first line of a trace.
+#[derive(Serialize)]
+struct Header<'a> {
+    version: u32,
+    scenario: &'a str,
+    seed: u64,
+}
+
+/// Keeps what happened.
+pub struct Recorder {
+    digest: Sha256,
+    file: Option<BufWriter<File>>,
+    /// The first failure to write the trace, if there was one.
+    broken: Option<String>,
+    line: Vec<u8>,
+    events: u64,
+    reached: BTreeMap<&'static str, u64>,
+    story: Vec<String>,
+}
+
+impl Recorder {
+    /// A recorder that writes JSON lines to `path`, if there is one.
+    ///
+    /// # Errors
+    /// When the file cannot be created or written.
+    pub fn new(path: Option<&Path>, scenario: &str, seed: u64) -> io::Result<Recorder> {
+        let file = match path {
+            Some(path) => {
+                let mut file = BufWriter::new(File::create(path)?);
+                serde_json::to_writer(&mut file, &Header { version: VERSION, scenario, seed })?;
+                file.write_all(b"\n")?;
+                Some(file)
+            }
+            None => None,
+        };
+        Ok(Recorder {
+            digest: Sha256::new(),
+            file,
+            broken: None,
+            line: Vec::new(),
+            events: 0,
+            reached: BTreeMap::new(),
+            story: Vec::new(),
+        })
+    }
+
+    /// Takes the next event: its place in the trace is [`Recorder::events`] at the time of the call.
+    pub fn event<O: Occurrence>(&mut self, event: &Event<O>) {
+        self.events += 1;
+        *self.reached.entry(event.what.name()).or_default() += 1;
+        self.story.extend(tell(event));
+        self.line.clear();
+        if let Err(error) = serde_json::to_writer(&mut self.line, event) {
+            self.broken.get_or_insert_with(|| format!("event {} does not serialise: {error}", event.seq));
+        }
+        self.line.push(b'\n');
+        self.digest.update(b"E");
+        self.digest.update(&self.line);
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(&self.line)
+        {
+            self.broken.get_or_insert_with(|| format!("the trace cannot be written: {error}"));
+        }
+    }
+
+    /// Folds a chunk into the digest, with where, which way and when it went.
+    pub fn chunk(&mut self, link: &str, conn: u32, up: bool, bytes: &[u8], at: Duration) {
+        let digest = &mut self.digest;
+        digest.update([b'C', u8::from(up)]);
+        digest.update((link.len() as u64).to_le_bytes());
+        digest.update(link.as_bytes());
+        digest.update(conn.to_le_bytes());
+        digest.update(at.as_nanos().to_le_bytes());
+        digest.update((bytes.len() as u64).to_le_bytes());
+        digest.update(bytes);
+    }
+
+    /// How many events there are so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// How often each event happened.
+    pub fn reached(&self) -> BTreeMap<String, u64> {
+        self.reached.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
+    /// The story so far.
+    pub fn story(&self) -> &[String] {
+        &self.story
+    }
+
+    /// The digest so far, in hexadecimal.
+    pub fn digest(&self) -> String {
+        self.digest.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Writes out what is buffered; says what went wrong with the trace, if anything did.
+    pub fn flush(&mut self) -> Option<String> {
+        if let Some(Err(error)) = self.file.as_mut().map(BufWriter::flush) {
+            self.broken.get_or_insert_with(|| format!("the trace cannot be written: {error}"));
+        }
+        self.broken.clone()
+    }
+}
+
+/// The line that a person would tell: the product's own, and what befell its world. A first boot is no news.
+fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
+    let process = &event.process;
+    match &event.what {
+        What::Product(occurrence) => occurrence.story(),
+        What::World(happening) => match happening {
+            Happening::Booted if event.incarnation > 1 => Some(format!("{process} boots again")),
+            Happening::Signalled { .. } => Some(format!("{process} gets SIGTERM")),
+            Happening::Exited { code } => Some(format!("{process} exits with code {code}")),
+            Happening::Killed => Some(format!("{process} is killed")),
+            Happening::FaultStruck { kind, target, .. } => match *kind {
+                "wedge" => Some(format!("{target} wedges")),
+                "close" => Some(format!("{target} closes")),
+                "reply_lost" => Some(format!("{target} is about to lose a reply")),
+                "delay" => Some(format!("{target} slows down")),
+                _ => None, // the process tells it
+            },
+            // One lost reply leaves nothing to heal.
+            Happening::FaultHealed { kind, target, .. } if *kind != "reply_lost" => Some(format!("{target} heals")),
+            _ => None,
+        },
+    }
+}

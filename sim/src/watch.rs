@@ -1,0 +1,450 @@
+//! The watch sees everything first: each observation and each fact of a link becomes an event here, and each event goes,
+//! in one order, to the trace, the digest, the invariants and the nemesis. Its one law: nothing in it waits.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::event::{Event, Happening, Occurrence, What};
+use crate::judge::{Breach, Invariant, Obligation};
+use crate::nemesis::{Move, Nemesis, Order};
+use crate::observation::{Broker, Observation, Provider};
+use crate::plan::{Kind, Length};
+use crate::product::{Origin, Reader};
+use crate::trace::Recorder;
+
+/// How often obligations are asked for while events come: far below any deadline that a product has.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// Why a run was stopped before it settled.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Stop {
+    /// An invariant was broken.
+    Breach { invariant: String, breach: Breach },
+    /// The harness cannot go on.
+    Error(String),
+}
+
+/// What the world must do because of an event, once the watch is free again.
+#[derive(Clone, Debug)]
+pub(crate) enum Deed {
+    /// Give this order when its time has come.
+    Later(Order),
+    /// Fault `number` (from 1) begins on a link.
+    Strike { number: usize, kind: Kind, link: String },
+    /// It ends there.
+    Heal { number: usize, link: String },
+    /// SIGTERM for this incarnation.
+    Terminate { process: String, incarnation: u32 },
+    /// SIGKILL for this incarnation: not one more step of it.
+    Kill { process: String, incarnation: u32 },
+}
+
+/// Where a process stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Life {
+    pub(crate) incarnation: u32,
+    pub(crate) alive: bool,
+    signals: u32,
+}
+
+/// Everything that is known of a run while it goes on.
+pub(crate) struct Watch<O> {
+    pub(crate) recorder: Recorder,
+    pub(crate) nemesis: Nemesis,
+    pub(crate) invariants: Vec<Box<dyn Invariant<O>>>,
+    reader: Box<dyn Reader<O>>,
+    /// Who dials from where. Ports are used again: the last one to dial counts.
+    origins: BTreeMap<SocketAddr, Origin>,
+    lives: BTreeMap<String, Life>,
+    /// Connections whose last request waits for an answer for longer than it should, and since when.
+    silent: BTreeMap<(String, u32), Duration>,
+    queue: VecDeque<(String, u32, What<O>)>,
+    busy: bool,
+    deeds: Vec<Deed>,
+    now: Duration,
+    next_due: Duration,
+    asked: Duration,
+    last_product: Duration,
+    stop: Option<Stop>,
+    over: bool,
+}
+
+impl<O: Occurrence> Watch<O> {
+    pub(crate) fn new(
+        recorder: Recorder,
+        nemesis: Nemesis,
+        invariants: Vec<Box<dyn Invariant<O>>>,
+        reader: Box<dyn Reader<O>>,
+    ) -> Self {
+        Watch {
+            recorder,
+            nemesis,
+            invariants,
+            reader,
+            origins: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            queue: VecDeque::new(),
+            busy: false,
+            deeds: Vec::new(),
+            now: Duration::ZERO,
+            next_due: Duration::MAX,
+            asked: Duration::ZERO,
+            last_product: Duration::ZERO,
+            stop: None,
+            over: false,
+        }
+    }
+
+    /// What is done from here on happens at this time.
+    pub(crate) fn set_now(&mut self, now: Duration) {
+        if !self.over {
+            self.now = now;
+        }
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.now
+    }
+
+    pub(crate) fn last_product(&self) -> Duration {
+        self.last_product
+    }
+
+    pub(crate) fn next_due(&self) -> Duration {
+        self.next_due
+    }
+
+    pub(crate) fn stop(&self) -> Option<&Stop> {
+        self.stop.as_ref()
+    }
+
+    pub(crate) fn life(&self, process: &str) -> Life {
+        self.lives.get(process).copied().unwrap_or_default()
+    }
+
+    /// The processes that are down.
+    pub(crate) fn down(&self) -> Vec<&str> {
+        self.lives.iter().filter(|(_, life)| !life.alive).map(|(process, _)| process.as_str()).collect()
+    }
+
+    /// The connections that wait for an answer, and since when.
+    pub(crate) fn silent(&self) -> &BTreeMap<(String, u32), Duration> {
+        &self.silent
+    }
+
+    pub(crate) fn take_deeds(&mut self) -> Vec<Deed> {
+        std::mem::take(&mut self.deeds)
+    }
+
+    /// From here on nothing counts any more: what still happens is the world being taken down.
+    pub(crate) fn close(&mut self) {
+        self.over = true;
+    }
+
+    pub(crate) fn fail(&mut self, why: String) {
+        self.halt(Stop::Error(why));
+    }
+
+    pub(crate) fn halt(&mut self, stop: Stop) {
+        if !self.over {
+            self.stop = Some(stop);
+            self.over = true;
+        }
+    }
+
+    // What happens.
+
+    pub(crate) fn dialled(&mut self, local: SocketAddr, process: &str, incarnation: u32) {
+        self.origins.insert(local, Origin { process: process.to_owned(), incarnation });
+    }
+
+    /// A stand-in did something.
+    pub(crate) fn observed(&mut self, observation: &Observation) {
+        let nobody = Origin { process: String::new(), incarnation: 0 };
+        let origin = peer(observation).and_then(|peer| self.origins.get(&peer)).cloned().unwrap_or(nobody);
+        self.read(observation, &origin);
+    }
+
+    /// A process logged. The dead log nothing: what their destructors say is dropped.
+    pub(crate) fn logged(&mut self, process: &str, log: impl FnOnce(u32) -> Observation) {
+        let life = self.life(process);
+        if life.alive {
+            let origin = Origin { process: process.to_owned(), incarnation: life.incarnation };
+            self.read(&log(life.incarnation), &origin);
+        }
+    }
+
+    fn read(&mut self, observation: &Observation, origin: &Origin) {
+        if self.over {
+            return;
+        }
+        for occurrence in self.reader.read(observation, origin) {
+            self.emit(&origin.process, origin.incarnation, What::Product(occurrence));
+        }
+    }
+
+    pub(crate) fn happened(&mut self, process: &str, incarnation: u32, happening: Happening) {
+        match &happening {
+            Happening::Unanswered { link, conn, since } => {
+                self.silent.insert((link.clone(), *conn), *since);
+            }
+            Happening::Answered { link, conn, .. } | Happening::LinkClosed { link, conn, .. } => {
+                self.silent.remove(&(link.clone(), *conn));
+            }
+            _ => {}
+        }
+        self.emit(process, incarnation, What::World(happening));
+    }
+
+    /// There will be such a process; until it boots it is down.
+    pub(crate) fn expected(&mut self, process: &str) {
+        self.lives.insert(process.to_owned(), Life::default());
+    }
+
+    pub(crate) fn booted(&mut self, process: &str, incarnation: u32) {
+        self.lives.insert(process.to_owned(), Life { incarnation, alive: true, signals: 0 });
+        self.happened(process, incarnation, Happening::Booted);
+    }
+
+    pub(crate) fn exited(&mut self, process: &str, code: i32) {
+        if let Some(incarnation) = self.end_life(process) {
+            self.happened(process, incarnation, Happening::Exited { code });
+        }
+    }
+
+    pub(crate) fn kill(&mut self, process: &str) {
+        if let Some(incarnation) = self.end_life(process) {
+            self.deeds.push(Deed::Kill { process: process.to_owned(), incarnation });
+            self.happened(process, incarnation, Happening::Killed);
+        }
+    }
+
+    fn end_life(&mut self, process: &str) -> Option<u32> {
+        let life = self.lives.get_mut(process).filter(|life| life.alive)?;
+        life.alive = false;
+        Some(life.incarnation)
+    }
+
+    fn terminate(&mut self, process: &str) {
+        let Some(life) = self.lives.get_mut(process).filter(|life| life.alive) else { return };
+        life.signals += 1;
+        let (incarnation, nth) = (life.incarnation, life.signals);
+        self.deeds.push(Deed::Terminate { process: process.to_owned(), incarnation });
+        self.happened(process, incarnation, Happening::Signalled { nth });
+    }
+
+    /// Puts an event on the record, with everything that follows from it, in order.
+    pub(crate) fn emit(&mut self, process: &str, incarnation: u32, what: What<O>) {
+        self.queue.push_back((process.to_owned(), incarnation, what));
+        if std::mem::replace(&mut self.busy, true) {
+            return;
+        }
+        while let Some((process, incarnation, what)) = self.queue.pop_front() {
+            self.take(process, incarnation, what);
+        }
+        self.busy = false;
+    }
+
+    fn take(&mut self, process: String, incarnation: u32, what: What<O>) {
+        if self.over {
+            return;
+        }
+        if self.now > self.next_due {
+            self.ask();
+            if self.over {
+                return;
+            }
+        }
+        let event = Event { seq: self.recorder.events(), at: self.now, process, incarnation, what };
+        self.recorder.event(&event);
+        for invariant in &mut self.invariants {
+            if let Err(breach) = invariant.observe(&event) {
+                let invariant = invariant.name().to_owned();
+                return self.halt(Stop::Breach { invariant, breach });
+            }
+        }
+        if matches!(event.what, What::Product(_)) {
+            self.last_product = self.now;
+            if self.now >= self.asked + ASK_EVERY {
+                self.ask();
+            }
+        }
+        let orders = self.nemesis.learn(event.what.name(), event.what.session());
+        self.give(orders);
+    }
+
+    // What must happen.
+
+    /// Asks what must still happen, and stops the run if it is too late for some of it.
+    pub(crate) fn ask(&mut self) -> Vec<Obligation> {
+        let mut all = Vec::new();
+        let mut missed = None;
+        self.asked = self.now;
+        self.next_due = Duration::MAX;
+        for invariant in &self.invariants {
+            for obligation in invariant.pending() {
+                self.next_due = self.next_due.min(obligation.due);
+                if obligation.due < self.now && missed.is_none() {
+                    let invariant = invariant.name().to_owned();
+                    missed = Some(Stop::Breach { invariant, breach: Breach::missed(obligation.clone()) });
+                }
+                all.push(obligation);
+            }
+        }
+        if let Some(stop) = missed {
+            self.halt(stop);
+        }
+        all
+    }
+
+    /// After settling: each invariant's last word.
+    pub(crate) fn conclude(&mut self) {
+        let breach = self.invariants.iter_mut().find_map(|invariant| {
+            let breach = invariant.conclude().err()?;
+            Some(Stop::Breach { invariant: invariant.name().to_owned(), breach })
+        });
+        if let Some(stop) = breach {
+            self.halt(stop);
+        }
+    }
+
+    // What goes wrong.
+
+    /// The plan's clock starts.
+    pub(crate) fn open(&mut self) {
+        let orders = self.nemesis.open();
+        self.give(orders);
+    }
+
+    /// A chunk of a request arrived at a relay.
+    pub(crate) fn requested(&mut self, link: &str, bytes: &[u8], old: usize) {
+        if !self.over {
+            let orders = self.nemesis.request(link, bytes, old);
+            self.give(orders);
+        }
+    }
+
+    fn give(&mut self, orders: Vec<Order>) {
+        for order in orders {
+            if order.after.is_zero() {
+                self.go(order);
+            } else {
+                self.deeds.push(Deed::Later(order));
+            }
+        }
+    }
+
+    /// A fault begins or ends now.
+    pub(crate) fn go(&mut self, order: Order) {
+        if self.over {
+            return;
+        }
+        match order.go {
+            Move::Strike => self.strike(order.fault),
+            Move::Heal => self.heal(order.fault),
+        }
+    }
+
+    fn strike(&mut self, index: usize) {
+        let Some(end) = self.nemesis.strike(index, self.now) else { return };
+        let fault = self.nemesis.fault(index).clone();
+        let number = index + 1;
+        for target in &fault.targets {
+            let (kind, target) = (fault.kind.name(), target.clone());
+            if !fault.kind.on_link() && !self.lives.contains_key(&target) {
+                return self.fail(format!("fault {number}: there is no process {target}"));
+            }
+            self.happened("", 0, Happening::FaultStruck { fault: number, kind, target: target.clone() });
+            match fault.kind {
+                Kind::Sigterm | Kind::Sigkill => {
+                    if self.life(&target).alive
+                        && let Some(label) = self.reader.served_by(&target)
+                    {
+                        self.felt(index, &target, &label);
+                    }
+                    if fault.kind == Kind::Sigkill { self.kill(&target) } else { self.terminate(&target) }
+                }
+                _ => self.deeds.push(Deed::Strike { number, kind: fault.kind.clone(), link: target }),
+            }
+        }
+        self.give(end.into_iter().collect());
+    }
+
+    fn heal(&mut self, index: usize) {
+        if !self.nemesis.heal(index) {
+            return;
+        }
+        let fault = self.nemesis.fault(index).clone();
+        if !fault.kind.on_link() {
+            return;
+        }
+        let number = index + 1;
+        let lasted = fault.kind != Kind::Close || fault.length != Length::Instant;
+        for link in fault.targets {
+            self.deeds.push(Deed::Heal { number, link: link.clone() });
+            if !lasted {
+                continue;
+            }
+            self.happened("", 0, Happening::FaultHealed { fault: number, kind: fault.kind.name(), target: link });
+        }
+    }
+
+    /// Everything heals, and nothing new begins.
+    pub(crate) fn heal_all(&mut self) {
+        for index in self.nemesis.close() {
+            self.heal(index);
+        }
+    }
+
+    /// A fault that strikes once has done so on a link.
+    pub(crate) fn spent(&mut self, number: usize) {
+        if let Some(index) = number.checked_sub(1)
+            && self.nemesis.spent(index)
+        {
+            self.heal(index);
+        }
+    }
+
+    pub(crate) fn felt(&mut self, index: usize, target: &str, label: &str) {
+        if self.over || !self.nemesis.felt(index, target, label, self.now) {
+            return;
+        }
+        let (kind, target, label) = (self.nemesis.fault(index).kind.name(), target.to_owned(), label.to_owned());
+        self.happened("", 0, Happening::FaultFelt { fault: index + 1, kind, target, label });
+    }
+
+    pub(crate) fn mentioned(&self, request: &[u8]) -> Option<String> {
+        self.reader.mentioned(request)
+    }
+
+    pub(crate) fn served_by(&self, process: &str) -> Option<String> {
+        self.reader.served_by(process)
+    }
+
+    pub(crate) fn carried(&mut self, link: &str, conn: u32, up: bool, bytes: &[u8]) {
+        if !self.over {
+            self.recorder.chunk(link, conn, up, bytes, self.now);
+        }
+    }
+}
+
+/// The connection that an observation is about.
+fn peer(observation: &Observation) -> Option<SocketAddr> {
+    match observation {
+        Observation::Statement(statement) => Some(statement.peer),
+        Observation::Command(command) => Some(command.peer),
+        Observation::Broker(
+            Broker::Published { peer, .. }
+            | Broker::Delivered { peer, .. }
+            | Broker::Acked { peer, .. }
+            | Broker::Nacked { peer, .. }
+            | Broker::Requeued { peer, .. },
+        ) => Some(*peer),
+        Observation::Provider(
+            Provider::Called { peer, .. } | Provider::Answered { peer, .. } | Provider::Abandoned { peer, .. },
+        ) => Some(*peer),
+        Observation::Log(_) => None,
+    }
+}

@@ -1,0 +1,320 @@
+//! The world of one run: a node for each stand-in, process, user and link, and the phases that they live through.
+//! Its one law: the world follows from the topology, never from the faults, so that dropping a fault changes nothing else.
+//!
+//! **Chaos** lasts until no fault has a timer running and all users have ended; for [`PATIENCE`] longer (counted from the
+//! last strike, too) if a fault is still to come or stands without a timer. It also ends when no event of the product has
+//! happened for [`STANDSTILL`], and `settle_max` after the last timer of a fault, so that users who wait for an answer
+//! that only healing allows do not wait in vain. A fault that lasts until everything heals ends then. **Heal**: every fault that stands ends, and none begins any more; the
+//! service manager brings up what is down. **Settle**: until users have ended, processes are up and nothing must happen
+//! any more, at least [`SETTLE_MIN`] if anything had to at its beginning, at most `settle_max`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use madsim::runtime::{Handle, NodeHandle};
+use madsim::task::NodeId;
+use tokio::net::TcpListener;
+
+use crate::event::{Happening, Occurrence};
+use crate::hub::{Hands, Hub, Sight};
+use crate::journal::{Journal, Line};
+use crate::link::{Link, relay};
+use crate::observation::{Log, Observation};
+use crate::plan::Plan;
+use crate::process::{Birth, keep, settings};
+use crate::product::{Product, Role, Seat, Service};
+use crate::seed::Seed;
+
+/// For how long faults that are still to come are waited for once the users have ended, and for how long one without an
+/// end of its own stands then.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// After so long without an event of the product nothing will happen unless something heals.
+pub const STANDSTILL: Duration = Duration::from_secs(300);
+/// Settling takes at least this long if something had to happen: what goes wrong a minute later still counts.
+pub const SETTLE_MIN: Duration = Duration::from_secs(70);
+/// How often the world looks at itself.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a stand-in that has returned is out of service.
+const SERVICE_PAUSE: Duration = Duration::from_millis(10);
+
+/// Hands out nodes and addresses, in the order of asking.
+struct Ground {
+    world: Handle,
+    nodes: u16,
+}
+
+impl Ground {
+    fn node(&mut self, name: &str) -> (NodeHandle, IpAddr) {
+        self.nodes += 1;
+        let [high, low] = self.nodes.to_be_bytes();
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, high, low));
+        (self.world.create_node().name(name).ip(ip).build(), ip)
+    }
+}
+
+/// A link's near end, as the process or user that owns it is told.
+struct Road {
+    link: Arc<Link>,
+    near: SocketAddr,
+}
+
+struct Builder<O> {
+    ground: Ground,
+    hub: Arc<Hub<O>>,
+    links: BTreeMap<String, Arc<Link>>,
+}
+
+/// Lives through a whole run. Returns why it made no progress, if it did not.
+pub(crate) async fn live<P: Product>(
+    hub: Arc<Hub<P::Occurrence>>,
+    plan: &Plan<P::Workload>,
+    seed: Seed,
+) -> Vec<String> {
+    let mut users = build::<P>(&hub, plan, seed).await;
+    let settle_max = P::settle_max(plan);
+    if chaos(&hub, &mut users, settle_max).await {
+        return Vec::new();
+    }
+    hub.act(|watch| {
+        watch.happened("", 0, Happening::Phase { name: "heal" });
+        watch.heal_all();
+    });
+    settle(&hub, &mut users, settle_max).await
+}
+
+/// The users that have not ended.
+struct Crowd {
+    acting: BTreeSet<String>,
+    left: tokio::sync::mpsc::UnboundedReceiver<String>,
+}
+
+impl Crowd {
+    fn is_empty(&mut self) -> bool {
+        while let Ok(user) = self.left.try_recv() {
+            self.acting.remove(&user);
+        }
+        self.acting.is_empty()
+    }
+}
+
+async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workload>, seed: Seed) -> Crowd {
+    let ground = Ground { world: Handle::current(), nodes: 0 };
+    let mut builder = Builder { ground, hub: hub.clone(), links: BTreeMap::new() };
+    let (stage, _) = builder.ground.node("world");
+    let mut services = BTreeMap::new();
+    for service in P::services(plan, seed) {
+        services.insert(service.name, builder.service(service).await);
+    }
+    let mut births = Vec::new();
+    let mut serving = BTreeMap::new();
+    for role in P::roles() {
+        let count = plan.topology.get(role.name).copied().unwrap_or(role.count);
+        for number in 1..=count {
+            let birth = builder.process(plan, role, number, &services, seed).await;
+            serving.extend(birth.listen.map(|listen| (birth.process.clone(), listen)));
+            births.push(birth);
+        }
+    }
+    let mut seats = Vec::new();
+    for user in P::users(plan, seed) {
+        let mut links = BTreeMap::new();
+        for (process, listen) in &serving {
+            let road = builder.road(&user.name, process, *listen).await;
+            if let Some(birth) = births.iter_mut().find(|birth| birth.process == *process) {
+                birth.far.push(road.link);
+            }
+            links.insert(process.clone(), road.near);
+        }
+        seats.push((user, links));
+    }
+    let nodes = births.iter().map(|birth| (birth.node, birth.process.clone())).collect();
+    listen(hub, nodes);
+    let mut keepers = BTreeMap::new();
+    let mut managers = Vec::new();
+    for birth in births {
+        let process = birth.process.clone();
+        hub.act(|watch| watch.expected(&process));
+        let (keeper, manager) = keep::<P>(hub.clone(), birth);
+        keepers.insert(process, keeper);
+        managers.push(manager);
+    }
+    hub.arm(Hands { links: builder.links, keepers, stage: stage.clone() });
+    hub.act(|watch| {
+        watch.happened("", 0, Happening::Phase { name: "chaos" });
+        watch.open();
+    });
+    managers.into_iter().for_each(|manager| drop(stage.spawn(manager)));
+    let (leave, left) = tokio::sync::mpsc::unbounded_channel();
+    let mut acting = BTreeSet::new();
+    for (user, links) in seats {
+        let (node, _) = builder.ground.node(&user.name);
+        acting.insert(user.name.clone());
+        let seat = Seat { links, tell: hub.ear(&user.name) };
+        let (hub, leave) = (hub.clone(), leave.clone());
+        node.spawn(async move {
+            (user.act)(seat).await;
+            let _ = leave.send(user.name); // the crowd outlives the run
+            hub.bell.notify_one();
+        });
+    }
+    Crowd { acting, left }
+}
+
+/// Hears what processes log, on this thread, for the rest of its life.
+fn listen<O: Occurrence>(hub: &Arc<Hub<O>>, processes: BTreeMap<NodeId, String>) {
+    let hub = hub.clone();
+    let tell = move |process: &str, line: Line| {
+        hub.try_act(|watch| {
+            watch.logged(process, |incarnation| {
+                let Line { level, message, fields } = line;
+                Observation::Log(Log { process: process.to_owned(), incarnation, level, message, fields })
+            });
+        });
+    };
+    // The run has a thread of its own; the guard would only take the journal away again.
+    std::mem::forget(tracing::subscriber::set_default(Journal { processes, tell }));
+}
+
+impl<O: Occurrence> Builder<O> {
+    async fn service(&mut self, service: Service) -> SocketAddr {
+        let (node, ip) = self.ground.node(service.name);
+        let (tap, port) = (self.hub.tap(), service.port);
+        let first = bind(&node, port).await;
+        node.spawn(async move {
+            let mut listener = first;
+            loop {
+                (service.serve)(listener, tap.clone()).await;
+                // The port stays bound while any connection of the last life stands.
+                listener = loop {
+                    tokio::time::sleep(SERVICE_PAUSE).await;
+                    if let Ok(listener) = TcpListener::bind(("0.0.0.0", port)).await {
+                        break listener;
+                    }
+                };
+            }
+        });
+        SocketAddr::new(ip, port)
+    }
+
+    async fn process<W>(
+        &mut self,
+        plan: &Plan<W>,
+        role: &'static Role,
+        number: usize,
+        services: &BTreeMap<&'static str, SocketAddr>,
+        seed: Seed,
+    ) -> Birth {
+        let process = format!("{}-{number}", role.name);
+        let (node, ip) = self.ground.node(&process);
+        let (mut near, mut links) = (Vec::new(), BTreeMap::new());
+        for service in role.services {
+            let target = services.get(service).unwrap_or_else(|| panic!("role {}: no service {service}", role.name));
+            let road = self.road(&process, service, *target).await;
+            near.push(road.link);
+            links.insert(*service, road.near);
+        }
+        let config = settings(plan, role.name, &process);
+        let listen = role.port.map(|port| SocketAddr::new(ip, port));
+        Birth { role, process, node: node.id(), near, far: Vec::new(), links, listen, config, seed }
+    }
+
+    async fn road(&mut self, near: &str, far: &str, target: SocketAddr) -> Road {
+        let link = Link::new(near, far);
+        let (node, ip) = self.ground.node(&link.name);
+        let listener = bind(&node, target.port()).await;
+        node.spawn(relay(link.clone(), Arc::new(Sight(self.hub.clone())), listener, target));
+        self.links.insert(link.name.clone(), link.clone());
+        Road { link, near: SocketAddr::new(ip, target.port()) }
+    }
+}
+
+async fn bind(node: &NodeHandle, port: u16) -> TcpListener {
+    let bound = node.spawn(async move { TcpListener::bind(("0.0.0.0", port)).await }).await;
+    bound.expect("a node of the world is never cancelled").expect("a fresh node has every port free")
+}
+
+/// Returns whether the run was stopped.
+async fn chaos<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max: Duration) -> bool {
+    let (mut calm_since, mut ended_since) = (None, None);
+    loop {
+        let (calm, done, struck, heard) = hub.look(|watch| {
+            let nemesis = &watch.nemesis;
+            (nemesis.calm(), nemesis.done(), nemesis.last_struck(), watch.last_product())
+        });
+        let now = hub.now();
+        calm_since = calm.then(|| calm_since.unwrap_or(now));
+        ended_since = users.is_empty().then(|| ended_since.unwrap_or(now));
+        if let Some(calm) = calm_since {
+            let patient =
+                ended_since.is_some_and(|ended: Duration| done || now >= ended.max(calm).max(struck) + PATIENCE);
+            if patient || now >= heard.max(calm) + STANDSTILL || now >= calm + settle_max {
+                return false;
+            }
+        }
+        if rest(hub).await {
+            return true;
+        }
+    }
+}
+
+/// Returns why there was no progress, if there was none.
+async fn settle<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max: Duration) -> Vec<String> {
+    let began = hub.now();
+    let most = settle_max.max(SETTLE_MIN);
+    hub.act(|watch| watch.happened("", 0, Happening::Phase { name: "settle" }));
+    let mut least = began;
+    loop {
+        let pending = hub.act(|watch| watch.ask());
+        let (down, stopped) =
+            hub.look(|watch| (watch.down().into_iter().map(str::to_owned).collect::<Vec<_>>(), watch.stop().is_some()));
+        if stopped {
+            return Vec::new();
+        }
+        let now = hub.now();
+        if now == began && !pending.is_empty() {
+            least = began + SETTLE_MIN;
+        }
+        if users.is_empty() && pending.is_empty() && down.is_empty() && now >= least {
+            hub.act(|watch| watch.conclude());
+            return Vec::new();
+        }
+        if now >= began + most {
+            let mut because = vec![format!("{} s after healing it has not settled", most.as_secs())];
+            because.extend(pending.iter().map(|obligation| {
+                let (since, due) = (obligation.since.as_secs_f64(), obligation.due.as_secs_f64());
+                format!("waits for: {} (since {since:.1} s, due {due:.1} s)", obligation.says)
+            }));
+            because.extend(users.acting.iter().map(|user| format!("user {user} has not ended")));
+            because.extend(down.iter().map(|process| format!("{process} is down")));
+            because.extend(hub.look(|watch| silence(watch.silent())));
+            return because;
+        }
+        if rest(hub).await {
+            return Vec::new();
+        }
+    }
+}
+
+fn silence(silent: &BTreeMap<(String, u32), Duration>) -> Vec<String> {
+    let line = |((link, conn), since): (&(String, u32), &Duration)| {
+        format!("{link} (connection {conn}) has had no answer since {:.1} s", since.as_secs_f64())
+    };
+    silent.iter().map(line).collect()
+}
+
+/// Waits for a tick, a deadline, a user's end or the run's. Returns whether the run was stopped.
+async fn rest<O: Occurrence>(hub: &Arc<Hub<O>>) -> bool {
+    let due = hub.look(|watch| watch.next_due());
+    let wait = due.saturating_sub(hub.now()).saturating_add(Duration::from_micros(1)).min(TICK);
+    tokio::select! {
+        biased;
+        () = hub.bell.notified() => {}
+        () = tokio::time::sleep(wait) => {}
+    }
+    hub.act(|watch| {
+        watch.ask();
+        watch.stop().is_some()
+    })
+}

@@ -1,0 +1,437 @@
+//! A tiny product for tests of the world: a user asks a worker for a job, the worker keeps its steps in a store that
+//! speaks lines. Quirks of the plan make it misbehave.
+#![allow(dead_code)] // each test binary uses its part
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use lychgate_sim::event::{Event, Occurrence, What};
+use lychgate_sim::judge::{Breach, Invariant, Obligation};
+use lychgate_sim::observation::{Command, Observation, Tap};
+use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, Plan, Trigger};
+use lychgate_sim::product::{Boot, Origin, Product, Reader, Role, Scenario, Seat, Service, User, Workload};
+use lychgate_sim::seed::Seed;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Jobs {
+    pub steps: u32,
+    pub quirks: BTreeSet<String>,
+}
+
+impl Workload for Jobs {
+    fn sessions(&self) -> Vec<String> {
+        vec!["ann/1".into()]
+    }
+    fn users(&self) -> Vec<String> {
+        vec!["ann".into()]
+    }
+    fn smaller(&self) -> Vec<Self> {
+        Vec::new()
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Toy {
+    Claimed { session: String },
+    Stepped { session: String, step: u32 },
+    Done { session: String },
+    Drained,
+    Told { session: String, words: String },
+}
+
+impl Occurrence for Toy {
+    const NAMES: &'static [&'static str] = &["claimed", "stepped", "done", "drained", "told"];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Toy::Claimed { .. } => "claimed",
+            Toy::Stepped { .. } => "stepped",
+            Toy::Done { .. } => "done",
+            Toy::Drained => "drained",
+            Toy::Told { .. } => "told",
+        }
+    }
+
+    fn session(&self) -> Option<&str> {
+        match self {
+            Toy::Claimed { session } | Toy::Stepped { session, .. } | Toy::Done { session } => Some(session),
+            Toy::Told { session, .. } => Some(session),
+            Toy::Drained => None,
+        }
+    }
+
+    fn story(&self) -> Option<String> {
+        match self {
+            Toy::Claimed { session } => Some(format!("{session} begins")),
+            Toy::Done { session } => Some(format!("{session} is done")),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Ears {
+    live: BTreeMap<String, String>,
+    done: BTreeSet<String>,
+}
+
+impl Reader<Toy> for Ears {
+    fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<Toy> {
+        match observation {
+            Observation::Command(command) => {
+                assert!(origin.process.starts_with("worker-"), "the store is reached through links: {origin:?}");
+                let word = |index: usize| String::from_utf8_lossy(&command.words[index]).into_owned();
+                let session = word(1);
+                match word(0).as_str() {
+                    "CLAIM" => {
+                        if !self.done.contains(&session) {
+                            self.live.insert(session.clone(), origin.process.clone());
+                        }
+                        vec![Toy::Claimed { session }]
+                    }
+                    "STEP" => vec![Toy::Stepped { session, step: word(2).parse().expect("a number") }],
+                    "DONE" => {
+                        self.live.remove(&session);
+                        self.done.insert(session.clone());
+                        vec![Toy::Done { session }]
+                    }
+                    other => panic!("the reader knows no {other}"),
+                }
+            }
+            Observation::Log(log) if log.message == "drained" => {
+                assert_eq!((&log.process, log.incarnation), (&origin.process, origin.incarnation));
+                assert_eq!(log.fields["color"], "red");
+                vec![Toy::Drained]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn mentioned(&self, request: &[u8]) -> Option<String> {
+        let text = String::from_utf8_lossy(request);
+        self.live.keys().find(|label| text.contains(label.as_str())).cloned()
+    }
+
+    fn served_by(&self, process: &str) -> Option<String> {
+        self.live.iter().find(|(_, by)| *by == process).map(|(label, _)| label.clone())
+    }
+}
+
+/// What is claimed is done within 100 s.
+#[derive(Default)]
+struct Promptness {
+    open: BTreeMap<String, Duration>,
+}
+
+impl Invariant<Toy> for Promptness {
+    fn name(&self) -> &'static str {
+        "promptness"
+    }
+    fn says(&self) -> &'static str {
+        "what is claimed is done within 100 s"
+    }
+    fn observe(&mut self, event: &Event<Toy>) -> Result<(), Breach> {
+        match &event.what {
+            What::Product(Toy::Claimed { session }) => {
+                self.open.entry(session.clone()).or_insert(event.at);
+            }
+            What::Product(Toy::Done { session }) => {
+                self.open.remove(session);
+            }
+            What::Product(Toy::Stepped { step: 66, session }) => {
+                return Err(Breach::now(format!("{session} took step 66")));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+    fn pending(&self) -> Vec<Obligation> {
+        let each = |(session, since): (&String, &Duration)| Obligation {
+            says: format!("{session} is done"),
+            since: *since,
+            due: *since + Duration::from_secs(100),
+        };
+        self.open.iter().map(each).collect()
+    }
+    fn armed(&self) -> bool {
+        true
+    }
+}
+
+pub struct Toys;
+
+static ROLES: [Role; 1] = [Role {
+    name: "worker",
+    services: &["store", "spare"],
+    port: Some(7000),
+    count: 1,
+    grace: Duration::from_secs(5),
+    restart_delay: Duration::from_secs(2),
+}];
+
+impl Product for Toys {
+    type Occurrence = Toy;
+    type Workload = Jobs;
+
+    fn roles() -> &'static [Role] {
+        &ROLES
+    }
+
+    fn settings() -> &'static [&'static str] {
+        &["STUBBORN"]
+    }
+
+    fn services(plan: &Plan<Jobs>, _: Seed) -> Vec<Service> {
+        let store = |name: &'static str, port, quirks: BTreeSet<String>| {
+            let served = Arc::new(Mutex::new(0));
+            Service {
+                name,
+                port,
+                serve: Arc::new(move |listener, tap| {
+                    Box::pin(store(listener, tap, quirks.clone(), served.clone())) as BoxFuture<'static, ()>
+                }),
+            }
+        };
+        vec![store("store", 6000, plan.users.quirks.clone()), store("spare", 6001, BTreeSet::new())]
+    }
+
+    fn boot(boot: Boot) -> BoxFuture<'static, i32> {
+        Box::pin(work(boot))
+    }
+
+    fn users(plan: &Plan<Jobs>, _: Seed) -> Vec<User<Toy>> {
+        let jobs = plan.users.clone();
+        vec![User { name: "ann".into(), act: Box::new(move |seat| Box::pin(ask(seat, jobs))) }]
+    }
+
+    fn reader(_: &Plan<Jobs>) -> Box<dyn Reader<Toy>> {
+        Box::new(Ears::default())
+    }
+
+    fn invariants(_: &Plan<Jobs>) -> Vec<Box<dyn Invariant<Toy>>> {
+        vec![Box::new(Promptness::default())]
+    }
+
+    fn settle_max(_: &Plan<Jobs>) -> Duration {
+        Duration::from_secs(1000)
+    }
+
+    fn scenarios() -> Vec<Scenario<Jobs>> {
+        Vec::new()
+    }
+}
+
+async fn store(listener: TcpListener, tap: Tap, quirks: BTreeSet<String>, served: Arc<Mutex<u32>>) {
+    loop {
+        let Ok((stream, peer)) = listener.accept().await else { return };
+        let (tap, quirks, served) = (tap.clone(), quirks.clone(), served.clone());
+        tokio::spawn(async move {
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            while stream.read_line(&mut line).await.unwrap_or(0) > 0 {
+                let words: Vec<_> = line.split_whitespace().map(|word| word.to_owned().into_bytes().into()).collect();
+                let count = {
+                    let mut served = served.lock().expect("no panic holds it");
+                    *served += 1;
+                    *served
+                };
+                let mut reply = format!("OK {count}\n");
+                if quirks.contains("other byte") && count == 2 {
+                    reply = "OK !\n".into();
+                }
+                tap(Observation::Command(Command { peer, words, reply: reply.clone().into() }));
+                if quirks.contains("store panics") && count == 2 {
+                    panic!("the store does not know this");
+                }
+                if quirks.contains("nanosecond") && count == 2 {
+                    sleep(Duration::from_nanos(5_000_001)).await;
+                } else if count == 2 {
+                    sleep(Duration::from_nanos(5_000_000)).await;
+                }
+                if stream.write_all(reply.as_bytes()).await.is_err() || stream.flush().await.is_err() {
+                    return;
+                }
+                line.clear();
+            }
+        });
+    }
+}
+
+/// A connection to the store that is made anew after every trouble.
+struct Store {
+    address: SocketAddr,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+impl Store {
+    async fn call(&mut self, request: &str) {
+        loop {
+            match timeout(Duration::from_secs(10), self.attempt(request)).await {
+                Ok(Ok(())) => return,
+                _ => self.stream = None,
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn attempt(&mut self, request: &str) -> std::io::Result<()> {
+        if self.stream.is_none() {
+            self.stream = Some(BufReader::new(TcpStream::connect(self.address).await?));
+        }
+        let Some(stream) = &mut self.stream else { unreachable!("it was just made") };
+        stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
+        let mut answer = String::new();
+        match stream.read_line(&mut answer).await? {
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Says something when it is dropped, as no killed process can.
+struct LastWords(Option<TcpStream>);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        tracing::info!(color = "red", "drained");
+        if let Some(stream) = &mut self.0 {
+            let waker = std::task::Waker::noop();
+            let mut context = std::task::Context::from_waker(waker);
+            let mut stream = std::pin::Pin::new(stream);
+            let _ = tokio::io::AsyncWrite::poll_write(stream.as_mut(), &mut context, b"STEP ann/1 66\n");
+            let _ = tokio::io::AsyncWrite::poll_flush(stream.as_mut(), &mut context);
+        }
+    }
+}
+
+async fn work(mut boot: Boot) -> i32 {
+    let listen = boot.listen.expect("the role has a port");
+    let listener = TcpListener::bind(listen).await.expect("a fresh incarnation binds its port");
+    let address = boot.links["store"];
+    let stubborn = boot.config.contains_key("STUBBORN");
+    let _last_words = stubborn.then(|| {
+        tokio::spawn(async move {
+            let words = LastWords(TcpStream::connect(address).await.ok());
+            sleep(Duration::from_secs(1_000_000)).await;
+            drop(words);
+        })
+    });
+    let (mut busy, mut ended) = (0, false);
+    let (done, mut finished) = tokio::sync::mpsc::unbounded_channel();
+    loop {
+        tokio::select! {
+            biased;
+            Some(()) = boot.signals.recv(), if !stubborn => ended = true,
+            Some(()) = finished.recv() => busy -= 1,
+            Ok((stream, _)) = listener.accept() => {
+                busy += 1;
+                let done = done.clone();
+                tokio::spawn(async move {
+                    job(stream, address).await;
+                    let _ = done.send(());
+                });
+            }
+        }
+        if ended && busy == 0 {
+            tracing::info!(color = "red", "drained");
+            return 0;
+        }
+    }
+}
+
+async fn job(stream: TcpStream, address: SocketAddr) {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+        return;
+    }
+    let mut words = line.split_whitespace();
+    let session = words.next().expect("a session").to_owned();
+    let steps: Vec<u32> = words.map(|step| step.parse().expect("a number")).collect();
+    assert!(!steps.contains(&13), "unlucky step");
+    let mut store = Store { address, stream: None };
+    let chance = if steps.contains(&7) { chance().await } else { String::new() };
+    store.call(&format!("CLAIM {session} {chance}\n")).await;
+    for step in steps {
+        store.call(&format!("STEP {session} {step}\n")).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    store.call(&format!("DONE {session}\n")).await;
+    let _ = stream.write_all(b"done\n").await;
+    let _ = stream.flush().await;
+}
+
+/// Words that depend on the keys of hash maps and on the order of both kinds of select.
+async fn chance() -> String {
+    let map: std::collections::HashMap<u32, ()> = (0..10).map(|key| (key, ())).collect();
+    let mut words: String = map.keys().map(|key| key.to_string()).collect();
+    for _ in 0..20 {
+        words += tokio::select! { () = async {} => "a", () = async {} => "b", () = async {} => "c" };
+        let (mut one, mut other) = (std::future::ready(()).fuse(), std::future::ready(()).fuse());
+        words += futures_util::select! { () = one => "x", () = other => "y" };
+    }
+    words
+}
+
+async fn ask(seat: Seat<Toy>, jobs: Jobs) {
+    let worker = seat.links["worker-1"];
+    let mut request = "ann/1".to_owned();
+    for step in 1..=jobs.steps {
+        request += &format!(" {step}");
+    }
+    for (quirk, step) in [("unlucky", " 13"), ("evil", " 66"), ("chance", " 7")] {
+        if jobs.quirks.contains(quirk) {
+            request += step;
+        }
+    }
+    request.push('\n');
+    if jobs.quirks.contains("hang") {
+        std::future::pending::<()>().await;
+    }
+    loop {
+        let mut store = Store { address: worker, stream: None };
+        if let Ok(Ok(())) = timeout(Duration::from_secs(400), store.attempt(&request)).await {
+            break;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    (seat.tell)(Toy::Told { session: "ann/1".into(), words: "done".into() });
+}
+
+pub fn plan(faults: Vec<Fault>) -> Plan<Jobs> {
+    Plan {
+        about: "ann has a job done".into(),
+        arms: vec!["promptness".into()],
+        must_reach: vec!["done".into()],
+        topology: BTreeMap::new(),
+        config: BTreeMap::new(),
+        users: Jobs { steps: 5, quirks: BTreeSet::new() },
+        faults,
+        expect: Expect { verdict: "passed".into(), invariant: None },
+        repro: None,
+    }
+}
+
+pub fn quirky(quirk: &str) -> Plan<Jobs> {
+    let mut plan = plan(Vec::new());
+    plan.users.quirks.insert(quirk.into());
+    plan
+}
+
+pub fn fault(kind: Kind, target: &str, trigger: Trigger, length: Length) -> Fault {
+    Fault { kind, targets: vec![target.into()], trigger, length }
+}
+
+pub fn on(event: &str, nth: u32) -> Cue {
+    Cue { event: event.into(), session: None, nth, after: Duration::ZERO }
+}
