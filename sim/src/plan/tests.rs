@@ -51,7 +51,7 @@ fn every_malformed_plan_is_told_where_and_what_was_meant() {
         ("executor = 2", "executer = 2", "p.toml:7:1", "did you mean `executor`?"),
         ("executor = 2", "executor = -2", "p.toml:7:12", "a whole number from 0"),
         ("executor = 2", "executor = 2000", "p.toml:7:12", "at most 100"),
-        ("config.all", "config.executor-3", "p.toml:9:9", "did you mean `executor-1`?"),
+        ("config.all", "config.executor-3", "p.toml:9:9", "did you mean `executor`?"),
         ("TOY_TAKEOVER_AFTER", "TOY_TAKEOVER", "p.toml:10:1", "did you mean `TOY_TAKEOVER_AFTER`?"),
         ("name = \"ann\"", "nmae = \"ann\"", "p.toml:13:1", "did you mean `name`?"),
         ("text = \"hello\"", "txet = \"hello\"", "p.toml:14:11", "did you mean `text`?"),
@@ -76,7 +76,7 @@ fn every_malformed_plan_is_told_where_and_what_was_meant() {
         (
             "event = \"turn_started\", session",
             "link = \"executor-1->redis\", session",
-            "p.toml:19:48",
+            "p.toml:19:46",
             "cannot stand beside",
         ),
         ("about = ", "abuot = ", "p.toml:1:1", "did you mean `about`?"),
