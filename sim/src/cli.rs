@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub(crate) use self::run::spinner;
 use crate::known_bugs;
 use crate::product::Product;
 use crate::run::Options;
@@ -118,6 +119,9 @@ struct RunArgs {
     /// Does not look for a smaller plan that fails the same way.
     #[arg(long)]
     no_shrink: bool,
+    /// Goes on after a run that proves nothing.
+    #[arg(long, hide = true)]
+    past_vacuous: bool,
     /// Writes what came of each run to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,

@@ -104,7 +104,7 @@ fn faults(report: &Report) -> Vec<String> {
 
 fn smaller(path: &str, text: &str, room: usize) -> Vec<String> {
     let body: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
-    let mut lines = vec![format!("a smaller plan that does the same ({path}):")];
+    let mut lines = vec![format!("a smaller plan does the same (cargo sim replay {path}):")];
     let shown = if body.len() < room { body.len() } else { room.saturating_sub(2) };
     lines.extend(body.iter().take(shown).map(|line| format!("  {line}")));
     if shown < body.len() {
@@ -221,7 +221,7 @@ faults that were felt (1 more were not):
 the end of the story (2 of 2 lines):
   ann says hello
   the run is claimed
-a smaller plan that does the same (target/sim/findings/swarm-17.repro.toml):
+a smaller plan does the same (cargo sim replay target/sim/findings/swarm-17.repro.toml):
   about = \"x\"
   [repro]
   seed = 17

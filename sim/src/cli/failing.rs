@@ -21,9 +21,12 @@ use crate::verdict::{Report, Verdict};
 /// So long may the search for a smaller plan take in all. A reader waits this long for a better report, not longer.
 const SHRINK_MAX: Duration = Duration::from_secs(60);
 
-/// Runs the seed of `report` in a process of its own, started anew, and turns the report into a nondeterministic one if
+/// Runs the seed of `report`, if it is a violation, in a process of its own, started anew, and turns the report into a nondeterministic one if
 /// that run differs. Forks share the addresses of their parent; a new process does not.
 pub(super) fn confirmed(report: Report, handle: &str) -> Report {
+    if report.verdict != Verdict::Violated {
+        return report;
+    }
     match second(handle, report.seed) {
         Ok(second) if second.digest == report.digest && second.verdict == report.verdict => report,
         Ok(second) => {
@@ -79,7 +82,7 @@ pub(super) fn tell<P: Product>(report: &Report, chosen: &Chosen<P::Workload>, sm
     lines[1..].iter().for_each(|line| println!("{line}"));
 }
 
-/// The smallest plan found that breaks the same invariant: its file and text.
+/// The smallest plan found that breaks the same invariant: its file, and the part of its text that is worth showing.
 fn smaller_plan<P: Product>(
     report: &Report,
     chosen: &Chosen<P::Workload>,
@@ -99,14 +102,16 @@ fn smaller_plan<P: Product>(
         trial::<P>(candidate, report)
     });
     spinner.finish_and_clear();
-    let plan = as_repro(shrunk.plan, report, root);
-    let text = plan::print(&plan);
+    // A reader of the report knows what the rest of the file says.
+    let shown = plan::print(&Plan { arms: Vec::new(), ..shrunk.plan.clone() });
+    let about = format!("{} on seed {}, made smaller in {} trials", report.scenario, report.seed, shrunk.trials);
+    let text = plan::print(&as_repro(Plan { about, ..shrunk.plan }, report, root));
     let dir = root.join("target/sim/findings");
     std::fs::create_dir_all(&dir)?;
     let path = dir.join(format!("{}-{}.repro.toml", chosen.name, report.seed));
     std::fs::write(&path, &text)?;
-    let shown = path.strip_prefix(std::env::current_dir()?).map(PathBuf::from).unwrap_or(path);
-    Ok((shown.display().to_string(), text))
+    let path = path.strip_prefix(std::env::current_dir()?).map(PathBuf::from).unwrap_or(path);
+    Ok((path.display().to_string(), shown))
 }
 
 /// Whether `candidate` breaks what `report` says is broken. One that no file could say is no candidate.

@@ -23,6 +23,7 @@ struct How {
     strict: bool,
     keep_going: bool,
     shrink: bool,
+    past_vacuous: bool,
 }
 
 /// What came of one sweep.
@@ -43,7 +44,13 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
     }
     println!("{}, {}: {}", style(&chosen.name).bold(), told(range), chosen.about);
     let jobs = usize::try_from(args.jobs).unwrap_or(1);
-    let how = How { jobs, strict: args.strict, keep_going: args.keep_going, shrink: !args.no_shrink };
+    let how = How {
+        jobs,
+        strict: args.strict,
+        keep_going: args.keep_going,
+        shrink: !args.no_shrink,
+        past_vacuous: args.past_vacuous,
+    };
     let bar = bar(seeds.len());
     let mut swept = swept::<P>(&chosen, &seeds, &how, &bar, root);
     bar.finish_and_clear();
@@ -82,7 +89,7 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
     let mut table = Table::new(&["scenario", "about", ">seeds", ">passed", ">virtual time", ">wall time", ""]);
     let mut worst = Verdict::Passed;
     for chosen in &scenarios {
-        let how = How { jobs: 1, strict: false, keep_going: true, shrink: true };
+        let how = How { jobs: 1, strict: false, keep_going: true, shrink: true, past_vacuous: false };
         let seeds = seeds_of(chosen.handful());
         let swept = swept::<P>(chosen, &seeds, &how, &bar, root);
         worst = worst.worse(swept.worst);
@@ -102,6 +109,7 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
     let mut reports: Vec<Report> = Vec::new();
     let mut reach = Reach::over(words::invariants::<P>().into_iter().map(|(name, _)| name));
     let mut worst = Verdict::Passed;
+    let mut failed = false;
     let options = options(how.strict);
     bar.set_message(chosen.name.clone());
     let begin = |seed| fork_run::<P>(&chosen.name, &chosen.plan(seed), Seed(seed), &options);
@@ -110,8 +118,10 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
         reach.add(&report);
         let expected = chosen.plan(report.seed).expect;
         let mut report = judged(report, &expected);
-        if report.verdict != Verdict::Passed {
-            let first = worst == Verdict::Passed;
+        let idle = how.past_vacuous && report.verdict == Verdict::Vacuous;
+        if report.verdict != Verdict::Passed && !idle {
+            let first = !failed;
+            failed = true;
             // Whoever is told of a failure is told of one that a second process has seen.
             report = bar.suspend(|| {
                 if first { first_failure::<P>(report, chosen, how, root) } else { one_more(report, chosen) }
@@ -119,21 +129,19 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
         }
         worst = worst.worse(report.verdict);
         reports.push(report);
-        if worst != Verdict::Passed && !how.keep_going { Next::Stop } else { Next::GoOn }
+        if failed && !how.keep_going { Next::Stop } else { Next::GoOn }
     });
     Swept { reports, reach, worst, wall_seconds: began.elapsed().as_secs_f64() }
 }
 
 fn first_failure<P: Product>(report: Report, chosen: &Chosen<P::Workload>, how: &How, root: &Path) -> Report {
-    let report = match report.verdict {
-        Verdict::Violated => failing::confirmed(report, &chosen.handle),
-        _ => report,
-    };
+    let report = failing::confirmed(report, &chosen.handle);
     failing::tell::<P>(&report, chosen, how.shrink, root);
     report
 }
 
 fn one_more<W: Clone>(report: Report, chosen: &Chosen<W>) -> Report {
+    let report = failing::confirmed(report, &chosen.handle);
     println!("{}; {}", report::headline(&report), chosen.replay(report.seed));
     report
 }
