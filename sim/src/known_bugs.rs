@@ -144,46 +144,54 @@ fn put_back(bug: &KnownBug, args: &Args, places: &Places) -> Result<Row, Usage> 
         Ok(binary) => binary,
         Err(says) => return stale(row, format!("it applies and does not build\n{says}")),
     };
-    let before = trial::cpu_seconds();
     for scenario in bug.scenarios.iter().filter(|scenario| *scenario != SWARM) {
         if row.verdict != Verdict::Caught {
-            let (verdict, fired, seeds) = hunt(bug, &binary, scenario, args.seeds, places)?;
-            row.seeds += seeds;
-            keep_better(&mut row, verdict, fired);
+            let found = hunt(bug, &binary, scenario, args.seeds, places)?;
+            row.seeds += found.seeds;
+            row.take(found);
         }
     }
     if args.swarm || bug.scenarios.iter().any(|scenario| scenario == SWARM) {
-        let (verdict, fired, seeds) = hunt(bug, &binary, SWARM, args.swarm_seeds, places)?;
-        row.swarm_seeds = (verdict == Verdict::Caught).then_some(seeds);
-        keep_better(&mut row, verdict, fired);
+        let found = hunt(bug, &binary, SWARM, args.swarm_seeds, places)?;
+        row.swarm_seeds = (found.verdict == Verdict::Caught).then_some(found.seeds);
+        row.take(found);
     }
-    row.cpu_seconds = trial::cpu_seconds() - before;
     Ok(row)
 }
 
-fn keep_better(row: &mut Row, verdict: Verdict, fired: Option<String>) {
-    if verdict > row.verdict || (row.fired.is_none() && fired.is_some()) {
-        row.verdict = row.verdict.max(verdict);
-        row.fired = fired;
+impl Row {
+    /// Counts what one scenario came to; of several the best counts.
+    fn take(&mut self, found: Found) {
+        self.cpu_seconds += found.cpu_seconds;
+        if found.verdict > self.verdict || (self.fired.is_none() && found.fired.is_some()) {
+            self.verdict = self.verdict.max(found.verdict);
+            self.fired = found.fired;
+        }
     }
 }
 
+/// What one scenario came to.
+#[derive(Debug)]
+struct Found {
+    verdict: Verdict,
+    fired: Option<String>,
+    seeds: usize,
+    cpu_seconds: f64,
+}
+
 /// Lets one scenario look for `bug`, tells what it found, and checks that it is found again and only there.
-fn hunt(
-    bug: &KnownBug,
-    binary: &Path,
-    scenario: &str,
-    seeds: u64,
-    places: &Places,
-) -> Result<(Verdict, Option<String>, usize), Usage> {
+fn hunt(bug: &KnownBug, binary: &Path, scenario: &str, seeds: u64, places: &Places) -> Result<Found, Usage> {
+    let before = trial::cpu_seconds();
     let Swept { seeds, failed, report, odd } = trial::sweep(&bug.name, binary, scenario, seeds + 1, places)?;
+    let cpu_seconds = trial::cpu_seconds() - before;
+    let missed = |fired| Found { verdict: Verdict::Missed, fired, seeds, cpu_seconds };
     if let Some(odd) = odd {
         println!("{}: {scenario} did not come to an end: {odd}", style("missed").red().bold());
-        return Ok((Verdict::Missed, None, seeds));
+        return Ok(missed(None));
     }
     let Some(run) = failed else {
         println!("{}: {scenario} passed on {seeds} seeds", style("missed").red().bold());
-        return Ok((Verdict::Missed, None, seeds));
+        return Ok(missed(None));
     };
     report.iter().for_each(|line| println!("{line}"));
     let shown = binary.strip_prefix(std::env::current_dir()?).unwrap_or(binary).display();
@@ -192,17 +200,18 @@ fn hunt(
     let again = trial::digest(binary, scenario, run.seed, places)?;
     if again.as_ref() != Some(&run.digest) {
         println!("{}: replayed, its digest is another", style("nondeterministic").red().bold());
-        return Ok((Verdict::WrongInvariant, Some("nondeterministic".to_owned()), seeds));
+        let fired = Some("nondeterministic".to_owned());
+        return Ok(Found { verdict: Verdict::WrongInvariant, fired, seeds, cpu_seconds });
     }
     println!("replayed in another process: the same digest {}", run.digest);
     let clean = trial::sweep("the clean tree", &places.clean, scenario, run.seed + 1, places)?;
     if let Some(error) = clean.odd.or_else(|| clean.failed.map(|run| format!("{} on seed {}", run.fired(), run.seed))) {
         println!("{}: the clean tree fails there as well: {error}", style("missed").red().bold());
-        return Ok((Verdict::Missed, Some(fired), seeds));
+        return Ok(missed(Some(fired)));
     }
     println!("the clean tree passes {scenario} on seeds 1 to {}", run.seed);
     let verdict = if bug.expected.contains(&fired) { Verdict::Caught } else { Verdict::WrongInvariant };
-    Ok((verdict, Some(fired), seeds))
+    Ok(Found { verdict, fired: Some(fired), seeds, cpu_seconds })
 }
 
 fn print(rows: &[Row]) {
@@ -260,10 +269,16 @@ mod tests {
     #[test]
     fn the_best_of_several_scenarios_counts() {
         let mut row = row();
-        keep_better(&mut row, Verdict::WrongInvariant, Some("terminal_once".into()));
-        keep_better(&mut row, Verdict::Missed, None);
+        let found = |verdict, fired: Option<&str>| Found {
+            verdict,
+            fired: fired.map(str::to_owned),
+            seeds: 1,
+            cpu_seconds: 0.1,
+        };
+        row.take(found(Verdict::WrongInvariant, Some("terminal_once")));
+        row.take(found(Verdict::Missed, None));
         assert_eq!((row.verdict, row.fired.as_deref()), (Verdict::WrongInvariant, Some("terminal_once")));
-        keep_better(&mut row, Verdict::Caught, Some("no_zombies".into()));
+        row.take(found(Verdict::Caught, Some("no_zombies")));
         assert_eq!((row.verdict, row.fired.as_deref()), (Verdict::Caught, Some("no_zombies")));
     }
 

@@ -27,26 +27,27 @@ pub(super) fn confirmed(report: Report, handle: &str) -> Report {
     if report.verdict != Verdict::Violated {
         return report;
     }
-    match second(handle, report.seed) {
-        Ok(second) if second.digest == report.digest && second.verdict == report.verdict => report,
+    let second = second(handle, report.seed);
+    compared(report, second)
+}
+
+/// `report` in the light of what a second process came to.
+fn compared(report: Report, second: Result<Report, String>) -> Report {
+    let (verdict, says) = match second {
+        Ok(second) if second.digest == report.digest && second.verdict == report.verdict => return report,
         Ok(second) => {
+            let (before, after) = (report::word(report.verdict), report::word(second.verdict));
             let says = format!(
-                "a second process differs: {} with digest {}, before {} with digest {}",
-                report::word(second.verdict),
-                second.digest,
-                report::word(report.verdict),
-                report.digest
+                "{before} with digest {}, in a second process {after} with digest {}",
+                report.digest, second.digest
             );
-            let mut because = vec![says];
-            because.extend(report.because);
-            Report { verdict: Verdict::Nondeterministic, because, ..report }
+            (Verdict::Nondeterministic, says)
         }
-        Err(error) => {
-            let mut because = vec![format!("the second process of the confirmation failed: {error}")];
-            because.extend(report.because);
-            Report { verdict: Verdict::Error, because, ..report }
-        }
-    }
+        Err(error) => (Verdict::Error, format!("the second process of the confirmation failed: {error}")),
+    };
+    let mut because = vec![says];
+    because.extend(report.because);
+    Report { verdict, because, ..report }
 }
 
 fn second(handle: &str, seed: u64) -> Result<Report, String> {
@@ -161,6 +162,17 @@ mod tests {
     use super::*;
     use crate::report::tests::report;
     use crate::toy::Toy;
+
+    #[test]
+    fn only_what_a_second_process_has_seen_is_a_violation() {
+        let first = report("swarm", 17, Verdict::Violated);
+        assert_eq!(compared(first.clone(), Ok(first.clone())), first);
+        let other = Report { digest: "else".to_owned(), ..first.clone() };
+        let told = compared(first.clone(), Ok(other));
+        assert_eq!(told.verdict, Verdict::Nondeterministic);
+        assert_eq!(told.because, ["violated with digest d17, in a second process violated with digest else"]);
+        assert_eq!(compared(first, Err("it said nothing".to_owned())).verdict, Verdict::Error);
+    }
 
     #[test]
     fn a_repro_says_what_must_break_and_where_it_came_from() {

@@ -44,6 +44,11 @@ pub(super) fn list<P: Product>(what: What) -> Outcome {
                 .iter()
                 .for_each(|(kind, target, does)| table.row([kind, target, does].map(|cell| (*cell).to_owned())));
             print(&table);
+            println!(
+                "\nA fault begins `at = \"12s\"`, `on = {{ event = \"…\", session = \"…\", nth = 1, after = \"5s\" }}` or\n\
+                 `on = {{ link = \"…\", matches = \"…\" }}`. It ends when it `lasts = \"30s\"`, `until = {{ event = \"…\" }}` or\n\
+                 `until = \"heal\"`, which is what `wedge` and `delay` do unless they say otherwise."
+            );
         }
         What::Events => {
             let mut table = Table::new(&["event", "whose"]);

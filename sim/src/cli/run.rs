@@ -1,5 +1,6 @@
 //! `run` sweeps one scenario over seeds; without arguments every scenario gets a handful.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -128,7 +129,8 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
             });
         }
         worst = worst.worse(report.verdict);
-        reports.push(report);
+        // What has been told is not kept: the parent stays small, so that forking it stays cheap.
+        reports.push(Report { story: Vec::new(), reached: BTreeMap::new(), faults: Vec::new(), ..report });
         if failed && !how.keep_going { Next::Stop } else { Next::GoOn }
     });
     Swept { reports, reach, worst, wall_seconds: began.elapsed().as_secs_f64() }

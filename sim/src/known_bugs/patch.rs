@@ -40,14 +40,16 @@ impl KnownBug {
         for (nth, line) in text.split_inclusive('\n').enumerate() {
             let Some(comment) = line.strip_prefix('#') else { break };
             header_bytes += line.len();
-            // A long `about` goes on in lines without a key.
-            let (key, value) = match comment.split_once(':') {
-                Some((key, value)) if FIELDS.contains(&key.trim()) => (key.trim(), value.trim()),
-                Some((key, _)) if !key.trim().contains(' ') => {
-                    let hint = crate::plan::nearest(key.trim(), FIELDS).map(|name| format!("; did you mean `{name}`?"));
-                    let (key, hint) = (key.trim(), hint.unwrap_or_default());
+            let keyed =
+                comment.strip_prefix(' ').filter(|text| !text.starts_with(' ')).and_then(|text| text.split_once(':'));
+            let (key, value) = match keyed {
+                Some((key, value)) if FIELDS.contains(&key) => (key, value.trim()),
+                Some((key, _)) if !key.contains(' ') => {
+                    let hint = crate::plan::nearest(key, FIELDS).map(|name| format!("; did you mean `{name}`?"));
+                    let hint = hint.unwrap_or_default();
                     return Err(format!("{}:{}: unknown field `{key}`{hint}", path.display(), nth + 1));
                 }
+                // A long `about` goes on in lines without a key, best indented.
                 _ => ("about", comment.trim()),
             };
             let field = fields.entry(key).or_default();

@@ -217,7 +217,7 @@ fn length(
 ) -> Option<Length> {
     let lasts = section.take("lasts");
     let until = section.take("until");
-    let Some(kind) = kind else { return None };
+    let kind = kind?;
     if let Some(odd) = lasts.as_ref().or(until.as_ref())
         && instant(kind)
     {
