@@ -179,6 +179,7 @@ fn root(manifest_dir: &str) -> PathBuf {
     found.unwrap_or(&here).to_path_buf()
 }
 
+/// `strict` where a run that proves nothing must say so: for plans that somebody wrote. Of drawn plans the sweep is judged.
 fn options(strict: bool) -> Options {
     Options { trace: None, wall_max: WALL_MAX, strict }
 }

@@ -34,6 +34,10 @@ impl Child {
     pub fn fd(&self) -> RawFd {
         self.pipe.as_raw_fd()
     }
+    /// When it is given up.
+    pub fn deadline(&self) -> std::time::Instant {
+        std::time::Instant::now() + Duration::from_secs(60)
+    }
     /// Waits for the report.
     pub fn finish(mut self) -> Report {
         let mut text = String::new();

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
+use std::time::Instant;
 
 use crate::plan::{Expect, Kind};
 use crate::run::Child;
@@ -12,6 +13,8 @@ use crate::verdict::{Report, Verdict};
 pub trait Running {
     /// Readable once there is a report, or none will come.
     fn fd(&self) -> RawFd;
+    /// When [`Running::finish`] waits no longer.
+    fn deadline(&self) -> Instant;
     /// Waits for the report.
     fn finish(self) -> Report;
     /// Ends it; nobody wants to know.
@@ -23,12 +26,16 @@ impl Running for Child {
         Child::fd(self)
     }
 
+    fn deadline(&self) -> Instant {
+        Child::deadline(self)
+    }
+
     fn finish(self) -> Report {
         Child::finish(self)
     }
 
     fn abandon(self) {
-        // SAFETY: the pid is of a child of ours that has not been waited for; `finish` waits for it.
+        // SAFETY: the pid is of a child of ours that has not been waited for; `finish` waits for it, and returns at once.
         unsafe { libc::kill(self.pid, libc::SIGKILL) };
         Child::finish(self);
     }
@@ -61,7 +68,9 @@ pub fn sweep<R: Running>(
             let Some((place, seed)) = waiting.next() else { break };
             going.push((place, begin(seed)));
         }
-        for at in ready(&going.iter().map(|(_, running)| running.fd()).collect::<Vec<_>>()).into_iter().rev() {
+        let watched: Vec<_> = going.iter().map(|(_, running)| (running.fd(), running.deadline())).collect();
+        // From the last, so that `swap_remove` moves none that is still to come.
+        for at in ready(&watched).into_iter().rev() {
             let (place, running) = going.swap_remove(at);
             early.insert(place, running.finish());
         }
@@ -75,18 +84,28 @@ pub fn sweep<R: Running>(
     }
 }
 
-/// Waits until at least one of `fds` is readable or closed; their places, in order.
-fn ready(fds: &[RawFd]) -> Vec<usize> {
+/// Waits until at least one of `runs` has something to read, is closed or is past its deadline; their places, in order.
+fn ready(runs: &[(RawFd, Instant)]) -> Vec<usize> {
     let mut polled: Vec<libc::pollfd> =
-        fds.iter().map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }).collect();
+        runs.iter().map(|(fd, _)| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }).collect();
+    let deadline = runs.iter().map(|(_, deadline)| *deadline).min();
     loop {
+        let now = Instant::now();
+        let left = deadline.map_or(0, |deadline| deadline.saturating_duration_since(now).as_millis().saturating_add(1));
+        let millis = libc::c_int::try_from(left).unwrap_or(libc::c_int::MAX);
         // SAFETY: the pointer and the length are of one live vector.
-        let count = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) };
-        if count > 0 {
-            return (0..polled.len()).filter(|at| polled[*at].revents != 0).collect();
+        let count = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, millis) };
+        if count < 0 {
+            let error = std::io::Error::last_os_error();
+            assert!(error.kind() == std::io::ErrorKind::Interrupted, "poll on the pipes of children: {error}");
+            continue;
         }
-        let error = std::io::Error::last_os_error();
-        assert!(error.kind() == std::io::ErrorKind::Interrupted, "poll on the pipes of children: {error}");
+        let now = Instant::now();
+        let places = 0..polled.len();
+        let ready: Vec<usize> = places.filter(|at| polled[*at].revents != 0 || runs[*at].1 <= now).collect();
+        if !ready.is_empty() {
+            return ready;
+        }
     }
 }
 
@@ -161,16 +180,20 @@ impl Reach {
 mod tests {
     use std::io::Write;
     use std::os::fd::AsRawFd;
+    use std::time::Duration;
 
     use super::*;
     use crate::report::tests::report;
 
     /// A run whose report is there at once.
-    struct Done(std::io::PipeReader, u64);
+    struct Done(std::io::PipeReader, u64, Instant);
 
     impl Running for Done {
         fn fd(&self) -> RawFd {
             self.0.as_raw_fd()
+        }
+        fn deadline(&self) -> Instant {
+            self.2
         }
         fn finish(self) -> Report {
             report("swarm", self.1, Verdict::Passed)
@@ -181,7 +204,7 @@ mod tests {
     fn done(seed: u64) -> Done {
         let (near, mut far) = std::io::pipe().unwrap();
         far.write_all(b"x").unwrap();
-        Done(near, seed)
+        Done(near, seed, Instant::now() + Duration::from_secs(60))
     }
 
     #[test]
@@ -195,6 +218,22 @@ mod tests {
             });
             assert_eq!(told, seeds);
         }
+    }
+
+    #[test]
+    fn a_run_that_says_nothing_holds_nobody_up_for_ever() {
+        let mut ends = Vec::new();
+        let silent = |seed| {
+            let (near, far) = std::io::pipe().unwrap();
+            ends.push(far);
+            Done(near, seed, Instant::now() + Duration::from_millis(20))
+        };
+        let mut told = 0;
+        sweep(&[1, 2, 3], 2, silent, |_| {
+            told += 1;
+            Next::GoOn
+        });
+        assert_eq!(told, 3);
     }
 
     #[test]

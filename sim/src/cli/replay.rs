@@ -24,7 +24,8 @@ pub(super) fn replay<P: Product>(what: &str, trace: Option<PathBuf>) -> Outcome 
         println!("fault {}: {}", nth + 1, plan::told(fault));
     }
     let traced = trace.clone();
-    let report = fork_run::<P>(&chosen.name, &plan, Seed(seed), &Options { trace, ..options(false) }).finish();
+    let report =
+        fork_run::<P>(&chosen.name, &plan, Seed(seed), &Options { trace, ..options(!chosen.drawn()) }).finish();
     if !report.story.is_empty() {
         println!("\nthe story:");
         report.story.iter().for_each(|line| println!("  {line}"));
@@ -73,7 +74,7 @@ pub(super) fn plan<P: Product>(what: &str) -> Outcome {
 /// Runs one seed and prints its report as JSON.
 pub(super) fn one<P: Product>(what: &str, seed: u64) -> Outcome {
     let chosen = choose::<P>(what)?;
-    let report = fork_run::<P>(&chosen.name, &chosen.plan(seed), Seed(seed), &options(false)).finish();
+    let report = fork_run::<P>(&chosen.name, &chosen.plan(seed), Seed(seed), &options(!chosen.drawn())).finish();
     println!("{}", serde_json::to_string(&report)?);
     Ok(0)
 }

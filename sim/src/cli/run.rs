@@ -21,7 +21,6 @@ use crate::verdict::{Report, Verdict};
 /// How to sweep.
 struct How {
     jobs: usize,
-    strict: bool,
     keep_going: bool,
     shrink: bool,
     past_vacuous: bool,
@@ -45,13 +44,7 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
     }
     println!("{}, {}: {}", style(&chosen.name).bold(), told(range), chosen.about);
     let jobs = usize::try_from(args.jobs).unwrap_or(1);
-    let how = How {
-        jobs,
-        strict: args.strict,
-        keep_going: args.keep_going,
-        shrink: !args.no_shrink,
-        past_vacuous: args.past_vacuous,
-    };
+    let how = How { jobs, keep_going: args.keep_going, shrink: !args.no_shrink, past_vacuous: args.past_vacuous };
     let bar = bar(seeds.len());
     let mut swept = swept::<P>(&chosen, &seeds, &how, &bar, root);
     bar.finish_and_clear();
@@ -90,7 +83,7 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
     let mut table = Table::new(&["scenario", "about", ">seeds", ">passed", ">virtual time", ">wall time", ""]);
     let mut worst = Verdict::Passed;
     for chosen in &scenarios {
-        let how = How { jobs: 1, strict: false, keep_going: true, shrink: true, past_vacuous: false };
+        let how = How { jobs: 1, keep_going: true, shrink: true, past_vacuous: false };
         let seeds = seeds_of(chosen.handful());
         let swept = swept::<P>(chosen, &seeds, &how, &bar, root);
         worst = worst.worse(swept.worst);
@@ -111,7 +104,7 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
     let mut reach = Reach::over(words::invariants::<P>().into_iter().map(|(name, _)| name));
     let mut worst = Verdict::Passed;
     let mut failed = false;
-    let options = options(how.strict);
+    let options = options(!chosen.drawn());
     bar.set_message(chosen.name.clone());
     let begin = |seed| fork_run::<P>(&chosen.name, &chosen.plan(seed), Seed(seed), &options);
     sweep(seeds, how.jobs, begin, |report| {
