@@ -255,12 +255,13 @@ fn until_what(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Compl
     }
 }
 
-/// Whether faults of this kind have no length.
+/// Whether faults of this kind can have no length.
 fn instant(kind: &Kind) -> bool {
-    matches!(kind, Kind::ReplyLost { .. } | Kind::Sigterm | Kind::Sigkill)
+    !kind.on_link()
 }
 
-/// The length of a fault that says none. `close` without one closes what is open, once.
+/// The length of a fault that says none. `close` without one closes what is open, once; `reply_lost` without one waits
+/// for the next request.
 pub(super) fn usual(kind: &Kind) -> Length {
     match kind {
         Kind::Wedge | Kind::Delay { .. } => Length::UntilHeal,

@@ -1,5 +1,29 @@
 //! Reads a plan. Whatever is wrong is said with file, line, column and the nearest valid word, all of it at once; what a
 //! plan cannot mean, it cannot say.
+//!
+//! ```toml
+//! about = "Redis is wedged from mid-turn until after the run's end"
+//! arms = ["no_zombies"]               # invariants that it must put to the test
+//! must_reach = ["checkpointed"]       # events that must happen
+//! [topology]                          # processes of each role; the product's usual number without
+//! executor = 2
+//! [config.all]                        # or [config.executor], or [config.executor-1]; the narrowest wins
+//! LYCHGATE_TAKEOVER_AFTER = "330s"
+//! [[users]]                           # the product's own words
+//! [[faults]]
+//! kind = "wedge"                      # wedge close reply_lost delay sigterm sigkill
+//! target = "executor-1->redis"        # or a list; a process for sigterm and sigkill; `ann->gateway-1` for a user's link
+//! on = { event = "turn_started", session = "ann/1", nth = 1, after = "5s" }
+//!                                     # or at = "12s"
+//!                                     # or on = { link = "executor-1->postgres", matches = "run.terminal", nth = 1 }
+//! lasts = "30s"                       # or until = { event = "…" }, or until = "heal"; `by` for delay, `matches` for
+//!                                     # reply_lost. Without: wedge and delay until heal, close and reply_lost once
+//! [expect]                            # without: passed
+//! verdict = "violated"
+//! invariant = "no_zombies"
+//! [repro]                             # the seed it failed with, and where
+//! seed = 7
+//! ```
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -114,7 +114,7 @@ fn expectations_must_make_sense() {
 
 #[test]
 fn an_instant_has_no_length() {
-    for (kind, target) in [("sigkill", "executor-1"), ("reply_lost", "executor-1->redis")] {
+    for (kind, target) in [("sigkill", "executor-1"), ("sigterm", "gateway-1")] {
         let text = format!(
             "about = \"x\"\n[[faults]]\nkind = \"{kind}\"\ntarget = \"{target}\"\nat = \"1s\"\nlasts = \"2s\"\n"
         );
@@ -164,7 +164,7 @@ fn plans_print_and_read_back() {
     for (kind, target) in &kinds {
         for trigger in &triggers {
             for length in lengths.iter().chain([&faults::usual(kind)]) {
-                if faults::usual(kind) == Length::Instant && *kind != Kind::Close && *length != Length::Instant {
+                if !kind.on_link() && *length != Length::Instant {
                     continue;
                 }
                 let targets = vec![(*target).to_owned()];
