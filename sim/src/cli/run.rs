@@ -38,7 +38,7 @@ struct Swept {
 pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
     let chosen = choose::<P>(&args.what)?;
     let range = range(args, &chosen)?;
-    let mut seeds: Vec<u64> = (range.first..range.end).collect();
+    let mut seeds = range.seeds();
     if args.backwards {
         seeds.reverse();
     }
@@ -78,13 +78,13 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
         }
     }
     println!("Every scenario on a handful of seeds; `cargo sim --help` shows what else there is.\n");
-    let total = scenarios.iter().map(|chosen| seeds_of(chosen.handful()).len()).sum();
+    let total = scenarios.iter().map(|chosen| chosen.handful().seeds().len()).sum();
     let bar = bar(total);
     let mut table = Table::new(&["scenario", "about", ">seeds", ">passed", ">virtual time", ">wall time", ""]);
     let mut worst = Verdict::Passed;
     for chosen in &scenarios {
         let how = How { jobs: 1, keep_going: true, shrink: true, past_vacuous: false };
-        let seeds = seeds_of(chosen.handful());
+        let seeds = chosen.handful().seeds();
         let swept = swept::<P>(chosen, &seeds, &how, &bar, root);
         worst = worst.worse(swept.worst);
         table.row(row(chosen, &swept));
@@ -146,25 +146,21 @@ fn range<W: Clone>(args: &RunArgs, chosen: &Chosen<W>) -> Result<seeds::Range, U
     if let Some(range) = args.seeds {
         return Ok(range);
     }
-    let only = |first: u64, count: u64| seeds::Range { first, end: first.saturating_add(count) };
     if let Some(seed) = args.seed {
-        return Ok(only(seed, 1));
+        return Ok(seeds::Range::only(seed));
     }
+    let own = chosen.own_seed();
     Ok(match (seeds::from_env()?, seeds::count_from_env()?) {
-        (Some(first), count) => only(first, count.unwrap_or(1)),
-        (None, Some(count)) => only(chosen.own_seed().unwrap_or(1), count),
-        (None, None) => chosen.own_seed().map_or_else(|| chosen.handful(), |seed| only(seed, 1)),
+        (Some(first), count) => seeds::Range::counted(first, count.unwrap_or(1)),
+        (None, Some(count)) => seeds::Range::counted(own.unwrap_or(1), count),
+        (None, None) => own.map_or_else(|| chosen.handful(), seeds::Range::only),
     })
 }
 
-fn seeds_of(range: seeds::Range) -> Vec<u64> {
-    (range.first..range.end).collect()
-}
-
 fn told(range: seeds::Range) -> String {
-    match range.end - range.first {
-        1 => format!("seed {}", range.first),
-        _ => format!("seeds {} to {}", range.first, range.end - 1),
+    match range.last - range.first {
+        0 => format!("seed {}", range.first),
+        _ => format!("seeds {} to {}", range.first, range.last),
     }
 }
 

@@ -2,11 +2,31 @@
 
 use super::Usage;
 
-/// Seeds from the first to before the last.
+/// More seeds than a machine runs in a night are a slip of the finger.
+const COUNT_MAX: u64 = 10_000_000;
+
+/// Seeds from the first to the last, which is one of them: a range holds at least one seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) first: u64,
-    pub(super) end: u64,
+    pub(super) last: u64,
+}
+
+impl Range {
+    /// One seed.
+    pub(super) fn only(seed: u64) -> Self {
+        Range { first: seed, last: seed }
+    }
+
+    /// So many seeds from `first` on.
+    pub(super) fn counted(first: u64, count: u64) -> Self {
+        Range { first, last: first.saturating_add(count.clamp(1, COUNT_MAX) - 1) }
+    }
+
+    /// All of them.
+    pub(super) fn seeds(self) -> Vec<u64> {
+        (self.first..=self.last).collect()
+    }
 }
 
 /// Reads `17`.
@@ -18,19 +38,20 @@ pub(super) fn one(text: &str) -> Result<u64, String> {
 pub(super) fn range(text: &str) -> Result<Range, String> {
     let wrong =
         || format!("`{text}` is no range of seeds: write the first and the one after the last, as in `--seeds 1..101`");
-    let (first, last, inclusive) = match text.split_once("..") {
-        None => (text, text, true),
+    let (first, last, excluded) = match text.split_once("..") {
+        None => (text, text, 0),
         Some((first, last)) => match last.strip_prefix('=') {
-            Some(last) => (first, last, true),
-            None => (first, last, false),
+            Some(last) => (first, last, 0),
+            None => (first, last, 1),
         },
     };
-    let first = one(first).map_err(|_| wrong())?;
-    let end = one(last).map_err(|_| wrong())?.checked_add(u64::from(inclusive)).ok_or_else(wrong)?;
-    if first >= end {
-        Err(format!("`{text}` holds no seed, as in `5..5`; try `--seeds 1..101`"))
-    } else {
-        Ok(Range { first, end })
+    let (first, end) = (one(first).map_err(|_| wrong())?, one(last).map_err(|_| wrong())?);
+    match end.checked_sub(excluded) {
+        Some(last) if last >= first && last - first < COUNT_MAX => Ok(Range { first, last }),
+        Some(last) if last >= first => {
+            Err(format!("`{text}` are more than {COUNT_MAX} seeds; try fewer, as in `--seeds 1..1001`"))
+        }
+        _ => Err(format!("`{text}` holds no seed, the last one is excluded; try some, as in `--seeds 1..101`")),
     }
 }
 
@@ -74,12 +95,15 @@ mod tests {
 
     #[test]
     fn ranges_exclude_their_end() {
-        assert_eq!(range("1..101"), Ok(Range { first: 1, end: 101 }));
-        assert_eq!(range("1..=100"), Ok(Range { first: 1, end: 101 }));
-        assert_eq!(range("17"), Ok(Range { first: 17, end: 18 }));
-        for wrong in ["", "..", "1..", "5..5", "9..3", "x", "1..=18446744073709551615"] {
-            assert!(range(wrong).is_err(), "{wrong}");
+        assert_eq!(range("1..101"), Ok(Range { first: 1, last: 100 }));
+        assert_eq!(range("1..=100"), Ok(Range { first: 1, last: 100 }));
+        assert_eq!(range("17"), Ok(Range { first: 17, last: 17 }));
+        let end = u64::MAX;
+        assert_eq!(range(&format!("{end}")).map(Range::seeds), Ok(vec![end]));
+        for wrong in ["", "..", "1..", "5..5", "9..3", "0..0", "x", "1..=18446744073709551615"] {
+            assert!(range(wrong).unwrap_err().contains("as in"), "{wrong}");
         }
+        assert_eq!(Range::counted(end, 3).seeds(), [end]);
     }
 
     #[test]

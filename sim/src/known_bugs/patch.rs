@@ -61,8 +61,13 @@ impl KnownBug {
         };
         let list =
             |text: String| text.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect();
+        let name = take("name")?;
+        if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+            let says = "a name is a file's name as well: letters, digits, `-` and `_`";
+            return Err(format!("{}: `{name}`: {says}", path.display()));
+        }
         Ok(KnownBug {
-            name: take("name")?,
+            name,
             seed_document: take("seed-document")?,
             expected: list(take("expected")?),
             scenarios: list(take("scenario")?),
@@ -191,6 +196,8 @@ deleted file mode 100644
     fn a_header_that_lacks_something_says_what() {
         let parse = |text: &str| KnownBug::parse(Path::new("p.patch"), text).unwrap_err();
         assert!(parse("# name: x\n").contains("`# seed-document:` is missing"));
+        let named = PATCH.replace("swallowed-terminal", "../x");
+        assert!(parse(&named).contains("letters, digits"));
         assert!(parse("# nmae: x\n").contains("p.patch:1: unknown field `nmae`; did you mean `name`?"));
     }
 
