@@ -1,7 +1,20 @@
 //! A plan is data: topology, settings, workload and faults of one run. Drawn or written, it prints in one format.
 
+mod errors;
+mod faults;
+mod parse;
+mod print;
+mod section;
+#[cfg(test)]
+mod tests;
+pub mod words;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+pub use errors::{PlanError, PlanErrors, nearest};
+pub use parse::parse;
+pub use print::{print, told};
 
 /// Everything that one run needs beside its seed.
 #[derive(Clone, Debug, PartialEq)]

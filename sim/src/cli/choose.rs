@@ -1,0 +1,128 @@
+//! Finds what was named on the command line: a scenario, or the file of a plan.
+
+use std::path::Path;
+
+use super::{Usage, seeds};
+use crate::plan::{self, Plan};
+use crate::product::{Product, Scenario, Source};
+use crate::seed::Seed;
+
+/// A scenario or file, ready to give a plan for each seed.
+#[derive(Debug)]
+pub(super) struct Chosen<W> {
+    /// As in reports.
+    pub(super) name: String,
+    /// One sentence.
+    pub(super) about: String,
+    /// What the command line must name to run it again.
+    pub(super) handle: String,
+    pub(super) kind: Plans<W>,
+}
+
+/// Where the plans come from.
+#[derive(Debug)]
+pub(super) enum Plans<W> {
+    /// The same for every seed.
+    Written(Box<Plan<W>>),
+    /// Drawn from the seed.
+    Drawn(fn(Seed) -> Plan<W>),
+}
+
+impl<W: Clone> Chosen<W> {
+    /// The plan for `seed`.
+    pub(super) fn plan(&self, seed: u64) -> Plan<W> {
+        match &self.kind {
+            Plans::Written(plan) => (**plan).clone(),
+            Plans::Drawn(draw) => draw(Seed(seed)),
+        }
+    }
+
+    /// Whether each seed has a plan of its own.
+    pub(super) fn drawn(&self) -> bool {
+        matches!(self.kind, Plans::Drawn(_))
+    }
+
+    /// The seed that a repro failed with.
+    pub(super) fn own_seed(&self) -> Option<u64> {
+        match &self.kind {
+            Plans::Written(plan) => plan.repro.as_ref().map(|repro| repro.seed),
+            Plans::Drawn(_) => None,
+        }
+    }
+
+    /// The line to paste that replays `seed`.
+    pub(super) fn replay(&self, seed: u64) -> String {
+        format!("cargo sim replay {}@{seed}", self.handle)
+    }
+
+    /// So many seeds show what it is like: drawn plans differ, written ones differ in timing only.
+    pub(super) fn handful(&self) -> seeds::Range {
+        seeds::Range::counted(1, if self.drawn() { 20 } else { 3 })
+    }
+}
+
+/// What `what` names.
+pub(super) fn choose<P: Product>(what: &str) -> Result<Chosen<P::Workload>, Usage> {
+    let mut scenarios = P::scenarios();
+    if let Some(at) = scenarios.iter().position(|scenario| scenario.name == what) {
+        return of_scenario::<P>(scenarios.swap_remove(at));
+    }
+    if what.ends_with(".toml") || what.contains('/') {
+        return of_file::<P>(what);
+    }
+    let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+    let nearest = plan::nearest(what, names.iter().copied());
+    let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+    let list =
+        if names.is_empty() { "there are none".to_owned() } else { format!("there are `{}`", names.join("`, `")) };
+    Err(Usage(format!("unknown scenario `{what}`: {list}{hint} (the file of a plan ends in .toml)")))
+}
+
+/// All scenarios; those whose file is malformed give their errors.
+pub(super) fn all<P: Product>() -> Vec<Result<Chosen<P::Workload>, Usage>> {
+    P::scenarios().into_iter().map(of_scenario::<P>).collect()
+}
+
+fn of_scenario<P: Product>(scenario: Scenario<P::Workload>) -> Result<Chosen<P::Workload>, Usage> {
+    let handle = scenario.name.clone();
+    match scenario.source {
+        Source::Drawn { about, draw } => {
+            Ok(Chosen { name: scenario.name, about: about.to_owned(), handle, kind: Plans::Drawn(draw) })
+        }
+        Source::File { path, text } => {
+            let plan = plan::parse::<P>(&path, &text)?;
+            Ok(Chosen { name: scenario.name, about: plan.about.clone(), handle, kind: Plans::Written(Box::new(plan)) })
+        }
+    }
+}
+
+fn of_file<P: Product>(path: &str) -> Result<Chosen<P::Workload>, Usage> {
+    let text = std::fs::read_to_string(path).map_err(|error| Usage(format!("{path}: {error}")))?;
+    let plan = plan::parse::<P>(path, &text)?;
+    let file = Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy());
+    let name = file.strip_suffix(".toml").unwrap_or(&file);
+    let name = name.strip_suffix(".repro").unwrap_or(name).to_owned();
+    Ok(Chosen { name, about: plan.about.clone(), handle: path.to_owned(), kind: Plans::Written(Box::new(plan)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toy::Toy;
+
+    #[test]
+    fn scenarios_are_found_by_name() {
+        let quiet = choose::<Toy>("quiet").unwrap();
+        assert!(!quiet.drawn() && quiet.about == "Nothing goes wrong");
+        assert_eq!(quiet.replay(3), "cargo sim replay quiet@3");
+        assert!(choose::<Toy>("swarm").unwrap().drawn());
+    }
+
+    #[test]
+    fn what_is_unknown_is_told_what_was_meant() {
+        let Usage(says) = choose::<Toy>("swamr").unwrap_err();
+        assert!(says.contains("did you mean `swarm`?"), "{says}");
+        let Usage(says) = choose::<Toy>("nowhere.toml").unwrap_err();
+        assert!(says.starts_with("nowhere.toml: "), "{says}");
+    }
+}

@@ -1,0 +1,102 @@
+//! `list`: the words that plans and command lines may use.
+
+use clap::ValueEnum;
+
+use super::{Outcome, Usage, choose};
+use crate::event::{Happening, Occurrence};
+use crate::plan::words;
+use crate::product::Product;
+use crate::table::{Table, cut};
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(super) enum What {
+    /// The stories that can be run.
+    #[default]
+    Scenarios,
+    /// What can go wrong.
+    Faults,
+    /// What triggers and `must_reach` may name.
+    Events,
+    /// What must hold in every run.
+    Invariants,
+    /// What `[config.*]` may override.
+    Settings,
+}
+
+/// Each kind of fault: the word, where it strikes, what it does.
+const FAULTS: &[(&str, &str, &str)] = &[
+    ("wedge", "link", "bytes are accepted and not carried, in either direction; connecting succeeds"),
+    ("close", "link", "every connection is closed once; with `lasts` or `until`, new ones are closed too until then"),
+    ("reply_lost", "link", "the next request (that `matches`) is carried out, its answer dropped with the connection"),
+    ("delay", "link", "every chunk is carried later, `by` this much"),
+    ("sigterm", "process", "SIGTERM; killed after the role's grace, then booted again"),
+    ("sigkill", "process", "SIGKILL, then booted again"),
+];
+
+/// Prints the list.
+pub(super) fn list<P: Product>(what: What) -> Outcome {
+    match what {
+        What::Scenarios => return scenarios::<P>(),
+        What::Faults => {
+            let mut table = Table::new(&["kind", "target", "what it does"]);
+            FAULTS
+                .iter()
+                .for_each(|(kind, target, does)| table.row([kind, target, does].map(|cell| (*cell).to_owned())));
+            print(&table);
+            println!(
+                "\nA fault begins `at = \"12s\"`, `on = {{ event = \"…\", session = \"…\", nth = 1, after = \"5s\" }}` or\n\
+                 `on = {{ link = \"…\", matches = \"…\" }}`. It ends when it `lasts = \"30s\"`, `until = {{ event = \"…\" }}` or\n\
+                 `until = \"heal\"`, which is what `wedge` and `delay` do unless they say otherwise."
+            );
+        }
+        What::Events => {
+            let mut table = Table::new(&["event", "whose"]);
+            Happening::NAMES.iter().for_each(|name| table.row([(*name).to_owned(), "the world's".to_owned()]));
+            <P::Occurrence as Occurrence>::NAMES
+                .iter()
+                .for_each(|name| table.row([(*name).to_owned(), "the product's".to_owned()]));
+            print(&table);
+        }
+        What::Invariants => {
+            let mut table = Table::new(&["invariant", "promises"]);
+            words::invariants::<P>().into_iter().for_each(|(name, says)| table.row([name.to_owned(), says.to_owned()]));
+            print(&table);
+        }
+        What::Settings => P::settings().iter().for_each(|name| println!("{name}")),
+    }
+    Ok(0)
+}
+
+fn scenarios<P: Product>() -> Outcome {
+    let mut table = Table::new(&["scenario", "plan", "about"]);
+    let mut malformed = Vec::new();
+    for chosen in choose::all::<P>() {
+        match chosen {
+            Ok(chosen) => {
+                let plan = if chosen.drawn() { "drawn" } else { "written" };
+                table.row([chosen.name.clone(), plan.to_owned(), cut(&chosen.about, 90)]);
+            }
+            Err(Usage(says)) => malformed.push(says),
+        }
+    }
+    print(&table);
+    if malformed.is_empty() { Ok(0) } else { Err(Usage(malformed.join("\n"))) }
+}
+
+fn print(table: &Table) {
+    let lines = table.lines();
+    println!("{}", console::style(&lines[0]).bold());
+    lines[1..].iter().for_each(|line| println!("{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Kind;
+
+    #[test]
+    fn every_kind_of_fault_is_explained() {
+        assert!(FAULTS.iter().map(|(kind, ..)| *kind).eq(Kind::NAMES.iter().copied()));
+    }
+}

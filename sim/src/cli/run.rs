@@ -1,0 +1,238 @@
+//! `run` sweeps one scenario over seeds; without arguments every scenario gets a handful.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use console::style;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::choose::{self, Chosen, choose};
+use super::{Outcome, RunArgs, Usage, failing, options, seeds};
+use crate::plan::words;
+use crate::product::Product;
+use crate::report::{self, word};
+use crate::run::fork_run;
+use crate::seed::Seed;
+use crate::sweep::{Next, Reach, judged, sweep};
+use crate::table::{Table, cut, seconds};
+use crate::verdict::{Report, Verdict};
+
+/// How to sweep.
+struct How {
+    jobs: usize,
+    keep_going: bool,
+    shrink: bool,
+    past_vacuous: bool,
+}
+
+/// What came of one sweep.
+struct Swept {
+    reports: Vec<Report>,
+    reach: Reach,
+    worst: Verdict,
+    wall_seconds: f64,
+}
+
+/// `run NAME|FILE`.
+pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
+    let chosen = choose::<P>(&args.what)?;
+    let range = range(args, &chosen)?;
+    let mut seeds = range.seeds();
+    if args.backwards {
+        seeds.reverse();
+    }
+    println!("{}, {}: {}", style(&chosen.name).bold(), told(range), chosen.about);
+    let jobs = usize::try_from(args.jobs).unwrap_or(1);
+    let how = How { jobs, keep_going: args.keep_going, shrink: !args.no_shrink, past_vacuous: args.past_vacuous };
+    let bar = bar(seeds.len());
+    let mut swept = swept::<P>(&chosen, &seeds, &how, &bar, root);
+    bar.finish_and_clear();
+    println!();
+    if chosen.drawn() {
+        tell_reach(&swept.reach);
+        if args.strict && swept.worst == Verdict::Passed && !swept.reach.missing().is_empty() {
+            println!("{}: this sweep proves less than it seems to", style("vacuous").yellow().bold());
+            swept.reach.missing().iter().for_each(|line| println!("  {line}"));
+            swept.worst = Verdict::Vacuous;
+        }
+    }
+    summary(&swept, seeds.len());
+    if let Some(path) = &args.json {
+        write(path, &format!("{}\n", report::json(&swept.reports)))?;
+    }
+    if let Some(path) = &args.digests {
+        write(path, &report::digests(&swept.reports))?;
+    }
+    Ok(swept.worst.exit_code())
+}
+
+/// Every scenario on a handful of seeds.
+pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
+    let mut scenarios = Vec::new();
+    let mut malformed = Vec::new();
+    for chosen in choose::all::<P>() {
+        match chosen {
+            Ok(chosen) => scenarios.push(chosen),
+            Err(Usage(says)) => malformed.push(says),
+        }
+    }
+    println!("Every scenario on a handful of seeds; `cargo sim --help` shows what else there is.\n");
+    let total = scenarios.iter().map(|chosen| chosen.handful().seeds().len()).sum();
+    let bar = bar(total);
+    let mut table = Table::new(&["scenario", "about", ">seeds", ">passed", ">virtual time", ">wall time", ""]);
+    let mut worst = Verdict::Passed;
+    for chosen in &scenarios {
+        let how = How { jobs: 1, keep_going: true, shrink: true, past_vacuous: false };
+        let seeds = chosen.handful().seeds();
+        let swept = swept::<P>(chosen, &seeds, &how, &bar, root);
+        worst = worst.worse(swept.worst);
+        table.row(row(chosen, &swept));
+    }
+    bar.finish_and_clear();
+    println!();
+    let lines = table.lines();
+    println!("{}", style(&lines[0]).bold());
+    lines[1..].iter().for_each(|line| println!("{line}"));
+    if malformed.is_empty() { Ok(worst.exit_code()) } else { Err(Usage(malformed.join("\n"))) }
+}
+
+/// Sweeps, and tells of the first failure in the order of the seeds.
+fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar: &ProgressBar, root: &Path) -> Swept {
+    let began = Instant::now();
+    let mut reports: Vec<Report> = Vec::new();
+    let mut reach = Reach::over(words::invariants::<P>().into_iter().map(|(name, _)| name));
+    let mut worst = Verdict::Passed;
+    let mut failed = false;
+    let options = options(!chosen.drawn());
+    bar.set_message(chosen.name.clone());
+    let begin = |seed| fork_run::<P>(&chosen.name, &chosen.plan(seed), Seed(seed), &options);
+    sweep(seeds, how.jobs, begin, |report| {
+        bar.inc(1);
+        reach.add(&report);
+        let expected = chosen.plan(report.seed).expect;
+        let mut report = judged(report, &expected);
+        let idle = how.past_vacuous && report.verdict == Verdict::Vacuous;
+        if report.verdict != Verdict::Passed && !idle {
+            let first = !failed;
+            failed = true;
+            // Whoever is told of a failure is told of one that a second process has seen.
+            report = bar.suspend(|| {
+                if first { first_failure::<P>(report, chosen, how, root) } else { one_more(report, chosen) }
+            });
+        }
+        worst = worst.worse(report.verdict);
+        // What has been told is not kept: the parent stays small, so that forking it stays cheap.
+        reports.push(Report { story: Vec::new(), reached: BTreeMap::new(), faults: Vec::new(), ..report });
+        if failed && !how.keep_going { Next::Stop } else { Next::GoOn }
+    });
+    Swept { reports, reach, worst, wall_seconds: began.elapsed().as_secs_f64() }
+}
+
+fn first_failure<P: Product>(report: Report, chosen: &Chosen<P::Workload>, how: &How, root: &Path) -> Report {
+    let report = failing::confirmed(report, &chosen.handle);
+    failing::tell::<P>(&report, chosen, how.shrink, root);
+    report
+}
+
+fn one_more<W: Clone>(report: Report, chosen: &Chosen<W>) -> Report {
+    let report = failing::confirmed(report, &chosen.handle);
+    println!("{}; {}", report::headline(&report), chosen.replay(report.seed));
+    report
+}
+
+/// The seeds that the command line asks for, or else the environment, the repro, or a handful.
+fn range<W: Clone>(args: &RunArgs, chosen: &Chosen<W>) -> Result<seeds::Range, Usage> {
+    if let Some(range) = args.seeds {
+        return Ok(range);
+    }
+    if let Some(seed) = args.seed {
+        return Ok(seeds::Range::only(seed));
+    }
+    let own = chosen.own_seed();
+    Ok(match (seeds::from_env()?, seeds::count_from_env()?) {
+        (Some(first), count) => seeds::Range::counted(first, count.unwrap_or(1)),
+        (None, Some(count)) => seeds::Range::counted(own.unwrap_or(1), count),
+        (None, None) => own.map_or_else(|| chosen.handful(), seeds::Range::only),
+    })
+}
+
+fn told(range: seeds::Range) -> String {
+    match range.last - range.first {
+        0 => format!("seed {}", range.first),
+        _ => format!("seeds {} to {}", range.first, range.last),
+    }
+}
+
+fn row<W>(chosen: &Chosen<W>, swept: &Swept) -> [String; 7] {
+    let passed = swept.reports.iter().filter(|report| report.verdict == Verdict::Passed).count();
+    let virtual_seconds: f64 = swept.reports.iter().map(|report| report.virtual_seconds).sum();
+    let verdict = match swept.worst {
+        Verdict::Passed => style("passed").green(),
+        worst => style(word(worst)).red().bold(),
+    };
+    [
+        chosen.name.clone(),
+        cut(&chosen.about, 60),
+        swept.reports.len().to_string(),
+        passed.to_string(),
+        seconds(virtual_seconds),
+        seconds(swept.wall_seconds),
+        verdict.to_string(),
+    ]
+}
+
+fn tell_reach(reach: &Reach) {
+    let percent = |count: usize| format!("{:.0} %", 100.0 * count as f64 / reach.runs.max(1) as f64);
+    let mut faults = Table::new(&["fault", ">drawn", ">felt"]);
+    for (kind, (drawn, felt)) in &reach.faults {
+        faults.row([kind.clone(), percent(*drawn), percent(*felt)]);
+    }
+    let mut armed = Table::new(&["invariant", ">armed"]);
+    for (name, count) in &reach.armed {
+        armed.row([name.clone(), percent(*count)]);
+    }
+    for table in [faults, armed] {
+        let lines = table.lines();
+        println!("{}", style(&lines[0]).bold());
+        lines[1..].iter().for_each(|line| println!("{line}"));
+        println!();
+    }
+}
+
+fn summary(swept: &Swept, asked: usize) {
+    let passed = swept.reports.iter().filter(|report| report.verdict == Verdict::Passed).count();
+    let virtual_seconds: f64 = swept.reports.iter().map(|report| report.virtual_seconds).sum();
+    let verdict = match swept.worst {
+        Verdict::Passed => style("passed").green().bold(),
+        worst => style(word(worst)).red().bold(),
+    };
+    let left = match asked - swept.reports.len() {
+        0 => String::new(),
+        left => format!(", {left} not run after the failure (--keep-going runs them)"),
+    };
+    println!(
+        "{verdict}: {passed} of {} seeds passed{left}; {} of virtual time in {}",
+        swept.reports.len(),
+        seconds(virtual_seconds),
+        seconds(swept.wall_seconds)
+    );
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Usage> {
+    std::fs::write(path, text).map_err(|error| Usage(format!("{}: {error}", path.display())))
+}
+
+/// A bar that shows only on a terminal. It has no ticker: that would be a thread in the forking parent.
+fn bar(length: usize) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len}, {eta} left").expect("the template is valid");
+    ProgressBar::new(length as u64).with_style(style.progress_chars("=> "))
+}
+
+/// A spinner that shows only on a terminal and turns when it is ticked.
+pub(crate) fn spinner(says: &str) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner();
+    spinner.set_message(says.to_owned());
+    spinner
+}

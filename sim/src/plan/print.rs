@@ -1,0 +1,171 @@
+//! Prints a plan in the format that is read: `parse(print(plan)) == plan`.
+
+use serde::Serialize;
+
+use super::faults::usual;
+use super::{Cue, Fault, Kind, Length, Plan, Trigger};
+use crate::duration;
+use crate::product::Workload;
+
+/// The text of `plan`.
+///
+/// # Panics
+/// If the product's workload cannot be written as TOML.
+pub fn print<W: Workload>(plan: &Plan<W>) -> String {
+    let mut text = format!("about = {}\n", quoted(&plan.about));
+    for (key, words) in [("arms", &plan.arms), ("must_reach", &plan.must_reach)] {
+        if !words.is_empty() {
+            text.push_str(&format!("{key} = {}\n", list(words)));
+        }
+    }
+    let users = users(&plan.users);
+    // A workload that is one value, not tables, must stand above the first table.
+    let above = users.starts_with("users = ");
+    if above {
+        text.push_str(&users);
+    }
+    if !plan.topology.is_empty() {
+        text.push_str("\n[topology]\n");
+        for (role, count) in &plan.topology {
+            text.push_str(&format!("{} = {count}\n", key(role)));
+        }
+    }
+    for (scope, settings) in &plan.config {
+        text.push_str(&format!("\n[config.{}]\n", key(scope)));
+        for (name, value) in settings {
+            text.push_str(&format!("{} = {}\n", key(name), quoted(value)));
+        }
+    }
+    if !above && !users.is_empty() {
+        text.push('\n');
+        text.push_str(&users);
+    }
+    for one in &plan.faults {
+        text.push_str(&fault(one));
+    }
+    if plan.expect.verdict != "passed" || plan.expect.invariant.is_some() {
+        text.push_str(&format!("\n[expect]\nverdict = {}\n", quoted(&plan.expect.verdict)));
+        if let Some(invariant) = &plan.expect.invariant {
+            text.push_str(&format!("invariant = {}\n", quoted(invariant)));
+        }
+    }
+    if let Some(repro) = &plan.repro {
+        text.push_str(&format!("\n[repro]\nseed = {}\n", repro.seed));
+        for (key, value) in [("commit", &repro.commit), ("toolchain", &repro.toolchain), ("lock", &repro.lock)] {
+            text.push_str(&format!("{key} = {}\n", quoted(value)));
+        }
+    }
+    text
+}
+
+/// One fault in one line, for reports: `wedge executor-1->redis, on turn_started of ann/1, for 30s`.
+pub fn told(fault: &Fault) -> String {
+    let kind = match &fault.kind {
+        Kind::Delay { by } => format!("delay by {}", duration::print(*by)),
+        Kind::ReplyLost { matches: Some(matches) } => format!("reply_lost of `{matches}`"),
+        kind => kind.name().to_owned(),
+    };
+    let begins = match &fault.trigger {
+        Trigger::At(at) => format!("at {}", duration::print(*at)),
+        Trigger::On(cue) => format!("on {}", told_cue(cue)),
+        Trigger::OnRequest { link, matches, nth, .. } => format!("on request {nth} with `{matches}` on {link}"),
+    };
+    let ends = match &fault.length {
+        Length::Instant => String::new(),
+        Length::Lasts(lasts) => format!(", for {}", duration::print(*lasts)),
+        Length::Until(cue) => format!(", until {}", told_cue(cue)),
+        Length::UntilHeal => ", until everything heals".to_owned(),
+    };
+    format!("{kind} {}, {begins}{ends}", fault.targets.join(" and "))
+}
+
+fn told_cue(cue: &Cue) -> String {
+    let mut text = cue.event.clone();
+    if cue.nth != 1 {
+        text = format!("{text} no. {}", cue.nth);
+    }
+    if let Some(session) = &cue.session {
+        text = format!("{text} of {session}");
+    }
+    if !cue.after.is_zero() {
+        text = format!("{text} and {} more", duration::print(cue.after));
+    }
+    text
+}
+
+fn fault(fault: &Fault) -> String {
+    let target = match fault.targets.as_slice() {
+        [one] => quoted(one),
+        several => list(several),
+    };
+    let mut text = format!("\n[[faults]]\nkind = {}\ntarget = {target}\n", quoted(fault.kind.name()));
+    match &fault.kind {
+        Kind::Delay { by } => text.push_str(&format!("by = {}\n", time(*by))),
+        Kind::ReplyLost { matches: Some(matches) } => text.push_str(&format!("matches = {}\n", quoted(matches))),
+        _ => {}
+    }
+    match &fault.trigger {
+        Trigger::At(at) => text.push_str(&format!("at = {}\n", time(*at))),
+        Trigger::On(waited) => text.push_str(&format!("on = {}\n", cue(waited))),
+        Trigger::OnRequest { link, matches, nth, after } => {
+            let what = format!("link = {}, matches = {}", quoted(link), quoted(matches));
+            text.push_str(&format!("on = {{ {what}{} }}\n", nth_and_after(*nth, *after)));
+        }
+    }
+    if fault.length != usual(&fault.kind) {
+        match &fault.length {
+            // An instant that this kind has not by itself is a length of nothing.
+            Length::Instant => text.push_str("lasts = \"0s\"\n"),
+            Length::Lasts(lasts) => text.push_str(&format!("lasts = {}\n", time(*lasts))),
+            Length::Until(waited) => text.push_str(&format!("until = {}\n", cue(waited))),
+            Length::UntilHeal => text.push_str("until = \"heal\"\n"),
+        }
+    }
+    text
+}
+
+fn cue(cue: &Cue) -> String {
+    let session = cue.session.as_ref().map(|session| format!(", session = {}", quoted(session))).unwrap_or_default();
+    format!("{{ event = {}{session}{} }}", quoted(&cue.event), nth_and_after(cue.nth, cue.after))
+}
+
+fn nth_and_after(nth: u32, after: std::time::Duration) -> String {
+    let mut text = String::new();
+    if nth != 1 {
+        text.push_str(&format!(", nth = {nth}"));
+    }
+    if !after.is_zero() {
+        text.push_str(&format!(", after = {}", time(after)));
+    }
+    text
+}
+
+fn users<W: Workload>(users: &W) -> String {
+    #[derive(Serialize)]
+    struct Part<'w, W> {
+        users: &'w W,
+    }
+    if *users == W::default() {
+        return String::new();
+    }
+    toml::to_string(&Part { users }).unwrap_or_else(|error| panic!("the workload cannot be written as TOML: {error}"))
+}
+
+fn time(duration: std::time::Duration) -> String {
+    quoted(&duration::print(duration))
+}
+
+fn list(words: &[String]) -> String {
+    format!("[{}]", words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", "))
+}
+
+/// `text` as TOML writes it.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// `name` as a key: bare where TOML allows it.
+fn key(name: &str) -> String {
+    let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if bare { name.to_owned() } else { quoted(name) }
+}

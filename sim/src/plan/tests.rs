@@ -1,0 +1,198 @@
+//! Malformed plans and what is said of them; plans that are printed and read back.
+
+use std::time::Duration;
+
+use super::*;
+use crate::toy::{Say, Toy, Visitor, Visitors};
+
+const GOOD: &str = r#"about = "Redis is wedged from mid-turn until after the run's end"
+arms = ["no_zombies"]
+must_reach = ["checkpointed"]
+
+[topology]
+gateway = 1
+executor = 2
+
+[config.all]
+TOY_TAKEOVER_AFTER = "330s"
+
+[[users]]
+name = "ann"
+says = [{ text = "hello", at = "1s" }]
+
+[[faults]]
+kind = "wedge"
+target = "executor-1->redis"
+on = { event = "turn_started", session = "ann/1", nth = 1, after = "5s" }
+until = { event = "run_ended", session = "ann/1", after = "10s" }
+"#;
+
+/// What is said of `GOOD` with `from` replaced by `to`.
+fn said(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from} is not in the plan");
+    parse::<Toy>("p.toml", &GOOD.replacen(from, to, 1)).unwrap_err().to_string()
+}
+
+#[test]
+fn a_good_plan_is_read() {
+    let plan = parse::<Toy>("p.toml", GOOD).unwrap();
+    assert_eq!(plan.topology["executor"], 2);
+    assert_eq!(plan.users.0[0].says[0].at, Duration::from_secs(1));
+    assert_eq!(plan.expect.verdict, "passed");
+    assert_eq!(plan.faults.len(), 1);
+}
+
+#[test]
+fn every_malformed_plan_is_told_where_and_what_was_meant() {
+    for (from, to, place, meant) in [
+        ("must_reach", "must_raech", "p.toml:3:1", "did you mean `must_reach`?"),
+        ("[\"no_zombies\"]", "[\"no_zombie\"]", "p.toml:2:9", "did you mean `no_zombies`?"),
+        ("[\"checkpointed\"]", "[\"checkpoint\"]", "p.toml:3:15", "did you mean `checkpointed`?"),
+        ("executor = 2", "executer = 2", "p.toml:7:1", "did you mean `executor`?"),
+        ("executor = 2", "executor = -2", "p.toml:7:12", "a whole number from 0"),
+        ("executor = 2", "executor = 2000", "p.toml:7:12", "at most 100"),
+        ("config.all", "config.executor-3", "p.toml:9:9", "did you mean `executor`?"),
+        ("TOY_TAKEOVER_AFTER", "TOY_TAKEOVER", "p.toml:10:1", "did you mean `TOY_TAKEOVER_AFTER`?"),
+        ("name = \"ann\"", "nmae = \"ann\"", "p.toml:13:1", "did you mean `name`?"),
+        ("text = \"hello\"", "txet = \"hello\"", "p.toml:14:11", "did you mean `text`?"),
+        ("at = \"1s\"", "at = \"1 lightyears\"", "p.toml:14:32", "`lightyears` is no unit of time"),
+        ("\"wedge\"", "\"wegde\"", "p.toml:17:8", "did you mean `wedge`?"),
+        ("\"wedge\"", "\"delay\"", "p.toml:17:8", "`delay` needs `by`"),
+        ("\"wedge\"", "\"sigkill\"", "p.toml:18:10", "did you mean `executor-1`?"),
+        ("->redis", "->reddis", "p.toml:18:10", "did you mean `executor-1->redis`?"),
+        ("executor-1->redis", "executor-3->redis", "p.toml:18:10", "did you mean `executor-1->redis`?"),
+        ("executor-1->redis", "redis", "p.toml:18:10", "a link is written `executor-1->redis`"),
+        ("\"turn_started\"", "\"turn_begun\"", "p.toml:19:16", "unknown event `turn_begun`"),
+        ("\"turn_started\"", "\"booted\"", "p.toml:19:36", "belongs to no session"),
+        ("\"ann/1\"", "\"ann/2\"", "p.toml:19:42", "did you mean `ann/1`?"),
+        ("nth = 1", "nth = 0", "p.toml:19:57", "counts from 1"),
+        ("\"5s\"", "\"5 lightyears\"", "p.toml:19:68", "ns us ms s m h d"),
+        ("\"5s\"", "\"10\"", "p.toml:19:68", "`10` has no unit"),
+        ("\"5s\"", "10", "p.toml:19:68", "`10` has no unit"),
+        ("on = {", "at = \"3s\"\non = {", "p.toml:20:6", "not both"),
+        ("until = {", "lasts = \"3s\"\nuntil = {", "p.toml:21:9", "not both"),
+        ("until = {", "by = \"3s\"\nuntil = {", "p.toml:20:6", "`by` belongs to `delay`"),
+        ("until = {", "matches = \"x\"\nuntil = {", "p.toml:20:11", "`matches` belongs to `reply_lost`"),
+        (
+            "event = \"turn_started\", session",
+            "link = \"executor-1->redis\", session",
+            "p.toml:19:46",
+            "cannot stand beside",
+        ),
+        ("about = ", "abuot = ", "p.toml:1:1", "did you mean `about`?"),
+        ("gateway = 1", "gateway = 1\ngateway = 2", "p.toml:7:1", "duplicate key"),
+    ] {
+        let said = said(from, to);
+        assert!(said.contains(place) && said.contains(meant), "{to}: expected {place} … {meant}, got\n{said}");
+    }
+}
+
+#[test]
+fn a_truncated_file_says_that_it_ends() {
+    for cut in ["until = { event = \"run_en", "until = { event = "] {
+        let end = GOOD.rfind("until").unwrap();
+        let said = parse::<Toy>("p.toml", &format!("{}{cut}", &GOOD[..end])).unwrap_err().to_string();
+        assert!(said.starts_with("p.toml:20:") && said.contains("the file ends here"), "{said}");
+    }
+    let said = parse::<Toy>("p.toml", "").unwrap_err().to_string();
+    assert!(said.contains("needs `about`"), "{said}");
+}
+
+#[test]
+fn expectations_must_make_sense() {
+    for (expect, place, meant) in [
+        ("verdict = \"violatd\"", "p.toml:24:11", "did you mean `violated`?"),
+        ("verdict = \"violated\"", "p.toml:23:1", "needs `invariant`"),
+        ("invariant = \"no_zombies\"", "p.toml:24:13", "add `verdict"),
+        ("verdict = \"violated\"\ninvariant = \"nozombies\"", "p.toml:25:13", "did you mean `no_zombies`?"),
+    ] {
+        let text = format!("{GOOD}\n\n[expect]\n{expect}\n");
+        let said = parse::<Toy>("p.toml", &text).unwrap_err().to_string();
+        assert!(said.contains(place) && said.contains(meant), "{expect}: {said}");
+    }
+}
+
+#[test]
+fn an_instant_has_no_length() {
+    for (kind, target) in [("sigkill", "executor-1"), ("sigterm", "gateway-1")] {
+        let text = format!(
+            "about = \"x\"\n[[faults]]\nkind = \"{kind}\"\ntarget = \"{target}\"\nat = \"1s\"\nlasts = \"2s\"\n"
+        );
+        let said = parse::<Toy>("p.toml", &text).unwrap_err().to_string();
+        assert!(said.starts_with("p.toml:6:9") && said.contains("is an instant"), "{said}");
+    }
+}
+
+#[test]
+fn all_errors_are_said_at_once_and_in_order() {
+    let text =
+        GOOD.replace("\"wedge\"", "\"wegde\"").replace("no_zombies", "zombies").replace("gateway = 1", "gatway = 1");
+    let PlanErrors(errors) = parse::<Toy>("p.toml", &text).unwrap_err();
+    assert_eq!(errors.iter().map(|error| error.line).collect::<Vec<_>>(), [2, 6, 17]);
+}
+
+#[test]
+fn plans_print_and_read_back() {
+    let cue = |nth, after| Cue { event: "run_ended".into(), session: Some("ann/1".into()), nth, after };
+    let kinds = [
+        (Kind::Wedge, "executor-1->redis"),
+        (Kind::Close, "ann->gateway-1"),
+        (Kind::ReplyLost { matches: None }, "executor-2->postgres"),
+        (Kind::ReplyLost { matches: Some("a \"quoted\"\n\\ word".into()) }, "executor-2->postgres"),
+        (Kind::Delay { by: Duration::from_nanos(1_234_567) }, "gateway-1->redis"),
+        (Kind::Sigterm, "executor-1"),
+        (Kind::Sigkill, "gateway-1"),
+    ];
+    let triggers = [
+        Trigger::At(Duration::ZERO),
+        Trigger::On(cue(1, Duration::ZERO)),
+        Trigger::On(Cue { event: "booted".into(), session: None, nth: 3, after: Duration::from_micros(1500) }),
+        Trigger::OnRequest {
+            link: "executor-1->redis".into(),
+            matches: "GET".into(),
+            nth: 2,
+            after: Duration::from_secs(1),
+        },
+    ];
+    let lengths = [
+        Length::Lasts(Duration::from_millis(90_001)),
+        Length::Until(cue(2, Duration::from_secs(1))),
+        Length::UntilHeal,
+    ];
+    let mut plan = parse::<Toy>("p.toml", GOOD).unwrap();
+    plan.config.insert("executor-2".into(), [("TOY_SLOTS".to_owned(), "a = \"b\" # c".to_owned())].into());
+    for (kind, target) in &kinds {
+        for trigger in &triggers {
+            for length in lengths.iter().chain([&faults::usual(kind)]) {
+                if !kind.on_link() && *length != Length::Instant {
+                    continue;
+                }
+                let targets = vec![(*target).to_owned()];
+                let fault = Fault { kind: kind.clone(), targets, trigger: trigger.clone(), length: length.clone() };
+                assert!(!told(&fault).is_empty());
+                plan.faults.push(fault);
+            }
+        }
+    }
+    plan.faults[0].targets.push("executor-2->redis".into());
+    plan.users.0.push(Visitor {
+        name: "bob".into(),
+        says: vec![Say { text: "héllo 'x'".into(), at: Duration::from_nanos(1) }],
+    });
+    plan.expect = Expect { verdict: "violated".into(), invariant: Some("no_zombies".into()) };
+    plan.repro =
+        Some(Repro { seed: u64::MAX, commit: "c0ffee".into(), toolchain: "rustc 1.95".into(), lock: String::new() });
+    round(&plan);
+    plan.users = Visitors::default();
+    plan.faults.clear();
+    round(&plan);
+    round(&words::bare::<Toy>());
+}
+
+fn round(plan: &Plan<Visitors>) {
+    let text = print(plan);
+    match parse::<Toy>("printed.toml", &text) {
+        Ok(read) => assert_eq!(&read, plan, "{text}"),
+        Err(errors) => panic!("{errors}\n{text}"),
+    }
+}

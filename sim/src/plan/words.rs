@@ -1,0 +1,57 @@
+//! The words that a plan of a product may use. One list each for the parser, for `list` and for messages.
+
+use std::collections::BTreeMap;
+
+use crate::event::{Happening, Occurrence};
+use crate::plan::{Expect, Plan};
+use crate::product::{Product, Workload};
+
+/// A plan in which nothing goes wrong and the product has its usual shape.
+pub fn bare<P: Product>() -> Plan<P::Workload> {
+    Plan {
+        about: String::new(),
+        arms: Vec::new(),
+        must_reach: Vec::new(),
+        topology: P::roles().iter().map(|role| (role.name.to_owned(), role.count)).collect(),
+        config: BTreeMap::new(),
+        users: P::Workload::default(),
+        faults: Vec::new(),
+        expect: Expect { verdict: "passed".to_owned(), invariant: None },
+        repro: None,
+    }
+}
+
+/// The invariants of a product: name and what it says.
+pub fn invariants<P: Product>() -> Vec<(&'static str, &'static str)> {
+    P::invariants(&bare::<P>()).iter().map(|invariant| (invariant.name(), invariant.says())).collect()
+}
+
+/// The events of the world and of the product.
+pub fn events<P: Product>() -> Vec<&'static str> {
+    Happening::NAMES.iter().chain(<P::Occurrence as Occurrence>::NAMES).copied().collect()
+}
+
+/// The processes of a topology, `executor-1` and so on.
+pub fn processes<P: Product>(topology: &BTreeMap<String, usize>) -> Vec<String> {
+    let mut processes = Vec::new();
+    for role in P::roles() {
+        let count = topology.get(role.name).copied().unwrap_or(role.count);
+        processes.extend((1..=count).map(|n| format!("{}-{n}", role.name)));
+    }
+    processes
+}
+
+/// The links of a topology: each process to each of its services, each user to each process that serves users.
+pub fn links<P: Product>(topology: &BTreeMap<String, usize>, users: &P::Workload) -> Vec<String> {
+    let mut links = Vec::new();
+    for role in P::roles() {
+        let count = topology.get(role.name).copied().unwrap_or(role.count);
+        for process in (1..=count).map(|n| format!("{}-{n}", role.name)) {
+            links.extend(role.services.iter().map(|service| format!("{process}->{service}")));
+            if role.port.is_some() {
+                links.extend(users.users().iter().map(|user| format!("{user}->{process}")));
+            }
+        }
+    }
+    links
+}
