@@ -30,6 +30,10 @@ use crate::users::Everybody;
 /// The system under test.
 pub struct Lychgate;
 
+/// The product's settings, by name.
+static SETTINGS: std::sync::LazyLock<Vec<&'static str>> =
+    std::sync::LazyLock::new(|| lychgate::config::SETTINGS.iter().map(|(name, ..)| *name).collect());
+
 /// The longest that everything which must follow healing may take: a takeover, a sweep, and a run to its end.
 const SETTLE_MAX: Duration = Duration::from_secs(2 * 3600);
 
@@ -41,15 +45,15 @@ impl Product for Lychgate {
         roles::ROLES
     }
 
-    fn settings() -> Vec<&'static str> {
-        lychgate::config::SETTINGS.iter().map(|(name, ..)| *name).collect()
+    fn settings() -> &'static [&'static str] {
+        &SETTINGS
     }
 
     fn services(plan: &Plan<Everybody>, _: Seed) -> Vec<Service> {
         vec![
             postgres::service(&postgres::Postgres::new()),
             redis::service(&redis::Redis::new()),
-            rabbit::service(&rabbit::Rabbit::new(rabbit::Settings::default())),
+            rabbit::service(rabbit::Rabbit::new(rabbit::Settings::default())),
             provider::service(&Provider::new(users::script(&plan.users))),
         ]
     }

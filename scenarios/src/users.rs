@@ -54,19 +54,19 @@ pub struct Saying {
     #[serde(default = "one")]
     pub session: u32,
     /// Not before this moment of the world.
-    #[serde(default, with = "lychgate_sim::plan::duration", skip_serializing_if = "Duration::is_zero")]
+    #[serde(default, with = "lychgate_sim::duration", skip_serializing_if = "Duration::is_zero")]
     pub at: Duration,
     /// How many turns the model takes.
     #[serde(default = "one")]
     pub turns: u32,
     /// How long it takes over each.
-    #[serde(with = "lychgate_sim::plan::duration")]
+    #[serde(with = "lychgate_sim::duration")]
     pub takes: Duration,
     /// How many tokens a turn has.
     #[serde(default = "ten")]
     pub tokens: u32,
     /// Stops the run so long after it was accepted.
-    #[serde(default, with = "lychgate_sim::plan::duration::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "lychgate_sim::duration::option", skip_serializing_if = "Option::is_none")]
     pub cancel_after: Option<Duration>,
     /// Leaves the stream so often in the middle and comes back.
     #[serde(default, skip_serializing_if = "is_zero")]

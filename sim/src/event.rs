@@ -66,6 +66,7 @@ impl<O: Occurrence> What<O> {
 /// What the world itself does or sees. `link` is `executor-1->redis`; `conn` counts that link's connections from 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[allow(missing_docs)] // what the fields are, the variants and the line above say
 pub enum Happening {
     /// An incarnation of a process began.
     Booted,

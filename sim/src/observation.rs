@@ -92,6 +92,7 @@ pub struct Command {
 
 /// What RabbitMQ did with a message.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // the fields are AMQP's and HTTP's own words; `peer` is the connection's other end
 pub enum Broker {
     /// A message was routed to `queues` (none: unroutable), before its confirm leaves.
     Published { peer: SocketAddr, exchange: String, routing_key: String, queues: Vec<String>, body: Bytes },
@@ -107,6 +108,7 @@ pub enum Broker {
 
 /// What the model provider saw of a call.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // the fields are AMQP's and HTTP's own words; `peer` is the connection's other end
 pub enum Provider {
     /// A request arrived whole. `headers` are lower-case.
     Called { peer: SocketAddr, headers: BTreeMap<String, String>, turn: u32, prompt: String },

@@ -76,6 +76,7 @@ pub struct Fault {
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the variants say what the fields are
 pub enum Kind {
     /// Link: bytes are accepted and not carried, in either direction; connecting succeeds.
     Wedge,
@@ -115,6 +116,7 @@ impl Kind {
 
 /// When a fault begins.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // the variants say what the fields are
 pub enum Trigger {
     /// At a virtual time since the beginning.
     At(Duration),

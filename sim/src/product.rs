@@ -74,6 +74,7 @@ pub struct Scenario<W> {
 }
 
 /// Where a scenario's plan comes from.
+#[allow(missing_docs)] // the variants say what the fields are
 pub enum Source<W> {
     /// A file: its path for messages, its text.
     File { path: String, text: String },
