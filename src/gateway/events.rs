@@ -172,10 +172,10 @@ impl Feed {
             return self.heartbeat().await;
         };
         let seen = self.cursor.turns();
-        let mut cursor = Cursor { fence: row.fence, last: FrameId { turn: seen, seq: 0 }, whole: true };
+        let mut cursor = Cursor { fence: row.fence, last: FrameId::whole(seen), whole: true };
         let older = turns.into_iter().filter(|turn| turn.fence < row.fence);
         for turn in older.filter(|turn| turn.turn.unsigned_abs() > seen) {
-            cursor.last.turn = turn.turn.unsigned_abs();
+            cursor.last = FrameId::whole(turn.turn.unsigned_abs());
             self.cursor = cursor;
             self.event("turn", json!({ "turn": turn.turn, "text": turn.text })).await?;
         }
@@ -225,7 +225,7 @@ impl Feed {
                 Ok(turns) => {
                     let missed = self.cursor.turns();
                     for turn in turns.into_iter().filter(|turn| turn.turn.unsigned_abs() > missed) {
-                        self.cursor.last = FrameId { turn: turn.turn.unsigned_abs(), seq: 0 };
+                        self.cursor.last = FrameId::whole(turn.turn.unsigned_abs());
                         self.cursor.whole = true;
                         self.event("turn", json!({ "turn": turn.turn, "text": turn.text })).await?;
                     }

@@ -23,6 +23,13 @@ pub struct FrameId {
     pub seq: u64,
 }
 
+impl FrameId {
+    /// A place behind every frame of `turn`: of a reader who has it whole.
+    pub fn whole(turn: u64) -> Self {
+        FrameId { turn, seq: u32::MAX.into() }
+    }
+}
+
 impl std::fmt::Display for FrameId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{}", self.turn, self.seq)
