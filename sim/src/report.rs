@@ -92,9 +92,12 @@ fn faults(report: &Report) -> Vec<String> {
     for fault in felt.iter().take(5) {
         let struck = fault.struck.map(|seconds| format!("struck at {seconds:.1}s, ")).unwrap_or_default();
         let first = fault.felt.unwrap_or_default();
-        let times = fault.times_felt;
+        let times = match fault.times_felt {
+            1 => "once".to_owned(),
+            times => format!("{times} times"),
+        };
         let targets = fault.targets.join(" and ");
-        lines.push(format!("  {} {targets}: {struck}first felt at {first:.1}s, {times} times in all", fault.kind));
+        lines.push(format!("  {} {targets}: {struck}first felt at {first:.1}s, {times} in all", fault.kind));
     }
     if felt.len() > 5 {
         lines.push(format!("  … and {} more", felt.len() - 5));
