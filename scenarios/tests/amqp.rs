@@ -367,14 +367,39 @@ fn a_restart_keeps_what_is_durable() {
         sleep(Duration::from_secs(1)).await;
         let connection = dial().await;
         let (channel, mut deliveries) = consumer(&connection, 1).await;
-        for (body, redelivered) in [("a", true), ("b", false)] {
+        // After a crash the broker does not know that b was never delivered.
+        for body in ["a", "b"] {
             let delivery = deliveries.next().await.unwrap();
-            assert_eq!((&delivery.body[..], delivery.redelivered), (body.as_bytes(), redelivered));
+            assert_eq!((&delivery.body[..], delivery.redelivered), (body.as_bytes(), true));
             channel.ack(delivery.delivery_tag).await.unwrap();
         }
         let passive = QueueDeclare { name: "passing".into(), passive: true, ..QueueDeclare::default() };
         let missing = channel.queue_declare(passive).await.unwrap_err();
         assert!(matches!(missing, Error::ChannelClosed { code: 404, .. }), "{missing:?}");
+    });
+}
+
+#[test]
+fn an_orderly_restart_remembers_what_was_delivered() {
+    run(|world| async move {
+        let connection = dial().await;
+        let publisher = publisher(&connection).await;
+        for body in ["a", "b"] {
+            publisher.publish(hint(body)).await.unwrap();
+        }
+        let (_channel, mut deliveries) = consumer(&connection, 1).await;
+        deliveries.next().await.unwrap();
+        world.rabbit.shut_down();
+        let reason = connection.over().await;
+        assert!(matches!(reason, Error::ConnectionClosed { code: 320, .. }), "{reason:?}");
+        Handle::current().kill(world.broker.id());
+        sleep(Duration::from_millis(10)).await;
+        Handle::current().restart(world.broker.id());
+        sleep(Duration::from_millis(100)).await;
+        let connection = dial().await;
+        let (_channel, mut deliveries) = consumer(&connection, 2).await;
+        assert!(deliveries.next().await.unwrap().redelivered);
+        assert!(!deliveries.next().await.unwrap().redelivered);
     });
 }
 
@@ -473,23 +498,30 @@ fn consumers_hear_why_they_ended() {
 }
 
 #[test]
-fn a_blocked_broker_takes_acks_and_no_messages() {
+fn a_blocked_broker_reads_nothing_more_from_who_publishes() {
     run(|world| async move {
-        let connection = dial().await;
+        let (connection, other) = (dial().await, dial().await);
         let publisher = publisher(&connection).await;
         publisher.publish(hint("a")).await.unwrap();
-        let (channel, mut deliveries) = consumer(&connection, 1).await;
+        let (channel, mut deliveries) = consumer(&other, 1).await;
         let delivery = deliveries.next().await.unwrap();
         world.rabbit.block("low on memory");
-        sleep(Duration::from_millis(100)).await;
-        assert_eq!(connection.blocked().as_deref(), Some("low on memory"));
-        assert_eq!(publisher.publish(hint("b")).await, Err(Error::Blocked("low on memory".into())));
+        let (held, refused) = tokio::join!(publisher.publish(hint("b")), async {
+            sleep(Duration::from_millis(500)).await;
+            assert_eq!(connection.blocked().as_deref(), Some("low on memory"));
+            assert_eq!(other.blocked(), None);
+            publisher.publish(hint("c")).await
+        });
+        assert_eq!(held, Err(Error::Unconfirmed));
+        assert_eq!(refused, Err(Error::Blocked("low on memory".into())));
         channel.ack(delivery.delivery_tag).await.unwrap();
         sleep(Duration::from_millis(100)).await;
-        assert_eq!(world.rabbit.unacked(), 0);
+        assert_eq!((world.rabbit.ready("work"), world.rabbit.unacked()), (Some(0), 0));
         world.rabbit.unblock();
         sleep(Duration::from_millis(100)).await;
-        assert_eq!(publisher.publish(hint("b")).await, Ok(Outcome::Confirmed));
+        assert_eq!(connection.blocked(), None);
+        assert_eq!(deliveries.next().await.unwrap().body, "b");
+        assert_eq!(publisher.publish(hint("d")).await, Ok(Outcome::Confirmed));
     });
 }
 

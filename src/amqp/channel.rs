@@ -236,6 +236,7 @@ impl Channel {
         if message.persistent {
             properties = properties.with_delivery_mode(PERSISTENT);
         }
+        let properties = Box::new(properties);
         let publishing = async {
             let permit = self.inner.publishes.clone().acquire_owned().await.map_err(|_| self.reason())?;
             let (reply, outcome) = oneshot::channel();

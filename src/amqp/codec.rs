@@ -157,12 +157,14 @@ impl<A> Arriving<A> {
         Ok(())
     }
 
-    /// The message, if all of it is there; otherwise itself.
-    pub(super) fn finish(self) -> Result<(A, BasicProperties, Vec<u8>), Self> {
-        match self.properties {
-            Some(properties) if self.body.len() == self.size => Ok((self.announced, properties, self.body)),
-            properties => Err(Arriving { properties, ..self }),
-        }
+    /// Whether all of it is there.
+    pub(super) fn complete(&self) -> bool {
+        self.properties.is_some() && self.body.len() == self.size
+    }
+
+    /// What announced it, its properties and its body.
+    pub(super) fn finish(self) -> (A, BasicProperties, Vec<u8>) {
+        (self.announced, self.properties.unwrap_or_default(), self.body)
     }
 }
 
@@ -234,6 +236,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(arriving.finish().unwrap().2, body);
+        assert!(arriving.complete());
+        assert_eq!(arriving.finish().2, body);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, BasicProperties, basic, channel, connection};
-use amq_protocol::types::{AMQPValue, FieldTable};
+use amq_protocol::types::AMQPValue;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -44,7 +44,7 @@ pub(super) enum Command {
     /// Send a method that is not answered.
     Send { key: Key, method: AMQPClass },
     /// Publish a message and wait for its confirm.
-    Publish { key: Key, method: basic::Publish, properties: BasicProperties, body: Bytes, publishing: Publishing },
+    Publish { key: Key, method: basic::Publish, properties: Box<BasicProperties>, body: Bytes, publishing: Publishing },
     /// Close the connection.
     Close { reply: oneshot::Sender<()> },
 }
@@ -132,7 +132,7 @@ impl Dialogue {
             Command::Publish { key, method, properties, body, publishing } => {
                 let frame_max = self.tuned.frame_max;
                 match self.slot(key) {
-                    Some(slot) => slot.publish(method, properties, &body, publishing, frame_max, out),
+                    Some(slot) => slot.publish(method, *properties, &body, publishing, frame_max, out),
                     None => Ok(()),
                 }
             }
@@ -349,14 +349,10 @@ impl Slot {
 
     /// Hands on what is complete.
     fn arrived(&mut self) -> Result<(), Error> {
-        let Some(arriving) = self.arriving.take() else { return Ok(()) };
-        match arriving.finish() {
-            Err(arriving) => {
-                self.arriving = Some(arriving);
-                Ok(())
-            }
-            Ok((Announced::Deliver(deliver), properties, body)) => self.deliver(deliver, properties, body),
-            Ok((Announced::Return(returned), properties, _)) => self.returned(returned, &properties),
+        match self.arriving.take_if(|arriving| arriving.complete()).map(Arriving::finish) {
+            None => Ok(()),
+            Some((Announced::Deliver(deliver), properties, body)) => self.deliver(deliver, properties, body),
+            Some((Announced::Return(returned), properties, _)) => self.returned(returned, &properties),
         }
     }
 
@@ -428,7 +424,7 @@ impl Slot {
 
 /// `properties` with the tag among the headers.
 fn tagged(properties: BasicProperties, tag: u64) -> Result<BasicProperties, Error> {
-    let mut headers = properties.headers().clone().unwrap_or_else(FieldTable::default);
+    let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(short(PUBLISH_TAG)?, AMQPValue::LongLongInt(tag as i64));
     Ok(properties.with_headers(headers))
 }

@@ -43,8 +43,9 @@ pub enum Error {
     /// The confirm did not come in time: the message may or may not be there. The connection goes on.
     #[error("the broker did not confirm the message in time")]
     Unconfirmed,
-    /// The broker is short of memory or disk and takes no messages. Publishing now would stop it from reading our
-    /// acknowledgements too, so nothing was sent.
+    /// The broker is short of memory or disk and takes no messages; nothing was sent. It says so after the first
+    /// publish (which ends [`Error::Unconfirmed`] unless it recovers in time) and reads nothing from this connection
+    /// until then, acknowledgements included: publish and consume on different connections.
     #[error("the broker takes no messages: {0}")]
     Blocked(String),
     /// An argument that the wire cannot carry; nothing was sent.

@@ -97,15 +97,18 @@ pub(super) struct Core {
     pub(super) peers: BTreeMap<u64, Peer>,
     /// Gone with a restart.
     blocked: Option<String>,
+    /// It was shut down in order.
+    stopped: bool,
     connected: u64,
 }
 
 impl Core {
     pub(super) fn new(settings: Settings) -> Self {
-        Core { settings, store: Store::default(), peers: BTreeMap::new(), blocked: None, connected: 0 }
+        Core { settings, store: Store::default(), peers: BTreeMap::new(), blocked: None, stopped: false, connected: 0 }
     }
 
-    /// A new life: what was unacknowledged is back, what was not durable is gone.
+    /// A new life: what was unacknowledged is back, what was not durable is gone. After a crash RabbitMQ does not know
+    /// what it had delivered, and marks everything.
     pub(super) fn boot(&mut self, out: &mut Effects) {
         for connection in self.peers.keys().copied().collect::<Vec<_>>() {
             for (peer, unacked) in self.take_unacked(connection) {
@@ -114,7 +117,7 @@ impl Core {
         }
         self.peers.clear();
         self.blocked = None;
-        self.store.restart();
+        self.store.restart(std::mem::take(&mut self.stopped));
     }
 
     /// A client connected.
@@ -135,11 +138,18 @@ impl Core {
 
     /// A frame of a client. Those of connections that are gone do not count.
     pub(super) fn frame(&mut self, connection: u64, frame: AMQPFrame, out: &mut Effects) {
-        let blocked = self.blocked.is_some();
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         let publish = matches!(frame, AMQPFrame::Method(_, AMQPClass::Basic(basic::AMQPMethod::Publish(_))));
-        if blocked && publish && peer.held.is_none() {
+        if publish
+            && peer.held.is_none()
+            && let Some(reason) = &self.blocked
+        {
+            // RabbitMQ tells only those who publish, and reads nothing more from them.
             peer.held = Some(VecDeque::new());
+            if peer.blocked_notify {
+                let blocked = connection::Blocked { reason: short(reason) };
+                out.send(connection, 0, AMQPClass::Connection(connection::AMQPMethod::Blocked(blocked)));
+            }
         }
         if let Some(held) = &mut peer.held {
             held.push_back(frame);
@@ -181,23 +191,20 @@ impl Core {
         }
     }
 
-    pub(super) fn block(&mut self, reason: &str, out: &mut Effects) {
+    pub(super) fn block(&mut self, reason: &str) {
         self.blocked = Some(reason.to_owned());
-        for (connection, _) in self.peers.iter().filter(|(_, peer)| peer.blocked_notify) {
-            let blocked = connection::Blocked { reason: short(reason) };
-            out.send(*connection, 0, AMQPClass::Connection(connection::AMQPMethod::Blocked(blocked)));
-        }
     }
 
     pub(super) fn unblock(&mut self, out: &mut Effects) {
         self.blocked = None;
         for connection in self.peers.keys().copied().collect::<Vec<_>>() {
             let Some(peer) = self.peers.get_mut(&connection) else { continue };
+            let Some(held) = peer.held.take() else { continue };
             if peer.blocked_notify {
                 let unblocked = connection::AMQPMethod::Unblocked(connection::Unblocked {});
                 out.send(connection, 0, AMQPClass::Connection(unblocked));
             }
-            for frame in peer.held.take().into_iter().flatten() {
+            for frame in held {
                 self.frame(connection, frame, out);
             }
         }
@@ -216,6 +223,7 @@ impl Core {
     }
 
     pub(super) fn shut_down(&mut self, out: &mut Effects) {
+        self.stopped = true;
         for connection in self.peers.keys().copied().collect::<Vec<_>>() {
             let text = "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'".to_owned();
             self.close_connection(connection, Refusal::new(320, text), out);
@@ -419,10 +427,6 @@ impl Core {
         }
         out.send(id, 0, AMQPClass::Connection(connection::AMQPMethod::OpenOk(connection::OpenOk {})));
         self.at(id, Stage::Running);
-        if let Some(reason) = self.blocked.as_deref().filter(|_| self.peers[&id].blocked_notify) {
-            let blocked = connection::Blocked { reason: short(reason) };
-            out.send(id, 0, AMQPClass::Connection(connection::AMQPMethod::Blocked(blocked)));
-        }
     }
 
     /// Closes a connection; what it had goes back at once.

@@ -78,10 +78,10 @@ impl Rabbit {
         serve::accept(self.inner, listener, tap).await;
     }
 
-    /// It takes no messages from now on (out of memory or disk) and says so; from whoever publishes all the same it
-    /// reads nothing more.
+    /// It takes no messages from now on (out of memory or disk). It says so to whoever publishes, and reads nothing more
+    /// from there: acknowledgements wait as well.
     pub fn block(&self, reason: &str) {
-        self.lock().act(|core, out| core.block(reason, out));
+        self.lock().core.block(reason);
     }
 
     /// It takes messages again, those first that were held back.
@@ -105,7 +105,8 @@ impl Rabbit {
         self.lock().act(|core, _| core.purge_queue(name));
     }
 
-    /// What SIGTERM makes it do: every connection is closed with 320.
+    /// What SIGTERM makes it do: every connection is closed with 320, and the next life knows what had been delivered
+    /// (after a crash everything counts as redelivered). Its node still has to be killed.
     pub fn shut_down(&self) {
         self.lock().act(core::Core::shut_down);
     }

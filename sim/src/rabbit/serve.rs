@@ -34,7 +34,7 @@ pub(super) struct Inner {
 /// What goes down a line.
 #[derive(Debug)]
 enum Line {
-    Frame(AMQPFrame),
+    Frame(Box<AMQPFrame>),
     /// From now on, in this interval.
     Heartbeat(Duration),
     Hangup,
@@ -52,7 +52,7 @@ impl Inner {
         for effect in effects.list {
             match effect {
                 Effect::Saw(broker) => (self.tap)(crate::observation::Observation::Broker(broker)),
-                Effect::Send(connection, frame) => self.tell(connection, Line::Frame(frame)),
+                Effect::Send(connection, frame) => self.tell(connection, Line::Frame(Box::new(frame))),
                 Effect::Heartbeat(connection, interval) => self.tell(connection, Line::Heartbeat(interval)),
                 Effect::Hangup(connection) => self.tell(connection, Line::Hangup),
             }

@@ -99,11 +99,13 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Forgets what a restart forgets. Unacknowledged messages must have gone back before.
-    pub(super) fn restart(&mut self) {
+    /// Forgets what a restart forgets: what is not durable, and after a crash (not `clean`) what was delivered before.
+    /// Unacknowledged messages must have gone back already.
+    pub(super) fn restart(&mut self, clean: bool) {
         self.queues.retain(|_, queue| queue.durable && queue.exclusive.is_none());
         for queue in self.queues.values_mut() {
             queue.ready.retain(|_, entry| entry.message.persistent());
+            queue.ready.values_mut().for_each(|entry| entry.redelivered |= !clean);
             queue.consumers.clear();
         }
         let queues = &self.queues;
