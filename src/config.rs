@@ -128,7 +128,8 @@ impl Executor {
         let limits = settings.limits()?;
         limits.check().map_err(|says| invalid("limits", says))?;
         let window = settings.duration("LYCHGATE_KILL_WINDOW")?;
-        let needed = limits.drain_grace + crate::limits::CANCEL_GRACE + crate::limits::NET_OUTER + crate::limits::CLOSES;
+        let needed =
+            limits.drain_grace + crate::limits::CANCEL_GRACE + crate::limits::NET_OUTER + crate::limits::CLOSES;
         if needed >= window {
             let (needed, window) = (humantime::format_duration(needed), humantime::format_duration(window));
             let sum = "drain grace + cancel grace + net + closes";
@@ -173,7 +174,8 @@ impl<'a> Settings<'a> {
 
     fn address(&self, name: &'static str, scheme: &str, port: u16) -> Result<Address, Invalid> {
         let text = self.text(name)?;
-        let wrong = |why: &str| invalid(name, format!("`{text}` {why}; it is {scheme}://[USER:PASSWORD@]HOST[:PORT][/PATH]"));
+        let wrong =
+            |why: &str| invalid(name, format!("`{text}` {why}; it is {scheme}://[USER:PASSWORD@]HOST[:PORT][/PATH]"));
         let rest = text.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://"));
         let rest = rest.ok_or_else(|| wrong("has another scheme"))?;
         let (login, place) = rest.rsplit_once('@').unwrap_or(("", rest));

@@ -189,7 +189,10 @@ impl Limits {
                 self.run_max + CANCEL_GRACE + NET_OUTER + slack < self.consumer_timeout,
                 "run_max + cancel grace + net + 1 min must be less than consumer_timeout, or the broker takes back a legal run",
             ),
-            (self.run_max < self.stuck_after, "run_max must be less than stuck_after, or a legal run is ended as stuck"),
+            (
+                self.run_max < self.stuck_after,
+                "run_max must be less than stuck_after, or a legal run is ended as stuck",
+            ),
             (self.drain_grace >= self.run_max, "drain_grace must be at least run_max, or a drain cuts a legal run"),
             (
                 (self.beat_every + POSTGRES_CALL) * 4 <= self.takeover_after,

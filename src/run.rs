@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
-use crate::limits::{CLAIMS_WITHOUT_TURN, CLAIM_SETTLED, Limits};
+use crate::limits::{CLAIM_SETTLED, CLAIMS_WITHOUT_TURN, Limits};
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

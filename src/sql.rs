@@ -9,9 +9,7 @@ pub const MIGRATION: &str = include_str!("schema.sql");
 
 /// A connection's own bounds, milliseconds: `idle_in_transaction_session_timeout`, `statement_timeout`.
 pub fn session_settings(idle_in_transaction: u128, statement: u128) -> String {
-    format!(
-        "SET idle_in_transaction_session_timeout = {idle_in_transaction}; SET statement_timeout = {statement}"
-    )
+    format!("SET idle_in_transaction_session_timeout = {idle_in_transaction}; SET statement_timeout = {statement}")
 }
 
 /// `$1` process. Returns `incarnation`.

@@ -75,7 +75,8 @@ impl Health {
 
     /// Since when some executor has been there to take a run, or `None` while there is none.
     pub fn executor_since(&self) -> Option<Duration> {
-        let ready = self.lives.iter().filter(|(name, life)| name.starts_with("executor-") && life.alive && !life.draining);
+        let ready =
+            self.lives.iter().filter(|(name, life)| name.starts_with("executor-") && life.alive && !life.draining);
         ready.map(|(_, life)| life.since).min()
     }
 
@@ -92,5 +93,7 @@ pub fn leads_to(target: &str, service: &str) -> bool {
 
 /// Whether it is a link to Postgres or Redis, or an executor: what a run's end depends on.
 pub fn matters_to_ends(target: &str) -> bool {
-    leads_to(target, "postgres") || leads_to(target, "redis") || target.starts_with("executor-") && !target.contains("->")
+    leads_to(target, "postgres")
+        || leads_to(target, "redis")
+        || target.starts_with("executor-") && !target.contains("->")
 }

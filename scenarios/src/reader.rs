@@ -117,21 +117,22 @@ impl LychgateReader {
                 run.owner = None;
                 Did::HandedBack { session: run.session.clone(), run: run.label.clone(), fence: int(param(2)) }
             }),
-            "run.cancel" => {
-                self.named(&text(param(1))).map(|(session, run)| Did::CancelRequested { session, run })
-            }
+            "run.cancel" => self.named(&text(param(1))).map(|(session, run)| Did::CancelRequested { session, run }),
             "run.terminal" => {
                 let (status, reason) = (text(row("status")), text(row("end_reason")));
                 self.end(&text(param(1)), int(param(2)), status, reason, true)
             }
-            "run.end_unowned" => {
-                self.end(&text(param(1)), int(row("fence")), text(param(3)), text(param(4)), false)
-            }
-            "message.consume" => self.messages.get(&text(param(1))).map(|label| {
-                Did::Consumed { session: session_of(label), message: label.clone(), turn: int(param(2)) }
+            "run.end_unowned" => self.end(&text(param(1)), int(row("fence")), text(param(3)), text(param(4)), false),
+            "message.consume" => self.messages.get(&text(param(1))).map(|label| Did::Consumed {
+                session: session_of(label),
+                message: label.clone(),
+                turn: int(param(2)),
             }),
-            "message.report" => self.named(&text(param(1))).map(|(session, run)| {
-                Did::Reported { session, run, messages: statement.affected, reason: text(param(2)) }
+            "message.report" => self.named(&text(param(1))).map(|(session, run)| Did::Reported {
+                session,
+                run,
+                messages: statement.affected,
+                reason: text(param(2)),
             }),
             _ => None,
         };
@@ -178,6 +179,9 @@ impl LychgateReader {
                 match word(1).lines().next()? {
                     "-- live.show" if did_it => {
                         let fence = word(first + 2).parse().ok()?;
+                        // The view has one entry a session: another run's is gone.
+                        let others = self.runs.values_mut().filter(|run| run.session == session && run.label != label);
+                        others.for_each(|run| run.unshown = true);
                         Some(Did::Shown { session, run: label, fence, status: word(first + 3).into() })
                     }
                     "-- live.end" => {
@@ -210,9 +214,9 @@ impl LychgateReader {
 
     fn call(&self, call: &Provider) -> Option<Did> {
         let headers = match call {
-            Provider::Called { headers, .. } | Provider::Answered { headers, .. } | Provider::Abandoned { headers, .. } => {
-                headers
-            }
+            Provider::Called { headers, .. }
+            | Provider::Answered { headers, .. }
+            | Provider::Abandoned { headers, .. } => headers,
         };
         let mut name = headers.get("lychgate-call")?.split(' ');
         let (session, run) = self.named(name.next()?)?;

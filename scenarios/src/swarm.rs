@@ -22,7 +22,8 @@ const NAMES: &[&str] = &["ann", "ben", "cid", "dee"];
 /// The plan of a seed.
 pub fn draw(seed: Seed) -> Plan<Everybody> {
     let users = drawn(seed, Purpose::Workload, everybody());
-    let (gateways, executors) = drawn(seed, Purpose::Workload, (1..=2usize, prop_oneof![2 => Just(1usize), 3 => Just(2), 1 => Just(3)]));
+    let (gateways, executors) =
+        drawn(seed, Purpose::Workload, (1..=2usize, prop_oneof![2 => Just(1usize), 3 => Just(2), 1 => Just(3)]));
     let faults = drawn(seed, Purpose::Faults, faults(&users, gateways, executors));
     Plan {
         about: format!("Drawn from seed {}", seed.0),
@@ -96,9 +97,22 @@ fn faults(users: &Everybody, gateways: usize, executors: usize) -> impl Strategy
     let executor_links: Vec<String> = links.iter().filter(|link| link.starts_with("executor")).cloned().collect();
     let link = prop_oneof![3 => select(executor_links), 1 => select(links)];
     let sessions = lychgate_sim::product::Workload::sessions(users);
-    subsequence(vec!["wedge", "close", "reply_lost", "delay", "kill"], 1..=3).prop_flat_map(move |kinds| {
-        let one = fault(kinds, link.clone(), processes.clone(), sessions.clone());
-        vec(one, 1..=5)
+    let owner_dies = proptest::option::weighted(0.4, death(executors));
+    let others =
+        subsequence(vec!["wedge", "close", "reply_lost", "delay", "kill"], 1..=3).prop_flat_map(move |kinds| {
+            let one = fault(kinds, link.clone(), processes.clone(), sessions.clone());
+            vec(one, 1..=5)
+        });
+    (others, owner_dies).prop_map(|(faults, death)| faults.into_iter().chain(death).collect())
+}
+
+/// An executor is killed a moment after some call: often enough its owner.
+fn death(executors: usize) -> impl Strategy<Value = Fault> {
+    (1..=executors, 1..=3u32, seconds(0..=15)).prop_map(|(n, nth, after)| Fault {
+        kind: Kind::Sigkill,
+        targets: vec![format!("executor-{n}")],
+        trigger: Trigger::On(Cue { event: "called".into(), session: None, nth, after }),
+        length: Length::Instant,
     })
 }
 

@@ -39,6 +39,20 @@ pub struct Obligation {
     pub since: Duration,
     /// Virtual time until which it must have happened; `Duration::MAX` while a sick store suspends the deadline.
     pub due: Duration,
+    /// A duty that comes back for ever, as a heartbeat does: it has deadlines, but settling does not wait for it.
+    pub standing: bool,
+}
+
+impl Obligation {
+    /// Something that settling waits for.
+    pub fn new(says: impl Into<String>, since: Duration, due: Duration) -> Self {
+        Obligation { says: says.into(), since, due, standing: false }
+    }
+
+    /// A duty that comes back for ever.
+    pub fn standing(says: impl Into<String>, since: Duration, due: Duration) -> Self {
+        Obligation { standing: true, ..Obligation::new(says, since, due) }
+    }
 }
 
 /// How an invariant was broken.

@@ -277,7 +277,7 @@ impl<O: Occurrence> Watch<O> {
 
     // What must happen.
 
-    /// Asks what must still happen, and stops the run if it is too late for some of it.
+    /// Asks what settling must wait for, and stops the run if it is too late for some of it.
     pub(crate) fn ask(&mut self) -> Vec<Obligation> {
         let mut all = Vec::new();
         let mut missed = None;
@@ -290,7 +290,9 @@ impl<O: Occurrence> Watch<O> {
                     let invariant = invariant.name().to_owned();
                     missed = Some(Stop::Breach { invariant, breach: Breach::missed(obligation.clone()) });
                 }
-                all.push(obligation);
+                if !obligation.standing {
+                    all.push(obligation);
+                }
             }
         }
         if let Some(stop) = missed {

@@ -23,7 +23,13 @@ pub(super) enum Taken {
 
 impl Executor {
     /// Claims `run` and, if it is ours, works on it to its end. Holds `slot` for as long.
-    pub(super) async fn take(self: &Arc<Self>, run: &RunId, session: &SessionId, maybe_running: bool, slot: Slot) -> Taken {
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        run: &RunId,
+        session: &SessionId,
+        maybe_running: bool,
+        slot: Slot,
+    ) -> Taken {
         if maybe_running {
             self.show_courtesy(run, session).await;
         }

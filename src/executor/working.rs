@@ -152,7 +152,9 @@ impl Executor {
         let mut backoff = Backoff::default();
         loop {
             match self.store.checkpoint(claimed, turn, answer, last, consumed).await {
-                Err(StoreError::Unavailable(why)) => tracing::warn!(run = %claimed.run, turn, why, "not checkpointed yet"),
+                Err(StoreError::Unavailable(why)) => {
+                    tracing::warn!(run = %claimed.run, turn, why, "not checkpointed yet")
+                }
                 answered => return answered,
             }
             backoff.wait().await;

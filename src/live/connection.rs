@@ -38,7 +38,7 @@ impl Drop for Driver {
 struct Line {
     serial: u64,
     connection: MultiplexedConnection,
-    _driver: Arc<Driver>,
+    driver: Arc<Driver>,
 }
 
 #[derive(Default)]
@@ -74,7 +74,11 @@ impl Redis {
     ///
     /// # Errors
     /// [`RedisDown`]; each command may have happened.
-    pub async fn pipeline<T: FromRedisValue>(&self, bound: Duration, pipeline: &redis::Pipeline) -> Result<T, RedisDown> {
+    pub async fn pipeline<T: FromRedisValue>(
+        &self,
+        bound: Duration,
+        pipeline: &redis::Pipeline,
+    ) -> Result<T, RedisDown> {
         self.within(bound, |mut connection| async move { pipeline.query_async(&mut connection).await }).await
     }
 
@@ -120,8 +124,11 @@ impl Redis {
 
     async fn discard(&self, serial: u64) {
         let mut state = self.state.lock().await;
-        if state.line.as_ref().is_some_and(|line| line.serial == serial) {
-            state.line = None;
+        if state.line.as_ref().is_some_and(|line| line.serial == serial)
+            && let Some(line) = state.line.take()
+        {
+            // Others who wait on it learn of its end now, not at their own bounds.
+            line.driver.0.abort();
         }
     }
 
@@ -139,7 +146,7 @@ impl Redis {
         state.dial_at = Some(now + state.pause);
         state.dialled += 1;
         let (connection, driver) = dial(&self.address).await?;
-        let line = Line { serial: state.dialled, connection, _driver: Arc::new(driver) };
+        let line = Line { serial: state.dialled, connection, driver: Arc::new(driver) };
         *state = State { line: Some(line.clone()), dialled: state.dialled, ..State::default() };
         Ok(line)
     }

@@ -95,13 +95,7 @@ impl Store {
     }
 }
 
-async fn take(
-    lent: Lent,
-    row: Row,
-    claim: &ClaimId,
-    owner: &Owner,
-    limits: &Limits,
-) -> Result<Claim, StoreError> {
+async fn take(lent: Lent, row: Row, claim: &ClaimId, owner: &Owner, limits: &Limits) -> Result<Claim, StoreError> {
     let takeover = i64::try_from(limits.takeover_after.as_micros()).expect("a takeover within 290 000 years");
     let params = [
         Param::Text(&row.run.0),
@@ -123,18 +117,9 @@ async fn take(
 }
 
 /// In a transaction that holds the session: ends the run and reports what it leaves unread.
-pub(super) async fn end_unowned(
-    lent: Lent,
-    row: Row,
-    end: End,
-    suspend: Option<String>,
-) -> Result<Claim, StoreError> {
-    let params = [
-        Param::Text(&row.run.0),
-        Param::Int(row.fence.0),
-        Param::Text(end.status.word()),
-        Param::Text(&end.reason),
-    ];
+pub(super) async fn end_unowned(lent: Lent, row: Row, end: End, suspend: Option<String>) -> Result<Claim, StoreError> {
+    let params =
+        [Param::Text(&row.run.0), Param::Int(row.fence.0), Param::Text(end.status.word()), Param::Text(&end.reason)];
     let rows = lent.query(sql::RUN_END_UNOWNED, &params).await?;
     let Some(minted) = rows.first() else {
         lent.roll_back().await?;

@@ -170,11 +170,7 @@ impl Param<'_> {
 }
 
 impl ToSql for Param<'_> {
-    fn to_sql(
-        &self,
-        kind: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         match self {
             Param::Text(text) => text.to_sql(kind, out),
             Param::Int(number) => number.to_sql(kind, out),

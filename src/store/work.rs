@@ -43,11 +43,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn beat(
-        &self,
-        owner: &Owner,
-        runs: &[(RunId, Fence)],
-    ) -> Result<BTreeMap<RunId, Beating>, StoreError> {
+    pub async fn beat(&self, owner: &Owner, runs: &[(RunId, Fence)]) -> Result<BTreeMap<RunId, Beating>, StoreError> {
         let mut named = String::from("|");
         for (run, fence) in runs {
             write!(named, "{run}:{fence}|").expect("a string takes everything");

@@ -9,6 +9,7 @@ use lychgate_sim::judge::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
 use crate::health::{Health, matters_to_ends};
+use crate::reader::session_of;
 
 /// Both terminal writes of a run, with healthy stores.
 const HEALTHY: Duration = Duration::from_secs(20);
@@ -74,7 +75,7 @@ impl NoZombies {
             Some(calm) if calm + HEALED <= since || calm.is_zero() => since + healthy,
             Some(calm) => calm.max(since) + healed.max(healthy),
         };
-        Obligation { says, since, due }
+        Obligation::new(says, since, due)
     }
 
     fn owner_lives(&self, owner: &str, incarnation: u32) -> bool {
@@ -87,7 +88,7 @@ impl NoZombies {
         let takeover = takeover_after + sweep_max + HEALED;
         let ready = |since: Duration| self.health.executor_since().map(|ready| ready.max(since));
         let waits = |says: String, since: Duration, wait: Duration| match ready(since) {
-            None => Obligation { says, since, due: Duration::MAX },
+            None => Obligation::new(says, since, Duration::MAX),
             Some(ready) => self.within(says, ready, wait, wait),
         };
         match &run.stage {
@@ -109,9 +110,9 @@ impl NoZombies {
                     let says = format!("the live view shows {label} under its newest fence");
                     self.within(says, run.since, HEALED, HEALED)
                 }
-                None => Obligation { says: format!("{label} comes to an end"), since: run.since, due: Duration::MAX },
+                None => Obligation::new(format!("{label} comes to an end"), run.since, Duration::MAX),
             }),
-            Stage::Over if run.unshown => None,
+            Stage::Over if run.unshown || run.shown.is_none() => None,
             Stage::Over => {
                 let says = format!("{label}, which is over, leaves the live view");
                 Some(self.within(says, run.since, HEALTHY, HEALED))
@@ -159,9 +160,14 @@ impl Invariant<Did> for NoZombies {
                 let calm = self.health.calm_since(matters_to_ends);
                 self.armed |= calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
             }
-            Did::Shown { run, fence, .. } => {
-                if let Some(run) = self.runs.get_mut(run) {
-                    (run.shown, run.unshown) = (Some(*fence), false);
+            Did::Shown { session, run: shown, fence, .. } => {
+                for (label, run) in &mut self.runs {
+                    if label == shown {
+                        (run.shown, run.unshown) = (Some(*fence), false);
+                    } else if session_of(label) == *session {
+                        // The view has one entry a session: the other run has taken its place.
+                        run.shown = None;
+                    }
                 }
             }
             Did::Unshown { run, .. } => {

@@ -116,7 +116,7 @@ impl Invariant<Did> for NothingLost {
         lost.filter_map(|(label, run)| {
             let since = run.ended?;
             let says = format!("the message of {label}, which is over, is consumed or reported");
-            Some(Obligation { says, since, due: since + SAME_MOMENT })
+            Some(Obligation::new(says, since, since + SAME_MOMENT))
         })
         .collect()
     }

@@ -155,30 +155,30 @@ impl Invariant<Did> for StreamTruth {
     }
 
     fn pending(&self) -> Vec<Obligation> {
-        let owed = self.streams.iter().filter(|(_, stream)| stream.open && !stream.ended).flat_map(|(label, stream)| {
-            let session = session_of(label);
-            let user = session.split('/').next().unwrap_or_default().to_string();
-            // Her own links, the gateways, and their stores: Redis's silence is theirs to bear.
-            let matters = |target: &str| {
-                target.starts_with(&format!("{user}->"))
-                    || target.starts_with("gateway-") && !target.ends_with("->redis") && !target.ends_with("->rabbitmq")
-            };
-            let calm = self.health.calm_since(matters);
-            let due = |since: Duration, within: Duration| {
-                calm.map_or(Duration::MAX, |calm| calm.max(since).saturating_add(within))
-            };
-            let sign = Obligation {
-                says: format!("the open stream of {label} shows a sign of life"),
-                since: stream.alive,
-                due: due(stream.alive, SILENCE),
-            };
-            let end = self.ended.get(label).map(|ended| Obligation {
-                says: format!("the stream of {label}, which is over, ends"),
-                since: *ended,
-                due: due(ended.max(&stream.alive).to_owned().min(*ended + SILENCE), TOLD),
+        let owed =
+            self.streams.iter().filter(|(_, stream)| stream.open && !stream.ended).flat_map(|(label, stream)| {
+                let session = session_of(label);
+                let user = session.split('/').next().unwrap_or_default().to_string();
+                // Her own links, the gateways, and their stores: Redis's silence is theirs to bear.
+                let matters = |target: &str| {
+                    target.starts_with(&format!("{user}->"))
+                        || target.starts_with("gateway-")
+                            && !target.ends_with("->redis")
+                            && !target.ends_with("->rabbitmq")
+                };
+                let calm = self.health.calm_since(matters);
+                let due = |since: Duration, within: Duration| {
+                    calm.map_or(Duration::MAX, |calm| calm.max(since).saturating_add(within))
+                };
+                let says = format!("the open stream of {label} shows a sign of life");
+                let sign = Obligation::new(says, stream.alive, due(stream.alive, SILENCE));
+                let end = self.ended.get(label).map(|ended| {
+                    let says = format!("the stream of {label}, which is over, ends");
+                    // A reader that has just come back has until its first silence to be told.
+                    Obligation::new(says, *ended, due(stream.alive.clamp(*ended, *ended + SILENCE), TOLD))
+                });
+                [Some(sign), end].into_iter().flatten()
             });
-            [Some(sign), end].into_iter().flatten()
-        });
         owed.collect()
     }
 

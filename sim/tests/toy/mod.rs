@@ -155,10 +155,8 @@ impl Invariant<Toy> for Promptness {
         Ok(())
     }
     fn pending(&self) -> Vec<Obligation> {
-        let each = |(session, since): (&String, &Duration)| Obligation {
-            says: format!("{session} is done"),
-            since: *since,
-            due: *since + Duration::from_secs(100),
+        let each = |(session, since): (&String, &Duration)| {
+            Obligation::new(format!("{session} is done"), *since, *since + Duration::from_secs(100))
         };
         self.open.iter().map(each).collect()
     }
