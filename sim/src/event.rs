@@ -88,8 +88,8 @@ pub enum Happening {
     FaultStruck { fault: usize, kind: &'static str, target: String },
     /// It reached an operation of a run that was still going, named by the product's label.
     FaultFelt { fault: usize, kind: &'static str, target: String, label: String },
-    /// It ended.
-    FaultHealed { fault: usize, kind: &'static str, target: String },
+    /// It ended: at once, unless it `lasted`.
+    FaultHealed { fault: usize, kind: &'static str, target: String, lasted: bool },
     /// A phase began: `chaos`, `heal` or `settle`.
     Phase { name: &'static str },
 }

@@ -138,8 +138,10 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
                 "delay" => Some(format!("{target} slows down")),
                 _ => None, // the process tells it
             },
-            // One lost reply leaves nothing to heal.
-            Happening::FaultHealed { kind, target, .. } if *kind != "reply_lost" => Some(format!("{target} heals")),
+            // A moment leaves nothing to heal, and neither does one lost reply.
+            Happening::FaultHealed { kind, target, lasted: true, .. } if *kind != "reply_lost" => {
+                Some(format!("{target} heals"))
+            }
             _ => None,
         },
     }

@@ -379,17 +379,13 @@ impl<O: Occurrence> Watch<O> {
             return;
         }
         let fault = self.nemesis.fault(index).clone();
-        if !fault.kind.on_link() {
-            return;
-        }
         let number = index + 1;
-        let lasted = fault.kind != Kind::Close || fault.length != Length::Instant;
-        for link in fault.targets {
-            self.deeds.push(Deed::Heal { number, link: link.clone() });
-            if !lasted {
-                continue;
+        let lasted = fault.length != Length::Instant;
+        for target in fault.targets {
+            if fault.kind.on_link() {
+                self.deeds.push(Deed::Heal { number, link: target.clone() });
             }
-            self.happened("", 0, Happening::FaultHealed { fault: number, kind: fault.kind.name(), target: link });
+            self.happened("", 0, Happening::FaultHealed { fault: number, kind: fault.kind.name(), target, lasted });
         }
     }
 
