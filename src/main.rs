@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 #[cfg(not(real))]
 fn main() -> ExitCode {
-    eprintln!("built for simulation; use `cargo real run -p lychgate -- ROLE` (and `cargo real build --release` to ship)");
+    eprintln!(
+        "built for simulation; use `cargo real run -p lychgate -- ROLE` (and `cargo real build --release` to ship)"
+    );
     ExitCode::from(2)
 }
 
@@ -92,10 +94,14 @@ Exit codes: 0 everything was finished or handed back, 1 it could not start or no
         let role = match words {
             ["gateway"] => Role::Gateway(config::Gateway::from(&environment).map_err(|error| error.to_string())?),
             ["executor"] => Role::Executor(config::Executor::from(&environment).map_err(|error| error.to_string())?),
-            [] => return Err("which role? `lychgate gateway` or `lychgate executor`; `lychgate --help` says more".into()),
+            [] => {
+                return Err("which role? `lychgate gateway` or `lychgate executor`; `lychgate --help` says more".into());
+            }
             [other] => return Err(format!("`{other}` is no role: gateway or executor; `lychgate --help` says more")),
             [_, other, ..] => {
-                return Err(format!("`{other}` is too much: a role takes no arguments, its settings are in the environment"));
+                return Err(format!(
+                    "`{other}` is too much: a role takes no arguments, its settings are in the environment"
+                ));
             }
         };
         log()?;

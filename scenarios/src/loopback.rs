@@ -14,8 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// What the model answers to anything: two turns of three seconds, long enough to watch.
-pub const REPLY: Reply =
-    Reply { turns: 2, takes: Duration::from_secs(3), tokens: 12, first_token_after: None };
+pub const REPLY: Reply = Reply { turns: 2, takes: Duration::from_secs(3), tokens: 12, first_token_after: None };
 
 /// Stand-ins that serve. They end when this is dropped.
 #[derive(Debug)]
