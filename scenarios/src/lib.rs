@@ -5,6 +5,7 @@
 pub mod events;
 pub mod health;
 pub mod invariants;
+pub mod loopback;
 pub mod reader;
 pub mod roles;
 pub mod swarm;

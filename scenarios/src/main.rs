@@ -2,6 +2,13 @@
 
 use std::process::ExitCode;
 
+#[cfg(madsim)]
 fn main() -> ExitCode {
     lychgate_sim::cli::main::<lychgate_scenarios::Lychgate>(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[cfg(not(madsim))]
+fn main() -> ExitCode {
+    eprintln!("built for the production runtime, on which nothing is simulated; use `cargo sim`");
+    ExitCode::from(2)
 }
