@@ -11,7 +11,7 @@ use super::words::{integer, is, name_of, value_after};
 /// How many entries an approximate trim drops at most, unless LIMIT says otherwise: a hundred nodes.
 const TRIM_AT_ONCE: usize = 100 * 100;
 
-/// XADD key [NOMKSTREAM] [MAXLEN|MINID [=|~] n [LIMIT n]] id field value [field value …]
+/// `XADD key [NOMKSTREAM] [MAXLEN|MINID [=|~] n [LIMIT n]] id field value [field value …]`
 pub fn xadd(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
     let mut at = 2;
     let mut create = true;

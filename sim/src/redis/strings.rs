@@ -63,7 +63,7 @@ impl SetOptions {
     }
 }
 
-/// SET key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL]
+/// `SET key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL]`
 pub fn set(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
     let options = SetOptions::parse(keys.now(), words)?;
     let key = &words[1];
