@@ -83,12 +83,21 @@ impl Product for Lychgate {
             name: name.to_string(),
             source: Source::File { path: format!("scenarios/{name}.toml"), text: text.to_string() },
         };
+        macro_rules! file {
+            ($name:literal) => {
+                file($name, include_str!(concat!("../", $name, ".toml")))
+            };
+        }
         vec![
-            file("calm", include_str!("../calm.toml")),
-            file("wedged_redis", include_str!("../wedged_redis.toml")),
-            file("wedged_redis_until_settle", include_str!("../wedged_redis_until_settle.toml")),
-            file("wedged_redis_thrice", include_str!("../wedged_redis_thrice.toml")),
-            file("wedged_postgres", include_str!("../wedged_postgres.toml")),
+            file!("calm"),
+            file!("wedged_redis"),
+            file!("wedged_redis_until_settle"),
+            file!("wedged_redis_thrice"),
+            file!("wedged_postgres"),
+            file!("ambiguous_end"),
+            file!("silent_owner"),
+            file!("owner_killed"),
+            file!("reader_returns"),
             Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]
     }
