@@ -1,0 +1,30 @@
+//! The stories, each as a test of its own name, and what is promised of the binary that tells them.
+//! Its one law: no run happens in this process. It has threads, and a run is a child of a process that has none.
+
+mod bad_input;
+mod determinism;
+mod runs;
+mod sim;
+mod snapshots;
+mod vacuity;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() {
+    let args = Arguments::from_args();
+    let trials = [
+        runs::trials(),
+        snapshots::trials(),
+        named(vacuity::TESTS),
+        named(determinism::TESTS),
+        named(bad_input::TESTS),
+    ];
+    libtest_mimic::run(&args, trials.into_iter().flatten().collect()).exit();
+}
+
+/// Tests by name.
+type Tests = &'static [(&'static str, fn() -> Result<(), Failed>)];
+
+fn named(tests: Tests) -> Vec<Trial> {
+    tests.iter().map(|(name, test)| Trial::test(*name, test)).collect()
+}
