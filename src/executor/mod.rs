@@ -99,7 +99,7 @@ pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::Unbo
         // Aborted or ended: either way it is gone after this.
         let _ = task.await;
     }
-    executor.live.redis().close().await;
+    executor.live.redis().close();
     executor.store.close();
     tracing::info!(clean = exit == Exit::Clean, "stopped");
     exit

@@ -109,7 +109,7 @@ async fn close(
             let _ = task.await;
         }
     }
-    redis.close().await;
+    redis.close();
     store.close();
 }
 

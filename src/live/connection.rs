@@ -1,13 +1,13 @@
 //! One connection to Redis, redialled when it is lost. A call that got no answer ends its connection: a pipeline that is
 //! wedged never heals, and a late answer must not meet the next question.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, IntoConnectionInfo, RedisError};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -41,25 +41,34 @@ struct Line {
     driver: Arc<Driver>,
 }
 
-#[derive(Default)]
-struct State {
-    line: Option<Line>,
-    dialled: u64,
-    pause: Duration,
-    dial_at: Option<Instant>,
+/// Where the one connection stands.
+enum State {
+    /// Lost, or never there. Not dialled before `dial_at`; after a failure the next pause is longer.
+    Down { dial_at: Option<Instant>, pause: Duration },
+    /// Being dialled, for as long as [`limits::CONNECT`]: whoever asked for it may give up earlier, others profit.
+    Dialling { pause: Duration, _dial: Driver },
+    /// There.
+    Up(Line),
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Counts the dials that have come to an end.
+    dialled: watch::Sender<u64>,
 }
 
 /// A client that is shared by all tasks of a process.
 #[derive(Clone)]
 pub struct Redis {
     address: Address,
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
 }
 
 impl Redis {
     /// A client for `address`; nothing is dialled yet.
     pub fn new(address: &Address) -> Self {
-        Redis { address: address.clone(), state: Arc::default() }
+        let state = Mutex::new(State::Down { dial_at: None, pause: Duration::ZERO });
+        Redis { address: address.clone(), shared: Arc::new(Shared { state, dialled: watch::Sender::new(0) }) }
     }
 
     /// Sends one command within `bound`, dialling if need be.
@@ -95,8 +104,8 @@ impl Redis {
     }
 
     /// Forgets the connection; what is in flight on it fails.
-    pub async fn close(&self) {
-        self.state.lock().await.line = None;
+    pub fn close(&self) {
+        self.shared.set(State::Down { dial_at: None, pause: Duration::ZERO });
     }
 
     async fn within<T, F: Future<Output = Result<T, RedisError>>>(
@@ -112,43 +121,82 @@ impl Redis {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if !error.is_unrecoverable_error() && !error.is_io_error() => Err(error.into()),
             Ok(Err(error)) => {
-                self.discard(line.serial).await;
+                self.discard(line.serial);
                 Err(error.into())
             }
             Err(elapsed) => {
-                self.discard(line.serial).await;
+                self.discard(line.serial);
                 Err(late(elapsed))
             }
         }
     }
 
-    async fn discard(&self, serial: u64) {
-        let mut state = self.state.lock().await;
-        if state.line.as_ref().is_some_and(|line| line.serial == serial)
-            && let Some(line) = state.line.take()
+    fn discard(&self, serial: u64) {
+        let mut state = self.shared.state();
+        if let State::Up(line) = &*state
+            && line.serial == serial
         {
             // Others who wait on it learn of its end now, not at their own bounds.
             line.driver.0.abort();
+            *state = State::Down { dial_at: None, pause: Duration::ZERO };
         }
     }
 
+    /// The connection; dialled if it is not there.
     async fn line(&self) -> Result<Line, RedisDown> {
-        let mut state = self.state.lock().await;
-        if let Some(line) = &state.line {
-            return Ok(line.clone());
+        let mut dialled = self.shared.dialled.subscribe();
+        loop {
+            dialled.mark_unchanged();
+            if let Some(line) = self.up_or_dialling()? {
+                return Ok(line);
+            }
+            // The sender lives as long as `self`, so waiting cannot fail.
+            let _ = dialled.changed().await;
         }
-        let now = Instant::now();
-        if state.dial_at.is_some_and(|at| now < at) {
+    }
+
+    /// The connection if it is there; else it is being dialled when this returns.
+    fn up_or_dialling(&self) -> Result<Option<Line>, RedisDown> {
+        let mut state = self.shared.state();
+        let (dial_at, pause) = match &*state {
+            State::Up(line) => return Ok(Some(line.clone())),
+            State::Dialling { .. } => return Ok(None),
+            State::Down { dial_at, pause } => (*dial_at, *pause),
+        };
+        if dial_at.is_some_and(|at| Instant::now() < at) {
             return Err(RedisDown("waiting before the next connect".into()));
         }
-        // Counted as failed until it has succeeded: whoever waits for it may give up first.
-        state.pause = (state.pause * 2).clamp(limits::BACKOFF_MIN, limits::BACKOFF_MAX);
-        state.dial_at = Some(now + state.pause);
-        state.dialled += 1;
-        let (connection, driver) = dial(&self.address).await?;
-        let line = Line { serial: state.dialled, connection, driver: Arc::new(driver) };
-        *state = State { line: Some(line.clone()), dialled: state.dialled, ..State::default() };
-        Ok(line)
+        let pause = (pause * 2).clamp(limits::BACKOFF_MIN, limits::BACKOFF_MAX);
+        let (address, shared) = (self.address.clone(), self.shared.clone());
+        let dial = Driver(tokio::spawn(async move { shared.end_of_dial(dial(&address).await) }));
+        *state = State::Dialling { pause, _dial: dial };
+        Ok(None)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds the state")
+    }
+
+    fn set(&self, state: State) {
+        *self.state() = state;
+    }
+
+    fn end_of_dial(&self, dialled: Result<(MultiplexedConnection, Driver), RedisDown>) {
+        let serial = *self.dialled.borrow() + 1;
+        let mut state = self.state();
+        // Closed meanwhile: nobody waits for it any more.
+        let State::Dialling { pause, .. } = &*state else { return };
+        *state = match dialled {
+            Ok((connection, driver)) => State::Up(Line { serial, connection, driver: Arc::new(driver) }),
+            Err(error) => {
+                tracing::debug!(%error, "Redis cannot be dialled");
+                State::Down { dial_at: Some(Instant::now() + *pause), pause: *pause }
+            }
+        };
+        drop(state);
+        self.dialled.send_replace(serial);
     }
 }
 

@@ -8,7 +8,7 @@ use libtest_mimic::{Failed, Trial};
 use lychgate_scenarios::Lychgate;
 use lychgate_sim::product::{Product, Source};
 
-use crate::sim::{SEEDS_ENV, command, said, workspace};
+use crate::sim::{SEEDS_ENV, command, file, said, workspace};
 
 /// So many seeds show whether timing matters to a story.
 const STORY_SEEDS: u64 = 5;
@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         .collect();
     let repros = files("scenarios/repros", ".repro.toml");
     trials.extend(repros.into_iter().map(|path| Trial::test(format!("repro {path}"), move || repro(&path))));
+    trials.push(Trial::test("a wedge costs one connection", a_wedge_costs_one_connection));
     trials.push(Trial::test("every file in scenarios/ is a scenario", every_file_is_a_scenario));
     trials
 }
@@ -62,6 +63,26 @@ fn run(name: &str, drawn: bool) -> Result<(), Failed> {
 fn repro(path: &str) -> Result<(), Failed> {
     let said = said(command(["run", path]))?;
     if said.code == Some(0) { Ok(()) } else { Err(said.all().into()) }
+}
+
+/// The safety net saves each of three runs, and each wedge costs the executor one connection to Redis more.
+fn a_wedge_costs_one_connection() -> Result<(), Failed> {
+    let trace = file("a_wedge_costs_one_connection", "trace.jsonl", "")?;
+    let count = |scenario: &str, words: &[&str]| {
+        said(command(["replay", scenario, "--trace", &trace]))?.expect(0, &[])?;
+        let lines = std::fs::read_to_string(&trace)?;
+        Ok::<_, Failed>(lines.lines().filter(|line| words.iter().all(|word| line.contains(word))).count())
+    };
+    let opened = ["link_opened", "executor-1->redis"];
+    let calm = count("calm@1", &opened)?;
+    for seed in 1..=STORY_SEEDS {
+        let scenario = format!("wedged_redis_thrice@{seed}");
+        let (saved, lines) = (count(&scenario, &["\"saved\""])?, count(&scenario, &opened)?);
+        if saved != 3 || lines > calm + 3 {
+            return Err(format!("{scenario}: {saved} runs saved, {lines} connections; calm has {calm}").into());
+        }
+    }
+    Ok(())
 }
 
 fn every_file_is_a_scenario() -> Result<(), Failed> {

@@ -42,6 +42,10 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
     if args.backwards {
         seeds.reverse();
     }
+    // What cannot be written is better known before the night than after it.
+    for path in [&args.json, &args.digests].into_iter().flatten() {
+        write(path, "")?;
+    }
     println!("{}, {}: {}", style(&chosen.name).bold(), told(range), chosen.about);
     let jobs = usize::try_from(args.jobs).unwrap_or(1);
     let how = How { jobs, keep_going: args.keep_going, shrink: !args.no_shrink, past_vacuous: args.past_vacuous };
