@@ -51,8 +51,8 @@ pub enum Did {
     Heard { session: String, run: String },
     /// A user opened the stream of a run, for the `nth` time.
     Opened { session: String, run: String, nth: u32 },
-    /// A user saw an event of a stream. `id` is its SSE id.
-    Saw { session: String, run: String, kind: String, id: String, turn: i64 },
+    /// A user saw an event of a stream. `id` is its SSE id, `text` what it shows.
+    Saw { session: String, run: String, kind: String, id: String, turn: i64, text: String },
     /// A user saw a heartbeat.
     Heartbeat { session: String, run: String },
     /// A user's stream broke off, or was left.
@@ -61,8 +61,8 @@ pub enum Did {
     SawEnd { session: String, run: String, status: String },
     /// A user asked to stop a run, and got the 202.
     Cancelled { session: String },
-    /// A user looked at a message: `unread`, `consumed` or `reported`.
-    Found { session: String, run: String, state: String },
+    /// A user looked at a message: `unread`, `consumed` or `reported`; and at the answers to it, each with its turn.
+    Found { session: String, run: String, state: String, answers: Vec<(i64, String)> },
 }
 
 impl Occurrence for Did {

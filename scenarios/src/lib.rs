@@ -99,6 +99,8 @@ impl Product for Lychgate {
             file!("silent_owner"),
             file!("owner_killed"),
             file!("reader_returns"),
+            file!("frames_make_room"),
+            file!("drain_finishes"),
             Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]
     }

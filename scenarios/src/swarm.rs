@@ -19,18 +19,23 @@ pub const ABOUT: &str = "Users, turns, link faults and kills drawn from the seed
 
 const NAMES: &[&str] = &["ann", "ben", "cid", "dee"];
 
+/// The shortest legal takeover: with the default of minutes, hardly a drawn fault lasts until a run changes hands.
+const EAGER_TAKEOVER: &str = "45s";
+
 /// The plan of a seed.
 pub fn draw(seed: Seed) -> Plan<Everybody> {
     let users = drawn(seed, Purpose::Workload, everybody());
     let (gateways, executors) =
         drawn(seed, Purpose::Workload, (1..=2usize, prop_oneof![2 => Just(1usize), 3 => Just(2), 1 => Just(3)]));
     let faults = drawn(seed, Purpose::Faults, faults(&users, gateways, executors));
+    let takeover = drawn(seed, Purpose::Workload, prop_oneof![Just(None), Just(Some(EAGER_TAKEOVER))]);
+    let settings = takeover.map(|after| BTreeMap::from([("LYCHGATE_TAKEOVER_AFTER".into(), after.into())]));
     Plan {
         about: format!("Drawn from seed {}", seed.0),
         arms: Vec::new(),
         must_reach: Vec::new(),
         topology: BTreeMap::from([("gateway".into(), gateways), ("executor".into(), executors)]),
-        config: BTreeMap::new(),
+        config: settings.map(|settings| ("executor".into(), settings)).into_iter().collect(),
         users,
         faults,
         expect: Expect { verdict: "passed".into(), invariant: None },

@@ -160,7 +160,7 @@ async fn live(person: Person, seat: Seat<Did>) {
                 futures_util::future::join(watch, stop).await;
             }
         }
-        client.look(&label, saying.session).await;
+        client.look(&label, saying.session, &run).await;
     }
 }
 
@@ -234,15 +234,19 @@ impl Client {
         }
     }
 
-    /// Looks what became of the message.
-    async fn look(&mut self, label: &str, session: u32) {
+    /// Looks what became of the message, and how it was answered.
+    async fn look(&mut self, label: &str, session: u32, run: &str) {
         let path = format!("/sessions/{}/messages", self.sessions.get(&session).cloned().unwrap_or_default());
         loop {
             if let Some((StatusCode::OK, answer)) = self.ask(Method::GET, &path, label, String::new()).await {
                 let messages = answer["messages"].as_array().cloned().unwrap_or_default();
                 let ours = messages.iter().find(|message| message["text"] == label);
                 let state = ours.and_then(|message| message["state"].as_str()).unwrap_or("missing").to_string();
-                return (self.tell)(Did::Found { session: session_of(label), run: label.to_string(), state });
+                let answers = answer["answers"].as_array().into_iter().flatten().filter(|answer| answer["run"] == run);
+                let text = |answer: &Value| answer["text"].as_str().unwrap_or_default().to_string();
+                let answers = answers.map(|answer| (answer["turn"].as_i64().unwrap_or_default(), text(answer)));
+                let (session, run, answers) = (session_of(label), label.to_string(), answers.collect());
+                return (self.tell)(Did::Found { session, run, state, answers });
             }
             self.pause().await;
         }
@@ -361,7 +365,8 @@ impl Watcher {
             return Some(true);
         }
         let turn = data["turn"].as_i64().unwrap_or_default();
-        (self.tell)(Did::Saw { session, run, kind, id, turn });
+        let text = data["text"].as_str().unwrap_or_default().to_string();
+        (self.tell)(Did::Saw { session, run, kind, id, turn, text });
         Some(false)
     }
 }

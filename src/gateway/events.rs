@@ -129,9 +129,14 @@ impl Feed {
                 backoff.wait().await;
                 self.heartbeat().await?;
             }
-            // Postgres's silence changes nothing: the reader keeps what it has, and its heartbeats.
-            if let Ok(Some(now)) = self.gateway.store.run(&self.run).await {
-                row = now;
+            // Postgres's silence changes nothing: the reader keeps what it has, and its heartbeats. Its refusal comes at
+            // once, and so does the end of a stream that was read before: without a pause they would take turns.
+            match self.gateway.store.run(&self.run).await {
+                Ok(Some(now)) => row = now,
+                Ok(None) | Err(_) => {
+                    backoff.wait().await;
+                    self.heartbeat().await?;
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What must hold in every run. One promise, one struct, one file; each sees events and nothing else.
 
 mod bounded_waits;
+mod fair_drain;
 mod no_zombies;
 mod nothing_lost;
 mod one_live_executor;
@@ -12,6 +13,7 @@ use lychgate_sim::judge::Invariant;
 use crate::events::Did;
 
 pub use bounded_waits::BoundedWaits;
+pub use fair_drain::FairDrain;
 pub use no_zombies::{Deadlines, NoZombies};
 pub use nothing_lost::NothingLost;
 pub use one_live_executor::OneLiveExecutor;
@@ -27,5 +29,6 @@ pub fn all(deadlines: Deadlines) -> Vec<Box<dyn Invariant<Did>>> {
         Box::new(NothingLost::default()),
         Box::new(BoundedWaits::default()),
         Box::new(StreamTruth::default()),
+        Box::new(FairDrain::default()),
     ]
 }

@@ -40,6 +40,8 @@ struct Run {
     since: Duration,
     /// When the checkpoint of its last turn was committed.
     finished: Option<Duration>,
+    /// When its user's wish to stop it was committed.
+    cancelled: Option<Duration>,
     fence: i64,
     /// The fence under which it is shown, if it is.
     shown: Option<i64>,
@@ -106,6 +108,11 @@ impl NoZombies {
                     let says = format!("the end of {label}, whose last turn is checkpointed, is written to Postgres");
                     self.within(says, finished, HEALTHY, HEALED)
                 }
+                None if run.cancelled.is_some() => {
+                    let says = format!("{label}, which its user stopped, is over");
+                    let since = run.cancelled.unwrap_or_default().max(run.since);
+                    self.within(says, since, HEALTHY, HEALED)
+                }
                 None if run.shown.is_none_or(|shown| shown < run.fence) => {
                     let says = format!("the live view shows {label} under its newest fence");
                     self.within(says, run.since, HEALED, HEALED)
@@ -139,6 +146,7 @@ impl Invariant<Did> for NoZombies {
                     stage: Stage::Queued,
                     since: event.at,
                     finished: None,
+                    cancelled: None,
                     fence: 0,
                     shown: None,
                     unshown: false,
@@ -152,6 +160,11 @@ impl Invariant<Did> for NoZombies {
             Did::Checkpointed { run, last: true, .. } => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.finished = Some(event.at);
+                }
+            }
+            Did::CancelRequested { run, .. } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.cancelled.get_or_insert(event.at);
                 }
             }
             Did::HandedBack { run, fence, .. } => self.stage(run, event.at, Stage::Queued, fence + 1),

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lychgate::limits::ATTEMPTS_PER_TURN;
 use lychgate_sim::event::{Event, What};
 use lychgate_sim::judge::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
-use crate::health::Health;
+use crate::health::{Health, leads_to};
 
 #[derive(Default)]
 struct Run {
@@ -19,6 +20,8 @@ struct Run {
     ended: Option<Duration>,
     claims: u32,
     calls: u32,
+    /// The number of the newest call's attempt.
+    attempt: i64,
 }
 
 /// See the module.
@@ -68,9 +71,10 @@ impl Invariant<Did> for NothingLost {
                 run.newest = *fence;
                 run.claims += 1;
             }
-            Did::Called { run: label, fence, turn, .. } => {
+            Did::Called { run: label, fence, turn, attempt, .. } => {
                 let run = self.run(label);
                 run.calls += 1;
+                run.attempt = *attempt;
                 if *fence == run.newest && *turn <= run.checkpointed {
                     return Err(Breach::now(format!("turn {turn} of {label} is checkpointed and was called again")));
                 }
@@ -89,8 +93,15 @@ impl Invariant<Did> for NothingLost {
             Did::Reported { run, .. } => self.run(run).reported = true,
             Did::Ended { run: label, status, .. } => {
                 let calm = self.health.calm_since(|_| true);
+                let provider = self.health.calm_since(|target| leads_to(target, "provider"));
                 let run = self.run(label);
                 run.ended = Some(event.at);
+                let tries = i64::from(ATTEMPTS_PER_TURN);
+                if status == "failed" && provider.is_some_and(|calm| calm.is_zero()) && run.attempt < tries {
+                    return Err(Breach::now(format!(
+                        "{label} has failed, although its model was there and was not asked often enough"
+                    )));
+                }
                 if status == "completed" && !run.consumed {
                     return Err(Breach::now(format!("{label} is completed, but nobody has read its message")));
                 }

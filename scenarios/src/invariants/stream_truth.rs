@@ -1,5 +1,6 @@
 //! What a user sees of a run, over all her connections: each frame once and in order, a hole only with a gap, every
-//! turn of a completed run, the end once and last; and a sign of life while nothing happens.
+//! turn of a completed run, the end once and last; and a sign of life while nothing happens. The words are the model's,
+//! in its order, and those that the user finds later are the ones that were streamed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +30,10 @@ struct Stream {
     gap: bool,
     /// Turns that were seen whole.
     whole: i64,
+    /// What was said of the turn that is going.
+    words: Words,
+    /// How many words the turns had that were seen from their first to their last.
+    lengths: BTreeMap<i64, u32>,
     gaps: u32,
     ended: bool,
 }
@@ -45,6 +50,31 @@ pub struct StreamTruth {
     armed: bool,
 }
 
+/// How far the answer of a turn has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Words {
+    turn: i64,
+    /// The number of the last one; `None` behind a gap.
+    last: Option<u32>,
+}
+
+/// The number of a word that the model says in this turn of its answer to `label`.
+fn nth_word(label: &str, turn: i64, word: &str) -> Option<u32> {
+    word.strip_prefix(label)?.strip_prefix(&format!("-t{turn}-w"))?.parse().ok()
+}
+
+/// How many words a whole answer has, if it is the model's: all of them, in order.
+fn whole_answer(label: &str, turn: i64, text: &str) -> Option<u32> {
+    let mut count = 0;
+    for word in text.split_whitespace() {
+        count += 1;
+        if nth_word(label, turn, word) != Some(count) {
+            return None;
+        }
+    }
+    (count > 0).then_some(count)
+}
+
 fn place(id: &str) -> Option<Place> {
     let (id, whole) = id.strip_suffix('+').map_or((id, false), |id| (id, true));
     let (fence, frame) = id.split_once('.')?;
@@ -53,6 +83,37 @@ fn place(id: &str) -> Option<Place> {
 }
 
 impl Stream {
+    /// Whether the words of an event are the model's, each once and in order.
+    fn hear(&mut self, label: &str, kind: &str, turn: i64, text: &str) -> Result<(), Breach> {
+        if self.words.turn != turn {
+            self.words = Words { turn, last: (!self.gap).then_some(0) };
+        }
+        match kind {
+            "gap" => self.words.last = None,
+            "turn_restarted" => self.words.last = Some(0),
+            "token" => {
+                let nth = nth_word(label, turn, text.trim());
+                if nth.is_none() || self.words.last.is_some_and(|last| nth != Some(last + 1)) {
+                    return Err(Breach::now(format!("the user of {label} was shown words that do not follow: {text}")));
+                }
+                self.words.last = nth;
+            }
+            "turn" => {
+                let Some(length) = whole_answer(label, turn, text) else {
+                    return Err(Breach::now(format!("the user of {label} was shown another answer: {text}")));
+                };
+                self.lengths.insert(turn, length);
+            }
+            "turn_done" => {
+                if let Some(length) = self.words.last {
+                    self.lengths.insert(turn, length);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn see(&mut self, label: &str, kind: &str, id: &str) -> Result<(), Breach> {
         if self.ended {
             return Err(Breach::now(format!("something follows the end of {label}")));
@@ -86,6 +147,24 @@ impl Stream {
     }
 }
 
+impl StreamTruth {
+    /// The answers that are kept are those that were checkpointed, whole, and the ones that were streamed.
+    fn found(&self, label: &str, answers: &[(i64, String)]) -> Result<(), Breach> {
+        let turns = self.turns.get(label).copied().unwrap_or(0);
+        if !answers.iter().map(|(turn, _)| *turn).eq(1..=turns) {
+            return Err(Breach::now(format!("{label} has {turns} turns; its user finds others, or in another order")));
+        }
+        for (turn, text) in answers {
+            let streamed = self.streams.get(label).and_then(|stream| stream.lengths.get(turn));
+            let whole = whole_answer(label, *turn, text);
+            if whole.is_none() || streamed.is_some_and(|streamed| whole != Some(*streamed)) {
+                return Err(Breach::now(format!("turn {turn} of {label} is not kept as it was said")));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Invariant<Did> for StreamTruth {
     fn name(&self) -> &'static str {
         "stream_truth"
@@ -106,6 +185,8 @@ impl Invariant<Did> for StreamTruth {
                     place: (0, 0, 0, true),
                     gap: false,
                     whole: 0,
+                    words: Words::default(),
+                    lengths: BTreeMap::new(),
                     gaps: 0,
                     ended: false,
                 };
@@ -124,9 +205,10 @@ impl Invariant<Did> for StreamTruth {
                     stream.alive = event.at;
                 }
             }
-            Did::Saw { run, kind, id, .. } => {
+            Did::Saw { run, kind, id, turn, text, .. } => {
                 if let Some(stream) = self.streams.get_mut(run) {
                     stream.alive = event.at;
+                    stream.hear(run, kind, *turn, text)?;
                     stream.see(run, kind, id)?;
                 }
             }
@@ -136,6 +218,7 @@ impl Invariant<Did> for StreamTruth {
             Did::Ended { run, .. } => {
                 self.ended.insert(run.clone(), event.at);
             }
+            Did::Found { run: label, answers, .. } => self.found(label, answers)?,
             Did::SawEnd { run: label, .. } => {
                 let turns = self.turns.get(label).copied().unwrap_or(0);
                 if let Some(stream) = self.streams.get_mut(label) {
