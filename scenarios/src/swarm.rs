@@ -102,19 +102,20 @@ fn faults(users: &Everybody, gateways: usize, executors: usize) -> impl Strategy
     let executor_links: Vec<String> = links.iter().filter(|link| link.starts_with("executor")).cloned().collect();
     let link = prop_oneof![3 => select(executor_links), 1 => select(links)];
     let sessions = lychgate_sim::product::Workload::sessions(users);
-    let owner_dies = proptest::option::weighted(0.4, death(executors));
+    let owner_stops = proptest::option::weighted(0.6, stop(executors));
     let others =
         subsequence(vec!["wedge", "close", "reply_lost", "delay", "kill"], 1..=3).prop_flat_map(move |kinds| {
             let one = fault(kinds, link.clone(), processes.clone(), sessions.clone());
             vec(one, 1..=5)
         });
-    (others, owner_dies).prop_map(|(faults, death)| faults.into_iter().chain(death).collect())
+    (others, owner_stops).prop_map(|(faults, stop)| faults.into_iter().chain(stop).collect())
 }
 
-/// An executor is killed a moment after some call: often enough its owner.
-fn death(executors: usize) -> impl Strategy<Value = Fault> {
-    (1..=executors, 1..=3u32, seconds(0..=15)).prop_map(|(n, nth, after)| Fault {
-        kind: Kind::Sigkill,
+/// An executor is killed, or told to stop, a moment after some call: often enough the one that made it.
+fn stop(executors: usize) -> impl Strategy<Value = Fault> {
+    let kind = prop_oneof![3 => Just(Kind::Sigkill), 2 => Just(Kind::Sigterm)];
+    (kind, 1..=executors, 1..=3u32, seconds(0..=15)).prop_map(|(kind, n, nth, after)| Fault {
+        kind,
         targets: vec![format!("executor-{n}")],
         trigger: Trigger::On(Cue { event: "called".into(), session: None, nth, after }),
         length: Length::Instant,
