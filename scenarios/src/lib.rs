@@ -101,6 +101,7 @@ impl Product for Lychgate {
             file!("reader_returns"),
             file!("frames_make_room"),
             file!("drain_finishes"),
+            file!("stopped_too_late"),
             Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]
     }

@@ -15,6 +15,8 @@ struct Run {
     accepted: Duration,
     newest: i64,
     checkpointed: i64,
+    /// Whether its last turn is checkpointed.
+    finished: bool,
     consumed: bool,
     reported: bool,
     ended: Option<Duration>,
@@ -82,12 +84,13 @@ impl Invariant<Did> for NothingLost {
                     return Err(Breach::now(format!("{label} was over and was called again")));
                 }
             }
-            Did::Checkpointed { run: label, turn, .. } => {
+            Did::Checkpointed { run: label, turn, last, .. } => {
                 let run = self.run(label);
                 if *turn != run.checkpointed + 1 {
                     return Err(Breach::now(format!("turn {turn} of {label} was checkpointed out of order")));
                 }
                 run.checkpointed = *turn;
+                run.finished = *last;
             }
             Did::Consumed { message, .. } => self.run(message).consumed = true,
             Did::Reported { run, .. } => self.run(run).reported = true,
@@ -96,6 +99,11 @@ impl Invariant<Did> for NothingLost {
                 let provider = self.health.calm_since(|target| leads_to(target, "provider"));
                 let run = self.run(label);
                 run.ended = Some(event.at);
+                if run.finished && status != "completed" {
+                    return Err(Breach::now(format!(
+                        "the last turn of {label} is checkpointed, and yet it is {status}"
+                    )));
+                }
                 let tries = i64::from(ATTEMPTS_PER_TURN);
                 if status == "failed" && provider.is_some_and(|calm| calm.is_zero()) && run.attempt < tries {
                     return Err(Breach::now(format!(
