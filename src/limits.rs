@@ -116,6 +116,8 @@ pub const HTTP_BUFFER: usize = 64 * 1024;
 pub const SSE_WRITE: Duration = secs(30);
 /// Connections that a gateway serves at once.
 pub const HTTP_CONNECTIONS: usize = 2048;
+/// From the beginning of a request, or of a connection's idleness, to the end of the request's headers.
+pub const HTTP_HEADERS: Duration = secs(30);
 /// The largest request body, bytes.
 pub const HTTP_BODY: usize = 256 * 1024;
 /// The longest idempotency key, bytes.

@@ -203,6 +203,8 @@ async fn read(response: Response<Incoming>, token: &mut impl FnMut(&str)) -> Res
             let chunk: Chunk = serde_json::from_str(event).map_err(|_| unavailable("a malformed event"))?;
             for choice in chunk.choices {
                 if let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) {
+                    // Postgres has no place for NUL in a text.
+                    let text = text.replace('\0', "\u{fffd}");
                     if answer.len() + text.len() > limits::ANSWER_BYTES {
                         return Err(CallError::Refused("the answer is too long".into()));
                     }
@@ -213,7 +215,7 @@ async fn read(response: Response<Incoming>, token: &mut impl FnMut(&str)) -> Res
                     None => finish,
                     Some("stop") => Some(Finish::Stop),
                     Some("length") => Some(Finish::Length),
-                    Some(other) => return Err(CallError::Refused(format!("an answer that ends with `{other}`"))),
+                    Some(other) => return Err(CallError::Refused(format!("an answer that ends with {other:?}"))),
                 };
             }
         }

@@ -142,10 +142,12 @@ pub const RUN_TERMINAL: &str = "/* run.terminal */ \
       end_reason = CASE WHEN finished THEN 'done' ELSE $4 END, ended_at = now_us() \
     WHERE run_id = $1 AND fence = $2 AND status = 'running' RETURNING status, end_reason";
 
-/// `$1` run, `$2` the fence that was seen, `$3` status, `$4` reason. Anybody else's: under a new fence.
+/// `$1` run, `$2` the fence that was seen, `$3` status, `$4` reason. Anybody else's: under a new fence. A checkpoint that
+/// came since the row was seen counts here too.
 pub const RUN_END_UNOWNED: &str = "/* run.end_unowned */ \
-    UPDATE runs SET status = $3, end_reason = $4, ended_at = now_us(), fence = fence + 1 \
-    WHERE run_id = $1 AND fence = $2 AND status IN ('queued', 'running') RETURNING fence, session_id";
+    UPDATE runs SET status = CASE WHEN finished THEN 'completed' ELSE $3 END, \
+      end_reason = CASE WHEN finished THEN 'done' ELSE $4 END, ended_at = now_us(), fence = fence + 1 \
+    WHERE run_id = $1 AND fence = $2 AND status IN ('queued', 'running') RETURNING fence, status, end_reason";
 
 /// `$1` run. Asks its owner to stop it.
 pub const RUN_CANCEL: &str = "/* run.cancel */ \

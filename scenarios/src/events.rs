@@ -47,6 +47,8 @@ pub enum Did {
     Lost { session: String, run: String },
     /// A user sent a message, once more or for the first time.
     Said { session: String, run: String },
+    /// A user was told that the session is suspended.
+    TurnedAway { session: String, run: String },
     /// A user got the 202.
     Heard { session: String, run: String },
     /// A user opened the stream of a run, for the `nth` time.
@@ -86,6 +88,7 @@ impl Occurrence for Did {
         "saved",
         "lost",
         "said",
+        "turned_away",
         "heard",
         "opened",
         "saw",
@@ -117,6 +120,7 @@ impl Occurrence for Did {
             Did::Saved { .. } => "saved",
             Did::Lost { .. } => "lost",
             Did::Said { .. } => "said",
+            Did::TurnedAway { .. } => "turned_away",
             Did::Heard { .. } => "heard",
             Did::Opened { .. } => "opened",
             Did::Saw { .. } => "saw",
@@ -149,6 +153,7 @@ impl Occurrence for Did {
             | Did::Saved { session, .. }
             | Did::Lost { session, .. }
             | Did::Said { session, .. }
+            | Did::TurnedAway { session, .. }
             | Did::Heard { session, .. }
             | Did::Opened { session, .. }
             | Did::Saw { session, .. }
@@ -171,6 +176,7 @@ impl Occurrence for Did {
             Did::Unshown { run, .. } => Some(format!("{run} leaves the live view")),
             Did::Reported { run, reason, .. } => Some(format!("what {run} left unread is reported: {reason}")),
             Did::Saved { run, .. } => Some(format!("the safety net saves {run}")),
+            Did::TurnedAway { run, .. } => Some(format!("{run} is turned away: its session is suspended")),
             Did::Lost { run, .. } => Some(format!("the owner of {run} gives it up as lost")),
             Did::SawEnd { run, status, .. } => Some(format!("the user sees that {run} is {status}")),
             _ => None,

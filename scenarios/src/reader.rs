@@ -122,7 +122,10 @@ impl LychgateReader {
                 let (status, reason) = (text(row("status")), text(row("end_reason")));
                 self.end(&text(param(1)), int(param(2)), status, reason, true)
             }
-            "run.end_unowned" => self.end(&text(param(1)), int(row("fence")), text(param(3)), text(param(4)), false),
+            "run.end_unowned" => {
+                let (status, reason) = (text(row("status")), text(row("end_reason")));
+                self.end(&text(param(1)), int(row("fence")), status, reason, false)
+            }
             "message.consume" => self.messages.get(&text(param(1))).map(|label| Did::Consumed {
                 session: session_of(label),
                 message: label.clone(),

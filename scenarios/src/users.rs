@@ -151,7 +151,7 @@ async fn live(person: Person, seat: Seat<Did>) {
     let began = Instant::now();
     for (label, saying) in person.labelled() {
         tokio::time::sleep(saying.at.saturating_sub(began.elapsed())).await;
-        let run = client.say(&label, saying.session).await;
+        let Some(run) = client.say(&label, saying.session).await else { continue };
         let watch = client.watcher(&label, &run, saying.reconnects);
         match saying.cancel_after {
             None => watch.await,
@@ -173,8 +173,8 @@ struct Client {
 }
 
 impl Client {
-    /// Says `label` until it is accepted. Returns the run's id.
-    async fn say(&mut self, label: &str, session: u32) -> String {
+    /// Says `label` until it is accepted; returns the run's id. `None`: the session is suspended.
+    async fn say(&mut self, label: &str, session: u32) -> Option<String> {
         let path = match self.sessions.get(&session) {
             None => "/sessions".to_string(),
             Some(id) => format!("/sessions/{id}/messages"),
@@ -189,7 +189,12 @@ impl Client {
                     let (session_label, run) = name();
                     (self.tell)(Did::Heard { session: session_label, run });
                     self.sessions.insert(session, answer["session"].as_str().unwrap_or_default().to_string());
-                    return answer["run"].as_str().unwrap_or_default().to_string();
+                    return Some(answer["run"].as_str().unwrap_or_default().to_string());
+                }
+                Some((StatusCode::LOCKED, _)) => {
+                    let (session, run) = name();
+                    (self.tell)(Did::TurnedAway { session, run });
+                    return None;
                 }
                 Some((status, answer)) if !status.is_server_error() && status != StatusCode::CONFLICT => {
                     panic!("{label} was refused: {status} {answer}")

@@ -30,10 +30,10 @@ impl Executor {
                         Some(beating) => {
                             self.desk.confirm(&run, fence, sent);
                             if beating.cancel_requested {
-                                self.desk.stop(&run, Stop::Cancelled);
+                                self.desk.stop_under(&run, fence, Stop::Cancelled);
                             }
                         }
-                        None => self.desk.stop(&run, Stop::Fenced),
+                        None => self.desk.stop_under(&run, fence, Stop::Fenced),
                     }
                 }
             }
@@ -41,9 +41,9 @@ impl Executor {
         }
         // The next look comes after another pause and another beat at its bound; it must not come too late.
         let next_look = self.config.limits.beat_every + limits::POSTGRES_CALL;
-        for run in self.desk.silent_for((self.config.limits.takeover_after / 2).saturating_sub(next_look)) {
+        for (run, fence) in self.desk.silent_for((self.config.limits.takeover_after / 2).saturating_sub(next_look)) {
             tracing::warn!(%run, "lost: no beat was confirmed for too long");
-            self.desk.stop(&run, Stop::Lost);
+            self.desk.stop_under(&run, fence, Stop::Lost);
         }
     }
 }

@@ -78,9 +78,13 @@ impl Desk {
         told
     }
 
-    /// Takes a run off the desk: its end is written, or it is somebody else's.
-    pub(super) fn remove(&self, run: &RunId) {
-        self.seats().remove(run);
+    /// Takes a run off the desk: its end is written, or it is somebody else's. One that came back under a newer fence
+    /// meanwhile stays.
+    pub(super) fn remove(&self, run: &RunId, fence: Fence) {
+        let mut seats = self.seats();
+        if seats.get(run).is_some_and(|seat| seat.fence == fence) {
+            seats.remove(run);
+        }
     }
 
     /// Whether it is on the desk.
@@ -111,14 +115,22 @@ impl Desk {
     }
 
     /// Runs whose last confirmed beat was sent longer ago than `limit`.
-    pub(super) fn silent_for(&self, limit: Duration) -> Vec<RunId> {
+    pub(super) fn silent_for(&self, limit: Duration) -> Vec<(RunId, Fence)> {
         let silent = |seat: &Seat| seat.beats && seat.confirmed.elapsed() >= limit;
-        self.seats().iter().filter(|(_, seat)| silent(seat)).map(|(run, _)| run.clone()).collect()
+        self.seats().iter().filter(|(_, seat)| silent(seat)).map(|(run, seat)| (run.clone(), seat.fence)).collect()
     }
 
     /// Tells a run to stop. The first reason stays, but one that says that it is not ours any more wins.
     pub(super) fn stop(&self, run: &RunId, why: Stop) {
-        if let Some(seat) = self.seats().get_mut(run) {
+        let fence = self.seats().get(run).map(|seat| seat.fence);
+        if let Some(fence) = fence {
+            self.stop_under(run, fence, why);
+        }
+    }
+
+    /// Tells it only if it is still the one under `fence`.
+    pub(super) fn stop_under(&self, run: &RunId, fence: Fence, why: Stop) {
+        if let Some(seat) = self.seats().get_mut(run).filter(|seat| seat.fence == fence) {
             let ours = !matches!(why, Stop::Fenced | Stop::Lost);
             seat.beats &= ours;
             seat.stop.send_if_modified(|stop| {

@@ -59,7 +59,7 @@ impl Executor {
         if !ending.view_done {
             tracing::warn!(run = %claimed.run, "the live view is left to a sweep");
         }
-        self.desk.remove(&claimed.run);
+        self.desk.remove(&claimed.run, claimed.fence);
         tracing::info!(run = %claimed.run, fence = claimed.fence.0, outcome = ending.row.word(), "settled");
     }
 }

@@ -73,7 +73,7 @@ impl Executor {
 
     async fn end_stuck(&self, row: &Row) -> Result<(), StoreError> {
         let end = End::failed("stuck: its owner lived but did not move");
-        if let Some(fence) = self.store.end_unowned(row, &end).await? {
+        if let Some((fence, end)) = self.store.end_unowned(row, &end).await? {
             tracing::warn!(run = %row.run, "stuck");
             if let Err(error) = self.live.end(limits::TERMINAL_WRITE, &row.session, &row.run, fence, &end).await {
                 tracing::warn!(run = %row.run, %error, "the live view is left to the next sweep");

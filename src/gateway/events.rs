@@ -49,7 +49,10 @@ impl Cursor {
     /// The frame that follows without a hole.
     fn next(self) -> FrameId {
         let FrameId { turn, seq } = self.last;
-        if self.whole { FrameId { turn: turn + 1, seq: 1 } } else { FrameId { turn, seq: seq + 1 } }
+        match self.whole {
+            true => FrameId { turn: turn.saturating_add(1), seq: 1 },
+            false => FrameId { turn, seq: seq.saturating_add(1) },
+        }
     }
 
     /// Turns that the reader has whole.
@@ -204,7 +207,7 @@ impl Feed {
         self.event(frame.kind.word(), data).await
     }
 
-    /// The run is over: what is left of its stream, then turns that the stream did not bring, then the end.
+    /// The run is over: what is left of its stream, or a gap if nobody can say, and then the end.
     async fn end(&mut self, row: &Row) -> Result<(), Gone> {
         let redis = self.gateway.live.redis().clone();
         let (run, fence, after) = (self.run.clone(), self.cursor.fence, self.cursor.last);
@@ -220,11 +223,20 @@ impl Feed {
             }
         };
         let left = tokio::time::timeout(limits::REDIS_LOOK, last_read).await;
-        for frame in left.ok().and_then(Result::ok).unwrap_or_default() {
+        let Ok(Ok(left)) = left else {
+            self.gap().await?;
+            return self.close(row).await;
+        };
+        for frame in left {
             if !matches!(frame.kind, Kind::End | Kind::Moved) {
                 self.show(frame).await?;
             }
         }
+        self.close(row).await
+    }
+
+    /// Turns that the stream did not bring, then the end.
+    async fn close(&mut self, row: &Row) -> Result<(), Gone> {
         if self.cursor.turns() < row.turns.unsigned_abs() {
             match self.gateway.store.turns(&self.run).await {
                 Ok(turns) => {

@@ -1,8 +1,12 @@
 //! Serves HTTP/1.1 connections, a bounded number of them, and lets them finish when the gateway drains.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -52,6 +56,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, draining: Cance
 
 async fn connection(stream: TcpStream, router: Router, draining: CancellationToken) {
     let serving = http1::Builder::new()
+        .timer(Clock)
+        .header_read_timeout(limits::HTTP_HEADERS)
         .max_buf_size(limits::HTTP_BUFFER)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(serving);
@@ -64,5 +70,31 @@ async fn connection(stream: TcpStream, router: Router, draining: CancellationTok
     };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// The runtime's clock, as hyper asks for one.
+struct Clock;
+
+/// A wait on it. The mutex is never contended: it makes the wait shareable, as hyper wants it.
+struct Nap(Mutex<Pin<Box<tokio::time::Sleep>>>);
+
+impl Timer for Clock {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Nap(Mutex::new(Box::pin(tokio::time::sleep(duration)))))
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        self.sleep(deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+impl Sleep for Nap {}
+
+impl Future for Nap {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.lock().expect("nothing panics while it waits").as_mut().poll(context)
     }
 }

@@ -81,8 +81,10 @@ impl Store {
             let (session, position) = match opened {
                 Ok(opened) => opened,
                 Err(refusal) => {
+                    // The run that is going may be what an earlier try under the same key has just begun.
+                    let earlier = by_key(&lent, key, session, body).await?;
                     lent.roll_back().await?;
-                    return Ok(Err(refusal));
+                    return Ok(earlier.unwrap_or(Err(refusal)));
                 }
             };
             let accepted = Accepted { session, message: mint.message(), run: mint.run(), new: true };

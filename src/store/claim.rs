@@ -4,7 +4,7 @@ use super::pool::{Lent, Param, Postgres};
 use super::{Store, StoreError, column, run_row};
 use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
 use crate::limits::{self, Limits};
-use crate::run::{Decision, End, Row};
+use crate::run::{Decision, End, Row, Status};
 use crate::sql;
 
 /// A run that is ours to work on, under its fence.
@@ -76,18 +76,18 @@ impl Store {
         .await
     }
 
-    /// Ends a run that this process does not own, if it still stands as `row` shows it. Returns the new fence, or
-    /// `None` if it has moved.
+    /// Ends a run that this process does not own, if it still stands as `row` shows it. Returns the new fence
+    /// and how it ended, or `None` if it has moved.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: look again.
-    pub async fn end_unowned(&self, row: &Row, end: &End) -> Result<Option<Fence>, StoreError> {
+    pub async fn end_unowned(&self, row: &Row, end: &End) -> Result<Option<(Fence, End)>, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
             let lent = self.postgres.lend().await?;
             lent.begin().await?;
             lent.query(sql::SESSION_LOCK, &[Param::Text(&row.session.0)]).await?;
             match end_unowned(lent, row.clone(), end.clone(), None).await? {
-                Claim::Ended { fence, .. } => Ok(Some(fence)),
+                Claim::Ended { fence, end, .. } => Ok(Some((fence, end))),
                 _ => Ok(None),
             }
         })
@@ -126,6 +126,8 @@ pub(super) async fn end_unowned(lent: Lent, row: Row, end: End, suspend: Option<
         return Ok(Claim::Left(Some(Box::new(row))));
     };
     let fence = Fence(column(minted, "fence")?);
+    let status = Status::parse(column(minted, "status")?).unwrap_or(end.status);
+    let end = End { status, reason: column(minted, "end_reason")? };
     lent.query(sql::MESSAGE_REPORT, &[Param::Text(&row.run.0), Param::Text(&end.reason)]).await?;
     if let Some(reason) = suspend {
         lent.query(sql::SESSION_SUSPEND, &[Param::Text(&row.session.0), Param::Text(&reason)]).await?;
