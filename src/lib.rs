@@ -1,4 +1,20 @@
-//! A user's message becomes a run; a run is a row of turns; a turn commits at most once.
+//! *A user's message becomes a run; a run is a row of turns; a turn commits at most once.*
+//!
+//! A gateway and executor for LLM agents. Postgres is the only truth; RabbitMQ carries hints that a run is waiting; Redis
+//! holds what is live and nothing whose loss loses work. In reading order:
+//!
+//! - [`gateway`]: where a message enters, and where users see what became of it. Start here.
+//! - [`run`]: what a run is and what may become of it; decisions without I/O.
+//! - [`store`]: the truth, in Postgres; [`sql`] has every statement.
+//! - [`executor`]: claims runs, works on them turn by turn, and sees each to its two terminal writes.
+//! - [`provider`]: the model; one call is one turn.
+//! - [`live`]: the view that users look at, leases and streams, in Redis.
+//! - [`broker`]: hints, over [`amqp`], a small client that depends on nothing else here.
+//! - [`config`], [`limits`]: every setting and every bound, with its reason.
+//! - [`ids`], [`mint`], [`backoff`], [`signal`]: names, randomness, waiting, and how a process is told to stop.
+//!
+//! What is absent: nothing here knows that a simulator exists. There is no clock to inject, no hook and no `cfg` of it.
+
 pub mod amqp;
 pub mod backoff;
 pub mod broker;
