@@ -18,8 +18,10 @@ pub trait Invariant<O>: Send {
     fn observe(&mut self, event: &Event<O>) -> Result<(), Breach>;
 
     /// What must still happen, each with its deadline. The judge calls it a breach when virtual time passes `due`,
-    /// and settling waits until nobody has anything pending.
-    fn pending(&self) -> Vec<Obligation>;
+    /// and settling waits until nobody has anything pending. Nothing, for a promise that is broken at once or never.
+    fn pending(&self) -> Vec<Obligation> {
+        Vec::new()
+    }
 
     /// Speaks once more after settling.
     fn conclude(&mut self) -> Result<(), Breach> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate_sim::event::{Event, Happening, What};
-use lychgate_sim::judge::{Breach, Invariant, Obligation};
+use lychgate_sim::judge::{Breach, Invariant};
 
 use crate::events::Did;
 use crate::health::Health;
@@ -65,10 +65,6 @@ impl Invariant<Did> for FairDrain {
             _ => {}
         }
         Ok(())
-    }
-
-    fn pending(&self) -> Vec<Obligation> {
-        Vec::new()
     }
 
     fn armed(&self) -> bool {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate_sim::event::{Event, What};
-use lychgate_sim::judge::{Breach, Invariant, Obligation};
+use lychgate_sim::judge::{Breach, Invariant};
 
 use super::Deadlines;
 use crate::events::Did;
@@ -124,10 +124,6 @@ impl Invariant<Did> for OneLiveExecutor {
             _ => {}
         }
         Ok(())
-    }
-
-    fn pending(&self) -> Vec<Obligation> {
-        Vec::new()
     }
 
     fn armed(&self) -> bool {

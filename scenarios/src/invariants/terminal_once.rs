@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lychgate_sim::event::{Event, What};
-use lychgate_sim::judge::{Breach, Invariant, Obligation};
+use lychgate_sim::judge::{Breach, Invariant};
 
 use crate::events::Did;
 use crate::health::{Health, matters_to_ends};
@@ -71,10 +71,6 @@ impl Invariant<Did> for TerminalOnce {
             _ => {}
         }
         Ok(())
-    }
-
-    fn pending(&self) -> Vec<Obligation> {
-        Vec::new()
     }
 
     fn armed(&self) -> bool {
