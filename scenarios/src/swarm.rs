@@ -67,6 +67,8 @@ fn saying() -> impl Strategy<Value = Saying> {
             takes,
             tokens,
             cancel_after,
+            times: 1,
+            every: Duration::ZERO,
             reconnects,
         },
     )

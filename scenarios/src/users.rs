@@ -68,6 +68,12 @@ pub struct Saying {
     /// Stops the run so long after it was accepted.
     #[serde(default, with = "lychgate_sim::duration::option", skip_serializing_if = "Option::is_none")]
     pub cancel_after: Option<Duration>,
+    /// Says it so often, each time in the same session and once the last is over.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub times: u32,
+    /// From one time to the next, unless the run before takes longer.
+    #[serde(default, with = "lychgate_sim::duration", skip_serializing_if = "Duration::is_zero")]
+    pub every: Duration,
     /// Leaves the stream so often in the middle and comes back.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reconnects: u32,
@@ -82,27 +88,39 @@ fn ten() -> u32 {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn is_one(n: &u32) -> bool {
+    *n == 1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
 fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
 impl Person {
-    /// Each saying with the label of its run: the second in `ann/1` is `ann/1#2`.
-    fn labelled(&self) -> Vec<(String, &Saying)> {
+    /// Each time that she says something, with the label of its run (the second in `ann/1` is `ann/1#2`) and the moment
+    /// before which she does not.
+    fn labelled(&self) -> Vec<(String, Duration, &Saying)> {
         let mut counts = BTreeMap::new();
-        let label = |saying: &Saying| {
+        let times = self.says.iter().flat_map(|saying| (0..saying.times).map(move |nth| (nth, saying)));
+        let label = |(_, saying): (u32, &Saying)| {
             let count = counts.entry(saying.session).or_insert(0);
             *count += 1;
             format!("{}/{}#{count}", self.name, saying.session)
         };
-        self.says.iter().map(label).zip(&self.says).collect()
+        times
+            .clone()
+            .map(label)
+            .zip(times)
+            .map(|(label, (nth, saying))| (label, saying.at + saying.every * nth, saying))
+            .collect()
     }
 }
 
 impl Workload for Everybody {
     fn sessions(&self) -> Vec<String> {
         let mut sessions: Vec<String> =
-            self.0.iter().flat_map(Person::labelled).map(|(label, _)| session_of(&label)).collect();
+            self.0.iter().flat_map(Person::labelled).map(|(label, ..)| session_of(&label)).collect();
         sessions.sort();
         sessions.dedup();
         sessions
@@ -129,7 +147,7 @@ impl Workload for Everybody {
 
 /// What the model answers to each message: its text is its label.
 pub fn script(everybody: &Everybody) -> Script {
-    let replies = everybody.0.iter().flat_map(Person::labelled).map(|(label, saying)| {
+    let replies = everybody.0.iter().flat_map(Person::labelled).map(|(label, _, saying)| {
         let Saying { turns, takes, tokens, .. } = *saying;
         (label, Reply { turns, takes, tokens, first_token_after: None })
     });
@@ -149,8 +167,8 @@ async fn live(person: Person, seat: Seat<Did>) {
     let gateways = seat.links.values().copied().collect();
     let mut client = Client { gateways, next: 0, tell: seat.tell, sessions: BTreeMap::new() };
     let began = Instant::now();
-    for (label, saying) in person.labelled() {
-        tokio::time::sleep(saying.at.saturating_sub(began.elapsed())).await;
+    for (label, at, saying) in person.labelled() {
+        tokio::time::sleep(at.saturating_sub(began.elapsed())).await;
         let Some(run) = client.say(&label, saying.session).await else { continue };
         let watch = client.watcher(&label, &run, saying.reconnects);
         match saying.cancel_after {
