@@ -22,6 +22,7 @@ fn trials() -> Vec<Trial> {
         runs::trials(),
         snapshots::trials(),
         named(vacuity::TESTS),
+        vacuity::without_faults(),
         named(determinism::TESTS),
         named(bad_input::TESTS),
     ];

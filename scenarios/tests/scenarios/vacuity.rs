@@ -1,6 +1,8 @@
 //! Green without reach is red: a story whose fault strikes nothing that matters proves nothing, and says so.
 
-use libtest_mimic::Failed;
+use libtest_mimic::{Failed, Trial};
+use lychgate_scenarios::Lychgate;
+use lychgate_sim::product::{Product, Source};
 
 use crate::Tests;
 use crate::sim::{file, sim, wedged_redis};
@@ -28,6 +30,25 @@ pub const TESTS: Tests = &[
     ("vacuous: an event that is not reached", unreached),
     ("vacuous: a violation that is expected and does not come", expected_violation),
 ];
+
+/// Each story without its faults, on its first seed.
+pub fn without_faults() -> Vec<Trial> {
+    let faulty = |text: &str| text.contains("[[faults]]");
+    let stories = Lychgate::scenarios().into_iter().filter_map(|scenario| match scenario.source {
+        Source::File { text, .. } if faulty(&text) => Some(scenario.name),
+        _ => None,
+    });
+    let trial = |name: String| Trial::test(format!("vacuous: {name} without its faults"), move || faultless(&name));
+    stories.map(trial).collect()
+}
+
+fn faultless(name: &str) -> Result<(), Failed> {
+    let plan = sim(["plan", &format!("{name}@1")])?;
+    plan.expect(0, &["[[faults]]"])?;
+    let blocks = plan.out.split("\n\n").filter(|block| !block.trim_start().starts_with("[[faults]]"));
+    let file = file("vacuity", &format!("{name}_faultless.toml"), &blocks.collect::<Vec<_>>().join("\n\n"))?;
+    sim(["run", &file, "--seed", "1"])?.expect(6, &["vacuous: "])
+}
 
 fn vacuous(test: &str, edits: &[(&str, &str)], because: &[&str]) -> Result<(), Failed> {
     let file = file("vacuity", &format!("{test}.toml"), &wedged_redis(edits)?)?;
