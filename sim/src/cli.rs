@@ -2,6 +2,7 @@
 //! error, and every usage error shows what would have been right.
 
 mod choose;
+mod determinism;
 mod failing;
 mod list;
 mod replay;
@@ -30,6 +31,7 @@ Examples:
   cargo sim run my.toml --seed 7                a plan of your own
   cargo sim replay swarm@17                     tell the story of one seed
   cargo sim plan swarm@17 > my.toml             the plan that a seed draws, to edit
+  cargo sim check-determinism swarm@17          the same seed in two processes, compared step by step
   cargo sim known-bugs                          put historical bugs back in and see them caught
 
 Exit codes: 0 passed, 1 violated, 2 usage, 3 no progress, 4 panicked, 5 nondeterministic,
@@ -44,6 +46,15 @@ Examples:
   cargo sim run swarm --seeds 1..501 --backwards --digests d.txt
                                                 the same in reverse; digests do not change
   cargo sim run scenarios/repros/x.repro.toml   a repro, on its own seed";
+
+const DETERMINISM_EXAMPLES: &str = "\
+Both processes are started anew, with other addresses; the second one has another environment and working directory.
+Where they part, the first event of each side is shown, what came before it, and the likely cause. Exit code 5 if they
+part, 0 if not. One run in a hundred of every sweep is checked by its digest anyway.
+
+Examples:
+  cargo sim check-determinism swarm@17
+  cargo sim check-determinism my.toml@7 --json found.json";
 
 const REPLAY_EXAMPLES: &str = "\
 Examples:
@@ -83,11 +94,27 @@ enum Command {
         /// NAME@SEED, or the file of a plan.
         what: String,
     },
+    /// Runs one seed in two processes at once and shows where they part, if they do.
+    #[command(after_help = DETERMINISM_EXAMPLES)]
+    CheckDeterminism {
+        /// NAME@SEED, or the file of a plan.
+        what: String,
+        /// Writes what came of it to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Puts historical bugs back into a copy of the tree, one at a time, and shows that they are caught.
     KnownBugs(known_bugs::Args),
     /// Runs one seed and prints its report as JSON: the second process of a confirmation.
     #[command(hide = true)]
     One {
+        what: String,
+        #[arg(long)]
+        seed: u64,
+    },
+    /// Runs one seed and streams all that happens: each of the two processes of `check-determinism`.
+    #[command(hide = true)]
+    Stream {
         what: String,
         #[arg(long)]
         seed: u64,
@@ -166,7 +193,9 @@ fn dispatch<P: Product>(line: Line, root: &Path) -> Outcome {
         Some(Command::Replay { what, trace }) => replay::replay::<P>(&what, trace),
         Some(Command::Plan { what }) => replay::plan::<P>(&what),
         Some(Command::KnownBugs(args)) => known_bugs::known_bugs(&args, root),
+        Some(Command::CheckDeterminism { what, json }) => determinism::check::<P>(&what, json.as_deref()),
         Some(Command::One { what, seed }) => replay::one::<P>(&what, seed),
+        Some(Command::Stream { what, seed }) => determinism::stream::<P>(&what, seed),
     }
 }
 
@@ -179,9 +208,14 @@ fn root(manifest_dir: &str) -> PathBuf {
     found.unwrap_or(&here).to_path_buf()
 }
 
+/// Writes a file that the user asked for.
+fn write(path: &Path, text: &str) -> Result<(), Usage> {
+    std::fs::write(path, text).map_err(|error| Usage(format!("{}: {error}", path.display())))
+}
+
 /// `strict` where a run that proves nothing must say so: for plans that somebody wrote. Of drawn plans the sweep is judged.
 fn options(strict: bool) -> Options {
-    Options { trace: None, wall_max: WALL_MAX, strict }
+    Options { wall_max: WALL_MAX, strict, ..Options::default() }
 }
 
 #[cfg(test)]
@@ -195,7 +229,9 @@ mod tests {
         for word in ["known-bugs", "replay swarm@17", "Exit codes", "SIM_SEED"] {
             assert!(help.contains(word), "{help}");
         }
-        assert!(!help.contains("\n  one"), "the hidden command shows:\n{help}");
+        for hidden in ["\n  one", "\n  stream"] {
+            assert!(!help.contains(hidden), "the hidden command shows:\n{help}");
+        }
     }
 
     #[test]

@@ -17,7 +17,10 @@ pub mod cli;
 pub mod duration;
 pub mod event;
 #[cfg(madsim)]
+mod divergence;
+#[cfg(madsim)]
 mod hub;
+pub mod item;
 #[cfg(madsim)]
 mod journal;
 pub mod judge;
@@ -38,6 +41,8 @@ pub mod redis;
 mod report;
 #[cfg(madsim)]
 pub mod run;
+#[cfg(madsim)]
+mod second;
 pub mod seed;
 #[cfg(madsim)]
 mod shrink;

@@ -53,6 +53,11 @@ pub trait Product: Sized + 'static {
 
     /// The scenarios: files by name and text, and those that draw their plan from the seed.
     fn scenarios() -> Vec<Scenario<Self::Workload>>;
+
+    /// What people type before a command of its command line: lines to paste begin with it.
+    fn command() -> &'static str {
+        "cargo sim"
+    }
 }
 
 /// What users do: data, so that it can be printed, shrunk and replayed.

@@ -20,7 +20,7 @@ const LINE_CHARS: usize = 220;
 pub struct Around<'a> {
     /// What the broken invariant promises.
     pub promise: Option<&'a str>,
-    /// The line to paste that replays it.
+    /// The line to paste that replays it, or shows where two runs of it part.
     pub replay: String,
     /// The smaller plan, if one was found: where it is, and its text.
     pub smaller: Option<(String, String)>,
@@ -51,7 +51,8 @@ pub fn failure(report: &Report, around: &Around<'_>) -> Vec<String> {
     if let Some((path, text)) = &around.smaller {
         tail.extend(smaller(path, text, LINES_MAX.saturating_sub(lines.len() + 1)));
     }
-    tail.push(format!("replay it: {}", around.replay));
+    let does = if report.verdict == Verdict::Nondeterministic { "see where" } else { "replay it" };
+    tail.push(format!("{does}: {}", around.replay));
     lines.truncate(LINES_MAX - tail.len());
     lines.extend(tail);
     lines.iter().map(|line| cut(line)).collect()

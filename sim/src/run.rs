@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -36,12 +36,14 @@ pub struct Options {
     pub wall_max: Duration,
     /// Whether a run that proves nothing is [`Verdict::Vacuous`], as for scenarios in files.
     pub strict: bool,
+    /// Where to stream every [`Item`](crate::item::Item) while the run goes on, a JSON object a line.
+    pub items: Option<Arc<File>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // A long run takes seconds; two minutes is a hang even on a loaded machine.
-        Options { trace: None, wall_max: Duration::from_secs(120), strict: false }
+        Options { trace: None, wall_max: Duration::from_secs(120), strict: false, items: None }
     }
 }
 
@@ -76,7 +78,7 @@ fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Se
     hook();
     SCENE.set(Some(Scene { title: format!("scenario {scenario}, seed {}", seed.0), panics: Vec::new() }));
     let recorder = match Recorder::new(options.trace.as_deref(), scenario, seed.0) {
-        Ok(recorder) => recorder,
+        Ok(recorder) => recorder.streaming(options.items.clone()),
         Err(error) => return blank(scenario, seed, Verdict::Error, format!("the trace cannot be written: {error}")),
     };
     // The runtime is first: it seeds the keys of every hash map that this thread makes from here on.
@@ -186,7 +188,8 @@ fn vacuity<W>(plan: &Plan<W>, report: &Report) -> Vec<String> {
     because
 }
 
-fn blank(scenario: &str, seed: Seed, verdict: Verdict, because: String) -> Report {
+/// A report without a run.
+pub(crate) fn blank(scenario: &str, seed: Seed, verdict: Verdict, because: String) -> Report {
     Report {
         scenario: scenario.to_owned(),
         seed: seed.0,
@@ -257,6 +260,7 @@ pub fn fork_run<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Seed
     assert_ne!(pid, -1, "no child for a run: {}", std::io::Error::last_os_error());
     if pid == 0 {
         drop(pipe);
+        die_with_parent();
         let code = catch_unwind(AssertUnwindSafe(|| {
             let report = run_here::<P>(scenario, plan, seed, options);
             let bytes = serde_json::to_vec(&report).map_err(std::io::Error::other);
@@ -268,6 +272,15 @@ pub fn fork_run<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Seed
     drop(out);
     let scenario = scenario.to_owned();
     Child { pid, pipe, scenario, seed, began, wall_max: options.wall_max, reaped: false }
+}
+
+/// A run that nobody waits for any more would keep a core busy for nothing.
+fn die_with_parent() {
+    // SAFETY: it sets an attribute of this process and touches no memory.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)
+    };
 }
 
 impl Child {

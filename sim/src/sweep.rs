@@ -1,7 +1,7 @@
 //! Many seeds, several at once, told in order. The parent stays single-threaded and waits with `poll`: a forked child of
 //! a parent with threads would not be the same child every time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
 use std::time::Instant;
 
@@ -50,13 +50,36 @@ pub enum Next {
     Stop,
 }
 
-/// Runs `seeds` with up to `jobs` of them at once. `begin` starts one; `each` is told of every report in the order of
-/// `seeds`, whatever the order in which they came.
-pub fn sweep<R: Running>(
-    seeds: &[u64],
+/// One run in so many is run once more in a process that is started anew. What does not follow from the seed alone shows
+/// in some run of every sweep long before it spoils a replay, and costs the sweep a hundredth of its time.
+pub const CHECK_EVERY: usize = 100;
+
+/// One thing that a sweep does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Runs a seed in a child.
+    Run(u64),
+    /// Runs it in a process that is started anew. The run of the same seed comes next.
+    Check(u64),
+}
+
+/// What a sweep over `seeds` does: every seed is run, and every hundredth, the smallest first, is checked before. Which
+/// ones does not depend on the order of `seeds`.
+pub fn tasks(seeds: &[u64]) -> Vec<Task> {
+    let mut sorted = seeds.to_vec();
+    sorted.sort_unstable();
+    let checked: BTreeSet<u64> = sorted.into_iter().step_by(CHECK_EVERY).collect();
+    let each = |seed| checked.contains(&seed).then_some(Task::Check(seed)).into_iter().chain([Task::Run(seed)]);
+    seeds.iter().copied().flat_map(each).collect()
+}
+
+/// Runs `seeds` (or whatever `begin` takes) with up to `jobs` of them at once. `begin` starts one; `each` is told of
+/// every report in the order of `seeds`, whatever the order in which they came.
+pub fn sweep<T: Copy, R: Running>(
+    seeds: &[T],
     jobs: usize,
-    mut begin: impl FnMut(u64) -> R,
-    mut each: impl FnMut(Report) -> Next,
+    mut begin: impl FnMut(T) -> R,
+    mut each: impl FnMut(T, Report) -> Next,
 ) {
     let mut waiting = seeds.iter().copied().enumerate();
     let mut going: Vec<(usize, R)> = Vec::new();
@@ -76,7 +99,7 @@ pub fn sweep<R: Running>(
         }
         while let Some(report) = early.remove(&told) {
             told += 1;
-            if each(report) == Next::Stop {
+            if each(seeds[told - 1], report) == Next::Stop {
                 going.into_iter().for_each(|(_, running)| running.abandon());
                 return;
             }
@@ -212,7 +235,8 @@ mod tests {
         for jobs in [0, 1, 2, 7] {
             let seeds: Vec<u64> = (1..40).rev().collect();
             let mut told = Vec::new();
-            sweep(&seeds, jobs, done, |report| {
+            sweep(&seeds, jobs, done, |seed, report| {
+                assert_eq!(seed, report.seed);
                 told.push(report.seed);
                 Next::GoOn
             });
@@ -229,7 +253,7 @@ mod tests {
             Done(near, seed, Instant::now() + Duration::from_millis(20))
         };
         let mut told = 0;
-        sweep(&[1, 2, 3], 2, silent, |_| {
+        sweep(&[1, 2, 3], 2, silent, |_, _| {
             told += 1;
             Next::GoOn
         });
@@ -243,12 +267,26 @@ mod tests {
             begun += 1;
             done(seed)
         };
-        sweep(&[5, 6, 7, 8, 9, 10], 2, begin, |_| {
+        sweep(&[5, 6, 7, 8, 9, 10], 2, begin, |_, _| {
             told += 1;
             if told == 2 { Next::Stop } else { Next::GoOn }
         });
         assert_eq!(told, 2);
         assert!(begun <= 4, "{begun}");
+    }
+
+    #[test]
+    fn every_hundredth_seed_is_checked_before_it_is_run() {
+        assert_eq!(tasks(&[7, 8]), [Task::Check(7), Task::Run(7), Task::Run(8)]);
+        let checked = |seeds: &[u64]| {
+            let of = |task| if let Task::Check(seed) = task { Some(seed) } else { None };
+            tasks(seeds).into_iter().filter_map(of).collect::<Vec<_>>()
+        };
+        let forwards: Vec<u64> = (1..=301).collect();
+        let backwards: Vec<u64> = (1..=301).rev().collect();
+        assert_eq!(checked(&forwards), [1, 101, 201, 301]);
+        assert_eq!(checked(&backwards), [301, 201, 101, 1]);
+        assert_eq!(tasks(&forwards).len(), 305);
     }
 
     #[test]

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::event::{Event, Happening, Occurrence, What};
+use crate::item::{Item, Items, Line};
 
 /// The version of the trace's format, in its first line.
 pub const VERSION: u32 = 1;
@@ -27,6 +29,7 @@ struct Header<'a> {
 pub struct Recorder {
     digest: Sha256,
     file: Option<BufWriter<File>>,
+    items: Option<Items>,
     /// The first failure to write the trace, if there was one.
     broken: Option<String>,
     line: Vec<u8>,
@@ -53,12 +56,19 @@ impl Recorder {
         Ok(Recorder {
             digest: Sha256::new(),
             file,
+            items: None,
             broken: None,
             line: Vec::new(),
             events: 0,
             reached: BTreeMap::new(),
             story: Vec::new(),
         })
+    }
+
+    /// Streams every item to `out` as well, in batches.
+    pub fn streaming(mut self, out: Option<Arc<File>>) -> Recorder {
+        self.items = out.map(Items::new);
+        self
     }
 
     /// Takes the next event: its place in the trace is [`Recorder::events`] at the time of the call.
@@ -78,6 +88,7 @@ impl Recorder {
         {
             self.broken.get_or_insert_with(|| format!("the trace cannot be written: {error}"));
         }
+        self.stream(|digest| Item::event(event, digest));
     }
 
     /// Folds a chunk into the digest, with where, which way and when it went.
@@ -90,6 +101,17 @@ impl Recorder {
         digest.update(at.as_nanos().to_le_bytes());
         digest.update((bytes.len() as u64).to_le_bytes());
         digest.update(bytes);
+        self.stream(|digest| Item::chunk(link, conn, up, bytes, at, digest));
+    }
+
+    fn stream(&mut self, item: impl FnOnce(String) -> Item) {
+        if self.items.is_none() {
+            return;
+        }
+        let line = Line::Item(item(self.digest()));
+        if let Some(Err(error)) = self.items.as_mut().map(|items| items.write(&line)) {
+            self.broken.get_or_insert_with(|| format!("the items cannot be streamed: {error}"));
+        }
     }
 
     /// How many events there are so far.
@@ -116,6 +138,9 @@ impl Recorder {
     pub fn flush(&mut self) -> Option<String> {
         if let Some(Err(error)) = self.file.as_mut().map(BufWriter::flush) {
             self.broken.get_or_insert_with(|| format!("the trace cannot be written: {error}"));
+        }
+        if let Some(Err(error)) = self.items.as_mut().map(Items::flush) {
+            self.broken.get_or_insert_with(|| format!("the items cannot be streamed: {error}"));
         }
         self.broken.clone()
     }

@@ -14,6 +14,8 @@ pub(super) struct Chosen<W> {
     pub(super) name: String,
     /// One sentence.
     pub(super) about: String,
+    /// What is typed before a command.
+    pub(super) command: &'static str,
     /// What the command line must name to run it again.
     pub(super) handle: String,
     pub(super) kind: Plans<W>,
@@ -52,7 +54,12 @@ impl<W: Clone> Chosen<W> {
 
     /// The line to paste that replays `seed`.
     pub(super) fn replay(&self, seed: u64) -> String {
-        format!("cargo sim replay {}@{seed}", self.handle)
+        format!("{} replay {}@{seed}", self.command, self.handle)
+    }
+
+    /// The line to paste that shows where two runs of `seed` part.
+    pub(super) fn check(&self, seed: u64) -> String {
+        format!("{} check-determinism {}@{seed}", self.command, self.handle)
     }
 
     /// So many seeds show what it is like: drawn plans differ, written ones differ in timing only.
@@ -87,11 +94,13 @@ fn of_scenario<P: Product>(scenario: Scenario<P::Workload>) -> Result<Chosen<P::
     let handle = scenario.name.clone();
     match scenario.source {
         Source::Drawn { about, draw } => {
-            Ok(Chosen { name: scenario.name, about: about.to_owned(), handle, kind: Plans::Drawn(draw) })
+            let (about, kind) = (about.to_owned(), Plans::Drawn(draw));
+            Ok(Chosen { name: scenario.name, about, command: P::command(), handle, kind })
         }
         Source::File { path, text } => {
             let plan = plan::parse::<P>(&path, &text)?;
-            Ok(Chosen { name: scenario.name, about: plan.about.clone(), handle, kind: Plans::Written(Box::new(plan)) })
+            let (about, kind) = (plan.about.clone(), Plans::Written(Box::new(plan)));
+            Ok(Chosen { name: scenario.name, about, command: P::command(), handle, kind })
         }
     }
 }
@@ -102,7 +111,8 @@ fn of_file<P: Product>(path: &str) -> Result<Chosen<P::Workload>, Usage> {
     let file = Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy());
     let name = file.strip_suffix(".toml").unwrap_or(&file);
     let name = name.strip_suffix(".repro").unwrap_or(name).to_owned();
-    Ok(Chosen { name, about: plan.about.clone(), handle: path.to_owned(), kind: Plans::Written(Box::new(plan)) })
+    let (about, kind) = (plan.about.clone(), Plans::Written(Box::new(plan)));
+    Ok(Chosen { name, about, command: P::command(), handle: path.to_owned(), kind })
 }
 
 #[cfg(test)]

@@ -9,68 +9,62 @@ use console::style;
 use sha2::{Digest, Sha256};
 
 use super::choose::Chosen;
-use super::options;
+use super::{WALL_MAX, options};
 use crate::plan::{self, Expect, Plan, Repro, words};
 use crate::product::Product;
 use crate::report::{self, Around};
 use crate::run::fork_run;
+use crate::second::Second;
 use crate::seed::Seed;
 use crate::shrink::{Trial, shrink};
+use crate::sweep::Running;
 use crate::verdict::{Report, Verdict};
 
 /// So long may the search for a smaller plan take in all. A reader waits this long for a better report, not longer.
 const SHRINK_MAX: Duration = Duration::from_secs(60);
 
-/// Runs the seed of `report`, if it is a violation, in a process of its own, started anew, and turns the report into a nondeterministic one if
-/// that run differs. Forks share the addresses of their parent; a new process does not.
+/// A second process may take as long as the first, and a moment to be started and to say why it gave up.
+pub(super) const SECOND_MAX: Duration = WALL_MAX.saturating_add(Duration::from_secs(10));
+
+/// Runs the seed of `report`, if it is a violation, in a process of its own, started anew, and turns the report into a
+/// nondeterministic one if that run differs.
 pub(super) fn confirmed(report: Report, handle: &str) -> Report {
     if report.verdict != Verdict::Violated {
         return report;
     }
-    let second = second(handle, report.seed);
-    compared(report, second)
+    match Second::begin(handle, report.seed, SECOND_MAX) {
+        Ok(second) => compared(report, second.finish()),
+        Err(error) => unconfirmed(report, Verdict::Error, format!("no second process: {error}")),
+    }
 }
 
-/// `report` in the light of what a second process came to.
-fn compared(report: Report, second: Result<Report, String>) -> Report {
-    let (verdict, says) = match second {
-        Ok(second) if second.digest == report.digest && second.verdict == report.verdict => return report,
-        Ok(second) => {
-            let (before, after) = (report::word(report.verdict), report::word(second.verdict));
-            let says = format!(
-                "{before} with digest {}, in a second process {after} with digest {}",
-                report.digest, second.digest
-            );
-            (Verdict::Nondeterministic, says)
-        }
-        Err(error) => (Verdict::Error, format!("the second process of the confirmation failed: {error}")),
-    };
-    let mut because = vec![says];
+/// `report` in the light of what a second process came to. A run without a digest was ended from outside: of that there
+/// is nothing to compare.
+pub(super) fn compared(report: Report, second: Report) -> Report {
+    let unfinished = report.digest.is_empty() && report.verdict != Verdict::Panicked;
+    if unfinished || second.digest == report.digest && second.verdict == report.verdict {
+        return report;
+    }
+    if second.digest.is_empty() && second.verdict != Verdict::Panicked {
+        return unconfirmed(report, Verdict::Error, second.because.join("; "));
+    }
+    let (before, after) = (report::word(report.verdict), report::word(second.verdict));
+    let says =
+        format!("{before} with digest {}, in a second process {after} with digest {}", report.digest, second.digest);
+    unconfirmed(report, Verdict::Nondeterministic, says)
+}
+
+fn unconfirmed(report: Report, verdict: Verdict, why: String) -> Report {
+    let mut because = vec![why];
     because.extend(report.because);
     Report { verdict, because, ..report }
-}
-
-fn second(handle: &str, seed: u64) -> Result<Report, String> {
-    let exe = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new(exe)
-        .args(["one", handle, "--seed", &seed.to_string()])
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .output()
-        .map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().next_back().unwrap_or("");
-    serde_json::from_str(line).map_err(|error| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        format!("{error} ({}): {}", output.status, said.lines().next_back().unwrap_or("it said nothing"))
-    })
 }
 
 /// Prints `report`, of a run of `chosen` that failed and was confirmed. Looks for a smaller plan first if `smaller`.
 pub(super) fn tell<P: Product>(report: &Report, chosen: &Chosen<P::Workload>, smaller: bool, root: &Path) {
     let promises = words::invariants::<P>();
     let promise = promises.iter().find(|(name, _)| Some(*name) == report.invariant.as_deref()).map(|(_, says)| *says);
-    let mut around = Around { promise, replay: chosen.replay(report.seed), smaller: None };
+    let mut around = Around { promise, replay: again(report, chosen), smaller: None };
     if smaller && chosen.drawn() && report.verdict == Verdict::Violated {
         match smaller_plan::<P>(report, chosen, root) {
             Ok(found) => around.smaller = Some(found),
@@ -81,6 +75,14 @@ pub(super) fn tell<P: Product>(report: &Report, chosen: &Chosen<P::Workload>, sm
     println!();
     println!("{}", style(&lines[0]).red().bold());
     lines[1..].iter().for_each(|line| println!("{line}"));
+}
+
+/// The line to paste: it replays a failure, and of two runs that differ it shows where.
+pub(super) fn again<W: Clone>(report: &Report, chosen: &Chosen<W>) -> String {
+    match report.verdict {
+        Verdict::Nondeterministic => chosen.check(report.seed),
+        _ => chosen.replay(report.seed),
+    }
 }
 
 /// The smallest plan found that breaks the same invariant: its file, and the part of its text that is worth showing.
@@ -166,12 +168,13 @@ mod tests {
     #[test]
     fn only_what_a_second_process_has_seen_is_a_violation() {
         let first = report("swarm", 17, Verdict::Violated);
-        assert_eq!(compared(first.clone(), Ok(first.clone())), first);
+        assert_eq!(compared(first.clone(), first.clone()), first);
         let other = Report { digest: "else".to_owned(), ..first.clone() };
-        let told = compared(first.clone(), Ok(other));
+        let told = compared(first.clone(), other);
         assert_eq!(told.verdict, Verdict::Nondeterministic);
         assert_eq!(told.because, ["violated with digest d17, in a second process violated with digest else"]);
-        assert_eq!(compared(first, Err("it said nothing".to_owned())).verdict, Verdict::Error);
+        let silent = Report { verdict: Verdict::Error, digest: String::new(), ..first.clone() };
+        assert_eq!(compared(first, silent).verdict, Verdict::Error);
     }
 
     #[test]

@@ -79,7 +79,8 @@ pub(super) fn one<P: Product>(what: &str, seed: u64) -> Outcome {
     Ok(0)
 }
 
-fn chosen<P: Product>(what: &str) -> Result<(Chosen<P::Workload>, u64), Usage> {
+/// What `NAME@SEED` or the file of a plan stands for.
+pub(super) fn chosen<P: Product>(what: &str) -> Result<(Chosen<P::Workload>, u64), Usage> {
     let (name, seed) = seeds::named(what)?;
     let chosen = choose::<P>(name)?;
     let seed = match seed.or(chosen.own_seed()) {

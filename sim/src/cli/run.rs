@@ -1,6 +1,7 @@
 //! `run` sweeps one scenario over seeds; without arguments every scenario gets a handful.
 
 use std::collections::BTreeMap;
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -8,13 +9,14 @@ use console::style;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::choose::{self, Chosen, choose};
-use super::{Outcome, RunArgs, Usage, failing, options, seeds};
+use super::{Outcome, RunArgs, Usage, failing, options, seeds, write};
 use crate::plan::words;
 use crate::product::Product;
 use crate::report::{self, word};
-use crate::run::fork_run;
+use crate::run::{Child, fork_run};
+use crate::second::Second;
 use crate::seed::Seed;
-use crate::sweep::{Next, Reach, judged, sweep};
+use crate::sweep::{Next, Reach, Running, Task, judged, sweep, tasks};
 use crate::table::{Table, cut, seconds};
 use crate::verdict::{Report, Verdict};
 
@@ -26,9 +28,47 @@ struct How {
     past_vacuous: bool,
 }
 
+/// One process of a sweep.
+enum Going {
+    Run(Child),
+    Check(Second),
+}
+
+impl Running for Going {
+    fn fd(&self) -> RawFd {
+        match self {
+            Going::Run(child) => child.fd(),
+            Going::Check(second) => second.fd(),
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        match self {
+            Going::Run(child) => child.deadline(),
+            Going::Check(second) => second.deadline(),
+        }
+    }
+
+    fn finish(self) -> Report {
+        match self {
+            Going::Run(child) => child.finish(),
+            Going::Check(second) => second.finish(),
+        }
+    }
+
+    fn abandon(self) {
+        match self {
+            Going::Run(child) => child.abandon(),
+            Going::Check(second) => second.abandon(),
+        }
+    }
+}
+
 /// What came of one sweep.
 struct Swept {
     reports: Vec<Report>,
+    /// How many of them a second process has confirmed, or not.
+    checked: usize,
     reach: Reach,
     worst: Verdict,
     wall_seconds: f64,
@@ -81,16 +121,17 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
             Err(Usage(says)) => malformed.push(says),
         }
     }
-    println!("Every scenario on a handful of seeds; `cargo sim --help` shows what else there is.\n");
+    println!("Every scenario on a handful of seeds; `{} --help` shows what else there is.\n", P::command());
     let total = scenarios.iter().map(|chosen| chosen.handful().seeds().len()).sum();
     let bar = bar(total);
     let mut table = Table::new(&["scenario", "about", ">seeds", ">passed", ">virtual time", ">wall time", ""]);
-    let mut worst = Verdict::Passed;
+    let (mut worst, mut checked) = (Verdict::Passed, 0);
     for chosen in &scenarios {
         let how = How { jobs: 1, keep_going: true, shrink: true, past_vacuous: false };
         let seeds = chosen.handful().seeds();
         let swept = swept::<P>(chosen, &seeds, &how, &bar, root);
         worst = worst.worse(swept.worst);
+        checked += swept.checked;
         table.row(row(chosen, &swept));
     }
     bar.finish_and_clear();
@@ -98,6 +139,7 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
     let lines = table.lines();
     println!("{}", style(&lines[0]).bold());
     lines[1..].iter().for_each(|line| println!("{line}"));
+    println!("\n{checked} runs were checked for determinism in a process of their own.");
     if malformed.is_empty() { Ok(worst.exit_code()) } else { Err(Usage(malformed.join("\n"))) }
 }
 
@@ -110,9 +152,27 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
     let mut failed = false;
     let options = options(!chosen.drawn());
     bar.set_message(chosen.name.clone());
-    let begin = |seed| fork_run::<P>(&chosen.name, &chosen.plan(seed), Seed(seed), &options);
-    sweep(seeds, how.jobs, begin, |report| {
+    let begin = |task| match task {
+        Task::Run(seed) => Going::Run(fork_run::<P>(&chosen.name, &chosen.plan(seed), Seed(seed), &options)),
+        Task::Check(seed) => match Second::begin(&chosen.handle, seed, failing::SECOND_MAX) {
+            Ok(second) => Going::Check(second),
+            Err(error) => panic!("no second process for seed {seed}: {error}"),
+        },
+    };
+    let (mut second, mut checked) = (None, 0);
+    sweep(&tasks(seeds), how.jobs, begin, |task, report| {
+        if let Task::Check(_) = task {
+            second = Some(report);
+            return Next::GoOn;
+        }
         bar.inc(1);
+        let report = match second.take() {
+            Some(second) => {
+                checked += 1;
+                failing::compared(report, second)
+            }
+            None => report,
+        };
         reach.add(&report);
         let expected = chosen.plan(report.seed).expect;
         let mut report = judged(report, &expected);
@@ -130,7 +190,7 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
         reports.push(Report { story: Vec::new(), reached: BTreeMap::new(), faults: Vec::new(), ..report });
         if failed && !how.keep_going { Next::Stop } else { Next::GoOn }
     });
-    Swept { reports, reach, worst, wall_seconds: began.elapsed().as_secs_f64() }
+    Swept { reports, checked, reach, worst, wall_seconds: began.elapsed().as_secs_f64() }
 }
 
 fn first_failure<P: Product>(report: Report, chosen: &Chosen<P::Workload>, how: &How, root: &Path) -> Report {
@@ -141,7 +201,7 @@ fn first_failure<P: Product>(report: Report, chosen: &Chosen<P::Workload>, how: 
 
 fn one_more<W: Clone>(report: Report, chosen: &Chosen<W>) -> Report {
     let report = failing::confirmed(report, &chosen.handle);
-    println!("{}; {}", report::headline(&report), chosen.replay(report.seed));
+    println!("{}; {}", report::headline(&report), failing::again(&report, chosen));
     report
 }
 
@@ -216,15 +276,12 @@ fn summary(swept: &Swept, asked: usize) {
         left => format!(", {left} not run after the failure (--keep-going runs them)"),
     };
     println!(
-        "{verdict}: {passed} of {} seeds passed{left}; {} of virtual time in {}",
+        "{verdict}: {passed} of {} seeds passed{left}; {} of virtual time in {}; {} checked for determinism",
         swept.reports.len(),
         seconds(virtual_seconds),
-        seconds(swept.wall_seconds)
+        seconds(swept.wall_seconds),
+        swept.checked
     );
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Usage> {
-    std::fs::write(path, text).map_err(|error| Usage(format!("{}: {error}", path.display())))
 }
 
 /// A bar that shows only on a terminal. It has no ticker: that would be a thread in the forking parent.

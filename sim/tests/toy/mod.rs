@@ -358,7 +358,8 @@ async fn job(stream: TcpStream, address: SocketAddr) {
     let steps: Vec<u32> = words.map(|step| step.parse().expect("a number")).collect();
     assert!(!steps.contains(&13), "unlucky step");
     let mut store = Store { address, stream: None };
-    let chance = if steps.contains(&7) { chance().await } else { String::new() };
+    let mut chance = if steps.contains(&7) { chance().await } else { String::new() };
+    chance += &outside(&steps).await;
     store.call(&format!("CLAIM {session} {chance}\n")).await;
     for step in steps {
         store.call(&format!("STEP {session} {step}\n")).await;
@@ -381,13 +382,43 @@ async fn chance() -> String {
     words
 }
 
+/// What no seed rules: the kernel's entropy, its clock, its numbers.
+async fn outside(steps: &[u32]) -> String {
+    let mut bytes = [0_u8; 16];
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: both calls fill what they are given, in full. They are raw because the runtime answers libc's own functions.
+    unsafe {
+        assert_eq!(libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0), 16);
+        assert_eq!(libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut now), 0);
+    }
+    if steps.contains(&23) {
+        // The keys of a map whose hasher has a key from the kernel, in the order of their hashes.
+        let salt = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+        let mut keys: Vec<u64> = (10..30).collect();
+        keys.sort_by_key(|key| (key ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        return keys.iter().map(|key| format!(" {key}")).collect();
+    }
+    if steps.contains(&24) {
+        sleep(Duration::from_nanos(now.tv_nsec as u64)).await;
+    }
+    match steps {
+        steps if steps.contains(&21) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        steps if steps.contains(&22) => format!("at {}{:09}", now.tv_sec, now.tv_nsec),
+        steps if steps.contains(&25) => std::process::id().to_string(),
+        steps if steps.contains(&26) => format!("{:p}", &raw const bytes),
+        _ => String::new(),
+    }
+}
+
 async fn ask(seat: Seat<Toy>, jobs: Jobs) {
     let worker = seat.links["worker-1"];
     let mut request = "ann/1".to_owned();
     for step in 1..=jobs.steps {
         request += &format!(" {step}");
     }
-    for (quirk, step) in [("unlucky", " 13"), ("evil", " 66"), ("chance", " 7")] {
+    let quirks = [("unlucky", " 13"), ("evil", " 66"), ("chance", " 7"), ("entropy", " 21"), ("time", " 22")];
+    let more = [("order", " 23"), ("delay", " 24"), ("pid", " 25"), ("pointer", " 26")];
+    for (quirk, step) in quirks.into_iter().chain(more) {
         if jobs.quirks.contains(quirk) {
             request += step;
         }

@@ -1,0 +1,122 @@
+//! What happened, as the judge sees it: read from what RabbitMQ and Redis did, never asked of the service.
+
+use std::collections::BTreeMap;
+
+use lychgate_sim::event::Occurrence;
+use lychgate_sim::observation::{Broker, Command, Observation};
+use lychgate_sim::product::{Origin, Reader};
+use serde::Serialize;
+
+/// One event. `order` is a label of the plan, as `ann/1`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Did {
+    /// RabbitMQ has an order.
+    Ordered { order: String },
+    /// The customer knows.
+    Accepted { order: String },
+    /// A worker got it; `again` if RabbitMQ had handed it out before.
+    Taken { order: String, again: bool },
+    /// The tally of a customer went up.
+    Counted { customer: String, total: u64 },
+    /// It did not, because the order had been counted.
+    CountedBefore { customer: String },
+    /// RabbitMQ is rid of the order.
+    Acked { order: String },
+}
+
+impl Occurrence for Did {
+    const NAMES: &'static [&'static str] = &["ordered", "accepted", "taken", "counted", "counted_before", "acked"];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Did::Ordered { .. } => "ordered",
+            Did::Accepted { .. } => "accepted",
+            Did::Taken { .. } => "taken",
+            Did::Counted { .. } => "counted",
+            Did::CountedBefore { .. } => "counted_before",
+            Did::Acked { .. } => "acked",
+        }
+    }
+
+    fn session(&self) -> Option<&str> {
+        match self {
+            Did::Ordered { order } | Did::Accepted { order } | Did::Taken { order, .. } | Did::Acked { order } => {
+                Some(order)
+            }
+            Did::Counted { .. } | Did::CountedBefore { .. } => None,
+        }
+    }
+
+    fn story(&self) -> Option<String> {
+        match self {
+            Did::Ordered { order } => Some(format!("{order} is ordered")),
+            Did::Taken { order, again: true } => Some(format!("{order} is handed out again")),
+            Did::Counted { customer, total } => Some(format!("{customer} has {total}")),
+            Did::CountedBefore { customer } => Some(format!("{customer} has no more than before")),
+            _ => None,
+        }
+    }
+}
+
+/// Turns observations into events, and knows which orders are still to be counted.
+#[derive(Default)]
+pub struct Ledger {
+    /// By order: the process that works on it, if one does.
+    open: BTreeMap<String, Option<String>>,
+}
+
+impl Reader<Did> for Ledger {
+    fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<Did> {
+        match observation {
+            Observation::Broker(broker) => vec![self.broker(broker, origin)].into_iter().flatten().collect(),
+            Observation::Command(command) => counted(command).into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn mentioned(&self, request: &[u8]) -> Option<String> {
+        let request = String::from_utf8_lossy(request);
+        self.open.keys().find(|order| request.contains(order.as_str())).cloned()
+    }
+
+    fn served_by(&self, process: &str) -> Option<String> {
+        self.open.iter().find(|(_, by)| by.as_deref() == Some(process)).map(|(order, _)| order.clone())
+    }
+}
+
+impl Ledger {
+    fn broker(&mut self, broker: &Broker, origin: &Origin) -> Option<Did> {
+        let order = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
+        match broker {
+            Broker::Published { body, .. } => {
+                let order = order(body);
+                self.open.entry(order.clone()).or_default();
+                Some(Did::Ordered { order })
+            }
+            Broker::Delivered { body, redelivered, .. } => {
+                let order = order(body);
+                self.open.insert(order.clone(), Some(origin.process.clone()));
+                Some(Did::Taken { order, again: *redelivered })
+            }
+            Broker::Acked { body, .. } => {
+                let order = order(body);
+                self.open.remove(&order);
+                Some(Did::Acked { order })
+            }
+            Broker::Requeued { body, .. } | Broker::Nacked { body, .. } => {
+                self.open.insert(order(body), None);
+                None
+            }
+        }
+    }
+}
+
+/// What a command did to a tally, if it is about one: its last word is the tally's key, its answer the total.
+fn counted(command: &Command) -> Option<Did> {
+    let key = String::from_utf8_lossy(command.words.last()?).into_owned();
+    let customer = key.strip_prefix("tally:")?.to_owned();
+    let reply = String::from_utf8_lossy(&command.reply);
+    let total = reply.trim_end().strip_prefix(':')?.parse().ok()?;
+    Some(if total == 0 { Did::CountedBefore { customer } } else { Did::Counted { customer, total } })
+}

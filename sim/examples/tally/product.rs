@@ -1,0 +1,123 @@
+//! The binding: what the world must know of this service. Everything in it is either data or one line to the service.
+
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use lychgate_sim::judge::Invariant;
+use lychgate_sim::plan::Plan;
+use lychgate_sim::product::{Boot, Product, Reader, Role, Scenario, Service, Source, User};
+use lychgate_sim::seed::Seed;
+use lychgate_sim::{rabbit, redis};
+
+use super::counted_once::CountedOnce;
+use super::customers::{self, Customers};
+use super::events::{Did, Ledger};
+use super::{swarm, till, worker};
+
+/// The system under test.
+pub struct Tally;
+
+/// Each process reaches each of its services through a link of its own, and faults act on links: `worker-1->redis`.
+static ROLES: [Role; 2] = [
+    Role {
+        name: "till",
+        services: &["rabbitmq"],
+        port: Some(7000),
+        count: 1,
+        grace: Duration::from_secs(5),
+        restart_delay: Duration::from_secs(2),
+    },
+    Role {
+        name: "worker",
+        services: &["rabbitmq", "redis"],
+        port: None,
+        count: 1,
+        grace: Duration::from_secs(5),
+        restart_delay: Duration::from_secs(2),
+    },
+];
+
+/// What `[config.worker]` of a plan may set.
+const SETTINGS: &[&str] = &["TALLY_BUG"];
+
+impl Product for Tally {
+    type Occurrence = Did;
+    type Workload = Customers;
+
+    fn roles() -> &'static [Role] {
+        &ROLES
+    }
+
+    fn settings() -> &'static [&'static str] {
+        SETTINGS
+    }
+
+    fn services(_: &Plan<Customers>, _: Seed) -> Vec<Service> {
+        vec![rabbit::service(rabbit::Rabbit::new(rabbit::Settings::default())), redis::service(&redis::Redis::new())]
+    }
+
+    /// One life of one process, until it ends or SIGTERM comes. There is nothing to finish: what a worker has not
+    /// acknowledged comes again, and a customer without an answer asks again.
+    fn boot(mut boot: Boot) -> BoxFuture<'static, i32> {
+        let broker = boot.links["rabbitmq"];
+        async move {
+            let life = match (boot.role, boot.listen) {
+                ("till", Some(listen)) => till::serve(listen, broker).map(|ended| i32::from(ended.is_err())).boxed(),
+                ("worker", _) => {
+                    let count_then_ack = boot.config.get("TALLY_BUG").is_some_and(|bug| bug == "count-then-ack");
+                    let settings = worker::Settings { broker, redis: boot.links["redis"], count_then_ack };
+                    worker::serve(settings).map(|never| match never {}).boxed()
+                }
+                (role, _) => panic!("no role is called {role}"),
+            };
+            tokio::select! {
+                biased;
+                _ = boot.signals.recv() => 0,
+                code = life => code,
+            }
+        }
+        .boxed()
+    }
+
+    fn users(plan: &Plan<Customers>, _: Seed) -> Vec<User<Did>> {
+        customers::users(&plan.users)
+    }
+
+    fn reader(_: &Plan<Customers>) -> Box<dyn Reader<Did>> {
+        Box::new(Ledger::default())
+    }
+
+    fn invariants(_: &Plan<Customers>) -> Vec<Box<dyn Invariant<Did>>> {
+        vec![Box::new(CountedOnce::default())]
+    }
+
+    /// A restart, a dead connection found, a backlog counted: a minute. This is far more.
+    fn settle_max(_: &Plan<Customers>) -> Duration {
+        Duration::from_secs(300)
+    }
+
+    fn scenarios() -> Vec<Scenario<Customers>> {
+        macro_rules! file {
+            ($name:literal) => {{
+                let path = concat!("sim/examples/tally/scenarios/", $name, ".toml").to_owned();
+                let text = include_str!(concat!("scenarios/", $name, ".toml")).to_owned();
+                Scenario { name: $name.to_owned(), source: Source::File { path, text } }
+            }};
+        }
+        vec![
+            file!("calm"),
+            file!("killed_between"),
+            file!("reply_lost"),
+            file!("bug_killed_between"),
+            file!("bug_reply_lost"),
+            Scenario {
+                name: "swarm".to_owned(),
+                source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw },
+            },
+        ]
+    }
+
+    fn command() -> &'static str {
+        "cargo run -p lychgate-sim --example tally --"
+    }
+}

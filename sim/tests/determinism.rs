@@ -1,0 +1,118 @@
+//! `check-determinism` and the checks of a sweep, on a toy that can be told to look past its seed. The test is the command
+//! line of that toy as well: the processes that are compared are started from it.
+
+#[cfg(madsim)]
+mod toy;
+
+#[cfg(not(madsim))]
+fn main() {}
+
+#[cfg(madsim)]
+fn main() -> std::process::ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("check-determinism" | "run" | "one" | "stream") => {
+            lychgate_sim::cli::main::<toy::Toys>(env!("CARGO_MANIFEST_DIR"))
+        }
+        Some("--list") => println!("determinism: test").into_code(),
+        _ => {
+            checks::equal();
+            checks::causes();
+            checks::misuse();
+            checks::sweeps();
+            println!("determinism: ok").into_code()
+        }
+    }
+}
+
+#[cfg(madsim)]
+trait IntoCode {
+    fn into_code(self) -> std::process::ExitCode;
+}
+
+#[cfg(madsim)]
+impl IntoCode for () {
+    fn into_code(self) -> std::process::ExitCode {
+        std::process::ExitCode::SUCCESS
+    }
+}
+
+#[cfg(madsim)]
+mod checks {
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    /// The toy's command line; its exit code and what it said.
+    fn said(args: &[&str]) -> (Option<i32>, String) {
+        let program = std::env::current_exe().expect("this program has a path");
+        let output = Command::new(program).args(args).output().expect("it runs");
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        (output.status.code(), text.concat())
+    }
+
+    /// The file of a plan in which the toy has this quirk.
+    fn plan(quirk: &str) -> String {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("determinism-{quirk}.toml"));
+        let text = format!("about = \"a toy\"\n[users]\nsteps = 3\nquirks = [\"{quirk}\"]\n");
+        std::fs::write(&path, text).expect("the directory is there");
+        path.display().to_string()
+    }
+
+    /// What follows from the seed is the same in both, even where a map's keys or a select decide.
+    pub fn equal() {
+        let json = plan("equal") + ".json";
+        let (code, text) = said(&["check-determinism", &format!("{}@7", plan("chance")), "--json", &json]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("equal") && text.contains("both passed"), "{text}");
+        let json = std::fs::read_to_string(json).expect("it was written");
+        let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+        assert_eq!(json["equal"], true, "{json}");
+        assert_eq!(json["digest"].as_str().map(str::len), Some(64), "{json}");
+        // A run that goes wrong, but always in the same way, follows from its seed.
+        for (quirk, word) in [("evil", "both violated"), ("unlucky", "both panicked")] {
+            let (code, text) = said(&["check-determinism", &format!("{}@7", plan(quirk))]);
+            assert_eq!(code, Some(0), "{text}");
+            assert!(text.contains(word), "{text}");
+        }
+    }
+
+    /// Each way to look past the seed is caught and named.
+    pub fn causes() {
+        let causes = [
+            ("entropy", "entropy", "getrandom 0.2"),
+            ("time", "clock", "wall clock"),
+            ("order", "order", "hash map"),
+            ("delay", "clock", "wall clock"),
+            ("pid", "surroundings", "process id"),
+            ("pointer", "address", "pointer"),
+        ];
+        for (quirk, cause, hint) in causes {
+            let json = plan("cause") + ".json";
+            let (code, text) = said(&["check-determinism", &format!("{}@7", plan(quirk)), "--json", &json]);
+            assert_eq!(code, Some(5), "{quirk}: {text}");
+            let told = ["nondeterministic", "the same in both until then", "the second process goes on", hint];
+            assert!(told.iter().all(|word| text.contains(word)), "{quirk}: {text}");
+            let json = std::fs::read_to_string(json).expect("it was written");
+            let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+            assert_eq!(json["cause"], cause, "{quirk}: {json}");
+        }
+    }
+
+    pub fn misuse() {
+        let (code, text) = said(&["check-determinism", "nothing@1"]);
+        assert!(code == Some(2) && text.contains("unknown scenario"), "{code:?} {text}");
+        let (code, text) = said(&["check-determinism", "nothing@x"]);
+        assert!(code == Some(2) && text.contains("NAME@SEED"), "{code:?} {text}");
+    }
+
+    /// A sweep checks one run in a hundred by itself, and says what to type where one differs.
+    pub fn sweeps() {
+        let (file, wild) = (plan("chance"), plan("entropy"));
+        for jobs in ["1", "2"] {
+            let (code, text) = said(&["run", &file, "--seeds", "1..102", "--jobs", jobs, "--past-vacuous"]);
+            assert!(code == Some(0) && text.contains("2 checked for determinism"), "{code:?} {text}");
+            let (code, text) = said(&["run", &wild, "--seeds", "4..6", "--jobs", jobs, "--past-vacuous"]);
+            let line = format!("check-determinism {wild}@4");
+            assert!(code == Some(5) && text.contains(&line), "{code:?} {text}");
+        }
+    }
+}
