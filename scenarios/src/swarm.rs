@@ -36,6 +36,7 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
         must_reach: Vec::new(),
         topology: BTreeMap::from([("gateway".into(), gateways), ("executor".into(), executors)]),
         config: settings.map(|settings| ("executor".into(), settings)).into_iter().collect(),
+        service: BTreeMap::new(),
         users,
         faults,
         expect: Expect { verdict: "passed".into(), invariant: None },

@@ -1,5 +1,6 @@
 //! A plan is data: topology, settings, workload and faults of one run. Drawn or written, it prints in one format.
 
+mod alternatives;
 mod errors;
 mod faults;
 mod parse;
@@ -12,8 +13,9 @@ pub mod words;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use alternatives::Alternatives;
 pub use errors::{PlanError, PlanErrors, nearest};
-pub use parse::parse;
+pub use parse::{parse, parse_all};
 pub use print::{print, told};
 
 /// Everything that one run needs beside its seed.
@@ -29,6 +31,8 @@ pub struct Plan<W> {
     pub topology: BTreeMap<String, usize>,
     /// Overrides of the product's settings for `all`, for a role or for a process.
     pub config: BTreeMap<String, BTreeMap<String, String>>,
+    /// Overrides of the service manager's ways, by role.
+    pub service: BTreeMap<String, Manager>,
     /// What users do.
     pub users: W,
     /// What goes wrong.
@@ -37,6 +41,15 @@ pub struct Plan<W> {
     pub expect: Expect,
     /// For a repro: the seed and where it came from.
     pub repro: Option<Repro>,
+}
+
+/// How the service manager treats the processes of a role, where that differs from what the role says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manager {
+    /// Time from SIGTERM to SIGKILL.
+    pub grace: Option<Duration>,
+    /// Time from an exit to the next boot.
+    pub restart_delay: Option<Duration>,
 }
 
 /// What a plan expects of its run.

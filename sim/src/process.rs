@@ -58,6 +58,10 @@ pub(crate) struct Birth {
     pub(crate) links: BTreeMap<&'static str, SocketAddr>,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) config: BTreeMap<String, String>,
+    /// Time from SIGTERM to SIGKILL.
+    pub(crate) grace: Duration,
+    /// Time from an exit to the next boot.
+    pub(crate) restart_delay: Duration,
     pub(crate) seed: Seed,
 }
 
@@ -124,7 +128,7 @@ async fn manage<P: Product>(
         let (signals, exit) = bear::<P>(&hub, &birth, incarnation);
         live(&hub, &birth, incarnation, &mut inbox, signals, exit).await;
         body.bury().await;
-        tokio::time::sleep(birth.role.restart_delay.max(BURIAL)).await;
+        tokio::time::sleep(birth.restart_delay.max(BURIAL)).await;
     }
 }
 
@@ -176,7 +180,7 @@ async fn live<O: Occurrence>(
                 Some(Order::Terminate(whom)) if whom == incarnation => {
                     let _ = signals.send(()); // a process may have dropped its receiver: it ignores SIGTERM
                     if !std::mem::replace(&mut dying, true) {
-                        grace.set(tokio::time::sleep(birth.role.grace));
+                        grace.set(tokio::time::sleep(birth.grace));
                     }
                 }
                 Some(_) => {}

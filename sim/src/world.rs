@@ -217,7 +217,11 @@ impl<O: Occurrence> Builder<O> {
         }
         let config = settings(plan, role.name, &process);
         let listen = role.port.map(|port| SocketAddr::new(ip, port));
-        Birth { role, process, node: node.id(), near, far: Vec::new(), links, listen, config, seed }
+        let manager = plan.service.get(role.name).copied().unwrap_or_default();
+        let grace = manager.grace.unwrap_or(role.grace);
+        let restart_delay = manager.restart_delay.unwrap_or(role.restart_delay);
+        let far = Vec::new();
+        Birth { role, process, node: node.id(), near, far, links, listen, config, grace, restart_delay, seed }
     }
 
     async fn road(&mut self, near: &str, far: &str, target: SocketAddr) -> Road {

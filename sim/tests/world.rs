@@ -5,7 +5,7 @@ mod toy;
 
 use std::time::Duration;
 
-use lychgate_sim::plan::{Cue, Fault, Kind, Length, Plan, Trigger};
+use lychgate_sim::plan::{Cue, Fault, Kind, Length, Manager, Plan, Trigger};
 use lychgate_sim::run::{Options, run_here};
 use lychgate_sim::seed::{Purpose, Seed};
 use lychgate_sim::trace::Recorder;
@@ -176,6 +176,21 @@ fn a_signal_drains_or_ends_in_a_kill() {
     assert_eq!(killed.verdict, Verdict::Passed, "{killed:#?}");
     assert_eq!((killed.reached["signalled"], killed.reached["killed"]), (1, 1));
     assert!(!killed.reached.contains_key("exited"));
+}
+
+#[test]
+fn a_plan_may_have_its_own_service_manager() {
+    let term = fault(Kind::Sigterm, "worker-1", Trigger::On(on("stepped", 3)), Length::Instant);
+    let mut stubborn = plan(vec![term]);
+    stubborn.config.insert("worker".into(), [("STUBBORN".to_owned(), "1".to_owned())].into());
+    let manager = Manager { grace: Some(secs(1)), restart_delay: Some(secs(7)) };
+    stubborn.service.insert("worker".into(), manager);
+    let (report, trace) = trace(&stubborn, "manager");
+    assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
+    let (told, killed) = (times(&trace, "signalled")[0], times(&trace, "killed")[0]);
+    assert!((1.0..1.01).contains(&(killed - told)), "{told} to {killed}");
+    let again = times(&trace, "booted")[1];
+    assert!((7.0..7.1).contains(&(again - killed)), "{killed} to {again}");
 }
 
 #[test]

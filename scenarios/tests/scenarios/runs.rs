@@ -6,6 +6,8 @@ use std::thread::available_parallelism;
 
 use libtest_mimic::{Failed, Trial};
 use lychgate_scenarios::Lychgate;
+use lychgate_scenarios::users::Everybody;
+use lychgate_sim::plan::Alternatives;
 use lychgate_sim::product::{Product, Source};
 
 use crate::sim::{SEEDS_ENV, command, file, said, workspace};
@@ -20,10 +22,7 @@ const DRAWN_SEEDS: u64 = 40;
 pub fn trials() -> Vec<Trial> {
     let mut trials: Vec<Trial> = Lychgate::scenarios()
         .into_iter()
-        .map(|scenario| {
-            let drawn = matches!(scenario.source, Source::Drawn { .. });
-            Trial::test(scenario.name.clone(), move || run(&scenario.name, drawn))
-        })
+        .map(|scenario| Trial::test(scenario.name.clone(), move || run(&scenario.name, &scenario.source)))
         .collect();
     let repros = files("scenarios/repros", ".repro.toml");
     trials.extend(repros.into_iter().map(|path| Trial::test(format!("repro {path}"), move || repro(&path))));
@@ -32,7 +31,12 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-fn run(name: &str, drawn: bool) -> Result<(), Failed> {
+fn run(name: &str, source: &Source<Everybody>) -> Result<(), Failed> {
+    let (drawn, least) = match source {
+        Source::Drawn { .. } => (true, DRAWN_SEEDS),
+        // Every alternative that the file offers.
+        Source::File { path, text } => (false, STORY_SEEDS.max(Alternatives::of(path, text)?.count() as u64)),
+    };
     let jobs = available_parallelism().map_or(1, usize::from).to_string();
     let mut command = command(["run", name, "--jobs", &jobs]);
     let set = |name: &str| std::env::var_os(name);
@@ -45,7 +49,7 @@ fn run(name: &str, drawn: bool) -> Result<(), Failed> {
         None => None,
     };
     if SEEDS_ENV.iter().all(|name| set(name).is_none()) {
-        let count: u64 = cases.unwrap_or(if drawn { DRAWN_SEEDS } else { STORY_SEEDS });
+        let count: u64 = cases.unwrap_or(least);
         command.args(["--seeds", &format!("1..={count}")]);
     } else {
         if let Some(cases) = cases {

@@ -24,8 +24,8 @@ pub(super) struct Chosen<W> {
 /// Where the plans come from.
 #[derive(Debug)]
 pub(super) enum Plans<W> {
-    /// The same for every seed.
-    Written(Box<Plan<W>>),
+    /// From a file: the plan of seed 1 and, if the file offers alternatives, of the seeds that follow. At least one.
+    Written(Vec<Plan<W>>),
     /// Drawn from the seed.
     Drawn(fn(Seed) -> Plan<W>),
 }
@@ -34,7 +34,10 @@ impl<W: Clone> Chosen<W> {
     /// The plan for `seed`.
     pub(super) fn plan(&self, seed: u64) -> Plan<W> {
         match &self.kind {
-            Plans::Written(plan) => (**plan).clone(),
+            Plans::Written(plans) => {
+                let nth = seed.saturating_sub(1) % plans.len() as u64;
+                plans[nth as usize].clone()
+            }
             Plans::Drawn(draw) => draw(Seed(seed)),
         }
     }
@@ -47,7 +50,7 @@ impl<W: Clone> Chosen<W> {
     /// The seed that a repro failed with.
     pub(super) fn own_seed(&self) -> Option<u64> {
         match &self.kind {
-            Plans::Written(plan) => plan.repro.as_ref().map(|repro| repro.seed),
+            Plans::Written(plans) => plans[0].repro.as_ref().map(|repro| repro.seed),
             Plans::Drawn(_) => None,
         }
     }
@@ -62,9 +65,13 @@ impl<W: Clone> Chosen<W> {
         format!("{} check-determinism {}@{seed}", self.command, self.handle)
     }
 
-    /// So many seeds show what it is like: drawn plans differ, written ones differ in timing only.
+    /// So many seeds show what it is like: drawn plans differ, written ones differ in timing and in their alternatives.
     pub(super) fn handful(&self) -> seeds::Range {
-        seeds::Range::counted(1, if self.drawn() { 20 } else { 3 })
+        let count = match &self.kind {
+            Plans::Drawn(_) => 20,
+            Plans::Written(plans) => plans.len().max(3),
+        };
+        seeds::Range::counted(1, count as u64)
     }
 }
 
@@ -98,8 +105,8 @@ fn of_scenario<P: Product>(scenario: Scenario<P::Workload>) -> Result<Chosen<P::
             Ok(Chosen { name: scenario.name, about, command: P::command(), handle, kind })
         }
         Source::File { path, text } => {
-            let plan = plan::parse::<P>(&path, &text)?;
-            let (about, kind) = (plan.about.clone(), Plans::Written(Box::new(plan)));
+            let plans = plan::parse_all::<P>(&path, &text)?;
+            let (about, kind) = (plans[0].about.clone(), Plans::Written(plans));
             Ok(Chosen { name: scenario.name, about, command: P::command(), handle, kind })
         }
     }
@@ -107,11 +114,11 @@ fn of_scenario<P: Product>(scenario: Scenario<P::Workload>) -> Result<Chosen<P::
 
 fn of_file<P: Product>(path: &str) -> Result<Chosen<P::Workload>, Usage> {
     let text = std::fs::read_to_string(path).map_err(|error| Usage(format!("{path}: {error}")))?;
-    let plan = plan::parse::<P>(path, &text)?;
+    let plans = plan::parse_all::<P>(path, &text)?;
     let file = Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy());
     let name = file.strip_suffix(".toml").unwrap_or(&file);
     let name = name.strip_suffix(".repro").unwrap_or(name).to_owned();
-    let (about, kind) = (plan.about.clone(), Plans::Written(Box::new(plan)));
+    let (about, kind) = (plans[0].about.clone(), Plans::Written(plans));
     Ok(Chosen { name, about, command: P::command(), handle: path.to_owned(), kind })
 }
 
@@ -126,6 +133,16 @@ mod tests {
         assert!(!quiet.drawn() && quiet.about == "Nothing goes wrong");
         assert_eq!(quiet.replay(3), "cargo sim replay quiet@3");
         assert!(choose::<Toy>("swarm").unwrap().drawn());
+    }
+
+    #[test]
+    fn each_seed_has_the_plan_of_its_alternatives() {
+        let text = "about = \"<one|other>\"\n".to_owned();
+        let source = Source::File { path: "x.toml".into(), text };
+        let chosen = of_scenario::<Toy>(Scenario { name: "x".into(), source }).unwrap();
+        let abouts: Vec<_> = [0, 1, 2, 3, 4, u64::MAX].map(|seed| chosen.plan(seed).about).into();
+        assert_eq!(abouts, ["one", "one", "other", "one", "other", "one"]);
+        assert!(!chosen.drawn());
     }
 
     #[test]

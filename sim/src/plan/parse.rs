@@ -9,8 +9,11 @@
 //! executor = 2
 //! [config.all]                        # or [config.executor], or [config.executor-1]; the narrowest wins
 //! LYCHGATE_TAKEOVER_AFTER = "330s"
+//! [service.executor]                  # the service manager: SIGTERM to SIGKILL, an exit to the next boot
+//! grace = "30s"
+//! restart_delay = "5s"
 //! [[users]]                           # the product's own words
-//! [[faults]]
+//! [[faults]]                          # any value may offer alternatives: `lasts = "<1m|61m>"` is 1m on seed 1
 //! kind = "wedge"                      # wedge close reply_lost delay sigterm sigkill
 //! target = "executor-1->redis"        # or a list; a process for sigterm and sigkill; `ann->gateway-1` for a user's link
 //! on = { event = "turn_started", session = "ann/1", nth = 1, after = "5s" }
@@ -31,13 +34,15 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use super::alternatives::Alternatives;
 use super::errors::{PlanError, PlanErrors, nearest};
 use super::faults::{Words, faults};
 use super::section::{Complaints, Section, described, number, text};
-use super::{Expect, Plan, Repro, words};
+use super::{Expect, Manager, Plan, Repro, words};
 use crate::product::{Product, Workload};
 
-const KEYS: &[&str] = &["about", "arms", "must_reach", "topology", "config", "users", "faults", "expect", "repro"];
+const KEYS: &[&str] =
+    &["about", "arms", "must_reach", "topology", "config", "service", "users", "faults", "expect", "repro"];
 
 /// Reads the plan in `source`; `path` is for messages.
 ///
@@ -54,6 +59,16 @@ pub fn parse<P: Product>(path: &str, source: &str) -> Result<Plan<P::Workload>, 
     Err(PlanErrors(complaints.errors))
 }
 
+/// Reads every plan that `source` offers, that of seed 1 first; see [`Alternatives`].
+///
+/// # Errors
+/// Alternatives that cannot be read, or everything that is wrong with the first combination with which anything is. The
+/// lines that are shown are those of that combination.
+pub fn parse_all<P: Product>(path: &str, source: &str) -> Result<Vec<Plan<P::Workload>>, PlanErrors> {
+    let offered = Alternatives::of(path, source)?;
+    (0..offered.count()).map(|nth| parse::<P>(path, &offered.text(nth))).collect()
+}
+
 fn plan<P: Product>(table: DeTable<'_>, complaints: &mut Complaints<'_>) -> Plan<P::Workload> {
     let mut root = Section::new(table, 0..0, "a plan", KEYS);
     let about = root.need("about", complaints).and_then(|value| text(value, "about", complaints));
@@ -62,6 +77,7 @@ fn plan<P: Product>(table: DeTable<'_>, complaints: &mut Complaints<'_>) -> Plan
     let must_reach = known(root.words("must_reach", complaints), "event", &words::events::<P>(), complaints);
     let topology = root.take("topology").map(|value| topology::<P>(value, complaints)).unwrap_or_default();
     let config = root.take("config").map(|value| config::<P>(value, &topology, complaints)).unwrap_or_default();
+    let service = root.take("service").map(|value| service::<P>(value, complaints)).unwrap_or_default();
     let users = root.take("users").map(|value| users::<P::Workload>(value, complaints));
     // Where the users could not be read, what is said about them cannot be judged.
     let readable = !matches!(users, Some(None));
@@ -82,6 +98,7 @@ fn plan<P: Product>(table: DeTable<'_>, complaints: &mut Complaints<'_>) -> Plan
         must_reach,
         topology,
         config,
+        service,
         users,
         faults,
         expect,
@@ -168,6 +185,24 @@ fn config<P: Product>(
         config.insert(scope.into_inner().into_owned(), chosen);
     }
     config
+}
+
+fn service<P: Product>(value: Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> BTreeMap<String, Manager> {
+    let mut managers = BTreeMap::new();
+    for (role, value) in table_of(value, "service", complaints).unwrap_or_default() {
+        if !P::roles().iter().any(|known| known.name == role.get_ref().as_ref()) {
+            complaints.unknown(&role.span(), "role", role.get_ref(), P::roles().iter().map(|role| role.name));
+            continue;
+        }
+        let Some(mut section) = Section::of(value, "`[service.ROLE]`", &["grace", "restart_delay"], complaints) else {
+            continue;
+        };
+        let grace = section.duration("grace", complaints);
+        let restart_delay = section.duration("restart_delay", complaints);
+        section.end(complaints);
+        managers.insert(role.into_inner().into_owned(), Manager { grace, restart_delay });
+    }
+    managers
 }
 
 /// The product's own part. `None` if it could not be read.

@@ -36,6 +36,12 @@ pub fn print<W: Workload>(plan: &Plan<W>) -> String {
             text.push_str(&format!("{} = {}\n", key(name), quoted(value)));
         }
     }
+    for (role, manager) in &plan.service {
+        text.push_str(&format!("\n[service.{}]\n", key(role)));
+        for (name, value) in [("grace", manager.grace), ("restart_delay", manager.restart_delay)] {
+            text.extend(value.map(|value| format!("{name} = {}\n", time(value))));
+        }
+    }
     if !above && !users.is_empty() {
         text.push('\n');
         text.push_str(&users);

@@ -113,6 +113,39 @@ fn expectations_must_make_sense() {
 }
 
 #[test]
+fn a_service_manager_is_of_a_role() {
+    let with = |section: &str| parse::<Toy>("p.toml", &format!("{GOOD}\n{section}\n"));
+    let plan = with("[service.executor]\ngrace = \"30s\"\n[service.gateway]\nrestart_delay = \"1m\"").unwrap();
+    let executor = Manager { grace: Some(Duration::from_secs(30)), restart_delay: None };
+    assert_eq!(plan.service["executor"], executor);
+    assert_eq!(plan.service["gateway"].restart_delay, Some(Duration::from_secs(60)));
+    round(&plan);
+    for (section, place, meant) in [
+        ("[service.executer]", "p.toml:22:10", "did you mean `executor`?"),
+        ("[service.executor-1]", "p.toml:22:10", "did you mean `executor`?"),
+        ("[service.executor]\ngrase = \"1s\"", "p.toml:23:1", "did you mean `grace`?"),
+        ("[service.executor]\ngrace = 10", "p.toml:23:9", "`10` has no unit"),
+    ] {
+        let said = with(section).unwrap_err().to_string();
+        assert!(said.contains(place) && said.contains(meant), "{section}: {said}");
+    }
+}
+
+#[test]
+fn a_text_may_offer_several_plans() {
+    let text = GOOD.replace("executor = 2", "executor = <2|3>").replace("\"330s\"", "\"<1s|2s|3s>\"");
+    let plans = parse_all::<Toy>("p.toml", &text).unwrap();
+    let of = |plan: &Plan<Visitors>| (plan.topology["executor"], plan.config["all"]["TOY_TAKEOVER_AFTER"].clone());
+    let of: Vec<_> = plans.iter().map(of).collect();
+    let all = [(2, "1s"), (3, "1s"), (2, "2s"), (3, "2s"), (2, "3s"), (3, "3s")];
+    assert_eq!(of, all.map(|(executors, takeover)| (executors, takeover.to_owned())));
+    assert_eq!(parse_all::<Toy>("p.toml", GOOD).unwrap(), [parse::<Toy>("p.toml", GOOD).unwrap()]);
+    // The line is the file's, what is shown of it the choice that is wrong.
+    let said = parse_all::<Toy>("p.toml", &GOOD.replace("\"5s\"", "\"<5s|5 lightyears>\"")).unwrap_err().to_string();
+    assert!(said.starts_with("p.toml:19:68") && said.contains("after = \"5 lightyears\" }"), "{said}");
+}
+
+#[test]
 fn an_instant_has_no_length() {
     for (kind, target) in [("sigkill", "executor-1"), ("sigterm", "gateway-1")] {
         let text = format!(

@@ -14,6 +14,7 @@ pub fn bare<P: Product>() -> Plan<P::Workload> {
         must_reach: Vec::new(),
         topology: P::roles().iter().map(|role| (role.name.to_owned(), role.count)).collect(),
         config: BTreeMap::new(),
+        service: BTreeMap::new(),
         users: P::Workload::default(),
         faults: Vec::new(),
         expect: Expect { verdict: "passed".to_owned(), invariant: None },

@@ -444,6 +444,7 @@ pub fn plan(faults: Vec<Fault>) -> Plan<Jobs> {
         must_reach: vec!["done".into()],
         topology: BTreeMap::new(),
         config: BTreeMap::new(),
+        service: BTreeMap::new(),
         users: Jobs { steps: 5, quirks: BTreeSet::new() },
         faults,
         expect: Expect { verdict: "passed".into(), invariant: None },
