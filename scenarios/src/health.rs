@@ -14,6 +14,10 @@ pub struct Life {
     pub alive: bool,
     /// Whether it was told to stop.
     pub draining: bool,
+    /// Whether it stands still. It is not ready then, and cannot know that it is late.
+    pub paused: bool,
+    /// For how long this life has stood still so far; a pause counts once it is over.
+    pub paused_for: Duration,
     /// When any of this last changed.
     pub since: Duration,
 }
@@ -35,7 +39,7 @@ impl Health {
     pub fn observe<O>(&mut self, event: &Event<O>) {
         self.now = event.at;
         let What::World(happening) = &event.what else { return };
-        let life = |alive, draining| Life { incarnation: event.incarnation, alive, draining, since: event.at };
+        let life = |alive| Life { incarnation: event.incarnation, alive, since: event.at, ..Life::default() };
         match happening {
             Happening::FaultStruck { fault, target, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
@@ -45,13 +49,25 @@ impl Health {
                 self.healed.insert(target.clone(), event.at);
             }
             Happening::Booted => {
-                self.lives.insert(event.process.clone(), life(true, false));
+                self.lives.insert(event.process.clone(), life(true));
             }
             Happening::Signalled { .. } => {
-                self.lives.insert(event.process.clone(), life(true, true));
+                let before = self.lives.entry(event.process.clone()).or_insert(life(true));
+                // Of a paused life it must stay known since when it is paused.
+                let since = if before.paused { before.since } else { event.at };
+                *before = Life { draining: true, since, ..*before };
+            }
+            Happening::Paused => {
+                let before = self.lives.entry(event.process.clone()).or_insert(life(true));
+                *before = Life { paused: true, since: event.at, ..*before };
+            }
+            Happening::Resumed => {
+                let before = self.lives.entry(event.process.clone()).or_insert(life(true));
+                let paused_for = before.paused_for + (event.at - before.since);
+                *before = Life { paused: false, paused_for, since: event.at, ..*before };
             }
             Happening::Exited { .. } | Happening::Killed => {
-                self.lives.insert(event.process.clone(), life(false, false));
+                self.lives.insert(event.process.clone(), life(false));
             }
             _ => {}
         }
@@ -75,8 +91,10 @@ impl Health {
 
     /// Since when some executor has been there to take a run, or `None` while there is none.
     pub fn executor_since(&self) -> Option<Duration> {
-        let ready =
-            self.lives.iter().filter(|(name, life)| name.starts_with("executor-") && life.alive && !life.draining);
+        let ready = self
+            .lives
+            .iter()
+            .filter(|(name, life)| name.starts_with("executor-") && life.alive && !life.draining && !life.paused);
         ready.map(|(_, life)| life.since).min()
     }
 
@@ -86,9 +104,12 @@ impl Health {
     }
 }
 
-/// Whether `target` is the link of some process to `service`.
+/// Whether `target` is the link of some process to `service`, or a caller that it refuses.
 pub fn leads_to(target: &str, service: &str) -> bool {
-    target.split_once("->").is_some_and(|(_, to)| to == service)
+    match target.split_once("->") {
+        Some((_, to)) => to == service,
+        None => target.split_once('/').is_some_and(|(refuses, _)| refuses == service),
+    }
 }
 
 /// Whether it is a link to Postgres or Redis, or an executor: what a run's end depends on.

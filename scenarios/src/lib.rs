@@ -54,7 +54,7 @@ impl Product for Lychgate {
         vec![
             postgres::service(&postgres::Postgres::new()),
             redis::service(&redis::Redis::new()),
-            rabbit::service(rabbit::Rabbit::new(rabbit::Settings::default())),
+            rabbit::service(rabbit::Rabbit::new(broker())),
             provider::service(&Provider::new(users::script(&plan.users))),
         ]
     }
@@ -105,6 +105,11 @@ impl Product for Lychgate {
             Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]
     }
+}
+
+/// The broker as it has to be configured: a delivery stays unacknowledged as long as its run goes.
+fn broker() -> rabbit::Settings {
+    rabbit::Settings { consumer_timeout: Some(Duration::from_secs(6 * 3600)), ..rabbit::Settings::default() }
 }
 
 /// The deadlines that a plan's settings make: the longest of any executor's.

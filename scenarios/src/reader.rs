@@ -54,6 +54,8 @@ impl Reader<Did> for LychgateReader {
             Observation::Command(command) => self.command(command).into_iter().collect(),
             Observation::Broker(Broker::Published { queues, body, .. }) if !queues.is_empty() => self.hint(body),
             Observation::Broker(_) => Vec::new(),
+            // The call itself was told as `Called`; that it fails its caller shows by what that one does.
+            Observation::Provider(Provider::Refused { .. }) => Vec::new(),
             Observation::Provider(call) => self.call(call).into_iter().collect(),
             Observation::Log(log) => self.log(log).into_iter().collect(),
         }
@@ -220,6 +222,7 @@ impl LychgateReader {
             Provider::Called { headers, .. }
             | Provider::Answered { headers, .. }
             | Provider::Abandoned { headers, .. } => headers,
+            Provider::Refused { .. } => return None,
         };
         let mut name = headers.get("lychgate-call")?.split(' ');
         let (session, run) = self.named(name.next()?)?;
@@ -229,6 +232,7 @@ impl LychgateReader {
             Provider::Called { .. } => Did::Called { session, run, fence, turn, attempt },
             Provider::Answered { .. } => Did::Answered { session, run, fence, turn, attempt },
             Provider::Abandoned { .. } => Did::HungUp { session, run, fence, turn, attempt },
+            Provider::Refused { .. } => return None,
         })
     }
 

@@ -76,6 +76,10 @@ pub enum Happening {
     Exited { code: i32 },
     /// It was killed.
     Killed,
+    /// It stands still, as after SIGSTOP.
+    Paused,
+    /// It goes on, as after SIGCONT.
+    Resumed,
     /// A process connected through a link.
     LinkOpened { link: String, conn: u32 },
     /// A connection ended. `unanswered` says for how long the last request on it had waited for a byte, if it had.
@@ -113,6 +117,8 @@ impl Happening {
         "signalled",
         "exited",
         "killed",
+        "paused",
+        "resumed",
         "link_opened",
         "link_closed",
         "unanswered",
@@ -130,6 +136,8 @@ impl Happening {
             Happening::Signalled { .. } => "signalled",
             Happening::Exited { .. } => "exited",
             Happening::Killed => "killed",
+            Happening::Paused => "paused",
+            Happening::Resumed => "resumed",
             Happening::LinkOpened { .. } => "link_opened",
             Happening::LinkClosed { .. } => "link_closed",
             Happening::Unanswered { .. } => "unanswered",

@@ -11,20 +11,26 @@ use madsim::time::TimeHandle;
 use tokio::sync::Notify;
 
 use crate::event::{Happening, Occurrence, What};
-use crate::link::{Effect, Link, Witness};
+use crate::link::{Effect, HALF_OPEN, Link, Witness};
 use crate::nemesis::Order;
 use crate::observation::{Observation, Tap};
 use crate::plan::Kind;
 use crate::process::Keeper;
+use crate::product::Control;
 use crate::watch::{Deed, Watch};
 
 /// The world's hands: what deeds are done to.
 pub(crate) struct Hands {
     pub(crate) links: BTreeMap<String, Arc<Link>>,
     pub(crate) keepers: BTreeMap<String, Keeper>,
+    /// Of the services that can refuse callers.
+    pub(crate) controls: BTreeMap<&'static str, Controlled>,
     /// The node on which timers of faults run.
     pub(crate) stage: NodeHandle,
 }
+
+/// Tells a service what to do to its callers.
+pub(crate) type Controlled = Arc<dyn Fn(Control) + Send + Sync>;
 
 /// The watch, and what it needs to act.
 pub(crate) struct Hub<O> {
@@ -107,6 +113,37 @@ impl<O: Occurrence> Hub<O> {
                     keeper.kill(incarnation);
                 }
             }
+            Deed::Lose { process, incarnation } => {
+                if let Some(keeper) = hands.keepers.get(&process) {
+                    keeper.lose(incarnation);
+                }
+            }
+            Deed::ExpireLater { process, losses } => {
+                let hub = self.clone();
+                hands.stage.spawn(async move {
+                    tokio::time::sleep(HALF_OPEN).await;
+                    hub.perform(Deed::Expire { process, losses });
+                });
+            }
+            Deed::Expire { process, losses } => {
+                if let Some(keeper) = hands.keepers.get(&process) {
+                    keeper.expire(losses);
+                }
+            }
+            Deed::Pause { process } => {
+                if let Some(keeper) = hands.keepers.get(&process) {
+                    keeper.pause();
+                }
+            }
+            Deed::Resume { process } => {
+                if let Some(keeper) = hands.keepers.get(&process) {
+                    keeper.resume();
+                }
+            }
+            Deed::Control { service, control } => match hands.controls.get(service.as_str()) {
+                Some(tell) => tell(control),
+                None => self.act(|watch| watch.fail(format!("`refuse`: the service {service} refuses nobody"))),
+            },
         }
     }
 
@@ -138,7 +175,8 @@ fn effect(kind: Kind) -> Option<Effect> {
         Kind::Close => Some(Effect::Close),
         Kind::ReplyLost { matches } => Some(Effect::ReplyLost { matches: matches.map(String::into_bytes) }),
         Kind::Delay { by } => Some(Effect::Delay(by)),
-        Kind::Sigterm | Kind::Sigkill => None,
+        Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::RollingRestart => None,
+        Kind::Refuse { .. } => None,
     }
 }
 

@@ -7,6 +7,9 @@
 //! was held is carried in order. If the process closed meanwhile, the service still gets what the process had sent, and
 //! then the end, as after a long stall of a real network; what was held for the process is dropped.
 //!
+//! What the loss of a host does: no connection that stood says anything more to either side, until it expires. Then the
+//! side that is left sees the end.
+//!
 //! What the death of a process does: the relay reads nothing more from it, carries what it had already read, and closes.
 //! So whatever destructors of a dead incarnation write is dropped here, unseen.
 
@@ -28,6 +31,10 @@ pub const QUIET: Duration = Duration::from_secs(1);
 
 /// Bytes that came later than this because of a fault have felt it: the shortest time that a timer can tell.
 pub const LATE: Duration = Duration::from_millis(1);
+
+/// Connections of a lost host are known to be dead this long after its next boot: a peer's keepalive, or the reset that
+/// the next probe of it meets. Longer than a boot and a claim, so that the next life meets the traces of the last.
+pub const HALF_OPEN: Duration = Duration::from_secs(30);
 
 /// What a fault does to a link while it lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +93,10 @@ struct State {
     conns: u32,
     incarnation: u32,
     near_down: bool,
+    /// The far end's host is lost: who connects hears nothing until it is up again.
+    far_away: bool,
+    /// Connections that were lost up to here, counted as in `epochs`, are known to be dead.
+    expired: Lost,
     /// Each counts how often all connections were ended that way; a connection remembers what it was born under.
     epochs: Epochs,
     /// The fault that ended connections last.
@@ -98,6 +109,14 @@ struct Epochs {
     closed: u32,
     near_cut: u32,
     far_cut: u32,
+    lost: Lost,
+}
+
+/// How often each end has lost its host.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Lost {
+    near: u32,
+    far: u32,
 }
 
 impl Link {
@@ -151,6 +170,34 @@ impl Link {
     /// The far end is dead, likewise.
     pub fn cut_far(&self) {
         self.change(|state| state.epochs.far_cut += 1);
+    }
+
+    /// The near end's host is lost: nothing is carried any more on what it opened, and nothing closes.
+    pub fn lose_near(&self) {
+        self.change(|state| state.epochs.lost.near += 1);
+    }
+
+    /// The far end's host is lost, likewise; new connections hear nothing until [`Link::far_up`].
+    pub fn lose_far(&self) {
+        self.change(|state| {
+            state.epochs.lost.far += 1;
+            state.far_away = true;
+        });
+    }
+
+    /// A new life of the far end: it can be reached.
+    pub fn far_up(&self) {
+        self.change(|state| state.far_away = false);
+    }
+
+    /// What the near end's first `losses` losses left half-open is closed towards the far end.
+    pub fn expire_near(&self, losses: u32) {
+        self.change(|state| state.expired.near = state.expired.near.max(losses));
+    }
+
+    /// Likewise for the far end's losses, towards the near end.
+    pub fn expire_far(&self, losses: u32) {
+        self.change(|state| state.expired.far = state.expired.far.max(losses));
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {

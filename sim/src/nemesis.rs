@@ -37,7 +37,7 @@ enum Stage {
     Coming,
     /// It strikes; no timer runs towards its end.
     Striking,
-    /// It strikes; a timer runs towards its end.
+    /// It strikes; a timer runs towards its end, or it comes to its end by itself.
     Ending,
     /// It is over, or can come no more.
     Over,
@@ -145,19 +145,17 @@ impl Nemesis {
         }
         standing.struck = Some(now);
         standing.seen = 0;
-        let fault = &standing.fault;
-        let once = matches!(fault.kind, Kind::ReplyLost { .. });
-        let after = match fault.length {
-            Length::Instant if !once => Duration::ZERO,
-            Length::Lasts(length) if fault.kind.on_link() => length,
-            _ if !fault.kind.on_link() => Duration::ZERO,
-            _ => {
-                standing.stage = Stage::Striking;
-                return Some(None);
-            }
+        let (stage, after) = match (&standing.fault.kind, &standing.fault.length) {
+            // It goes on by itself, and ends when its last target was told.
+            (Kind::RollingRestart, _) => (Stage::Ending, None),
+            (kind, _) if kind.instant() => (Stage::Ending, Some(Duration::ZERO)),
+            (_, Length::Lasts(length)) => (Stage::Ending, Some(*length)),
+            (Kind::ReplyLost { .. }, Length::Instant) => (Stage::Striking, None),
+            (_, Length::Instant) => (Stage::Ending, Some(Duration::ZERO)),
+            (_, Length::Until(_) | Length::UntilHeal) => (Stage::Striking, None),
         };
-        standing.stage = Stage::Ending;
-        Some(Some(Order { fault: index, go: Move::Heal, after }))
+        standing.stage = stage;
+        Some(after.map(|after| Order { fault: index, go: Move::Heal, after }))
     }
 
     /// The fault ends now. Says whether it stood.
@@ -264,6 +262,23 @@ mod tests {
         assert_eq!(nemesis.request("a->b", b"run.claim run.c", 9), []);
         assert_eq!(nemesis.request("a->c", b"run.claim", 0), []);
         assert_eq!(nemesis.request("a->b", b"run.claim run.claim", 15).len(), 1);
+    }
+
+    #[test]
+    fn lengths_are_those_of_the_kind() {
+        let struck = |kind, length| {
+            let mut nemesis = nemesis(kind, Trigger::At(Duration::ZERO), length);
+            nemesis.open();
+            let order = nemesis.strike(0, Duration::ZERO).expect("its time has come");
+            (order.map(|order| order.after), nemesis.calm())
+        };
+        let lasts = Length::Lasts(Duration::from_secs(5));
+        assert_eq!(struck(Kind::Pause, lasts.clone()), (Some(Duration::from_secs(5)), false));
+        assert_eq!(struck(Kind::Pause, Length::UntilHeal), (None, true));
+        assert_eq!(struck(Kind::HostLoss, lasts), (Some(Duration::ZERO), false));
+        assert_eq!(struck(Kind::RollingRestart, Length::Instant), (None, false));
+        assert_eq!(struck(Kind::ReplyLost { matches: None }, Length::Instant), (None, true));
+        assert_eq!(struck(Kind::Close, Length::Instant), (Some(Duration::ZERO), false));
     }
 
     #[test]

@@ -116,6 +116,8 @@ pub enum Provider {
     Answered { peer: SocketAddr, headers: BTreeMap<String, String>, finish_reason: String },
     /// The caller hung up before the last token.
     Abandoned { peer: SocketAddr, headers: BTreeMap<String, String> },
+    /// After `Called`: this bearer token is turned away for now.
+    Refused { peer: SocketAddr, headers: BTreeMap<String, String>, token: String, status: u16 },
 }
 
 /// A `tracing` event of a process.

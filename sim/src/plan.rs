@@ -79,7 +79,8 @@ pub struct Repro {
 pub struct Fault {
     /// What.
     pub kind: Kind,
-    /// Where: links as `executor-1->redis`, or processes as `executor-1`. One cause may take several.
+    /// Where: links as `executor-1->redis`, processes as `executor-1`, or callers of a service as `provider/sk-a`. One
+    /// cause may take several.
     pub targets: Vec<String>,
     /// When it begins.
     pub trigger: Trigger,
@@ -103,11 +104,45 @@ pub enum Kind {
     Sigterm,
     /// Process: SIGKILL; the service manager boots it again.
     Sigkill,
+    /// Process: its machine is gone. It makes no further step, and nothing closes: its peers hear nothing at all from
+    /// then on, not even an end. The service manager boots it again, elsewhere.
+    HostLoss,
+    /// Process: SIGSTOP, and SIGCONT at the end. Connections stay open, bytes wait.
+    Pause,
+    /// Processes, in order: SIGTERM, each after the one before has booted anew.
+    RollingRestart,
+    /// Caller of a service: its calls are answered with this HTTP status.
+    Refuse { status: u16, retry_after: Option<Duration> },
+}
+
+/// What a kind of fault strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// Links, as `executor-1->redis`.
+    Link,
+    /// Processes, as `executor-1`.
+    Process,
+    /// Callers of a service, as `provider/sk-a`.
+    Caller,
 }
 
 impl Kind {
     /// Each word that a plan may use.
-    pub const NAMES: &'static [&'static str] = &["wedge", "close", "reply_lost", "delay", "sigterm", "sigkill"];
+    pub const NAMES: &'static [&'static str] = &[
+        "wedge",
+        "close",
+        "reply_lost",
+        "delay",
+        "sigterm",
+        "sigkill",
+        "host_loss",
+        "pause",
+        "rolling_restart",
+        "refuse",
+    ];
+
+    /// The statuses that `refuse` may answer with.
+    pub const REFUSALS: &'static [u16] = &[429, 401, 403, 500];
 
     /// The word in plans.
     pub fn name(&self) -> &'static str {
@@ -118,12 +153,30 @@ impl Kind {
             Kind::Delay { .. } => "delay",
             Kind::Sigterm => "sigterm",
             Kind::Sigkill => "sigkill",
+            Kind::HostLoss => "host_loss",
+            Kind::Pause => "pause",
+            Kind::RollingRestart => "rolling_restart",
+            Kind::Refuse { .. } => "refuse",
         }
     }
 
-    /// Whether it acts on links; else on processes.
+    /// What it strikes.
+    pub fn aim(&self) -> Aim {
+        match self {
+            Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => Aim::Link,
+            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::RollingRestart => Aim::Process,
+            Kind::Refuse { .. } => Aim::Caller,
+        }
+    }
+
+    /// Whether it acts on links.
     pub fn on_link(&self) -> bool {
-        !matches!(self, Kind::Sigterm | Kind::Sigkill)
+        self.aim() == Aim::Link
+    }
+
+    /// Whether it can have no length.
+    pub fn instant(&self) -> bool {
+        matches!(self, Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::RollingRestart)
     }
 }
 

@@ -5,6 +5,9 @@
 //! madsim runs destructors on a kill, so death takes these steps: it stands still (not one more poll) → what it had
 //! flushed reaches the relays → the relays stop reading → it is dropped → a moment → the next life. A chunk takes at
 //! least 1 ms to be read, so of a burst of more than ten on one connection the last ones are lost with it.
+//!
+//! With a lost host nothing of that arrives: its relays fall silent at once, and close what it left half-open only
+//! [`crate::link::HALF_OPEN`] after its next boot.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -76,6 +79,29 @@ impl Keeper {
     pub(crate) fn kill(&self, incarnation: u32) {
         self.body.stop();
         let _ = self.orders.send(Order::Kill(incarnation));
+    }
+
+    /// Its host is lost: from this call on it makes no step, and nothing of what it had opened says anything more.
+    pub(crate) fn lose(&self, incarnation: u32) {
+        self.kill(incarnation);
+        self.body.near.iter().for_each(|link| link.lose_near());
+        self.body.far.iter().for_each(|link| link.lose_far());
+    }
+
+    /// What its first `losses` lost hosts left half-open is closed.
+    pub(crate) fn expire(&self, losses: u32) {
+        self.body.near.iter().for_each(|link| link.expire_near(losses));
+        self.body.far.iter().for_each(|link| link.expire_far(losses));
+    }
+
+    /// SIGSTOP.
+    pub(crate) fn pause(&self) {
+        Handle::current().pause(self.body.node);
+    }
+
+    /// SIGCONT. Not for the dead: they would make a step.
+    pub(crate) fn resume(&self) {
+        Handle::current().resume(self.body.node);
     }
 }
 
@@ -151,6 +177,7 @@ fn bear<P: Product>(
         signals: received,
     };
     birth.near.iter().for_each(|link| link.near_up(incarnation));
+    birth.far.iter().for_each(|link| link.far_up());
     hub.act(|watch| watch.booted(&birth.process, incarnation));
     let node = Handle::current().get_node(birth.node).expect("nodes are never removed");
     node.spawn(async move {

@@ -112,6 +112,18 @@ pub struct Service {
     pub port: u16,
     /// One life of it. State that outlives a restart is shared by the calls.
     pub serve: Arc<dyn Fn(TcpListener, Tap) -> BoxFuture<'static, ()> + Send + Sync>,
+    /// How the fault `refuse` reaches it; `None` if it refuses nobody.
+    pub control: Option<Arc<dyn Fn(Control) + Send + Sync>>,
+}
+
+/// What a service is told to do to one of its callers, by the name with which that one authenticates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the variants say what the fields are
+pub enum Control {
+    /// From now on its new calls are answered with this HTTP status, and with Retry-After if that is said.
+    Refuse { name: String, status: u16, retry_after: Option<Duration> },
+    /// It is served again.
+    Accept { name: String },
 }
 
 /// What one incarnation is born with.

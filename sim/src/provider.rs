@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::observation::{Observation, Provider as Seen, Tap};
-use crate::product::Service;
+use crate::product::{Control, Service};
 
 /// Where the provider listens.
 pub const PORT: u16 = 8081;
@@ -129,11 +129,12 @@ struct State {
 
 /// The stand-in as the world runs it.
 pub fn service(provider: &Provider) -> Service {
-    let provider = provider.clone();
+    let (provider, controlled) = (provider.clone(), provider.clone());
     Service {
         name: "provider",
         port: PORT,
         serve: Arc::new(move |listener, tap| Box::pin(provider.clone().serve(listener, tap))),
+        control: Some(Arc::new(move |control| controlled.control(control))),
     }
 }
 
@@ -152,6 +153,27 @@ impl Provider {
     /// Takes calls with this Authorization header again.
     pub fn accept(&self, authorization: &str) {
         self.state().refused.remove(authorization);
+    }
+
+    /// Does to the caller with that bearer token what a fault wants.
+    ///
+    /// # Panics
+    /// A status that is no error of HTTP.
+    fn control(&self, control: Control) {
+        match control {
+            Control::Accept { name } => self.accept(&format!("Bearer {name}")),
+            Control::Refuse { name, status, retry_after } => {
+                let status = StatusCode::from_u16(status).unwrap_or_else(|_| panic!("{status} is no status of HTTP"));
+                let (code, message) = match status {
+                    StatusCode::TOO_MANY_REQUESTS => ("rate_limit_exceeded", "Rate limit reached for this key."),
+                    StatusCode::UNAUTHORIZED => ("invalid_api_key", "Incorrect API key provided."),
+                    StatusCode::FORBIDDEN => ("permission_denied", "This key is not allowed to use this model."),
+                    status if status.is_server_error() => ("server_error", "The server had an error; try again."),
+                    status => panic!("the provider stand-in does not know how to refuse with {status}"),
+                };
+                self.refuse(&format!("Bearer {name}"), Refusal { retry_after, ..Refusal::new(status, code, message) });
+            }
+        }
     }
 
     /// One life: accepts connections until it is dropped.
@@ -272,8 +294,12 @@ impl Call {
         };
         let (peer, called) = (self.peer, headers.clone());
         (self.tap)(Observation::Provider(Seen::Called { peer, headers: called, turn, prompt: prompt.clone() }));
-        if let Some(refusal) = self.provider.state().refused.get(authorization) {
-            return Err(refusal.clone());
+        let refused = self.provider.state().refused.get(authorization).cloned();
+        if let Some(refusal) = refused {
+            let token = authorization.trim_start_matches("Bearer ").to_owned();
+            let (peer, status) = (self.peer, refusal.status.as_u16());
+            (self.tap)(Observation::Provider(Seen::Refused { peer, headers, token, status }));
+            return Err(refusal);
         }
         if !completion.stream {
             return Err(bad("stream_required", "This stand-in only streams: say \"stream\": true.".into()));

@@ -156,15 +156,20 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
             Happening::Signalled { .. } => Some(format!("{process} gets SIGTERM")),
             Happening::Exited { code } => Some(format!("{process} exits with code {code}")),
             Happening::Killed => Some(format!("{process} is killed")),
+            Happening::Paused => Some(format!("{process} is paused")),
+            Happening::Resumed => Some(format!("{process} goes on")),
             Happening::FaultStruck { kind, target, .. } => match *kind {
                 "wedge" => Some(format!("{target} wedges")),
                 "close" => Some(format!("{target} closes")),
                 "reply_lost" => Some(format!("{target} is about to lose a reply")),
                 "delay" => Some(format!("{target} slows down")),
+                "host_loss" => Some(format!("the machine of {target} is gone")),
+                "refuse" => Some(format!("{target} is refused")),
                 _ => None, // the process tells it
             },
-            // A moment leaves nothing to heal, and neither does one lost reply.
-            Happening::FaultHealed { kind, target, lasted: true, .. } if *kind != "reply_lost" => {
+            Happening::FaultHealed { kind: "refuse", target, .. } => Some(format!("{target} is let in again")),
+            // A moment leaves nothing to heal, and neither does one lost reply; a process tells that it goes on.
+            Happening::FaultHealed { kind, target, lasted: true, .. } if !matches!(*kind, "reply_lost" | "pause") => {
                 Some(format!("{target} heals"))
             }
             _ => None,

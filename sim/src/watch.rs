@@ -1,7 +1,7 @@
 //! The watch sees everything first: each observation and each fact of a link becomes an event here, and each event goes,
 //! in one order, to the trace, the digest, the invariants and the nemesis. Its one law: nothing in it waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::event::{Event, Happening, Occurrence, What};
 use crate::judge::{Breach, Invariant, Obligation};
 use crate::nemesis::{Move, Nemesis, Order};
 use crate::observation::{Broker, Observation, Provider};
-use crate::plan::{Kind, Length};
-use crate::product::{Origin, Reader};
+use crate::plan::{Aim, Kind, Length};
+use crate::product::{Control, Origin, Reader};
 use crate::trace::Recorder;
 
 /// How often obligations are asked for while events come: far below any deadline that a product has.
@@ -38,6 +38,18 @@ pub(crate) enum Deed {
     Terminate { process: String, incarnation: u32 },
     /// SIGKILL for this incarnation: not one more step of it.
     Kill { process: String, incarnation: u32 },
+    /// The host of this incarnation is lost: not one more step of it, and nothing closes.
+    Lose { process: String, incarnation: u32 },
+    /// What this many lost hosts of a process left half-open is closed, when its time has come.
+    ExpireLater { process: String, losses: u32 },
+    /// It is closed now.
+    Expire { process: String, losses: u32 },
+    /// SIGSTOP for a process that lives.
+    Pause { process: String },
+    /// SIGCONT for one that still lives.
+    Resume { process: String },
+    /// A service refuses a caller, or accepts it again.
+    Control { service: String, control: Control },
 }
 
 /// Where a process stands.
@@ -57,6 +69,14 @@ pub(crate) struct Watch<O> {
     /// Who dials from where. Ports are used again: the last one to dial counts.
     origins: BTreeMap<SocketAddr, Origin>,
     lives: BTreeMap<String, Life>,
+    /// The faults that keep a living process still.
+    pauses: BTreeMap<String, BTreeSet<usize>>,
+    /// How often a process has lost its host.
+    losses: BTreeMap<String, u32>,
+    /// Rolling restarts that go on, by fault: whose boot is waited for, and who is still to come.
+    rolling: BTreeMap<usize, (String, VecDeque<String>)>,
+    /// The faults for which a caller is refused, by target, each with what it is told.
+    refusals: BTreeMap<String, BTreeMap<usize, Control>>,
     /// Connections whose last request waits for an answer for longer than it should, and since when.
     silent: BTreeMap<(String, u32), Duration>,
     queue: VecDeque<(String, u32, What<O>)>,
@@ -84,6 +104,10 @@ impl<O: Occurrence> Watch<O> {
             reader,
             origins: BTreeMap::new(),
             lives: BTreeMap::new(),
+            pauses: BTreeMap::new(),
+            losses: BTreeMap::new(),
+            rolling: BTreeMap::new(),
+            refusals: BTreeMap::new(),
             silent: BTreeMap::new(),
             queue: VecDeque::new(),
             busy: false,
@@ -165,6 +189,19 @@ impl<O: Occurrence> Watch<O> {
         let nobody = Origin { process: String::new(), incarnation: 0 };
         let origin = peer(observation).and_then(|peer| self.origins.get(&peer)).cloned().unwrap_or(nobody);
         self.read(observation, &origin);
+        if let Observation::Provider(Provider::Refused { headers, token, .. }) = observation {
+            self.refused(&format!("provider/{token}"), headers);
+        }
+    }
+
+    /// A service has refused a call of a caller.
+    fn refused(&mut self, target: &str, headers: &BTreeMap<String, String>) {
+        let Some(faults) = self.refusals.get(target) else { return };
+        let faults: Vec<usize> = faults.keys().copied().collect();
+        let request: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        if let Some(label) = self.reader.mentioned(request.as_bytes()) {
+            faults.into_iter().for_each(|index| self.felt(index, target, &label));
+        }
     }
 
     /// A process logged. The dead log nothing: what their destructors say is dropped.
@@ -206,6 +243,12 @@ impl<O: Occurrence> Watch<O> {
     pub(crate) fn booted(&mut self, process: &str, incarnation: u32) {
         self.lives.insert(process.to_owned(), Life { incarnation, alive: true, signals: 0 });
         self.happened(process, incarnation, Happening::Booted);
+        if let Some(losses) = self.losses.get(process) {
+            self.deeds.push(Deed::ExpireLater { process: process.to_owned(), losses: *losses });
+        }
+        let waited = self.rolling.iter().filter(|(_, (next, _))| next == process);
+        let waited: Vec<usize> = waited.map(|(index, _)| *index).collect();
+        waited.into_iter().for_each(|index| self.roll(index));
     }
 
     pub(crate) fn exited(&mut self, process: &str, code: i32) {
@@ -221,10 +264,45 @@ impl<O: Occurrence> Watch<O> {
         }
     }
 
+    fn lose(&mut self, process: &str) {
+        if let Some(incarnation) = self.end_life(process) {
+            *self.losses.entry(process.to_owned()).or_default() += 1;
+            self.deeds.push(Deed::Lose { process: process.to_owned(), incarnation });
+            self.happened(process, incarnation, Happening::Killed);
+        }
+    }
+
     fn end_life(&mut self, process: &str) -> Option<u32> {
         let life = self.lives.get_mut(process).filter(|life| life.alive)?;
         life.alive = false;
+        // Its next life is not stopped by what stopped this one.
+        self.pauses.remove(process);
         Some(life.incarnation)
+    }
+
+    fn pause(&mut self, process: &str, fault: usize) {
+        let life = self.life(process);
+        if !life.alive {
+            return;
+        }
+        let faults = self.pauses.entry(process.to_owned()).or_default();
+        let first = faults.is_empty();
+        faults.insert(fault);
+        if first {
+            self.deeds.push(Deed::Pause { process: process.to_owned() });
+            self.happened(process, life.incarnation, Happening::Paused);
+        }
+    }
+
+    /// One fault keeps it still no longer; it goes on if no other does.
+    fn resume(&mut self, process: &str, fault: usize) {
+        let Some(faults) = self.pauses.get_mut(process) else { return };
+        if faults.remove(&fault) && faults.is_empty() {
+            self.pauses.remove(process);
+            let incarnation = self.life(process).incarnation;
+            self.deeds.push(Deed::Resume { process: process.to_owned() });
+            self.happened(process, incarnation, Happening::Resumed);
+        }
     }
 
     fn terminate(&mut self, process: &str) {
@@ -352,26 +430,74 @@ impl<O: Occurrence> Watch<O> {
     fn strike(&mut self, index: usize) {
         let Some(end) = self.nemesis.strike(index, self.now) else { return };
         let fault = self.nemesis.fault(index).clone();
-        let number = index + 1;
-        for target in &fault.targets {
-            let (kind, target) = (fault.kind.name(), target.clone());
-            if !fault.kind.on_link() && !self.lives.contains_key(&target) {
-                return self.fail(format!("fault {number}: there is no process {target}"));
-            }
-            self.happened("", 0, Happening::FaultStruck { fault: number, kind, target: target.clone() });
-            match fault.kind {
-                Kind::Sigterm | Kind::Sigkill => {
-                    if self.life(&target).alive
-                        && let Some(label) = self.reader.served_by(&target)
-                    {
-                        self.felt(index, &target, &label);
-                    }
-                    if fault.kind == Kind::Sigkill { self.kill(&target) } else { self.terminate(&target) }
-                }
-                _ => self.deeds.push(Deed::Strike { number, kind: fault.kind.clone(), link: target }),
-            }
+        if fault.kind.aim() == Aim::Process
+            && let Some(target) = fault.targets.iter().find(|target| !self.lives.contains_key(*target))
+        {
+            return self.fail(format!("fault {}: there is no process {target}", index + 1));
+        }
+        if fault.kind == Kind::RollingRestart {
+            self.rolling.insert(index, (String::new(), fault.targets.into()));
+            return self.roll(index);
+        }
+        for target in fault.targets {
+            self.strike_one(index, &fault.kind, target);
         }
         self.give(end.into_iter().collect());
+    }
+
+    fn strike_one(&mut self, index: usize, kind: &Kind, target: String) {
+        let number = index + 1;
+        let struck = Happening::FaultStruck { fault: number, kind: kind.name(), target: target.clone() };
+        self.happened("", 0, struck);
+        if kind.aim() == Aim::Process
+            && self.life(&target).alive
+            && let Some(label) = self.reader.served_by(&target)
+        {
+            self.felt(index, &target, &label);
+        }
+        match kind {
+            Kind::Sigterm | Kind::RollingRestart => self.terminate(&target),
+            Kind::Sigkill => self.kill(&target),
+            Kind::HostLoss => self.lose(&target),
+            Kind::Pause => self.pause(&target, index),
+            Kind::Refuse { status, retry_after } => self.refuse(index, target, *status, *retry_after),
+            Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => {
+                self.deeds.push(Deed::Strike { number, kind: kind.clone(), link: target });
+            }
+        }
+    }
+
+    /// The next process of a rolling restart is told to stop; one that is down already boots anew by itself. The fault
+    /// ends with the last.
+    fn roll(&mut self, index: usize) {
+        let Some((waited, left)) = self.rolling.get_mut(&index) else { return };
+        let Some(target) = left.pop_front() else { return };
+        let last = left.is_empty();
+        waited.clone_from(&target);
+        self.strike_one(index, &Kind::RollingRestart, target);
+        if last {
+            self.heal(index);
+        }
+    }
+
+    fn refuse(&mut self, index: usize, target: String, status: u16, retry_after: Option<Duration>) {
+        let Some((service, name)) = target.split_once('/').map(|(service, name)| (service.to_owned(), name.to_owned()))
+        else {
+            return self.fail(format!("fault {}: {target} is no SERVICE/NAME", index + 1));
+        };
+        let control = Control::Refuse { name, status, retry_after };
+        self.refusals.entry(target).or_default().insert(index, control.clone());
+        self.deeds.push(Deed::Control { service, control });
+    }
+
+    /// One fault refuses it no longer; it is served again if no other does.
+    fn accept(&mut self, index: usize, target: &str) {
+        let Some((service, name)) = target.split_once('/') else { return };
+        let Some(faults) = self.refusals.get_mut(target) else { return };
+        faults.remove(&index);
+        let control = faults.values().next_back().cloned();
+        let control = control.unwrap_or_else(|| Control::Accept { name: name.to_owned() });
+        self.deeds.push(Deed::Control { service: service.to_owned(), control });
     }
 
     fn heal(&mut self, index: usize) {
@@ -381,9 +507,13 @@ impl<O: Occurrence> Watch<O> {
         let fault = self.nemesis.fault(index).clone();
         let number = index + 1;
         let lasted = fault.length != Length::Instant;
+        self.rolling.remove(&index);
         for target in fault.targets {
-            if fault.kind.on_link() {
-                self.deeds.push(Deed::Heal { number, link: target.clone() });
+            match fault.kind.aim() {
+                Aim::Link => self.deeds.push(Deed::Heal { number, link: target.clone() }),
+                Aim::Caller => self.accept(index, &target),
+                Aim::Process if fault.kind == Kind::Pause => self.resume(&target, index),
+                Aim::Process => {}
             }
             self.happened("", 0, Happening::FaultHealed { fault: number, kind: fault.kind.name(), target, lasted });
         }
@@ -394,6 +524,8 @@ impl<O: Occurrence> Watch<O> {
         for index in self.nemesis.close() {
             self.heal(index);
         }
+        let lost = self.losses.iter().map(|(process, losses)| (process.clone(), *losses));
+        self.deeds.extend(lost.map(|(process, losses)| Deed::Expire { process, losses }));
     }
 
     /// A fault that strikes once has done so on a link.
@@ -441,7 +573,10 @@ fn peer(observation: &Observation) -> Option<SocketAddr> {
             | Broker::Requeued { peer, .. },
         ) => Some(*peer),
         Observation::Provider(
-            Provider::Called { peer, .. } | Provider::Answered { peer, .. } | Provider::Abandoned { peer, .. },
+            Provider::Called { peer, .. }
+            | Provider::Answered { peer, .. }
+            | Provider::Abandoned { peer, .. }
+            | Provider::Refused { peer, .. },
         ) => Some(*peer),
         Observation::Log(_) => None,
     }

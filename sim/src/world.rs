@@ -104,7 +104,9 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
     let mut builder = Builder { ground, hub: hub.clone(), links: BTreeMap::new() };
     let (stage, _) = builder.ground.node("world");
     let mut services = BTreeMap::new();
+    let mut controls = BTreeMap::new();
     for service in P::services(plan, seed) {
+        controls.extend(service.control.clone().map(|control| (service.name, control)));
         services.insert(service.name, builder.service(service).await);
     }
     let mut births = Vec::new();
@@ -140,7 +142,7 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
         keepers.insert(process, keeper);
         managers.push(manager);
     }
-    hub.arm(Hands { links: builder.links, keepers, stage: stage.clone() });
+    hub.arm(Hands { links: builder.links, keepers, controls, stage: stage.clone() });
     hub.act(|watch| {
         watch.happened("", 0, Happening::Phase { name: "chaos" });
         watch.open();

@@ -67,6 +67,11 @@ async fn stage() -> (Arc<Link>, Arc<Log>, SocketAddr) {
     let target = service.local_addr().expect("bound");
     let target = SocketAddr::new("127.0.0.1".parse().expect("an address"), target.port());
     tokio::spawn(echo(service));
+    before(target).await
+}
+
+/// A link before that service.
+async fn before(target: SocketAddr) -> (Arc<Link>, Arc<Log>, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let near = SocketAddr::new(target.ip(), listener.local_addr().expect("bound").port());
     let link = Link::new("worker-1", "echo");
@@ -142,6 +147,51 @@ async fn a_close_ends_what_stands_and_what_comes() {
     let mut stream = TcpStream::connect(near).await.expect("the relay listens");
     say(&mut stream, "again").await;
     assert_eq!(hear(&mut stream).await, "again");
+}
+
+#[tokio::test]
+async fn a_lost_far_end_is_silent_until_it_expires() {
+    let (link, _, near) = stage().await;
+    let mut old = TcpStream::connect(near).await.expect("the relay listens");
+    say(&mut old, "work").await;
+    assert_eq!(hear(&mut old).await, "work");
+    link.lose_far();
+    say(&mut old, "more").await;
+    let mut new = TcpStream::connect(near).await.expect("the relay of a lost host listens");
+    say(&mut new, "new").await;
+    assert!(timeout(HELD, old.read(&mut [0; 8])).await.is_err());
+    assert!(timeout(HELD, new.read(&mut [0; 8])).await.is_err());
+    link.far_up();
+    assert_eq!(hear(&mut new).await, "new");
+    assert!(timeout(HELD, old.read(&mut [0; 8])).await.is_err(), "what stood is dead, whoever is there again");
+    link.expire_far(1);
+    assert_eq!(hear(&mut old).await, "");
+    say(&mut new, "on").await;
+    assert_eq!(hear(&mut new).await, "on");
+}
+
+#[tokio::test]
+async fn a_lost_near_end_is_nobody_to_the_judge_and_half_open_to_the_service() {
+    let service = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let target = SocketAddr::new("127.0.0.1".parse().expect("an address"), service.local_addr().expect("bound").port());
+    let (link, log, near) = before(target).await;
+    let old = TcpStream::connect(near).await.expect("the relay listens");
+    let (mut kept, _) = service.accept().await.expect("it dials");
+    link.lose_near();
+    drop(old);
+    say(&mut kept, "anybody?").await;
+    assert!(timeout(HELD, kept.read(&mut [0; 8])).await.is_err());
+    assert_eq!(*log.facts.lock().expect("unpoisoned"), ["link_opened", "link_closed"]);
+    link.expire_near(1);
+    assert_eq!(hear(&mut kept).await, "");
+    // A second loss is not what the first one's expiry was about.
+    let _old = TcpStream::connect(near).await.expect("the relay listens");
+    let (mut kept, _) = service.accept().await.expect("it dials");
+    link.lose_near();
+    link.expire_near(1);
+    assert!(timeout(HELD, kept.read(&mut [0; 8])).await.is_err());
+    link.expire_near(2);
+    assert_eq!(hear(&mut kept).await, "");
 }
 
 #[tokio::test]

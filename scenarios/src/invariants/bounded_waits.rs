@@ -28,10 +28,17 @@ fn bound(link: &str) -> Duration {
     }
 }
 
+/// Who waits on this link.
+fn near(link: &str) -> &str {
+    link.split_once("->").map_or(link, |(near, _)| near)
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct BoundedWaits {
     waiting: BTreeMap<(String, u32), Duration>,
+    /// Processes that stand still: they cannot give up.
+    paused: BTreeSet<String>,
     /// Runs whose cancel is committed and which no beat has named since.
     cancels: BTreeSet<String>,
     armed: bool,
@@ -55,6 +62,18 @@ impl Invariant<Did> for BoundedWaits {
             What::World(Happening::Answered { link, conn, .. } | Happening::LinkClosed { link, conn, .. }) => {
                 self.waiting.remove(&(link.clone(), *conn));
             }
+            What::World(Happening::Paused) => {
+                self.paused.insert(event.process.clone());
+            }
+            What::World(Happening::Resumed) => {
+                self.paused.remove(&event.process);
+                let mine = self.waiting.iter_mut().filter(|((link, _), _)| near(link) == event.process);
+                // Its own clocks have gone on; what it does about them begins now.
+                mine.for_each(|(_, since)| *since = event.at);
+            }
+            What::World(Happening::Exited { .. } | Happening::Killed) => {
+                self.paused.remove(&event.process);
+            }
             What::Product(Did::CancelRequested { run, .. }) => {
                 self.cancels.insert(run.clone());
             }
@@ -73,7 +92,8 @@ impl Invariant<Did> for BoundedWaits {
     }
 
     fn pending(&self) -> Vec<Obligation> {
-        let waiting = self.waiting.iter().map(|((link, _), since)| {
+        let able = self.waiting.iter().filter(|((link, _), _)| !self.paused.contains(near(link)));
+        let waiting = able.map(|((link, _), since)| {
             let says = format!("a request on {link} is answered or given up");
             let due = *since + bound(link) + SLACK;
             // Our own heartbeats wait for the broker's, for ever.

@@ -32,6 +32,14 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("delay", "link", "every chunk is carried later, `by` this much"),
     ("sigterm", "process", "SIGTERM; killed after the role's grace, then booted again"),
     ("sigkill", "process", "SIGKILL, then booted again"),
+    ("host_loss", "process", "its machine is gone: no further step, nothing closes, peers hear nothing; booted again"),
+    ("pause", "process", "SIGSTOP, and SIGCONT at the end: connections stay open, bytes wait"),
+    (
+        "rolling_restart",
+        "process",
+        "SIGTERM to the first target; to the next once that one has booted again, and so on",
+    ),
+    ("refuse", "caller", "calls of `SERVICE/NAME` are answered with `status` (and `retry_after`) meanwhile"),
 ];
 
 /// Prints the list.
@@ -47,7 +55,8 @@ pub(super) fn list<P: Product>(what: What) -> Outcome {
             println!(
                 "\nA fault begins `at = \"12s\"`, `on = {{ event = \"…\", session = \"…\", nth = 1, after = \"5s\" }}` or\n\
                  `on = {{ link = \"…\", matches = \"…\" }}`. It ends when it `lasts = \"30s\"`, `until = {{ event = \"…\" }}` or\n\
-                 `until = \"heal\"`, which is what `wedge` and `delay` do unless they say otherwise."
+                 `until = \"heal\"`, which is what `wedge`, `delay` and `refuse` do unless they say otherwise.\n\
+                 Any value in the file of a plan may offer alternatives, `lasts = \"<1m|61m>\"`: seed 1 takes the first."
             );
         }
         What::Events => {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::{Epochs, LATE, Link, QUIET, Witness};
+use super::{Epochs, LATE, Link, Lost, QUIET, Witness};
 use crate::event::{Happening, Side};
 
 /// One read. A chunk of the simulation that is longer is carried in several.
@@ -32,6 +32,8 @@ pub(super) struct Conversation {
     conn: u32,
     incarnation: u32,
     epochs: Epochs,
+    /// One end's host is lost: nothing is carried.
+    mute: bool,
     /// The process's side; `None` once it has ended.
     near: Option<TcpStream>,
     /// The service's side; `None` before it is dialled and once it has ended.
@@ -131,6 +133,7 @@ impl Conversation {
             conn,
             incarnation,
             epochs,
+            mute: false,
             near: Some(near),
             far: None,
             far_ended: false,
@@ -186,13 +189,16 @@ impl Conversation {
     /// Does everything that can be done now.
     async fn step(&mut self, target: SocketAddr) -> Step {
         loop {
-            let (epochs, closed_by) = {
+            let (epochs, closed_by, expired, away) = {
                 let state = self.link.state();
-                (state.epochs, state.closed_by)
+                (state.epochs, state.closed_by, state.expired, state.far_away)
             };
             if epochs.closed != self.epochs.closed {
                 self.closed_by_fault(closed_by);
                 return Step::Over;
+            }
+            if epochs.lost != self.epochs.lost {
+                self.lose(epochs.lost);
             }
             if epochs.near_cut != self.epochs.near_cut {
                 self.epochs.near_cut = epochs.near_cut;
@@ -200,13 +206,28 @@ impl Conversation {
             }
             if epochs.far_cut != self.epochs.far_cut {
                 self.epochs.far_cut = epochs.far_cut;
-                self.far_end();
+                // One that has not reached the dead waits for the next life.
+                if !away || self.far.is_some() {
+                    self.far_end();
+                }
             }
             let now = self.witness.now();
+            if self.mute {
+                let Lost { near, far } = self.epochs.lost;
+                let expired = (near == 0 || near <= expired.near) && (far == 0 || far <= expired.far);
+                if expired || (self.near.is_none() && self.far.is_none()) {
+                    self.tell_closed(if self.near.is_none() { Side::Process } else { Side::Fault });
+                    return Step::Over;
+                }
+                return Step::Wait(self.tell_quiet(now));
+            }
             let holding = self.link.holding();
             let mut wake = self.tell_quiet(now);
             if !holding.is_empty() {
                 wake = wake.min(self.hold(&holding, now));
+                return Step::Wait(wake);
+            }
+            if away && self.far.is_none() && !self.far_ended {
                 return Step::Wait(wake);
             }
             if self.far.is_none() && !self.far_ended {
@@ -299,6 +320,11 @@ impl Conversation {
         if bytes.is_empty() {
             return self.near_end();
         }
+        if self.mute {
+            let now = self.witness.now();
+            self.waiting.get_or_insert(now);
+            return;
+        }
         if std::mem::take(&mut self.answered) {
             self.request.clear();
         }
@@ -322,6 +348,9 @@ impl Conversation {
         if bytes.is_empty() {
             return self.far_end();
         }
+        if self.mute {
+            return;
+        }
         self.answered = true;
         if let Some(fault) = self.reply_lost.take() {
             if let Some(label) = self.label() {
@@ -344,6 +373,21 @@ impl Conversation {
     /// What this connection is about: its last request, else what the process works on.
     fn label(&self) -> Option<String> {
         self.witness.mentions(&self.link, &self.request).or_else(|| self.witness.serves(&self.link))
+    }
+
+    /// The host of an end is lost, and with it whatever was under way.
+    fn lose(&mut self, lost: Lost) {
+        self.mute = true;
+        if lost.near != self.epochs.lost.near {
+            self.near = None;
+            self.tell_closed(Side::Process);
+        }
+        if lost.far != self.epochs.lost.far {
+            self.far = None;
+            self.far_ended = true;
+        }
+        (self.up, self.down) = (Lane::default(), Lane::default());
+        self.epochs.lost = lost;
     }
 
     fn near_end(&mut self) {

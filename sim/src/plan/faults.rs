@@ -1,25 +1,27 @@
 //! Reads the faults of a plan: what, where, when, until when. Each must be possible in the plan's own topology and with
 //! its own users.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::section::{Complaints, Section, described, words};
-use super::{Cue, Fault, Kind, Length, Trigger};
+use super::{Aim, Cue, Fault, Kind, Length, Trigger};
 use crate::event::Happening;
 
 /// What a fault of this plan may name.
 pub(super) struct Words {
     pub(super) processes: Vec<String>,
     pub(super) links: Vec<String>,
+    pub(super) services: Vec<&'static str>,
     pub(super) events: Vec<&'static str>,
     /// `None` where the users could not be read.
     pub(super) sessions: Option<Vec<String>>,
 }
 
-const KEYS: &[&str] = &["kind", "target", "at", "on", "lasts", "until", "by", "matches"];
+const KEYS: &[&str] = &["kind", "target", "at", "on", "lasts", "until", "by", "matches", "status", "retry_after"];
 const CUE_KEYS: &[&str] = &["event", "session", "nth", "after"];
 const ON_KEYS: &[&str] = &["event", "session", "link", "matches", "nth", "after"];
 
@@ -51,6 +53,7 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         alone.duration("by", complaints)
     });
     let matches = section.text("matches", complaints);
+    let refusal = refusal(section, complaints);
     let word = word?;
     let name = word.get_ref().as_str();
     if !Kind::NAMES.contains(&name) {
@@ -62,6 +65,9 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
     }
     if let (Some(matches), true) = (&matches, name != "reply_lost") {
         complaints.wrong(&matches.span(), format!("`matches` belongs to `reply_lost` or into `on`, not to `{name}`"));
+    }
+    if let (Some(span), true) = (&refusal.span, name != "refuse") {
+        complaints.wrong(span, format!("`status` and `retry_after` belong to `refuse`, not to `{name}`"));
     }
     match name {
         "wedge" => Some(Kind::Wedge),
@@ -75,8 +81,46 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         }
         "sigterm" => Some(Kind::Sigterm),
         "sigkill" => Some(Kind::Sigkill),
+        "host_loss" => Some(Kind::HostLoss),
+        "pause" => Some(Kind::Pause),
+        "rolling_restart" => Some(Kind::RollingRestart),
+        "refuse" => {
+            if refusal.status.is_none() {
+                complaints.wrong(&word.span(), "`refuse` needs `status`, as in `status = 429`");
+            }
+            refusal.status?.map(|status| Kind::Refuse { status, retry_after: refusal.retry_after })
+        }
         _ => unreachable!("{name} is among Kind::NAMES"),
     }
+}
+
+/// What only `refuse` may say.
+struct Refusal {
+    /// Where any of it stands.
+    span: Option<Range<usize>>,
+    /// `Some(None)`: there is one, and it has been complained of.
+    status: Option<Option<u16>>,
+    retry_after: Option<Duration>,
+}
+
+fn refusal(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Refusal {
+    let status = section.take("status");
+    let retry_after = section.take("retry_after");
+    let span = status.as_ref().or(retry_after.as_ref()).map(Spanned::span);
+    let status = status.map(|value| {
+        let number = super::section::number(value, "status", complaints)?;
+        let known = Kind::REFUSALS.iter().copied().find(|known| u64::from(*known) == *number.get_ref());
+        if known.is_none() {
+            let list: Vec<String> = Kind::REFUSALS.iter().map(u16::to_string).collect();
+            complaints.wrong(&number.span(), format!("`status` must be one of {}", list.join(", ")));
+        }
+        known
+    });
+    let retry_after = retry_after.and_then(|value| {
+        let only = [key("retry_after", value)].into_iter().collect();
+        Section::new(only, section.span.clone(), "a fault", KEYS).duration("retry_after", complaints)
+    });
+    Refusal { span, status, retry_after }
 }
 
 fn key<'t>(
@@ -101,16 +145,31 @@ fn targets(
     let Some(kind) = kind else { return Vec::new() };
     for target in &typed {
         let name = target.get_ref();
-        if kind.on_link() {
-            if !valid.links.contains(name) {
-                complain_of_link(target, valid, complaints, kind.name());
+        match kind.aim() {
+            Aim::Link if !valid.links.contains(name) => complain_of_link(target, valid, complaints, kind.name()),
+            Aim::Process if !valid.processes.contains(name) => {
+                let what = format!("process for `{}`", kind.name());
+                complaints.unknown(&target.span(), &what, name, valid.processes.iter().map(String::as_str));
             }
-        } else if !valid.processes.contains(name) {
-            let what = format!("process for `{}`", kind.name());
-            complaints.unknown(&target.span(), &what, name, valid.processes.iter().map(String::as_str));
+            Aim::Caller => complain_of_caller(target, valid, complaints, kind.name()),
+            _ => {}
         }
     }
     typed.into_iter().map(Spanned::into_inner).collect()
+}
+
+/// Unless it is `SERVICE/NAME`, of a service that there is.
+fn complain_of_caller(target: &Spanned<String>, valid: &Words, complaints: &mut Complaints<'_>, of: &str) {
+    match target.get_ref().split_once('/') {
+        Some((service, name)) if valid.services.contains(&service) && !name.is_empty() => {}
+        Some((service, name)) if !name.is_empty() => {
+            complaints.unknown(&target.span(), &format!("service for `{of}`"), service, valid.services.iter().copied());
+        }
+        _ => {
+            let says = format!("`{of}` strikes a caller of a service: write SERVICE/NAME, as `provider/sk-a`");
+            complaints.wrong(&target.span(), says);
+        }
+    }
 }
 
 fn complain_of_link(target: &Spanned<String>, valid: &Words, complaints: &mut Complaints<'_>, of: &str) {
@@ -219,7 +278,7 @@ fn length(
     let until = section.take("until");
     let kind = kind?;
     if let Some(odd) = lasts.as_ref().or(until.as_ref())
-        && instant(kind)
+        && kind.instant()
     {
         complaints.wrong(&odd.span(), format!("`{}` is an instant: it has no `lasts` and no `until`", kind.name()));
         return None;
@@ -236,7 +295,17 @@ fn length(
             alone.duration("lasts", complaints).map(Length::Lasts)
         }
         (None, Some(until)) => until_what(until, valid, complaints),
-        (None, None) => Some(usual(kind)),
+        (None, None) => {
+            let usual = usual(kind);
+            if usual.is_none() {
+                let says = format!(
+                    "`{}` needs `lasts = \"30s\"`, `until = {{ event = \"…\" }}` or `until = \"heal\"`",
+                    kind.name()
+                );
+                complaints.wrong(&section.span, says);
+            }
+            usual
+        }
     }
 }
 
@@ -255,16 +324,13 @@ fn until_what(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Compl
     }
 }
 
-/// Whether faults of this kind can have no length.
-fn instant(kind: &Kind) -> bool {
-    !kind.on_link()
-}
-
-/// The length of a fault that says none. `close` without one closes what is open, once; `reply_lost` without one waits
-/// for the next request.
-pub(super) fn usual(kind: &Kind) -> Length {
+/// The length of a fault that says none; `None` if it must say one. `close` without one closes what is open, once;
+/// `reply_lost` without one waits for the next request.
+pub(super) fn usual(kind: &Kind) -> Option<Length> {
     match kind {
-        Kind::Wedge | Kind::Delay { .. } => Length::UntilHeal,
-        Kind::Close | Kind::ReplyLost { .. } | Kind::Sigterm | Kind::Sigkill => Length::Instant,
+        Kind::Wedge | Kind::Delay { .. } | Kind::Refuse { .. } => Some(Length::UntilHeal),
+        Kind::Close | Kind::ReplyLost { .. } => Some(Length::Instant),
+        Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::RollingRestart => Some(Length::Instant),
+        Kind::Pause => None,
     }
 }

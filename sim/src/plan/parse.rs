@@ -14,13 +14,16 @@
 //! restart_delay = "5s"
 //! [[users]]                           # the product's own words
 //! [[faults]]                          # any value may offer alternatives: `lasts = "<1m|61m>"` is 1m on seed 1
-//! kind = "wedge"                      # wedge close reply_lost delay sigterm sigkill
-//! target = "executor-1->redis"        # or a list; a process for sigterm and sigkill; `ann->gateway-1` for a user's link
+//! kind = "wedge"                      # a link: wedge close reply_lost delay; a process: sigterm sigkill host_loss pause
+//!                                     # rolling_restart; a caller of a service: refuse
+//! target = "executor-1->redis"        # or a list; `executor-1` for a process; `provider/sk-a` for a caller;
+//!                                     # `ann->gateway-1` for a user's link
 //! on = { event = "turn_started", session = "ann/1", nth = 1, after = "5s" }
 //!                                     # or at = "12s"
 //!                                     # or on = { link = "executor-1->postgres", matches = "run.terminal", nth = 1 }
 //! lasts = "30s"                       # or until = { event = "…" }, or until = "heal"; `by` for delay, `matches` for
-//!                                     # reply_lost. Without: wedge and delay until heal, close and reply_lost once
+//!                                     # reply_lost, `status` and perhaps `retry_after` for refuse. Without: wedge,
+//!                                     # delay and refuse until heal, close and reply_lost once; pause must say one
 //! [expect]                            # without: passed
 //! verdict = "violated"
 //! invariant = "no_zombies"
@@ -85,6 +88,7 @@ fn plan<P: Product>(table: DeTable<'_>, complaints: &mut Complaints<'_>) -> Plan
     let words = Words {
         processes: words::processes::<P>(&topology),
         links: words::links::<P>(&topology, &users),
+        services: words::services::<P>(),
         events: words::events::<P>(),
         sessions: readable.then(|| users.sessions()),
     };

@@ -69,6 +69,7 @@ pub fn told(fault: &Fault) -> String {
     let kind = match &fault.kind {
         Kind::Delay { by } => format!("delay by {}", duration::print(*by)),
         Kind::ReplyLost { matches: Some(matches) } => format!("reply_lost of `{matches}`"),
+        Kind::Refuse { status, .. } => format!("refuse with {status}"),
         kind => kind.name().to_owned(),
     };
     let begins = match &fault.trigger {
@@ -82,7 +83,10 @@ pub fn told(fault: &Fault) -> String {
         Length::Until(cue) => format!(", until {}", told_cue(cue)),
         Length::UntilHeal => ", until everything heals".to_owned(),
     };
-    format!("{kind} {}, {begins}{ends}", fault.targets.join(" and "))
+    format!(
+        "{kind} {}, {begins}{ends}",
+        fault.targets.join(if fault.kind == Kind::RollingRestart { ", then " } else { " and " })
+    )
 }
 
 fn told_cue(cue: &Cue) -> String {
@@ -108,6 +112,10 @@ fn fault(fault: &Fault) -> String {
     match &fault.kind {
         Kind::Delay { by } => text.push_str(&format!("by = {}\n", time(*by))),
         Kind::ReplyLost { matches: Some(matches) } => text.push_str(&format!("matches = {}\n", quoted(matches))),
+        Kind::Refuse { status, retry_after } => {
+            text.push_str(&format!("status = {status}\n"));
+            text.extend(retry_after.map(|after| format!("retry_after = {}\n", time(after))));
+        }
         _ => {}
     }
     match &fault.trigger {
@@ -118,7 +126,7 @@ fn fault(fault: &Fault) -> String {
             text.push_str(&format!("on = {{ {what}{} }}\n", nth_and_after(*nth, *after)));
         }
     }
-    if fault.length != usual(&fault.kind) {
+    if usual(&fault.kind).as_ref() != Some(&fault.length) {
         match &fault.length {
             // An instant that this kind has not by itself is a length of nothing.
             Length::Instant => text.push_str("lasts = \"0s\"\n"),

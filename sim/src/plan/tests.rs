@@ -147,12 +147,45 @@ fn a_text_may_offer_several_plans() {
 
 #[test]
 fn an_instant_has_no_length() {
-    for (kind, target) in [("sigkill", "executor-1"), ("sigterm", "gateway-1")] {
+    for (kind, target) in [
+        ("sigkill", "executor-1"),
+        ("sigterm", "gateway-1"),
+        ("host_loss", "executor-2"),
+        ("rolling_restart", "executor-2"),
+    ] {
         let text = format!(
             "about = \"x\"\n[[faults]]\nkind = \"{kind}\"\ntarget = \"{target}\"\nat = \"1s\"\nlasts = \"2s\"\n"
         );
         let said = parse::<Toy>("p.toml", &text).unwrap_err().to_string();
         assert!(said.starts_with("p.toml:6:9") && said.contains("is an instant"), "{said}");
+    }
+}
+
+#[test]
+fn faults_of_processes_and_callers_must_make_sense() {
+    for (fault, place, meant) in [
+        ("kind = \"pasue\"\ntarget = \"executor-1\"", "p.toml:3:8", "did you mean `pause`?"),
+        ("kind = \"host_los\"\ntarget = \"executor-1\"", "p.toml:3:8", "did you mean `host_loss`?"),
+        ("kind = \"pause\"\ntarget = \"executor-1\"", "p.toml:2:1", "`pause` needs `lasts"),
+        (
+            "kind = \"pause\"\ntarget = \"executor-1->redis\"\nlasts = \"1s\"",
+            "p.toml:4:10",
+            "did you mean `executor-1`?",
+        ),
+        ("kind = \"rolling_restart\"\ntarget = [\"executor-1\", \"executer-2\"]", "p.toml:4:25", "`executor-2`?"),
+        ("kind = \"refuse\"\ntarget = \"redis/a\"", "p.toml:3:8", "needs `status`"),
+        ("kind = \"refuse\"\ntarget = \"redis/a\"\nstatus = 418", "p.toml:5:10", "429, 401, 403, 500"),
+        ("kind = \"refuse\"\ntarget = \"redis/a\"\nstatus = \"x\"", "p.toml:5:10", "a whole number"),
+        ("kind = \"refuse\"\ntarget = \"reddis/a\"\nstatus = 429", "p.toml:4:10", "did you mean `redis`?"),
+        ("kind = \"refuse\"\ntarget = \"redis\"\nstatus = 429", "p.toml:4:10", "write SERVICE/NAME"),
+        ("kind = \"refuse\"\ntarget = \"redis/\"\nstatus = 429", "p.toml:4:10", "write SERVICE/NAME"),
+        ("kind = \"refuse\"\ntarget = \"redis/a\"\nstatus = 429\nretry_after = 5", "p.toml:6:15", "has no unit"),
+        ("kind = \"wedge\"\ntarget = \"executor-1->redis\"\nstatus = 429", "p.toml:5:10", "belong to `refuse`"),
+    ] {
+        let said = parse::<Toy>("p.toml", &format!("about = \"x\"\n[[faults]]\n{fault}\nat = \"1s\"\n")).unwrap_err();
+        assert_eq!(said.0.len(), 1, "{fault}: {said}");
+        let said = said.to_string();
+        assert!(said.contains(place) && said.contains(meant), "{fault}: expected {place} … {meant}, got\n{said}");
     }
 }
 
@@ -175,6 +208,11 @@ fn plans_print_and_read_back() {
         (Kind::Delay { by: Duration::from_nanos(1_234_567) }, "gateway-1->redis"),
         (Kind::Sigterm, "executor-1"),
         (Kind::Sigkill, "gateway-1"),
+        (Kind::HostLoss, "gateway-1"),
+        (Kind::Pause, "executor-2"),
+        (Kind::RollingRestart, "executor-1"),
+        (Kind::Refuse { status: 429, retry_after: Some(Duration::from_secs(20)) }, "redis/sk-a"),
+        (Kind::Refuse { status: 500, retry_after: None }, "redis/sk b/c"),
     ];
     let triggers = [
         Trigger::At(Duration::ZERO),
@@ -196,8 +234,8 @@ fn plans_print_and_read_back() {
     plan.config.insert("executor-2".into(), [("TOY_SLOTS".to_owned(), "a = \"b\" # c".to_owned())].into());
     for (kind, target) in &kinds {
         for trigger in &triggers {
-            for length in lengths.iter().chain([&faults::usual(kind)]) {
-                if !kind.on_link() && *length != Length::Instant {
+            for length in lengths.iter().chain(&faults::usual(kind)) {
+                if kind.instant() && *length != Length::Instant {
                     continue;
                 }
                 let targets = vec![(*target).to_owned()];

@@ -56,3 +56,11 @@ pub fn links<P: Product>(topology: &BTreeMap<String, usize>, users: &P::Workload
     }
     links
 }
+
+/// The services that any process talks to.
+pub fn services<P: Product>() -> Vec<&'static str> {
+    let mut services: Vec<&str> = P::roles().iter().flat_map(|role| role.services).copied().collect();
+    services.sort_unstable();
+    services.dedup();
+    services
+}

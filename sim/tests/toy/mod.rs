@@ -197,6 +197,7 @@ impl Product for Toys {
                 serve: Arc::new(move |listener, tap| {
                     Box::pin(store(listener, tap, quirks.clone(), served.clone())) as BoxFuture<'static, ()>
                 }),
+                control: None,
             }
         };
         vec![store("store", 6000, plan.users.quirks.clone()), store("spare", 6001, BTreeSet::new())]

@@ -1,0 +1,232 @@
+//! What strikes processes, with a toy in the world: a pause keeps still and goes on, a lost host says nothing more, a
+//! rolling restart takes one after another, and one cause kills several at once.
+#![cfg(madsim)]
+
+mod toy;
+
+use std::time::Duration;
+
+use lychgate_sim::link::HALF_OPEN;
+use lychgate_sim::plan::{Cue, Fault, Kind, Length, Plan, Trigger};
+use lychgate_sim::run::{Options, run_here};
+use lychgate_sim::seed::{Purpose, Seed};
+use lychgate_sim::verdict::{Report, Verdict};
+use rand_chacha::rand_core::Rng;
+use serde_json::Value;
+use toy::{Jobs, Toys, fault, on, plan};
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn after(event: &str, nth: u32, seconds: u64) -> Trigger {
+    Trigger::On(Cue { after: secs(seconds), ..on(event, nth) })
+}
+
+/// A worker whose destructors would do what is forbidden, and that hears no SIGTERM.
+fn stubborn(mut plan: Plan<Jobs>) -> Plan<Jobs> {
+    plan.config.insert("worker-1".into(), [("STUBBORN".to_owned(), "1".to_owned())].into());
+    plan
+}
+
+fn workers(count: usize, faults: Vec<Fault>) -> Plan<Jobs> {
+    let mut plan = plan(faults);
+    plan.topology.insert("worker".into(), count);
+    plan
+}
+
+/// The events of a run on seed 1: when, of which process, which.
+struct Trace(Vec<(f64, String, Value)>);
+
+impl Trace {
+    fn of(plan: &Plan<Jobs>, name: &str) -> (Report, Trace) {
+        let path = std::env::temp_dir().join(format!("lychgate-processes-{}-{name}.jsonl", std::process::id()));
+        let options = Options { trace: Some(path.clone()), ..Options::default() };
+        let report = run_here::<Toys>("toy", plan, Seed(1), &options);
+        let text = std::fs::read_to_string(&path).expect("the trace was written");
+        std::fs::remove_file(&path).expect("it is there");
+        assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
+        let event = |line: &str| {
+            let line: Value = serde_json::from_str(line).expect("JSON");
+            let at = line["at"]["secs"].as_f64()? + line["at"]["nanos"].as_f64()? / 1e9;
+            Some((at, line["process"].as_str()?.to_owned(), line["what"].clone()))
+        };
+        (report, Trace(text.lines().filter_map(event).collect()))
+    }
+
+    /// When `process` (or any, if empty) had each such event.
+    fn times(&self, process: &str, event: &str) -> Vec<f64> {
+        let wanted =
+            |line: &&(f64, String, Value)| (process.is_empty() || line.1 == process) && line.2["event"] == event;
+        self.0.iter().filter(wanted).map(|line| line.0).collect()
+    }
+}
+
+#[test]
+fn a_paused_process_stands_still_and_goes_on() {
+    let between = Trigger::On(Cue { after: Duration::from_millis(500), ..on("stepped", 2) });
+    let pause = fault(Kind::Pause, "worker-1", between, Length::Lasts(secs(40)));
+    let (report, trace) = Trace::of(&plan(vec![pause]), "pause");
+    // Nothing was closed meanwhile, so nothing was done twice.
+    assert_eq!(report.reached["stepped"], 5);
+    assert_eq!((report.reached["paused"], report.reached["resumed"]), (1, 1));
+    assert_eq!(report.story[1..3], ["worker-1 is paused", "worker-1 goes on"]);
+    let steps = trace.times("", "stepped");
+    assert!((40.5..40.6).contains(&(steps[2] - steps[1])), "{steps:?}");
+    let closed = trace.times("", "link_closed");
+    assert!(closed.iter().all(|at| *at > steps[4]), "{closed:?}");
+    assert!(report.faults[0].felt.is_some());
+}
+
+#[test]
+fn who_connects_to_a_paused_process_waits() {
+    let early = Trigger::On(on("link_opened", 1));
+    let pause = fault(Kind::Pause, "worker-1", early, Length::Lasts(secs(20)));
+    let (report, trace) = Trace::of(&plan(vec![pause]), "waits");
+    assert_eq!((report.reached["paused"], report.reached["link_opened"]), (1, 2), "{report:#?}");
+    let (opened, claimed) = (trace.times("ann", "link_opened")[0], trace.times("", "claimed")[0]);
+    assert!(opened < 1.0 && (20.0..20.1).contains(&claimed), "{opened} {claimed}");
+    // It served nobody: nobody felt it.
+    assert_eq!(report.faults[0].felt, None);
+}
+
+#[test]
+fn a_signal_waits_for_a_paused_process_and_its_grace_does_not() {
+    let pause = |length| fault(Kind::Pause, "worker-1", Trigger::On(on("stepped", 2)), Length::Lasts(length));
+    let term = || fault(Kind::Sigterm, "worker-1", after("stepped", 2, 1), Length::Instant);
+    let mut short = plan(vec![pause(secs(3)), term()]);
+    short.users.steps = 3;
+    let (report, trace) = Trace::of(&short, "short");
+    assert_eq!((report.reached["exited"], report.reached.get("killed")), (1, None), "{report:#?}");
+    assert!(trace.times("", "exited")[0] > trace.times("", "resumed")[0]);
+    // Its grace is 5 s.
+    let (report, trace) = Trace::of(&plan(vec![pause(secs(60)), term()]), "long");
+    assert_eq!((report.reached["killed"], report.reached.get("resumed")), (1, None), "{report:#?}");
+    let (told, killed) = (trace.times("", "signalled")[0], trace.times("", "killed")[0]);
+    assert!((5.0..5.1).contains(&(killed - told)), "{told} to {killed}");
+}
+
+#[test]
+fn a_kill_of_a_paused_process_lets_it_make_no_step() {
+    let pause = fault(Kind::Pause, "worker-1", Trigger::On(on("stepped", 2)), Length::Lasts(secs(20)));
+    let kill = fault(Kind::Sigkill, "worker-1", after("stepped", 2, 5), Length::Instant);
+    let (report, trace) = Trace::of(&stubborn(plan(vec![pause, kill])), "killed");
+    assert_eq!((report.reached["killed"], report.reached["booted"]), (1, 2));
+    assert!(!report.reached.contains_key("resumed") && !report.reached.contains_key("drained"), "{report:#?}");
+    // Neither is its next life paused.
+    assert_eq!(report.reached["stepped"], 2 + 5);
+    let steps = trace.times("", "stepped");
+    assert!(steps[6] - trace.times("", "killed")[0] < 10.0, "{steps:?}");
+}
+
+#[test]
+fn one_pause_of_two_keeps_it_still() {
+    let pause = |trigger, length| fault(Kind::Pause, "worker-1", trigger, Length::Lasts(length));
+    let two = vec![pause(Trigger::On(on("stepped", 2)), secs(10)), pause(after("stepped", 2, 5), secs(15))];
+    let (report, trace) = Trace::of(&plan(two), "two");
+    assert_eq!((report.reached["paused"], report.reached["resumed"]), (1, 1));
+    let still = trace.times("", "resumed")[0] - trace.times("", "paused")[0];
+    assert!((20.0..20.1).contains(&still), "{still}");
+}
+
+#[test]
+fn healing_resumes() {
+    let pause = Fault {
+        targets: vec!["worker-1".into(), "worker-2".into()],
+        ..fault(Kind::Pause, "", Trigger::On(on("told", 1)), Length::UntilHeal)
+    };
+    let (report, trace) = Trace::of(&workers(2, vec![pause]), "healing");
+    assert_eq!((report.reached["paused"], report.reached["resumed"]), (2, 2), "{report:#?}");
+    let heal = trace.0.iter().find(|line| line.2["name"] == "heal").expect("a phase");
+    assert_eq!(trace.times("", "resumed"), [heal.0; 2]);
+}
+
+#[test]
+fn a_lost_host_says_nothing_more() {
+    let loss = fault(Kind::HostLoss, "worker-1", Trigger::On(on("stepped", 2)), Length::Instant);
+    let (report, trace) = Trace::of(&stubborn(plan(vec![loss])), "loss");
+    assert_eq!(report.reached["stepped"], 2 + 5);
+    assert!(!report.reached.contains_key("drained"), "its destructors were heard: {report:#?}");
+    assert_eq!(report.story[1..4], ["the machine of worker-1 is gone", "worker-1 is killed", "worker-1 boots again"]);
+    let (lost, again) = (trace.times("", "killed")[0], trace.times("", "booted")[1]);
+    assert!((2.0..2.1).contains(&(again - lost)), "the service manager's delay: {lost} to {again}");
+    // Its user hears of it when the old connection expires, no sooner, and asks anew a second later.
+    let claimed = trace.times("", "claimed")[1];
+    let expired = again + HALF_OPEN.as_secs_f64();
+    assert!((expired + 1.0..expired + 1.2).contains(&claimed), "booted at {again}, claimed at {claimed}");
+    assert!(report.faults[0].felt.is_some());
+}
+
+#[test]
+fn who_connects_to_a_lost_host_waits_for_its_next_life() {
+    let loss = fault(Kind::HostLoss, "worker-1", Trigger::At(Duration::from_millis(1)), Length::Instant);
+    let (report, trace) = Trace::of(&plan(vec![loss]), "away");
+    assert_eq!((report.reached["killed"], report.reached["stepped"]), (1, 5), "{report:#?}");
+    assert!(trace.times("ann", "link_opened")[0] < 1.0);
+    let (again, claimed) = (trace.times("", "booted")[1], trace.times("", "claimed")[0]);
+    assert!((again..again + 2.0).contains(&claimed), "booted at {again}, claimed at {claimed}");
+}
+
+#[test]
+fn a_rolling_restart_takes_one_after_another() {
+    let rolling = Fault {
+        targets: vec!["worker-2".into(), "worker-1".into(), "worker-3".into()],
+        ..fault(Kind::RollingRestart, "", Trigger::On(on("stepped", 2)), Length::Instant)
+    };
+    let (report, trace) = Trace::of(&workers(3, vec![rolling]), "rolling");
+    assert_eq!(report.reached["stepped"], 5, "the worker drained: {report:#?}");
+    let told = ["worker-2", "worker-1", "worker-3"].map(|process| trace.times(process, "signalled")[0]);
+    let booted = ["worker-2", "worker-1", "worker-3"].map(|process| trace.times(process, "booted")[1]);
+    assert_eq!((told[1], told[2]), (booted[0], booted[1]), "each when the one before is there again");
+    assert_eq!(trace.times("", "fault_struck"), told);
+    assert_eq!(trace.times("", "fault_healed"), [told[2]; 3]);
+    let heal = trace.0.iter().find(|line| line.2["name"] == "heal").expect("a phase");
+    assert!(heal.0 >= told[2], "chaos lasts until the last was told");
+}
+
+#[test]
+fn one_cause_kills_several_and_they_boot_together() {
+    let kill = Fault {
+        targets: vec!["worker-1".into(), "worker-2".into()],
+        ..fault(Kind::Sigkill, "", Trigger::On(on("stepped", 2)), Length::Instant)
+    };
+    let (_, trace) = Trace::of(&workers(2, vec![kill]), "group");
+    let killed = trace.times("", "killed");
+    assert_eq!(killed[0], killed[1]);
+    let again = [trace.times("worker-1", "booted")[1], trace.times("worker-2", "booted")[1]];
+    // Two tasks of the service manager, one after the other: the world's clock takes 100 ns a step at most.
+    assert!((again[0] - again[1]).abs() < 0.000_001, "{again:?}");
+}
+
+/// Two faults of any of these kinds anywhere in the first ten seconds.
+fn wild(seed: u64) -> Plan<Jobs> {
+    let mut dice = Seed(seed).stream(Purpose::Faults);
+    let mut draw = |sides: u32| u64::from(dice.next_u32() % sides);
+    let mut faults = Vec::new();
+    for _ in 0..3 {
+        let kind = match draw(6) {
+            0 | 1 => Kind::Pause,
+            2 => Kind::HostLoss,
+            3 => Kind::RollingRestart,
+            4 => Kind::Sigkill,
+            _ => Kind::Wedge,
+        };
+        let target = if kind.on_link() { "worker-1->store" } else { "worker-1" };
+        let trigger = Trigger::At(Duration::from_micros(draw(10_000_000)));
+        faults.push(fault(kind, target, trigger, Length::Lasts(Duration::from_millis(draw(9_000)))));
+    }
+    plan(faults)
+}
+
+#[test]
+fn whatever_strikes_the_job_is_done_and_the_run_repeats() {
+    for seed in 0..100 {
+        let run = || run_here::<Toys>("wild", &wild(seed), Seed(seed), &Options::default());
+        let report = run();
+        // A host that is lost twice keeps its user waiting for longer than is prompt.
+        let late =
+            report.verdict == Verdict::Violated && report.breach.as_ref().is_some_and(|breach| breach.due.is_some());
+        assert!(report.verdict == Verdict::Passed || late, "{seed}: {report:#?}");
+        assert_eq!(report.digest, run().digest, "{seed}: {report:#?}");
+    }
+}
