@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::link::ends_in_new;
-use crate::plan::{Cue, Fault, Kind, Length, Trigger};
+use crate::plan::{Cue, Fault, Kind, Length, ORIGIN, Trigger};
 use crate::verdict::FaultReport;
 
 /// What to do with a fault.
@@ -94,8 +94,8 @@ impl Nemesis {
         orders
     }
 
-    /// Learns of an event; says what follows from it.
-    pub fn learn(&mut self, name: &str, session: Option<&str>) -> Vec<Order> {
+    /// Learns of an event, at a process of the world if `origin` names one; says what follows from it.
+    pub fn learn(&mut self, name: &str, session: Option<&str>, origin: Option<&str>) -> Vec<Order> {
         let mut orders = Vec::new();
         for (fault, standing) in self.all.iter_mut().enumerate() {
             let (cue, go) = match (standing.stage, &standing.fault.trigger, &standing.fault.length) {
@@ -103,12 +103,16 @@ impl Nemesis {
                 (Stage::Striking, _, Length::Until(cue)) => (cue, Move::Heal),
                 _ => continue,
             };
-            if !heard(cue, name, session) {
+            let aimless = go == Move::Strike && origin.is_none() && standing.fault.strikes_origin();
+            if aimless || !heard(cue, name, session) {
                 continue;
             }
             standing.seen += 1;
             if standing.seen == cue.nth.max(1) {
                 let after = cue.after;
+                if let (Move::Strike, Some(origin)) = (go, origin) {
+                    aim(&mut standing.fault.targets, origin);
+                }
                 standing.stage = if go == Move::Strike { Stage::Coming } else { Stage::Ending };
                 orders.push(Order { fault, go, after });
             }
@@ -220,6 +224,16 @@ impl Nemesis {
     }
 }
 
+/// Puts a name in the place of [`ORIGIN`].
+fn aim(targets: &mut [String], origin: &str) {
+    for target in targets {
+        let (near, rest) = target.split_once("->").map_or((target.as_str(), None), |(near, far)| (near, Some(far)));
+        if near == ORIGIN {
+            *target = rest.map_or_else(|| origin.to_owned(), |far| format!("{origin}->{far}"));
+        }
+    }
+}
+
 fn heard(cue: &Cue, name: &str, session: Option<&str>) -> bool {
     cue.event == name && cue.session.as_deref().is_none_or(|wanted| session == Some(wanted))
 }
@@ -240,17 +254,27 @@ mod tests {
     fn it_counts_the_events_of_a_trigger_and_of_an_end_apart() {
         let length = Length::Until(cue("said", 2, 1));
         let mut nemesis = nemesis(Kind::Wedge, Trigger::On(cue("said", 2, 0)), length);
-        assert_eq!(nemesis.learn("said", None), []);
-        assert_eq!(nemesis.learn("other", None), []);
-        assert_eq!(nemesis.learn("said", None), [Order { fault: 0, go: Move::Strike, after: Duration::ZERO }]);
+        assert_eq!(nemesis.learn("said", None, None), []);
+        assert_eq!(nemesis.learn("other", None, None), []);
+        assert_eq!(nemesis.learn("said", None, None), [Order { fault: 0, go: Move::Strike, after: Duration::ZERO }]);
         assert!(!nemesis.calm());
         assert_eq!(nemesis.strike(0, Duration::from_secs(9)), Some(None));
         assert!(nemesis.calm() && !nemesis.done());
-        assert_eq!(nemesis.learn("said", None), []);
+        assert_eq!(nemesis.learn("said", None, None), []);
         let heal = Order { fault: 0, go: Move::Heal, after: Duration::from_secs(1) };
-        assert_eq!(nemesis.learn("said", None), [heal]);
+        assert_eq!(nemesis.learn("said", None, None), [heal]);
         assert!(nemesis.heal(0) && !nemesis.heal(0));
         assert!(nemesis.done());
+    }
+
+    #[test]
+    fn whoever_caused_the_event_is_struck() {
+        let targets = vec!["origin".to_string(), "origin->redis".into(), "ann->b".into()];
+        let trigger = Trigger::On(cue("said", 1, 0));
+        let mut nemesis = Nemesis::new(&[Fault { kind: Kind::Sigkill, targets, trigger, length: Length::Instant }]);
+        assert_eq!(nemesis.learn("said", None, None), [], "nobody's event");
+        assert_eq!(nemesis.learn("said", None, Some("executor-2")).len(), 1);
+        assert_eq!(nemesis.fault(0).targets, ["executor-2", "executor-2->redis", "ann->b"]);
     }
 
     #[test]
@@ -285,7 +309,7 @@ mod tests {
     fn nothing_begins_once_all_has_healed() {
         let mut nemesis = nemesis(Kind::Wedge, Trigger::On(cue("said", 1, 0)), Length::UntilHeal);
         assert!(nemesis.close().is_empty());
-        assert_eq!(nemesis.learn("said", None), []);
+        assert_eq!(nemesis.learn("said", None, None), []);
         assert_eq!(nemesis.strike(0, Duration::ZERO), None);
     }
 }

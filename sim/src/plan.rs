@@ -74,13 +74,16 @@ pub struct Repro {
     pub lock: String,
 }
 
+/// The word for the process at which the event happened that begins a fault: `origin`, or `origin->redis` for its link.
+pub const ORIGIN: &str = "origin";
+
 /// One thing that goes wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
     /// What.
     pub kind: Kind,
     /// Where: links as `executor-1->redis`, processes as `executor-1`, or callers of a service as `provider/sk-a`. One
-    /// cause may take several.
+    /// cause may take several. [`ORIGIN`] stands for the process whose event begins it.
     pub targets: Vec<String>,
     /// When it begins.
     pub trigger: Trigger,
@@ -124,6 +127,13 @@ pub enum Aim {
     Process,
     /// Callers of a service, as `provider/sk-a`.
     Caller,
+}
+
+impl Fault {
+    /// Whether it strikes whoever caused the event that begins it.
+    pub fn strikes_origin(&self) -> bool {
+        self.targets.iter().any(|target| target.split("->").next() == Some(ORIGIN))
+    }
 }
 
 impl Kind {

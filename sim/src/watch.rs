@@ -349,7 +349,8 @@ impl<O: Occurrence> Watch<O> {
                 self.ask();
             }
         }
-        let orders = self.nemesis.learn(event.what.name(), event.what.session());
+        let origin = self.lives.contains_key(&event.process).then_some(event.process.as_str());
+        let orders = self.nemesis.learn(event.what.name(), event.what.session(), origin);
         self.give(orders);
     }
 

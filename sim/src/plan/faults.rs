@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::section::{Complaints, Section, described, words};
-use super::{Aim, Cue, Fault, Kind, Length, Trigger};
+use super::{Aim, Cue, Fault, Kind, Length, ORIGIN, Trigger};
 use crate::event::Happening;
 
 /// What a fault of this plan may name.
@@ -38,8 +38,16 @@ pub(super) fn faults(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mu
 fn fault(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Complaints<'_>) -> Option<Fault> {
     let mut section = Section::of(value, "a fault", KEYS, complaints)?;
     let kind = kind(&mut section, complaints);
-    let targets = targets(&mut section, kind.as_ref(), valid, complaints);
+    let typed = targets(&mut section, kind.as_ref(), valid, complaints);
     let trigger = trigger(&mut section, valid, complaints);
+    let origin = typed.iter().find(|target| of_origin(target.get_ref()));
+    if let (Some(origin), Some(trigger)) = (origin, &trigger)
+        && !matches!(trigger, Trigger::On(_))
+    {
+        let says = "`origin` is whoever caused an event: it needs `on = { event = \"…\" }`";
+        complaints.wrong(&origin.span(), says);
+    }
+    let targets = typed.into_iter().map(Spanned::into_inner).collect();
     let length = length(&mut section, kind.as_ref(), valid, complaints);
     section.end(complaints);
     Some(Fault { kind: kind?, targets, trigger: trigger?, length: length? })
@@ -135,7 +143,7 @@ fn targets(
     kind: Option<&Kind>,
     valid: &Words,
     complaints: &mut Complaints<'_>,
-) -> Vec<String> {
+) -> Vec<Spanned<String>> {
     let Some(value) = section.need("target", complaints) else { return Vec::new() };
     let span = value.span();
     let typed = words(value, "target", complaints);
@@ -146,6 +154,9 @@ fn targets(
     for target in &typed {
         let name = target.get_ref();
         match kind.aim() {
+            Aim::Link | Aim::Process if of_origin(name) && kind != &Kind::RollingRestart => {
+                complain_of_origin(target, valid, complaints, kind)
+            }
             Aim::Link if !valid.links.contains(name) => complain_of_link(target, valid, complaints, kind.name()),
             Aim::Process if !valid.processes.contains(name) => {
                 let what = format!("process for `{}`", kind.name());
@@ -155,7 +166,24 @@ fn targets(
             _ => {}
         }
     }
-    typed.into_iter().map(Spanned::into_inner).collect()
+    typed
+}
+
+fn of_origin(target: &str) -> bool {
+    target.split("->").next() == Some(ORIGIN)
+}
+
+/// Unless some process has such a link, or it is a process that is struck.
+fn complain_of_origin(target: &Spanned<String>, valid: &Words, complaints: &mut Complaints<'_>, kind: &Kind) {
+    let far = target.get_ref().split_once("->").map(|(_, far)| far);
+    let says = match (kind.aim(), far) {
+        (Aim::Process, None) => return,
+        (Aim::Process, Some(_)) => format!("`{}` strikes a process: write `origin`", kind.name()),
+        (_, None) => format!("`{}` strikes a link: write `origin->redis`", kind.name()),
+        (_, Some(far)) if valid.links.iter().any(|link| link.ends_with(&format!("->{far}"))) => return,
+        (_, Some(far)) => format!("no process has a link to `{far}`"),
+    };
+    complaints.wrong(&target.span(), says);
 }
 
 /// Unless it is `SERVICE/NAME`, of a service that there is.
