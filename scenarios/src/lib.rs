@@ -8,6 +8,7 @@ pub mod invariants;
 pub mod loopback;
 pub mod reader;
 pub mod roles;
+pub mod settings;
 pub mod swarm;
 pub mod users;
 
@@ -26,6 +27,7 @@ use lychgate_sim::{postgres, provider, rabbit, redis};
 use crate::events::Did;
 use crate::invariants::Deadlines;
 use crate::reader::LychgateReader;
+use crate::settings::Settings;
 use crate::users::Everybody;
 
 /// The system under test.
@@ -72,7 +74,7 @@ impl Product for Lychgate {
     }
 
     fn invariants(plan: &Plan<Everybody>) -> Vec<Box<dyn Invariant<Did>>> {
-        invariants::all(deadlines(plan))
+        invariants::all(deadlines(plan), &Settings::of(plan))
     }
 
     fn settle_max(_: &Plan<Everybody>) -> Duration {
@@ -102,6 +104,15 @@ impl Product for Lychgate {
             file!("frames_make_room"),
             file!("drain_finishes"),
             file!("stopped_too_late"),
+            file!("drain_interrupts"),
+            file!("drain_completes"),
+            file!("wedged_drain"),
+            file!("pool_close"),
+            file!("resumes_with_notice"),
+            file!("sigkill_during_drain"),
+            file!("suspended_in_drain"),
+            file!("suspended_for_a_while"),
+            file!("rolling_restart"),
             Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]
     }

@@ -67,6 +67,8 @@ fn saying() -> impl Strategy<Value = Saying> {
             takes,
             tokens,
             cancel_after,
+            suspend_after: None,
+            unsuspend_after: None,
             reconnects,
         },
     )
