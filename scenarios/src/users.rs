@@ -94,6 +94,11 @@ fn is_zero(n: &u32) -> bool {
 }
 
 impl Person {
+    /// How long the model takes over everything that she says.
+    pub fn busy(&self) -> Duration {
+        self.says.iter().map(|saying| saying.takes * saying.turns).sum()
+    }
+
     /// Each saying with the label of its run: the second in `ann/1` is `ann/1#2`.
     fn labelled(&self) -> Vec<(String, &Saying)> {
         let mut counts = BTreeMap::new();
