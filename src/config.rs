@@ -16,6 +16,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("LYCHGATE_PROVIDER_KEY", "the key that the provider wants (executor)", "required"),
     ("LYCHGATE_MODEL", "the model to ask for (executor)", "default"),
     ("LYCHGATE_TOKEN", "the bearer token that users send (gateway)", "required"),
+    ("LYCHGATE_OPERATOR_TOKEN", "the bearer token that operators send; without it nobody is one (gateway)", "none"),
     ("LYCHGATE_LISTEN", "where to serve HTTP (gateway)", "127.0.0.1:8080"),
     ("LYCHGATE_SLOTS", "runs at once (executor)", "4"),
     ("LYCHGATE_KILL_WINDOW", "time from SIGTERM to SIGKILL in this deployment (executor)", "required"),
@@ -29,6 +30,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("LYCHGATE_SWEEP_MAX", "the longest pause between sweeps", "30s"),
     ("LYCHGATE_FRESHNESS", "a run without a sign of life for longer is not resumed", "1h"),
     ("LYCHGATE_DRAIN_GRACE", "how long a draining executor waits for its runs", "5h 45m"),
+    ("LYCHGATE_DRAIN_POLICY", "`finish`: wait for the runs that are going; `interrupt`: end them", "finish"),
 ];
 
 /// The environment, or what a world gives in its place.
@@ -69,6 +71,17 @@ pub struct Gateway {
     pub listen: SocketAddr,
     /// The bearer token that users send.
     pub token: String,
+    /// The bearer token that operators send; without one there are none.
+    pub operator_token: Option<String>,
+}
+
+/// What an executor that is told to stop does with the runs that are going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainPolicy {
+    /// Waits for them, up to the drain grace.
+    Finish,
+    /// Cancels them at once.
+    Interrupt,
 }
 
 /// An executor's settings.
@@ -84,6 +97,8 @@ pub struct Executor {
     pub model: String,
     /// The bounds that this deployment tuned.
     pub limits: Limits,
+    /// What becomes of the runs that are going when it is told to stop.
+    pub drain_policy: DrainPolicy,
 }
 
 /// A setting that is missing or wrong.
@@ -114,6 +129,7 @@ impl Gateway {
                 .parse()
                 .map_err(|_| invalid("LYCHGATE_LISTEN", format!("`{listen}` is no IP:PORT, as 0.0.0.0:8080")))?,
             token: settings.text("LYCHGATE_TOKEN")?,
+            operator_token: settings.optional("LYCHGATE_OPERATOR_TOKEN"),
         })
     }
 }
@@ -127,22 +143,39 @@ impl Executor {
         let settings = Settings::new(environment)?;
         let limits = settings.limits()?;
         limits.check().map_err(|says| invalid("limits", says))?;
-        let window = settings.duration("LYCHGATE_KILL_WINDOW")?;
-        let needed =
-            limits.drain_grace + crate::limits::CANCEL_GRACE + crate::limits::NET_OUTER + crate::limits::CLOSES;
-        if needed >= window {
-            let (needed, window) = (humantime::format_duration(needed), humantime::format_duration(window));
-            let sum = "drain grace + cancel grace + net + closes";
-            return Err(invalid("LYCHGATE_KILL_WINDOW", format!("{window} is not longer than {needed} ({sum})")));
-        }
+        let drain_policy = settings.drain_policy()?;
+        budget(&limits, drain_policy, settings.duration("LYCHGATE_KILL_WINDOW")?)?;
         Ok(Executor {
             stores: settings.stores()?,
             provider: settings.address("LYCHGATE_PROVIDER", "http", 80)?,
             provider_key: settings.text("LYCHGATE_PROVIDER_KEY")?,
             model: settings.text("LYCHGATE_MODEL")?,
             limits,
+            drain_policy,
         })
     }
+}
+
+/// Checks that a drain ends before its process is killed, whatever is wedged.
+fn budget(limits: &Limits, policy: DrainPolicy, window: Duration) -> Result<(), Invalid> {
+    use crate::limits::{CANCEL_GRACE, CLOSES, MARK, NET_OUTER};
+    let wait = (policy == DrainPolicy::Finish).then_some(("drain grace", limits.drain_grace));
+    let terms = [("mark", MARK)].into_iter().chain(wait);
+    let terms: Vec<_> = terms.chain([("cancel grace", CANCEL_GRACE), ("net", NET_OUTER), ("closes", CLOSES)]).collect();
+    let needed: Duration = terms.iter().map(|(_, length)| *length).sum();
+    if needed < window {
+        return Ok(());
+    }
+    let told = |length: Duration| humantime::format_duration(length).to_string();
+    let terms: Vec<String> = terms.iter().map(|(term, length)| format!("{term} {}", told(*length))).collect();
+    let says = format!(
+        "{} must be longer than a drain, which is {} = {}; lengthen it, or shorten LYCHGATE_DRAIN_GRACE and \
+         LYCHGATE_RUN_MAX",
+        told(window),
+        terms.join(" + "),
+        told(needed)
+    );
+    Err(invalid("LYCHGATE_KILL_WINDOW", says))
 }
 
 struct Settings<'a>(&'a Environment);
@@ -162,6 +195,20 @@ impl<'a> Settings<'a> {
             Some(text) => Ok(text.clone()),
             None if *default == "required" => Err(invalid(name, format!("not set; it is {what}"))),
             None => Ok((*default).to_string()),
+        }
+    }
+
+    /// A setting without a default.
+    fn optional(&self, name: &'static str) -> Option<String> {
+        self.0.get(name).filter(|text| !text.is_empty()).cloned()
+    }
+
+    fn drain_policy(&self) -> Result<DrainPolicy, Invalid> {
+        let name = "LYCHGATE_DRAIN_POLICY";
+        match self.text(name)?.as_str() {
+            "finish" => Ok(DrainPolicy::Finish),
+            "interrupt" => Ok(DrainPolicy::Interrupt),
+            other => Err(invalid(name, format!("`{other}` is neither `finish` nor `interrupt`"))),
         }
     }
 
@@ -257,7 +304,20 @@ mod tests {
         assert!(with("LYCHGATE_BEATS", "5s").contains("--help"));
         assert!(with("LYCHGATE_REDIS", "http://x").contains("redis://"));
         assert!(with("LYCHGATE_SLOTS", "many").contains("whole number"));
-        assert!(with("LYCHGATE_KILL_WINDOW", "1h").contains("drain grace"));
+        let sum = "1h must be longer than a drain, which is mark 5s + drain grace 5h 45m + cancel grace 5s + net 12s + \
+                   closes 8s = 5h 45m 30s";
+        assert!(with("LYCHGATE_KILL_WINDOW", "1h").contains(sum), "{}", with("LYCHGATE_KILL_WINDOW", "1h"));
+        assert!(with("LYCHGATE_DRAIN_POLICY", "hurry").contains("`finish`"));
         assert!(with("LYCHGATE_PROCESS", "").contains("not set"));
+    }
+
+    #[test]
+    fn who_interrupts_does_not_wait_and_needs_no_time_for_it() {
+        let mut environment = environment();
+        environment.insert("LYCHGATE_KILL_WINDOW".into(), "31s".into());
+        environment.insert("LYCHGATE_DRAIN_POLICY".into(), "interrupt".into());
+        assert_eq!(Executor::from(&environment).unwrap().drain_policy, DrainPolicy::Interrupt);
+        environment.insert("LYCHGATE_KILL_WINDOW".into(), "30s".into());
+        assert!(Executor::from(&environment).is_err());
     }
 }

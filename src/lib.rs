@@ -11,7 +11,8 @@
 //! - [`live`]: the view that users look at, leases and streams, in Redis.
 //! - [`broker`]: hints, over [`amqp`], a small client that depends on nothing else here.
 //! - [`config`], [`limits`]: every setting and every bound, with its reason.
-//! - [`ids`], [`mint`], [`backoff`], [`signal`]: names, randomness, waiting, and how a process is told to stop.
+//! - [`ids`], [`mint`], [`backoff`], [`signal`], [`roster`]: names, randomness, waiting, how a process is told to stop,
+//!   and who is still here when it does.
 //!
 //! What is absent: nothing here knows that a simulator exists. There is no clock to inject, no hook and no `cfg` of it.
 
@@ -26,6 +27,7 @@ pub mod limits;
 pub mod live;
 pub mod mint;
 pub mod provider;
+pub mod roster;
 pub mod run;
 pub mod signal;
 pub mod sql;

@@ -23,8 +23,14 @@ pub const REDIS_LOOK: Duration = secs(2);
 pub const POSTGRES_CALL: Duration = secs(5);
 /// Postgres ends a transaction of ours that sits idle this long, so that a paused client cannot hold its lock.
 pub const POSTGRES_IDLE_IN_TRANSACTION: Duration = secs(5);
-/// Pooled Postgres connections per process.
+/// Pooled Postgres connections per process, but for checkpoints.
 pub const POSTGRES_CONNECTIONS: usize = 8;
+/// Connections that write checkpoints: one per run and a default of four runs; of more, some wait a moment.
+pub const CHECKPOINT_CONNECTIONS: usize = 4;
+/// Notices that a session shows.
+pub const NOTICES_SHOWN: i64 = 20;
+/// The longest reason for a suspension, bytes.
+pub const SUSPENSION_REASON: usize = 500;
 /// Migrations that Postgres may refuse before a process gives up: two that run at once can refuse each other.
 pub const MIGRATION_TRIES: u32 = 5;
 /// Rows that one sweep reads; more wait for the next one.
@@ -124,14 +130,28 @@ pub const HTTP_BODY: usize = 256 * 1024;
 pub const IDEMPOTENCY_KEY: usize = 200;
 /// How long the gateway finishes what it accepted after SIGTERM.
 pub const GATEWAY_DRAIN: Duration = secs(10);
-/// Closing what was opened, at the end of a process.
+/// Marking the runs in flight, before a draining executor waits for them.
+pub const MARK: Duration = secs(5);
+/// Closing what was opened, at the end of a process: the steps below together.
 pub const CLOSES: Duration = secs(8);
-/// How long a cancelled call may take to let go.
+/// The last acknowledgements: they are only sent.
+pub const LAST_ACKS: Duration = secs(1);
+/// Taking our marks off what is over.
+pub const UNMARK: Duration = secs(2);
+/// Closing one of the two pools: a goodbye on each connection. A write that is still going has had its own bound.
+pub const POOL_CLOSE: Duration = secs(2);
+/// Closing the line to the broker.
+pub const BROKER_CLOSE: Duration = secs(1);
+/// How long a cancelled call may take to let go, and a commit that has begun to be answered.
 pub const CANCEL_GRACE: Duration = secs(5);
 
 const _: () = assert!(REDIS_BLOCK.as_secs() < REDIS_CALL.as_secs(), "a read's timeout is larger than its block");
 const _: () = assert!(NET_INNER.as_secs() < NET_OUTER.as_secs());
 const _: () = assert!(TERMINAL_WRITE.as_secs() * 2 <= NET_INNER.as_secs(), "the net can try both writes");
+const _: () = assert!(CANCEL_GRACE.as_secs() >= POSTGRES_CALL.as_secs(), "a commit that has begun is answered in time");
+const _: () = assert!(
+    LAST_ACKS.as_secs() + UNMARK.as_secs() + 2 * POOL_CLOSE.as_secs() + BROKER_CLOSE.as_secs() <= CLOSES.as_secs()
+);
 const _: () = assert!(CLAIM_SETTLED.as_secs() > CLAIM_MAX.as_secs() + POSTGRES_CALL.as_secs());
 
 /// The bounds that a deployment may tune.

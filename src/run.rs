@@ -77,10 +77,29 @@ impl End {
         End { status: Status::Interrupted, reason: reason.into() }
     }
 
+    /// Its session is suspended.
+    pub fn suspended() -> Self {
+        End::interrupted("suspended")
+    }
+
     /// Its user stopped it.
     pub fn cancelled() -> Self {
         End { status: Status::Cancelled, reason: "cancelled by the user".into() }
     }
+}
+
+/// What a user is told of a run that another executor goes on with: `why` is its mark's reason.
+pub fn resumed(why: &str) -> String {
+    let why = match why {
+        "shutdown" => "the executor that worked on it was shut down",
+        _ => "the executor that worked on it is gone",
+    };
+    format!("Your run was taken over: {why}. It goes on behind its last finished turn; nothing is lost.")
+}
+
+/// What a user is told of a run that its claim gave up.
+pub fn given_up(end: &End) -> String {
+    format!("Your run was given up: {}.", end.reason)
 }
 
 /// A run's row as Postgres shows it. Times are Postgres's own, in microseconds since 1970.
@@ -208,12 +227,12 @@ impl Row {
         } else if self.cancel_requested {
             ended(End::cancelled())
         } else if self.suspended.is_some() {
-            ended(End::interrupted("suspended"))
+            ended(End::suspended())
         } else if since(self.now, last_sign) > limits.freshness {
             ended(End::interrupted("stale: nobody was there to work on it for too long"))
         } else if self.claims_without_turn >= CLAIMS_WITHOUT_TURN {
             let why = format!("{CLAIMS_WITHOUT_TURN} executors in a row were lost over it before a turn was done");
-            Decision::End { end: End::interrupted("suspended"), suspend: Some(why) }
+            Decision::End { end: End::suspended(), suspend: Some(why) }
         } else {
             Decision::Take
         }
@@ -229,8 +248,12 @@ pub enum Stop {
     Fenced,
     /// No beat was confirmed for too long: another executor may take it.
     Lost,
-    /// The drain is over.
+    /// Its session is suspended.
+    Suspended,
+    /// The drain is over: another executor goes on with it.
     Drained,
+    /// This executor was told to stop, and its policy is not to wait.
+    Interrupted,
 }
 
 /// What the work itself knows of how it ended, before anything is written.
@@ -245,10 +268,17 @@ pub enum Intent {
 }
 
 impl Stop {
+    /// Whether the run was ours until now, so that what it has begun to write counts.
+    pub fn is_ours(self) -> bool {
+        !matches!(self, Stop::Fenced | Stop::Lost)
+    }
+
     /// What becomes of a run that was stopped before its last checkpoint.
     pub fn intent(self) -> Intent {
         match self {
             Stop::Cancelled => Intent::End(End::cancelled()),
+            Stop::Suspended => Intent::End(End::suspended()),
+            Stop::Interrupted => Intent::End(End::interrupted("the executor was told to stop")),
             Stop::Fenced => Intent::Nothing,
             Stop::Lost | Stop::Drained => Intent::HandBack,
         }

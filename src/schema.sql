@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS runs (
 -- One run of a session at a time.
 CREATE UNIQUE INDEX IF NOT EXISTS runs_one_open ON runs (session_id) WHERE status IN ('queued', 'running');
 CREATE INDEX IF NOT EXISTS runs_open ON runs (queued_at) WHERE status IN ('queued', 'running');
+CREATE INDEX IF NOT EXISTS runs_marked ON runs (marked_by) WHERE marked_by IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_of_session ON runs (session_id, queued_at);
 
 CREATE TABLE IF NOT EXISTS messages (
@@ -71,3 +72,16 @@ CREATE TABLE IF NOT EXISTS checkpoints (
   PRIMARY KEY (run_id, turn)
 );
 CREATE INDEX IF NOT EXISTS checkpoints_of_session ON checkpoints (session_id, position);
+
+-- What users are told beside the answers: of a run (session_id, run_id), or of an agent (agent, epoch).
+CREATE TABLE IF NOT EXISTS notices (
+  notice_id text PRIMARY KEY,
+  session_id text REFERENCES sessions (session_id),
+  run_id text REFERENCES runs (run_id),
+  agent text,
+  epoch bigint,
+  body text NOT NULL,
+  at bigint NOT NULL,
+  UNIQUE (agent, epoch)
+);
+CREATE INDEX IF NOT EXISTS notices_of_session ON notices (session_id, at);

@@ -33,6 +33,10 @@ pub const SESSION_CREATE: &str = "/* session.create */ \
 pub const SESSION_SUSPEND: &str = "/* session.suspend */ \
     UPDATE sessions SET suspended_reason = $2 WHERE session_id = $1 AND suspended_reason IS NULL";
 
+/// `$1` session.
+pub const SESSION_UNSUSPEND: &str = "/* session.unsuspend */ \
+    UPDATE sessions SET suspended_reason = NULL WHERE session_id = $1 AND suspended_reason IS NOT NULL";
+
 /// `$1` idempotency key. Returns what was accepted under it.
 pub const MESSAGE_BY_KEY: &str = "/* message.by_key */ \
     SELECT message_id, session_id, run_id, body FROM messages WHERE idempotency_key = $1";
@@ -90,7 +94,7 @@ pub const SWEEP_SEEN: &str = "/* sweep.seen */ UPDATE runs SET seen_at = now_us(
 
 /// `$1` run, `$2` claim, `$3` owner, `$4` its incarnation, `$5` the fence that was seen, `$6` takeover_after in
 /// microseconds. Mints and returns `fence`. No row: somebody was faster, the owner lives, or a later life of this
-/// process has begun.
+/// process has begun. The mark that it bears is returned and stays: the claim tells the user of it.
 pub const RUN_CLAIM: &str = "/* run.claim */ \
     UPDATE runs SET status = 'running', fence = fence + 1, claim_id = $2, owner = $3, owner_incarnation = $4, \
       claimed_at = now_us(), beat_at = now_us(), claims_without_turn = claims_without_turn + 1 \
@@ -98,16 +102,45 @@ pub const RUN_CLAIM: &str = "/* run.claim */ \
       AND (status = 'queued' OR (status = 'running' AND (beat_at < now_us() - $6 \
         OR (owner = $3 AND owner_incarnation < $4)))) \
       AND NOT EXISTS (SELECT 1 FROM processes WHERE name = $3 AND incarnation > $4) \
-    RETURNING fence, session_id";
+    RETURNING fence, session_id, marked_by, mark_reason";
+
+/// `$1` run, `$2` fence, `$3` the mark. Takes the mark off: its user has been told.
+pub const RUN_TOLD: &str = "/* run.told */ \
+    UPDATE runs SET marked_by = NULL, mark_reason = NULL, marked_at = NULL \
+    WHERE run_id = $1 AND fence = $2 AND marked_by = $3";
+
+/// `$1` notice, `$2` session, `$3` run, `$4` what it says.
+pub const NOTICE_RUN: &str = "/* notice.run */ \
+    INSERT INTO notices (notice_id, session_id, run_id, body, at) VALUES ($1, $2, $3, $4, now_us())";
+
+/// `$1` session, `$2` how many. Returns the newest notices first.
+pub const NOTICES_READ: &str = "/* notices.read */ \
+    SELECT run_id, body, at FROM notices WHERE session_id = $1 ORDER BY at DESC, notice_id LIMIT $2";
+
+/// `$1` the mark, `$2` why, `$3` owner, `$4` its incarnation, `$5` its runs as `|RUN:FENCE|RUN:FENCE|`. Marks those that
+/// are its own and not marked; what is suspended stays as it is. Returns those that it marked.
+pub const RUN_MARK: &str = "/* run.mark */ \
+    UPDATE runs SET marked_by = $1, mark_reason = $2, marked_at = now_us() \
+    WHERE status = 'running' AND owner = $3 AND owner_incarnation = $4 AND marked_by IS NULL \
+      AND $5 LIKE '%|' || run_id || ':' || fence || '|%' \
+      AND NOT EXISTS (SELECT 1 FROM sessions \
+        WHERE sessions.session_id = runs.session_id AND sessions.suspended_reason IS NOT NULL) \
+    RETURNING run_id";
+
+/// `$1` the mark. Takes it off runs that are over: nobody has to go on with them. Returns which.
+pub const RUN_UNMARK: &str = "/* run.unmark */ \
+    UPDATE runs SET marked_by = NULL, mark_reason = NULL, marked_at = NULL \
+    WHERE marked_by = $1 AND status NOT IN ('queued', 'running') RETURNING run_id";
 
 /// `$1` owner, `$2` its incarnation, `$3` its runs as `|RUN:FENCE|RUN:FENCE|`. Returns those that are still its own.
 pub const RUN_BEAT: &str = "/* run.beat */ \
     UPDATE runs SET beat_at = now_us() \
     WHERE status = 'running' AND owner = $1 AND owner_incarnation = $2 \
       AND $3 LIKE '%|' || run_id || ':' || fence || '|%' \
-    RETURNING run_id, fence, cancel_requested_at";
+    RETURNING run_id, fence, cancel_requested_at, \
+      (SELECT sessions.suspended_reason FROM sessions WHERE sessions.session_id = runs.session_id) AS suspended_reason";
 
-/// `$1` run, `$2` fence. Gives it back to the queue; the claim that comes to nothing is not counted.
+/// `$1` run, `$2` fence. Gives it back to the queue, with its mark; the claim that comes to nothing is not counted.
 pub const RUN_HAND_BACK: &str = "/* run.hand_back */ \
     UPDATE runs SET status = 'queued', fence = fence + 1, claim_id = NULL, owner = NULL, owner_incarnation = NULL, \
       seen_at = now_us(), \
@@ -136,17 +169,19 @@ pub const MESSAGE_REPORT: &str = "/* message.report */ \
     UPDATE messages SET state = 'reported', reason = $2 WHERE run_id = $1 AND state = 'unread' RETURNING message_id";
 
 /// `$1` run, `$2` fence, `$3` status, `$4` reason. The owner's terminal write. A run whose last turn is checkpointed is
-/// completed, whatever its owner meant when it could not know.
+/// completed, whatever its owner meant when it could not know. Nobody goes on with one that is interrupted: its mark goes.
 pub const RUN_TERMINAL: &str = "/* run.terminal */ \
     UPDATE runs SET status = CASE WHEN finished THEN 'completed' ELSE $3 END, \
-      end_reason = CASE WHEN finished THEN 'done' ELSE $4 END, ended_at = now_us() \
+      end_reason = CASE WHEN finished THEN 'done' ELSE $4 END, ended_at = now_us(), \
+      marked_by = CASE WHEN $3 = 'interrupted' THEN NULL ELSE marked_by END \
     WHERE run_id = $1 AND fence = $2 AND status = 'running' RETURNING status, end_reason";
 
 /// `$1` run, `$2` the fence that was seen, `$3` status, `$4` reason. Anybody else's: under a new fence. A checkpoint that
 /// came since the row was seen counts here too.
 pub const RUN_END_UNOWNED: &str = "/* run.end_unowned */ \
     UPDATE runs SET status = CASE WHEN finished THEN 'completed' ELSE $3 END, \
-      end_reason = CASE WHEN finished THEN 'done' ELSE $4 END, ended_at = now_us(), fence = fence + 1 \
+      end_reason = CASE WHEN finished THEN 'done' ELSE $4 END, ended_at = now_us(), fence = fence + 1, \
+      marked_by = NULL, mark_reason = NULL, marked_at = NULL \
     WHERE run_id = $1 AND fence = $2 AND status IN ('queued', 'running') RETURNING fence, status, end_reason";
 
 /// `$1` run. Asks its owner to stop it.

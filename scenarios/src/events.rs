@@ -17,10 +17,30 @@ pub enum Did {
     Claimed { session: String, run: String, fence: i64, owner: String, incarnation: i64 },
     /// A beat was executed: what it named, and for each run that is still its own whether a cancel was requested.
     Beat { owner: String, named: Vec<(String, i64)>, confirmed: Vec<(String, i64, bool)> },
-    /// A turn was committed.
-    Checkpointed { session: String, run: String, turn: i64, fence: i64, last: bool },
+    /// A turn was committed, through this pool of its process.
+    Checkpointed { session: String, run: String, turn: i64, fence: i64, last: bool, pool: String },
     /// A checkpoint consumed a message.
     Consumed { session: String, message: String, turn: i64 },
+    /// A run was marked; `by` is `PROCESS/INCARNATION`, as Postgres counts.
+    Marked { session: String, run: String, by: String },
+    /// A process took a mark off a run: whose it was, `marked_by` says.
+    Unmarked { session: String, run: String, by: String, marked_by: String },
+    /// A notice to its user was written: the run was taken over, or given up.
+    Noticed { session: String, run: String },
+    /// A session was suspended.
+    Suspended { session: String },
+    /// A session's suspension was lifted.
+    Unsuspended { session: String },
+    /// A process that was told to stop takes no more runs.
+    Draining { process: String },
+    /// A process says that it could not mark its runs.
+    MarkFailed { process: String },
+    /// A process has closed a pool of connections to Postgres.
+    PoolClosed { process: String, pool: String },
+    /// A process gave up on closing one.
+    PoolAbandoned { process: String, pool: String },
+    /// A process tried to commit a turn after it had closed the pool.
+    CheckpointTried { session: String, run: String },
     /// Messages of a run were reported to their user instead.
     Reported { session: String, run: String, messages: u64, reason: String },
     /// A run went back to the queue; `fence` is the one it was under.
@@ -75,6 +95,16 @@ impl Occurrence for Did {
         "beat",
         "checkpointed",
         "consumed",
+        "marked",
+        "unmarked",
+        "noticed",
+        "suspended",
+        "unsuspended",
+        "draining",
+        "mark_failed",
+        "pool_closed",
+        "pool_abandoned",
+        "checkpoint_tried",
         "reported",
         "handed_back",
         "cancel_requested",
@@ -107,6 +137,16 @@ impl Occurrence for Did {
             Did::Beat { .. } => "beat",
             Did::Checkpointed { .. } => "checkpointed",
             Did::Consumed { .. } => "consumed",
+            Did::Marked { .. } => "marked",
+            Did::Unmarked { .. } => "unmarked",
+            Did::Noticed { .. } => "noticed",
+            Did::Suspended { .. } => "suspended",
+            Did::Unsuspended { .. } => "unsuspended",
+            Did::Draining { .. } => "draining",
+            Did::MarkFailed { .. } => "mark_failed",
+            Did::PoolClosed { .. } => "pool_closed",
+            Did::PoolAbandoned { .. } => "pool_abandoned",
+            Did::CheckpointTried { .. } => "checkpoint_tried",
             Did::Reported { .. } => "reported",
             Did::HandedBack { .. } => "handed_back",
             Did::CancelRequested { .. } => "cancel_requested",
@@ -134,12 +174,22 @@ impl Occurrence for Did {
 
     fn session(&self) -> Option<&str> {
         match self {
-            Did::Beat { .. } => None,
+            Did::Beat { .. }
+            | Did::Draining { .. }
+            | Did::MarkFailed { .. }
+            | Did::PoolClosed { .. }
+            | Did::PoolAbandoned { .. } => None,
             Did::Accepted { session, .. }
             | Did::Hinted { session, .. }
             | Did::Claimed { session, .. }
             | Did::Checkpointed { session, .. }
             | Did::Consumed { session, .. }
+            | Did::Marked { session, .. }
+            | Did::Unmarked { session, .. }
+            | Did::Noticed { session, .. }
+            | Did::Suspended { session }
+            | Did::Unsuspended { session }
+            | Did::CheckpointTried { session, .. }
             | Did::Reported { session, .. }
             | Did::HandedBack { session, .. }
             | Did::CancelRequested { session, .. }
@@ -174,6 +224,17 @@ impl Occurrence for Did {
             Did::CancelRequested { run, .. } => Some(format!("{run} shall stop")),
             Did::Ended { run, status, .. } => Some(format!("{run} is {status}")),
             Did::Unshown { run, .. } => Some(format!("{run} leaves the live view")),
+            Did::Marked { run, by, .. } => Some(format!("{} marks {run}", process(by))),
+            Did::Unmarked { run, by, .. } => Some(format!("{} takes the mark off {run}", process(by))),
+            Did::Noticed { run, .. } => Some(format!("the user gets a notice about {run}")),
+            Did::Suspended { session } => Some(format!("{session} is suspended")),
+            Did::Unsuspended { session } => Some(format!("{session} is no longer suspended")),
+            Did::MarkFailed { process } => Some(format!("{process} cannot mark its runs")),
+            Did::PoolClosed { process, pool } if pool == "checkpoints" => {
+                Some(format!("{process} closes its checkpoint pool"))
+            }
+            Did::PoolAbandoned { process, pool } => Some(format!("{process} abandons its pool `{pool}`")),
+            Did::CheckpointTried { run, .. } => Some(format!("a turn of {run} finds the pool closed")),
             Did::Reported { run, reason, .. } => Some(format!("what {run} left unread is reported: {reason}")),
             Did::Saved { run, .. } => Some(format!("the safety net saves {run}")),
             Did::TurnedAway { run, .. } => Some(format!("{run} is turned away: its session is suspended")),
@@ -182,4 +243,9 @@ impl Occurrence for Did {
             _ => None,
         }
     }
+}
+
+/// Of a mark's maker, the name that stays: incarnations are no part of a story.
+fn process(maker: &str) -> &str {
+    maker.rsplit_once('/').map_or(maker, |(process, _)| process)
 }

@@ -8,6 +8,7 @@ pub mod invariants;
 pub mod loopback;
 pub mod reader;
 pub mod roles;
+pub mod settings;
 pub mod swarm;
 pub mod users;
 
@@ -26,7 +27,8 @@ use lychgate_sim::{postgres, provider, rabbit, redis};
 use crate::events::Did;
 use crate::invariants::Deadlines;
 use crate::reader::LychgateReader;
-use crate::users::Everybody;
+use crate::settings::Settings;
+use crate::users::{Everybody, Person};
 
 /// The system under test.
 pub struct Lychgate;
@@ -35,7 +37,8 @@ pub struct Lychgate;
 static SETTINGS: std::sync::LazyLock<Vec<&'static str>> =
     std::sync::LazyLock::new(|| lychgate::config::SETTINGS.iter().map(|(name, ..)| *name).collect());
 
-/// The longest that everything which must follow healing may take: a takeover, a sweep, and a run to its end.
+/// The longest that everything which must follow healing may take, apart from what the model takes: takeovers, sweeps,
+/// attempts.
 const SETTLE_MAX: Duration = Duration::from_secs(2 * 3600);
 
 impl Product for Lychgate {
@@ -72,11 +75,11 @@ impl Product for Lychgate {
     }
 
     fn invariants(plan: &Plan<Everybody>) -> Vec<Box<dyn Invariant<Did>>> {
-        invariants::all(deadlines(plan))
+        invariants::all(deadlines(plan), &Settings::of(plan))
     }
 
-    fn settle_max(_: &Plan<Everybody>) -> Duration {
-        SETTLE_MAX
+    fn settle_max(plan: &Plan<Everybody>) -> Duration {
+        SETTLE_MAX + plan.users.0.iter().map(Person::busy).max().unwrap_or_default()
     }
 
     fn scenarios() -> Vec<Scenario<Everybody>> {
@@ -102,6 +105,16 @@ impl Product for Lychgate {
             file!("frames_make_room"),
             file!("drain_finishes"),
             file!("stopped_too_late"),
+            file!("drain_interrupts"),
+            file!("drain_completes"),
+            file!("wedged_drain"),
+            file!("pool_close"),
+            file!("resumes_with_notice"),
+            file!("sigkill_during_drain"),
+            file!("suspended_in_drain"),
+            file!("suspended_for_a_while"),
+            file!("rolling_restart"),
+            file!("two_drains"),
             Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]
     }

@@ -15,6 +15,7 @@ struct Run {
     label: String,
     owner: Option<String>,
     fence: i64,
+    marked_by: String,
     ended: bool,
     unshown: bool,
 }
@@ -41,6 +42,11 @@ pub fn session_of(label: &str) -> String {
 
 fn text(value: Option<&Value>) -> String {
     value.and_then(Value::as_text).unwrap_or_default().to_string()
+}
+
+/// The pool that a statement's connection is of.
+fn pool(statement: &Statement) -> String {
+    statement.application.split_once('/').map_or("store", |(_, pool)| pool).to_string()
 }
 
 fn int(value: Option<&Value>) -> i64 {
@@ -87,6 +93,9 @@ impl LychgateReader {
         if statement.affected == 0 {
             return Vec::new();
         }
+        if matches!(statement.name.as_str(), "run.mark" | "run.unmark") {
+            return self.marks(statement);
+        }
         let did = match statement.name.as_str() {
             "message.accept" => {
                 let (message, label) = (text(param(1)), text(param(2)));
@@ -97,6 +106,7 @@ impl LychgateReader {
                     label: label.clone(),
                     owner: None,
                     fence: 0,
+                    marked_by: String::new(),
                     ended: false,
                     unshown: false,
                 };
@@ -113,12 +123,22 @@ impl LychgateReader {
             }),
             "run.checkpoint" => self.named(&text(param(1))).map(|(session, run)| {
                 let last = param(4) == Some(&Value::Bool(true));
-                Did::Checkpointed { session, run, turn: int(param(3)), fence: int(param(2)), last }
+                Did::Checkpointed {
+                    session,
+                    run,
+                    turn: int(param(3)),
+                    fence: int(param(2)),
+                    last,
+                    pool: pool(statement),
+                }
             }),
             "run.hand_back" => self.runs.get_mut(&text(param(1))).map(|run| {
                 run.owner = None;
                 Did::HandedBack { session: run.session.clone(), run: run.label.clone(), fence: int(param(2)) }
             }),
+            "notice.run" => self.named(&text(param(3))).map(|(session, run)| Did::Noticed { session, run }),
+            "session.suspend" => self.session(&text(param(1))).map(|session| Did::Suspended { session }),
+            "session.unsuspend" => self.session(&text(param(1))).map(|session| Did::Unsuspended { session }),
             "run.cancel" => self.named(&text(param(1))).map(|(session, run)| Did::CancelRequested { session, run }),
             "run.terminal" => {
                 let (status, reason) = (text(row("status")), text(row("end_reason")));
@@ -142,6 +162,28 @@ impl LychgateReader {
             _ => None,
         };
         did.into_iter().collect()
+    }
+
+    /// A session's label.
+    fn session(&self, id: &str) -> Option<String> {
+        self.runs.values().find(|run| run.session_id == id).map(|run| run.session.clone())
+    }
+
+    /// Each run that a statement marked, or took a mark off; the first parameter is the mark.
+    fn marks(&mut self, statement: &Statement) -> Vec<Did> {
+        let by = text(statement.params.first());
+        let mut all = Vec::new();
+        for row in &statement.rows {
+            let Some(run) = self.runs.get_mut(&text(row.get("run_id"))) else { continue };
+            let (session, label) = (run.session.clone(), run.label.clone());
+            all.push(if statement.name == "run.mark" {
+                run.marked_by.clone_from(&by);
+                Did::Marked { session, run: label, by: by.clone() }
+            } else {
+                Did::Unmarked { session, run: label, by: by.clone(), marked_by: std::mem::take(&mut run.marked_by) }
+            });
+        }
+        all
     }
 
     fn end(&mut self, id: &str, fence: i64, status: String, reason: String, by_owner: bool) -> Option<Did> {
@@ -237,8 +279,17 @@ impl LychgateReader {
     }
 
     fn log(&self, log: &Log) -> Option<Did> {
+        let process = log.process.clone();
+        match log.message.as_str() {
+            "draining" => return Some(Did::Draining { process }),
+            "runs could not be marked" => return Some(Did::MarkFailed { process }),
+            "pool_closed" => return Some(Did::PoolClosed { process, pool: log.fields.get("pool")?.clone() }),
+            "pool_abandoned" => return Some(Did::PoolAbandoned { process, pool: log.fields.get("pool")?.clone() }),
+            _ => {}
+        }
         let (session, run) = self.named(log.fields.get("run")?)?;
         match log.message.as_str() {
+            "a checkpoint was tried on a closed pool" => Some(Did::CheckpointTried { session, run }),
             "saved by the safety net" => Some(Did::Saved { session, run }),
             "lost: no beat was confirmed for too long" => Some(Did::Lost { session, run }),
             _ => None,

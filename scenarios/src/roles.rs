@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 
 /// The bearer token of every user.
 pub const TOKEN: &str = "let-me-in";
+/// The bearer token of every operator.
+pub const OPERATOR_TOKEN: &str = "let-me-hold";
 /// The provider's key.
 pub const PROVIDER_KEY: &str = "sk-world";
 /// Where a gateway listens.
@@ -50,7 +52,8 @@ pub fn environment(role: &str, process: &str, links: &BTreeMap<&'static str, Soc
         ("LYCHGATE_RABBITMQ", format!("amqp://guest:guest@{}", at("rabbitmq"))),
     ];
     match role {
-        "gateway" => settings.push(("LYCHGATE_TOKEN", TOKEN.to_string())),
+        "gateway" => settings
+            .extend([("LYCHGATE_TOKEN", TOKEN.to_string()), ("LYCHGATE_OPERATOR_TOKEN", OPERATOR_TOKEN.to_string())]),
         _ => settings.extend([
             ("LYCHGATE_PROVIDER", format!("http://{}", at("provider"))),
             ("LYCHGATE_PROVIDER_KEY", PROVIDER_KEY.to_string()),

@@ -29,7 +29,11 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
         drawn(seed, Purpose::Workload, (1..=2usize, prop_oneof![2 => Just(1usize), 3 => Just(2), 1 => Just(3)]));
     let faults = drawn(seed, Purpose::Faults, faults(&users, gateways, executors));
     let takeover = drawn(seed, Purpose::Workload, prop_oneof![Just(None), Just(Some(EAGER_TAKEOVER))]);
-    let settings = takeover.map(|after| BTreeMap::from([("LYCHGATE_TAKEOVER_AFTER".into(), after.into())]));
+    let policy = drawn(seed, Purpose::Workload, prop_oneof![3 => Just(None), 1 => Just(Some("interrupt"))]);
+    let settings = [("LYCHGATE_TAKEOVER_AFTER", takeover), ("LYCHGATE_DRAIN_POLICY", policy)];
+    let settings = settings.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.to_string())));
+    let settings: BTreeMap<String, String> = settings.collect();
+    let settings = Some(settings).filter(|settings| !settings.is_empty());
     Plan {
         about: format!("Drawn from seed {}", seed.0),
         arms: Vec::new(),
@@ -58,10 +62,12 @@ fn seconds(range: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Durati
 }
 
 fn saying() -> impl Strategy<Value = Saying> {
+    // An operator holds a session now and then, and always lets it go again.
+    let hold = prop_oneof![7 => Just(None), 1 => (seconds(1..=40), seconds(1..=60)).prop_map(Some)];
     let cancel = prop_oneof![4 => Just(None), 1 => seconds(1..=60).prop_map(Some)];
     let takes = prop_oneof![3 => seconds(1..=20), 2 => seconds(20..=90)];
-    (1..=2u32, 1..=3u32, takes, 1..=12u32, cancel, 0..=1u32).prop_map(
-        |(session, turns, takes, tokens, cancel_after, reconnects)| Saying {
+    (1..=2u32, 1..=3u32, takes, 1..=12u32, cancel, hold, 0..=1u32).prop_map(
+        |(session, turns, takes, tokens, cancel_after, hold, reconnects)| Saying {
             session,
             at: Duration::ZERO,
             turns,
@@ -70,6 +76,8 @@ fn saying() -> impl Strategy<Value = Saying> {
             cancel_after,
             times: 1,
             every: Duration::ZERO,
+            suspend_after: hold.map(|(after, _)| after),
+            unsuspend_after: hold.map(|(after, lasts)| after + lasts),
             reconnects,
         },
     )
@@ -114,14 +122,19 @@ fn faults(users: &Everybody, gateways: usize, executors: usize) -> impl Strategy
     (others, owner_stops).prop_map(|(faults, stop)| faults.into_iter().chain(stop).collect())
 }
 
-/// An executor is killed, or told to stop, a moment after some call: often enough the one that made it.
+/// An executor is killed, or told to stop, a moment after some call, often enough the one that made it, or while it
+/// commits a turn.
 fn stop(executors: usize) -> impl Strategy<Value = Fault> {
-    let kind = prop_oneof![3 => Just(Kind::Sigkill), 2 => Just(Kind::Sigterm)];
-    (kind, 1..=executors, 1..=3u32, seconds(0..=15)).prop_map(|(kind, n, nth, after)| Fault {
-        kind,
-        targets: vec![format!("executor-{n}")],
-        trigger: Trigger::On(Cue { event: "called".into(), session: None, nth, after }),
-        length: Length::Instant,
+    let kind = prop_oneof![3 => Just(Kind::Sigkill), 4 => Just(Kind::Sigterm)];
+    let moment = (seconds(0..=15), 0..=20u64, proptest::bool::weighted(0.35));
+    (kind, 1..=executors, 1..=3u32, moment).prop_map(|(kind, n, nth, (after, millis, commits))| {
+        let trigger = if commits {
+            let (link, matches) = (format!("executor-{n}->postgres"), "run.checkpoint".into());
+            Trigger::OnRequest { link, matches, nth, after: Duration::from_millis(millis) }
+        } else {
+            Trigger::On(Cue { event: "called".into(), session: None, nth, after })
+        };
+        Fault { kind, targets: vec![format!("executor-{n}")], trigger, length: Length::Instant }
     })
 }
 

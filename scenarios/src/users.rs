@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::events::Did;
 use crate::reader::session_of;
-use crate::roles::TOKEN;
+use crate::roles::{OPERATOR_TOKEN, TOKEN};
 
 /// A request that is not answered within this is sent again.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -74,6 +75,12 @@ pub struct Saying {
     /// From one time to the next, unless the run before takes longer.
     #[serde(default, with = "lychgate_sim::duration", skip_serializing_if = "Duration::is_zero")]
     pub every: Duration,
+    /// An operator suspends the session so long after it was accepted.
+    #[serde(default, with = "lychgate_sim::duration::option", skip_serializing_if = "Option::is_none")]
+    pub suspend_after: Option<Duration>,
+    /// An operator lifts the suspension so long after it was accepted. Until then the user insists.
+    #[serde(default, with = "lychgate_sim::duration::option", skip_serializing_if = "Option::is_none")]
+    pub unsuspend_after: Option<Duration>,
     /// Leaves the stream so often in the middle and comes back.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reconnects: u32,
@@ -98,6 +105,11 @@ fn is_zero(n: &u32) -> bool {
 }
 
 impl Person {
+    /// How long the model takes over everything that she says.
+    pub fn busy(&self) -> Duration {
+        self.says.iter().map(|saying| saying.takes * saying.turns * saying.times).sum()
+    }
+
     /// Each time that she says something, with the label of its run (the second in `ann/1` is `ann/1#2`) and the moment
     /// before which she does not.
     fn labelled(&self) -> Vec<(String, Duration, &Saying)> {
@@ -165,11 +177,13 @@ pub fn users(plan: &Plan<Everybody>) -> Vec<User<Did>> {
 
 async fn live(person: Person, seat: Seat<Did>) {
     let gateways = seat.links.values().copied().collect();
-    let mut client = Client { gateways, next: 0, tell: seat.tell, sessions: BTreeMap::new() };
+    let mut client = Client::new(gateways, seat.tell);
+    let mut operators = Vec::new();
     let began = Instant::now();
     for (label, at, saying) in person.labelled() {
         tokio::time::sleep(at.saturating_sub(began.elapsed())).await;
         let Some(run) = client.say(&label, saying.session).await else { continue };
+        operators.extend(client.operators(&label, saying).map(tokio::spawn));
         let watch = client.watcher(&label, &run, saying.reconnects);
         match saying.cancel_after {
             None => watch.await,
@@ -180,6 +194,10 @@ async fn live(person: Person, seat: Seat<Did>) {
         }
         client.look(&label, saying.session, &run).await;
     }
+    for operator in operators {
+        // None of them panics, and nobody ends one early.
+        let _ = operator.await;
+    }
 }
 
 struct Client {
@@ -188,9 +206,16 @@ struct Client {
     tell: Arc<dyn Fn(Did) + Send + Sync>,
     /// Session ids by number.
     sessions: BTreeMap<u32, String>,
+    /// Sessions whose suspension will be lifted, for as long as it has not been.
+    lifted: BTreeMap<u32, Arc<AtomicBool>>,
+    token: &'static str,
 }
 
 impl Client {
+    fn new(gateways: Vec<SocketAddr>, tell: Arc<dyn Fn(Did) + Send + Sync>) -> Self {
+        Client { gateways, next: 0, tell, sessions: BTreeMap::new(), lifted: BTreeMap::new(), token: TOKEN }
+    }
+
     /// Says `label` until it is accepted; returns the run's id. `None`: the session is suspended.
     async fn say(&mut self, label: &str, session: u32) -> Option<String> {
         let path = match self.sessions.get(&session) {
@@ -209,6 +234,7 @@ impl Client {
                     self.sessions.insert(session, answer["session"].as_str().unwrap_or_default().to_string());
                     return Some(answer["run"].as_str().unwrap_or_default().to_string());
                 }
+                Some((StatusCode::LOCKED, _)) if self.awaits_lifting(session) => self.pause().await,
                 Some((StatusCode::LOCKED, _)) => {
                     let (session, run) = name();
                     (self.tell)(Did::TurnedAway { session, run });
@@ -246,7 +272,7 @@ impl Client {
         let (gateways, tell, label) = (self.gateways.clone(), self.tell.clone(), label.to_string());
         async move {
             tokio::time::sleep(after).await;
-            let mut client = Client { gateways, next: 0, tell, sessions: BTreeMap::new() };
+            let mut client = Client::new(gateways, tell);
             loop {
                 match client.ask(Method::POST, &path, &label, String::new()).await {
                     Some((status, _)) if status.is_success() => break,
@@ -255,6 +281,44 @@ impl Client {
             }
             (client.tell)(Did::Cancelled { session: session_of(&label) });
         }
+    }
+
+    fn awaits_lifting(&self, session: u32) -> bool {
+        self.lifted.get(&session).is_some_and(|to_come| to_come.load(Ordering::SeqCst))
+    }
+
+    /// What operators do to the session of a saying that was accepted: each insists until it is heard.
+    fn operators(
+        &mut self,
+        label: &str,
+        saying: &Saying,
+    ) -> impl Iterator<Item = impl Future<Output = ()> + Send + use<>> + use<> {
+        let to_come = Arc::new(AtomicBool::new(saying.unsuspend_after.is_some()));
+        if saying.unsuspend_after.is_some() {
+            self.lifted.insert(saying.session, to_come.clone());
+        }
+        let id = self.sessions.get(&saying.session).cloned().unwrap_or_default();
+        let verbs = [("suspend", saying.suspend_after), ("unsuspend", saying.unsuspend_after)];
+        let (gateways, tell, label) = (self.gateways.clone(), self.tell.clone(), label.to_string());
+        verbs.into_iter().filter_map(|(verb, after)| Some((verb, after?))).map(move |(verb, after)| {
+            let path = format!("/sessions/{id}/{verb}");
+            let mut client = Client { token: OPERATOR_TOKEN, ..Client::new(gateways.clone(), tell.clone()) };
+            let (label, to_come) = (label.clone(), to_come.clone());
+            async move {
+                tokio::time::sleep(after).await;
+                let body = serde_json::json!({ "reason": format!("an operator looks into {label}") }).to_string();
+                loop {
+                    match client.ask(Method::POST, &path, &label, body.clone()).await {
+                        Some((status, _)) if status.is_success() => break,
+                        Some((status, answer)) if !status.is_server_error() => panic!("{path}: {status} {answer}"),
+                        _ => client.pause().await,
+                    }
+                }
+                if verb == "unsuspend" {
+                    to_come.store(false, Ordering::SeqCst);
+                }
+            }
+        })
     }
 
     /// Looks what became of the message, and how it was answered.
@@ -279,7 +343,8 @@ impl Client {
     async fn ask(&self, method: Method, path: &str, key: &str, body: String) -> Option<(StatusCode, Value)> {
         let gateway = self.gateways[self.next % self.gateways.len()];
         let asking = async {
-            let request = request(method, path).header("idempotency-key", key).body(Full::new(Bytes::from(body)));
+            let request =
+                request(method, path, self.token).header("idempotency-key", key).body(Full::new(Bytes::from(body)));
             let (response, _connection) = send(gateway, request.ok()?).await?;
             let status = response.status();
             let body = response.into_body().collect().await.ok()?.to_bytes();
@@ -289,12 +354,12 @@ impl Client {
     }
 }
 
-fn request(method: Method, path: &str) -> hyper::http::request::Builder {
+fn request(method: Method, path: &str, token: &str) -> hyper::http::request::Builder {
     Request::builder()
         .method(method)
         .uri(path)
         .header("host", "lychgate")
-        .header("authorization", format!("Bearer {TOKEN}"))
+        .header("authorization", format!("Bearer {token}"))
         .header("content-type", "application/json")
 }
 
@@ -339,7 +404,7 @@ impl Watcher {
 
     /// Reads one connection; `Some` once the end was seen.
     async fn read(&mut self, gateway: SocketAddr, reconnects: &mut u32) -> Option<()> {
-        let mut head = request(Method::GET, &self.path);
+        let mut head = request(Method::GET, &self.path, TOKEN);
         if let Some(id) = &self.last_id {
             head = head.header("last-event-id", id);
         }

@@ -36,6 +36,8 @@ pub enum Observation {
 pub struct Statement {
     /// The connection, as the stand-in sees its other end.
     pub peer: SocketAddr,
+    /// The connection's `application_name`, as its start-up message gave it; empty without one.
+    pub application: String,
     /// The name in the leading comment, as `run.claim` in `/* run.claim */ UPDATE …`. Empty for BEGIN and the like.
     pub name: String,
     /// The parameters, `$1` first.

@@ -32,6 +32,9 @@ impl Executor {
                             if beating.cancel_requested {
                                 self.desk.stop_under(&run, fence, Stop::Cancelled);
                             }
+                            if beating.suspended {
+                                self.desk.stop_under(&run, fence, Stop::Suspended);
+                            }
                         }
                         None => self.desk.stop_under(&run, fence, Stop::Fenced),
                     }

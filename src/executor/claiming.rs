@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use super::Executor;
 use super::desk::Slot;
+use super::ending::Settlement;
 use crate::ids::{RunId, SessionId};
 use crate::limits;
 use crate::live::RedisDown;
-use crate::run::Intent;
+use crate::run::{Intent, Status};
 use crate::store::{Claim, StoreError};
 
 /// What became of a run that somebody told us of.
@@ -17,6 +18,8 @@ use crate::store::{Claim, StoreError};
 pub(super) enum Taken {
     /// We worked on it, or ended it, or it is somebody else's: the delivery is done with.
     Done,
+    /// It waits in the queue: somebody shall have it.
+    HandedBack,
     /// Postgres did not say: somebody shall try again.
     Unknown,
 }
@@ -41,14 +44,18 @@ impl Executor {
                 return Taken::Unknown;
             }
         };
+        let mut taken = Taken::Done;
         match claim {
             Claim::Taken(claimed) => {
                 let told = self.desk.put(&claimed, claimed_at);
-                if self.is_draining() {
+                let settled = if self.is_draining() {
                     // The answer came after the intake was stopped.
-                    self.settle(&claimed, Intent::HandBack, None).await;
+                    self.settle(&claimed, Intent::HandBack, None).await
                 } else {
-                    self.work(&claimed, told).await;
+                    self.work(&claimed, told).await
+                };
+                if settled == Settlement::HandedBack {
+                    taken = Taken::HandedBack;
                 }
             }
             Claim::Ended { session, fence, end } => {
@@ -57,10 +64,12 @@ impl Executor {
                     tracing::warn!(%run, why, "the live view is left to a sweep");
                 }
             }
+            // A later life of this process has begun: it shall have it.
+            Claim::Left(Some(row)) if row.status == Status::Queued => taken = Taken::HandedBack,
             Claim::Left(_) => {}
         }
         drop(slot);
-        Taken::Done
+        taken
     }
 
     /// Lets another who holds a lease on this very run go first. Redis's silence is no reason to wait.

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::ids::{Fence, RunId};
+use crate::roster::{Member, Roster};
 use crate::run::Stop;
 use crate::store::Claimed;
 
@@ -24,30 +25,18 @@ pub(super) struct Desk {
     slots: Arc<Semaphore>,
     seats: Mutex<BTreeMap<RunId, Seat>>,
     /// Claims and runs in progress, counted for the drain.
-    busy: watch::Sender<usize>,
-    intake_open: watch::Sender<bool>,
+    busy: Roster,
 }
 
 /// A place for a run. Free again when it is dropped.
 pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
-    busy: watch::Sender<usize>,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.busy.send_modify(|busy| *busy -= 1);
-    }
+    _busy: Member,
 }
 
 impl Desk {
     pub(super) fn new(slots: usize) -> Self {
-        Desk {
-            slots: Arc::new(Semaphore::new(slots)),
-            seats: Mutex::default(),
-            busy: watch::Sender::new(0),
-            intake_open: watch::Sender::new(false),
-        }
+        Desk { slots: Arc::new(Semaphore::new(slots)), seats: Mutex::default(), busy: Roster::default() }
     }
 
     fn seats(&self) -> MutexGuard<'_, BTreeMap<RunId, Seat>> {
@@ -55,8 +44,7 @@ impl Desk {
     }
 
     fn slot(&self, permit: OwnedSemaphorePermit) -> Slot {
-        self.busy.send_modify(|busy| *busy += 1);
-        Slot { _permit: permit, busy: self.busy.clone() }
+        Slot { _permit: permit, _busy: self.busy.join() }
     }
 
     /// A free slot, now.
@@ -98,8 +86,8 @@ impl Desk {
     }
 
     /// Which are.
-    pub(super) fn runs(&self) -> Vec<RunId> {
-        self.seats().keys().cloned().collect()
+    pub(super) fn runs(&self) -> Vec<(RunId, Fence)> {
+        self.seats().iter().map(|(run, seat)| (run.clone(), seat.fence)).collect()
     }
 
     /// Those to name in a beat.
@@ -131,10 +119,10 @@ impl Desk {
     /// Tells it only if it is still the one under `fence`.
     pub(super) fn stop_under(&self, run: &RunId, fence: Fence, why: Stop) {
         if let Some(seat) = self.seats().get_mut(run).filter(|seat| seat.fence == fence) {
-            let ours = !matches!(why, Stop::Fenced | Stop::Lost);
+            let ours = why.is_ours();
             seat.beats &= ours;
             seat.stop.send_if_modified(|stop| {
-                let news = stop.is_none() || (!ours && !matches!(stop, Some(Stop::Fenced | Stop::Lost)));
+                let news = stop.is_none() || (!ours && stop.is_some_and(Stop::is_ours));
                 if news {
                     *stop = Some(why);
                 }
@@ -145,27 +133,13 @@ impl Desk {
 
     /// Tells every run to stop.
     pub(super) fn stop_all(&self, why: Stop) {
-        for run in self.runs() {
-            self.stop(&run, why);
+        for (run, fence) in self.runs() {
+            self.stop_under(&run, fence, why);
         }
     }
 
     /// Waits until no claim and no run is in progress.
     pub(super) async fn idle(&self) {
-        let mut busy = self.busy.subscribe();
-        // The sender lives as long as `self`, so waiting cannot fail.
-        let _ = busy.wait_for(|busy| *busy == 0).await;
-    }
-
-    /// Says whether the intake has a connection.
-    pub(super) fn set_intake(&self, open: bool) {
-        self.intake_open.send_replace(open);
-    }
-
-    /// Waits until the intake has closed its connection.
-    pub(super) async fn intake_closed(&self) {
-        let mut open = self.intake_open.subscribe();
-        // The sender lives as long as `self`, so waiting cannot fail.
-        let _ = open.wait_for(|open| !open).await;
+        self.busy.empty().await;
     }
 }

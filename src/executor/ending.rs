@@ -23,6 +23,15 @@ struct Ending<'a> {
     view_done: bool,
 }
 
+/// What became of a run, for whoever brought it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settlement {
+    /// It is over, or somebody else's.
+    Over,
+    /// It waits in the queue.
+    HandedBack,
+}
+
 /// What is known of the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Row {
@@ -40,7 +49,7 @@ enum Row {
 
 impl Executor {
     /// Sees a run to the end that it intends, and takes it off the desk.
-    pub(super) async fn settle(&self, claimed: &Claimed, intent: Intent, frames: Option<&Frames>) {
+    pub(super) async fn settle(&self, claimed: &Claimed, intent: Intent, frames: Option<&Frames>) -> Settlement {
         let row = match intent {
             Intent::End(end) => Row::ToEnd(end),
             Intent::HandBack => Row::ToHandBack,
@@ -60,6 +69,7 @@ impl Executor {
         }
         self.desk.remove(&claimed.run, claimed.fence);
         tracing::info!(run = %claimed.run, fence = claimed.fence.0, outcome = ending.row.word(), "settled");
+        if ending.row == Row::HandedBack { Settlement::HandedBack } else { Settlement::Over }
     }
 }
 

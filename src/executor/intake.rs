@@ -14,16 +14,20 @@ impl Executor {
     /// Listens to the broker for as long as this process lives, redialling whenever the connection is lost.
     pub(super) async fn take_in(self: Arc<Self>) {
         let mut backoff = Backoff::default();
-        while !(self.is_draining() && self.desk.len() == 0) {
-            let (address, name) = (&self.config.stores.rabbitmq, &self.owner.process);
-            match Intake::open(address, name, &self.mint.word(), self.config.limits.slots).await {
+        while !self.leaving.is_cancelled() {
+            let (address, name, word) = (&self.config.stores.rabbitmq, &self.owner.process, self.mint.word());
+            let opened = tokio::select! {
+                biased;
+                () = self.leaving.cancelled() => return,
+                opened = Intake::open(address, name, &word, self.config.limits.slots) => opened,
+            };
+            match opened {
                 Ok(intake) => {
                     backoff.reset();
-                    self.desk.set_intake(true);
-                    if let Err(error) = self.listen(intake).await {
-                        tracing::warn!(%error, "the line to the broker was lost");
+                    match self.listen(intake).await {
+                        Ok(()) => return,
+                        Err(error) => tracing::warn!(%error, "the line to the broker was lost"),
                     }
-                    self.desk.set_intake(false);
                 }
                 Err(error) => tracing::warn!(%error, "waiting for the broker"),
             }
@@ -31,7 +35,7 @@ impl Executor {
         }
     }
 
-    /// Listens over one connection. Once draining, gives back what comes, and closes after the last acknowledgement.
+    /// Listens over one connection. Once draining, gives back what comes; closes when everything else is closed.
     async fn listen(self: &Arc<Self>, mut intake: Intake) -> Result<(), Error> {
         loop {
             let arrival = tokio::select! {
@@ -46,12 +50,12 @@ impl Executor {
         loop {
             let arrival = tokio::select! {
                 biased;
-                () = self.desk.idle() => break,
+                () = self.leaving.cancelled() => break,
                 arrival = intake.next() => match arrival {
                     // The runs' consumer has ended, as we asked.
                     Err(Error::Closed | Error::Cancelled) => {
                         tokio::select! {
-                            () = self.desk.idle() => break,
+                            () = self.leaving.cancelled() => break,
                             error = intake.over() => return Err(error),
                         }
                     }
@@ -67,7 +71,7 @@ impl Executor {
         match arrival {
             Arrival::Cancelled(run) => self.desk.stop(&run, Stop::Cancelled),
             Arrival::Waiting { hint, redelivered, delivery } => {
-                tokio::spawn(self.clone().handle(hint, redelivered, delivery));
+                self.send_on_errand(self.clone().handle(hint, redelivered, delivery));
             }
         }
     }
@@ -87,8 +91,8 @@ impl Executor {
             return delivery.give_back().await;
         }
         match self.take(&run, &session, redelivered, slot).await {
-            Taken::Done if self.is_draining() => delivery.give_back().await,
             Taken::Done => delivery.ack().await,
+            Taken::HandedBack => delivery.give_back().await,
             Taken::Unknown => {
                 // Kept for a moment, so that a sick Postgres does not make the delivery spin.
                 tokio::time::sleep(limits::GIVE_BACK_AFTER).await;

@@ -1,12 +1,15 @@
 //! The executor: takes runs that wait, works on them turn by turn, and sees each to its end.
 //!
-//! Start at [`serve`]. `intake` hears of runs, `claiming` makes them ours, `working` is a run from claim to end, `ending`
-//! writes the end and does not let go before it is written, `beating` says that we live, `sweeping` finds what nobody
-//! told us of and repairs the live view. `desk` knows which runs are ours.
+//! Start at [`serve`]. `intake` hears of runs, `claiming` makes them ours, `working` is a run from claim to end,
+//! `committing` is a turn's commit, `ending` writes the end and does not let go before it is written, `beating` says that
+//! we live, `sweeping` finds what nobody told us of and repairs the live view, `draining` is the way to the exit. `desk`
+//! knows which runs are ours.
 
 mod beating;
 mod claiming;
+mod committing;
 mod desk;
+mod draining;
 mod ending;
 mod intake;
 mod sweeping;
@@ -15,29 +18,38 @@ mod working;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use self::desk::Desk;
 use crate::backoff::Backoff;
 use crate::config;
 use crate::ids::Owner;
-use crate::limits;
 use crate::live::{Live, Redis};
 use crate::mint::Mint;
 use crate::provider::Provider;
-use crate::run::Stop;
+use crate::roster::Roster;
 use crate::signal::{Exit, Signal};
-use crate::store::{Store, StoreError};
+use crate::store::{Checkpoints, Store, StoreError};
 
 /// One incarnation of an executor.
 struct Executor {
     config: config::Executor,
     store: Store,
+    checkpoints: Checkpoints,
     live: Live,
     provider: Provider,
     owner: Owner,
     mint: Mint,
     desk: Desk,
     draining: watch::Sender<bool>,
+    /// Every task of ours but the intake.
+    tasks: Roster,
+    /// Those of them that see to one run or delivery.
+    errands: Roster,
+    /// Ends the tasks, wherever they stand.
+    over: CancellationToken,
+    /// Tells the intake to close its connection.
+    leaving: CancellationToken,
 }
 
 impl Executor {
@@ -58,20 +70,46 @@ impl Executor {
         // The sender lives as long as `self`, so waiting cannot fail.
         let _ = draining.wait_for(|draining| *draining).await;
     }
+
+    /// Starts a task that lives no longer than this executor.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let (here, over) = (self.tasks.join(), self.over.clone());
+        tokio::spawn(async move {
+            let _here = here;
+            tokio::select! {
+                biased;
+                () = over.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    /// The same, for one run or delivery.
+    fn send_on_errand(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let errand = self.errands.join();
+        self.spawn(async move {
+            let _errand = errand;
+            work.await;
+        });
+    }
 }
 
-/// Runs an executor until it is told to stop: takes no more runs, lets those that are going finish, and exits.
+/// Runs an executor until it is told to stop: takes no more runs, sees those that are going to their end, and exits.
 pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::UnboundedReceiver<Signal>) -> Exit {
-    let store = Store::new(&config.stores.postgres, &config.stores.process);
-    let owner = tokio::select! {
-        booted = boot(&store, &config.stores.process) => match booted {
-            Ok(owner) => owner,
-            Err(error) => {
-                tracing::error!(%error, "cannot start");
-                return Exit::Failed;
-            }
-        },
-        _ = signals.recv() => return Exit::Clean,
+    let (postgres, process) = (&config.stores.postgres, &config.stores.process);
+    let (store, checkpoints) = (Store::new(postgres, process), Checkpoints::new(postgres, process));
+    let booted = tokio::select! {
+        booted = boot(&store, process) => booted.map_err(Some),
+        _ = signals.recv() => Err(None),
+    };
+    let owner = match booted {
+        Ok(owner) => owner,
+        Err(failed) => {
+            draining::close_early(&checkpoints, &store).await;
+            let Some(error) = failed else { return Exit::Clean };
+            tracing::error!(%error, "cannot start");
+            return Exit::Failed;
+        }
     };
     tracing::info!(process = owner.process, incarnation = owner.incarnation, "ready");
     let executor = Arc::new(Executor {
@@ -79,53 +117,30 @@ pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::Unbo
         provider: Provider::new(&config.provider, &config.provider_key, &config.model),
         desk: Desk::new(config.limits.slots),
         draining: watch::Sender::new(false),
+        tasks: Roster::default(),
+        errands: Roster::default(),
+        over: CancellationToken::new(),
+        leaving: CancellationToken::new(),
         config,
         store,
+        checkpoints,
         owner,
         mint,
     });
-    let beats = tokio::spawn(executor.clone().keep_beating());
-    let sweeps = tokio::spawn(executor.clone().keep_sweeping());
+    executor.spawn(executor.clone().keep_beating());
+    executor.spawn(executor.clone().keep_sweeping());
     let intake = tokio::spawn(executor.clone().take_in());
 
     tokio::select! {
         _ = signals.recv() => executor.drain("told to stop"),
         () = executor.drains() => {}
     }
-    let exit = finish(&executor).await;
-    // Nothing is ours any more. Close in reverse order of opening.
-    for task in [intake, sweeps, beats] {
-        task.abort();
-        // Aborted or ended: either way it is gone after this.
-        let _ = task.await;
-    }
-    executor.live.redis().close();
-    executor.store.close();
+    // Nobody listens to signals from here on: they neither begin this again nor end it.
+    let confirmed = executor.finish().await;
+    let well = executor.close(intake).await;
+    let exit = if confirmed && well { Exit::Clean } else { Exit::Failed };
     tracing::info!(clean = exit == Exit::Clean, "stopped");
     exit
-}
-
-/// Waits for the runs to finish by themselves; what is left at the end of the grace goes back to the queue.
-async fn finish(executor: &Arc<Executor>) -> Exit {
-    let idle = async {
-        executor.desk.idle().await;
-    };
-    if tokio::time::timeout(executor.config.limits.drain_grace, idle).await.is_ok() {
-        // The intake sends the last acknowledgements and closes its connection by itself.
-        let _ = tokio::time::timeout(limits::CLOSES, executor.desk.intake_closed()).await;
-        return Exit::Clean;
-    }
-    tracing::warn!(runs = executor.desk.len(), "the drain is over; handing back what is left");
-    executor.desk.stop_all(Stop::Drained);
-    let last = limits::CANCEL_GRACE + limits::NET_OUTER;
-    if tokio::time::timeout(last, executor.desk.idle()).await.is_ok() {
-        let _ = tokio::time::timeout(limits::CLOSES, executor.desk.intake_closed()).await;
-        return Exit::Clean;
-    }
-    for run in executor.desk.runs() {
-        tracing::error!(%run, "its end could not be confirmed");
-    }
-    Exit::Failed
 }
 
 /// Brings the schema up to date and mints the incarnation, for as long as Postgres needs to come up.

@@ -66,7 +66,9 @@ impl Executor {
             && let Some(slot) = self.desk.free_slot()
         {
             let (this, run, session) = (self.clone(), row.run.clone(), row.session.clone());
-            tokio::spawn(async move { this.take(&run, &session, false, slot).await });
+            self.send_on_errand(async move {
+                this.take(&run, &session, false, slot).await;
+            });
         }
         Ok(())
     }

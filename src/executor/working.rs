@@ -7,13 +7,14 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 
 use super::Executor;
+use super::ending::Settlement;
 use crate::backoff::Backoff;
 use crate::ids::MessageId;
 use crate::limits;
 use crate::live::{Frames, Kind};
 use crate::provider::{CallError, CallName, Finish, Role, Said};
 use crate::run::{End, Intent, Status, Stop};
-use crate::store::{Claimed, Commit, StoreError};
+use crate::store::{Checkpoint, Claimed, Commit, StoreError, Writing};
 
 /// What a turn came to.
 enum Turned {
@@ -25,15 +26,16 @@ enum Turned {
 
 impl Executor {
     /// Works on a claimed run and sees it to its end.
-    pub(super) async fn work(&self, claimed: &Claimed, mut told: watch::Receiver<Option<Stop>>) {
+    pub(super) async fn work(&self, claimed: &Claimed, mut told: watch::Receiver<Option<Stop>>) -> Settlement {
         tracing::info!(run = %claimed.run, fence = claimed.fence.0, "working");
         let frames = Frames::new(self.live.redis(), &claimed.run, claimed.fence);
+        let writing = watch::Sender::new(Writing::Nothing);
         let work = async {
             tokio::select! {
                 biased;
-                why = stopped(&mut told) => why.intent(),
+                why = stopped(&mut told) => self.stopped_for(why, &writing).await,
                 () = tokio::time::sleep(self.config.limits.run_max) => Intent::End(End::failed("it took too long")),
-                intent = self.turns(claimed, &frames) => intent,
+                intent = self.turns(claimed, &frames, &writing) => intent,
                 () = frames.carry() => unreachable!("it carries until it is dropped"),
                 () = self.keep_shown(claimed) => unreachable!("it goes on until it is dropped"),
             }
@@ -42,7 +44,7 @@ impl Executor {
             tracing::error!(run = %claimed.run, "the run panicked");
             Intent::End(End::failed("an internal error"))
         });
-        self.settle(claimed, intent, Some(&frames)).await;
+        self.settle(claimed, intent, Some(&frames)).await
     }
 
     /// Shows the run in the live view as soon as Redis lets us, and renews its lease.
@@ -61,9 +63,9 @@ impl Executor {
         }
     }
 
-    async fn turns(&self, claimed: &Claimed, frames: &Frames) -> Intent {
+    async fn turns(&self, claimed: &Claimed, frames: &Frames, writing: &watch::Sender<Writing>) -> Intent {
         for turn in claimed.turns + 1..=limits::TURNS_PER_RUN {
-            match self.turn(claimed, turn, frames).await {
+            match self.turn(claimed, turn, frames, writing).await {
                 Turned::More => {}
                 Turned::Over(intent) => return intent,
             }
@@ -71,7 +73,7 @@ impl Executor {
         Intent::End(End::failed("the model did not come to an end"))
     }
 
-    async fn turn(&self, claimed: &Claimed, turn: i64, frames: &Frames) -> Turned {
+    async fn turn(&self, claimed: &Claimed, turn: i64, frames: &Frames, writing: &watch::Sender<Writing>) -> Turned {
         let (said, unread) = match self.conversation(claimed).await {
             Ok(conversation) => conversation,
             Err(error) => return Turned::Over(Intent::End(End::failed(error.to_string()))),
@@ -81,8 +83,10 @@ impl Executor {
             Err(error) => return Turned::Over(Intent::End(End::failed(error.to_string()))),
         };
         let last = finish == Finish::Stop;
-        match self.checkpoint(claimed, turn, &answer, last, &unread).await {
+        let checkpoint = Checkpoint { claimed: claimed.clone(), turn, answer, last, consumed: unread };
+        match self.commit(checkpoint, writing).await {
             Ok(Commit::Done) => {}
+            Err(StoreError::Closed) => return Turned::Over(Intent::HandBack),
             Ok(Commit::Fenced) => return Turned::Over(Intent::Nothing),
             Err(error) => return Turned::Over(Intent::End(End::failed(error.to_string()))),
         }
@@ -138,27 +142,6 @@ impl Executor {
         said.extend(answers.map(|answer| (answer.position, Said { role: Role::Assistant, content: answer.text })));
         said.sort_by_key(|(position, _)| *position);
         Ok((said.into_iter().map(|(_, said)| said).collect(), unread))
-    }
-
-    /// Commits a turn, for as long as the run is ours.
-    async fn checkpoint(
-        &self,
-        claimed: &Claimed,
-        turn: i64,
-        answer: &str,
-        last: bool,
-        consumed: &[MessageId],
-    ) -> Result<Commit, StoreError> {
-        let mut backoff = Backoff::default();
-        loop {
-            match self.store.checkpoint(claimed, turn, answer, last, consumed).await {
-                Err(StoreError::Unavailable(why)) => {
-                    tracing::warn!(run = %claimed.run, turn, why, "not checkpointed yet")
-                }
-                answered => return answered,
-            }
-            backoff.wait().await;
-        }
     }
 }
 

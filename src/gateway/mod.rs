@@ -1,16 +1,19 @@
 //! The gateway: where users come in. It accepts messages, shows what became of them, and streams answers.
 //!
-//! Start at [`serve`]. `routes` is the HTTP surface, `events` is one reader's stream, `problem` is what errors look like,
+//! Start at [`serve`]. `routes` is the HTTP surface, `operating` what operators may do, `events` is one reader's stream, `problem` is what errors look like,
 //! `listener` serves connections and drains them. A gateway never works on a run and never decides its end, but for
 //! one that waits and is cancelled.
 
 mod events;
 mod listener;
+mod operating;
 mod problem;
 mod routes;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -45,18 +48,15 @@ enum View {
 /// Serves users until told to stop: then accepts no more, finishes what it accepted, and exits.
 pub async fn serve(config: config::Gateway, mint: Mint, mut signals: mpsc::UnboundedReceiver<Signal>) -> Exit {
     let store = Store::new(&config.stores.postgres, &config.stores.process);
-    tokio::select! {
-        migrated = store.prepare() => if let Err(error) = migrated {
-            tracing::error!(%error, "cannot start");
-            return Exit::Failed;
-        },
-        _ = signals.recv() => return Exit::Clean,
-    }
-    let listener = match tokio::net::TcpListener::bind(config.listen).await {
+    let opened = tokio::select! {
+        opened = open(&store, config.listen) => opened,
+        _ = signals.recv() => Err(Exit::Clean),
+    };
+    let listener = match opened {
         Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, address = %config.listen, "cannot listen; is another process there?");
-            return Exit::Failed;
+        Err(exit) => {
+            store.close(limits::POOL_CLOSE).await;
+            return exit;
         }
     };
     let (hints, publisher) = Hints::new(&config.stores.rabbitmq, &config.stores.process);
@@ -93,6 +93,18 @@ pub async fn serve(config: config::Gateway, mint: Mint, mut signals: mpsc::Unbou
     Exit::Clean
 }
 
+/// What must be there before anybody is served.
+async fn open(store: &Store, listen: SocketAddr) -> Result<TcpListener, Exit> {
+    if let Err(error) = store.prepare().await {
+        tracing::error!(%error, "cannot start");
+        return Err(Exit::Failed);
+    }
+    TcpListener::bind(listen).await.map_err(|error| {
+        tracing::error!(%error, address = %listen, "cannot listen; is another process there?");
+        Exit::Failed
+    })
+}
+
 /// Sends the last hints, then closes in reverse order of opening. A hint that finds no broker is left to a sweep.
 async fn close(
     gateway: Arc<Gateway>,
@@ -100,17 +112,18 @@ async fn close(
     mut showing: tokio::task::JoinHandle<()>,
 ) {
     let (store, redis) = (gateway.store.clone(), gateway.live.redis().clone());
+    let bound = (limits::CLOSES - limits::POOL_CLOSE) / 2;
     // The last sender of hints and views goes with it, and their tasks end with what is left.
     drop(gateway);
     for task in [&mut publishing, &mut showing] {
-        if tokio::time::timeout(limits::CLOSES / 2, &mut *task).await.is_err() {
+        if tokio::time::timeout(bound, &mut *task).await.is_err() {
             task.abort();
             // Aborted: it is gone after this.
             let _ = task.await;
         }
     }
     redis.close();
-    store.close();
+    store.close(limits::POOL_CLOSE).await;
 }
 
 /// Brings changes into the live view, one after the other. What Redis does not take is left to a sweep.

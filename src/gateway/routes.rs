@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::problem::Problem;
-use super::{Gateway, View, events};
+use super::{Gateway, View, events, operating};
 use crate::broker::Topic;
 use crate::ids::{RunId, SessionId};
 use crate::limits;
@@ -27,6 +27,7 @@ pub(super) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/sessions/{session}/cancel", post(cancel))
         .route("/runs/{run}/events", get(events::stream))
         .layer(from_fn_with_state(gateway.clone(), authorize))
+        .merge(operating::router(&gateway))
         .route("/health", get(health))
         .fallback(nowhere)
         .layer(DefaultBodyLimit::max(limits::HTTP_BODY))
@@ -51,13 +52,13 @@ async fn authorize(State(gateway): State<Arc<Gateway>>, request: Request, next: 
 }
 
 /// Compares in a time that does not tell where two secrets differ.
-fn same(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
 async fn nowhere() -> Problem {
     let says = "no such path: POST /sessions, GET /sessions/ID, GET and POST /sessions/ID/messages, \
-                POST /sessions/ID/cancel, GET /runs/ID/events, GET /health";
+                POST /sessions/ID/cancel, POST /sessions/ID/suspend and /unsuspend, GET /runs/ID/events, GET /health";
     Problem::new(StatusCode::NOT_FOUND, "no_path", says)
 }
 
@@ -134,14 +135,14 @@ fn refused(refusal: Refusal) -> Problem {
 }
 
 impl Gateway {
-    fn change_view(&self, change: View) {
+    pub(super) fn change_view(&self, change: View) {
         if self.views.try_send(change).is_err() {
             tracing::warn!("the live view is left to a sweep: Redis is too slow");
         }
     }
 }
 
-/// Shows a session: what Postgres knows of its newest run, and what the live view shows.
+/// Shows a session: what Postgres knows of its newest run, what the live view shows, and what its user was told.
 async fn show(State(gateway): State<Arc<Gateway>>, Path(session): Path<SessionId>) -> Result<Response, Problem> {
     let row = gateway.store.newest_run(&session).await?.ok_or_else(Problem::no_session)?;
     let live = match gateway.live.look(&session).await {
@@ -149,9 +150,11 @@ async fn show(State(gateway): State<Arc<Gateway>>, Path(session): Path<SessionId
         Ok(None) => json!("idle"),
         Err(_) => json!("unknown"),
     };
+    let notices = gateway.store.notices(&session).await?;
+    let notices = notices.iter().map(|notice| json!({ "run": notice.run, "text": notice.body, "at": notice.at }));
     let body = json!({
         "session": session, "run": row.run, "status": row.status, "reason": row.end_reason, "turns": row.turns,
-        "suspended": row.suspended, "live": live,
+        "suspended": row.suspended, "live": live, "notices": notices.collect::<Vec<_>>(),
     });
     Ok(Json(body).into_response())
 }

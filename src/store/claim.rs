@@ -4,7 +4,7 @@ use super::pool::{Lent, Param, Postgres};
 use super::{Store, StoreError, column, run_row};
 use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
 use crate::limits::{self, Limits};
-use crate::run::{Decision, End, Row, Status};
+use crate::run::{self, Decision, End, Row, Status};
 use crate::sql;
 
 /// A run that is ours to work on, under its fence.
@@ -66,7 +66,13 @@ impl Store {
                     lent.roll_back().await?;
                     Ok(Claim::Taken(Claimed { run: row.run, session: row.session, fence: row.fence, turns: row.turns }))
                 }
-                Decision::End { end, suspend } => end_unowned(lent, row, end, suspend).await,
+                Decision::End { end, suspend } => {
+                    if end.status == Status::Interrupted {
+                        // Its user did not ask for this.
+                        notice(&lent, claim, &row, &run::given_up(&end)).await?;
+                    }
+                    end_unowned(lent, row, end, suspend).await
+                }
                 Decision::Leave => {
                     lent.roll_back().await?;
                     Ok(Claim::Left(Some(Box::new(row))))
@@ -111,9 +117,23 @@ async fn take(lent: Lent, row: Row, claim: &ClaimId, owner: &Owner, limits: &Lim
         return Ok(Claim::Left(Some(Box::new(row))));
     };
     let fence = Fence(column(minted, "fence")?);
+    if let Some(mark) = column::<Option<String>>(minted, "marked_by")? {
+        // The row is ours from here on: nobody else marks it. Its user is told, and the mark goes with it.
+        let why: Option<String> = column(minted, "mark_reason")?;
+        notice(&lent, claim, &row, &run::resumed(why.as_deref().unwrap_or_default())).await?;
+        let told = [Param::Text(&row.run.0), Param::Int(fence.0), Param::Text(&mark)];
+        lent.query(sql::RUN_TOLD, &told).await?;
+    }
     lent.commit().await?;
     lent.give_back();
     Ok(Claim::Taken(Claimed { run: row.run, session: row.session, fence, turns: row.turns }))
+}
+
+/// Tells the user of a session what this claim did to a run of it, once.
+async fn notice(lent: &Lent, claim: &ClaimId, row: &Row, body: &str) -> Result<(), StoreError> {
+    let params = [Param::Text(&claim.0), Param::Text(&row.session.0), Param::Text(&row.run.0), Param::Text(body)];
+    lent.query(sql::NOTICE_RUN, &params).await?;
+    Ok(())
 }
 
 /// In a transaction that holds the session: ends the run and reports what it leaves unread.

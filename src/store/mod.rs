@@ -4,12 +4,16 @@
 //! claim id, a fence and a turn), and says which.
 
 mod accept;
+mod checkpoints;
 mod claim;
+mod marks;
 mod pool;
 mod read;
+mod suspend;
 mod work;
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::FromSql;
@@ -23,8 +27,10 @@ use crate::run::{Row, Status};
 use crate::sql;
 
 pub use accept::{Accepted, CancelOutcome, Refusal};
+pub use checkpoints::{Checkpoint, Checkpoints, Writing};
 pub use claim::{Claim, Claimed};
-pub use read::{Answer, Message, Turn};
+pub use read::{Answer, Message, Notice, Turn};
+pub use suspend::Suspension;
 pub use work::{Beating, Commit, Settled};
 
 /// Postgres did not do what it was asked.
@@ -36,6 +42,9 @@ pub enum StoreError {
     /// It never happened, and trying again will not help: a statement, a schema or a login is wrong.
     #[error("Postgres refused: {0}")]
     Refused(String),
+    /// Nothing was asked: this process has closed its pool, for it is about to exit.
+    #[error("the pool is closed")]
+    Closed,
 }
 
 impl StoreError {
@@ -69,7 +78,7 @@ pub struct Store {
 impl Store {
     /// A store at `address`; nothing is dialled yet. `process` is what Postgres shows in `pg_stat_activity`.
     pub fn new(address: &Address, process: &str) -> Self {
-        Store { postgres: Postgres::new(address, process) }
+        Store { postgres: Postgres::new(address, process, limits::POSTGRES_CONNECTIONS) }
     }
 
     /// Brings the schema up to date, for as long as Postgres needs to come up.
@@ -122,9 +131,9 @@ impl Store {
         rows.first().map_or(Ok(0), |row| column(row, "incarnation"))
     }
 
-    /// Lends no more connections.
-    pub fn close(&self) {
-        self.postgres.close();
+    /// Closes every connection; what is not over within `bound` is cut. Returns whether nothing was.
+    pub async fn close(&self, bound: Duration) -> bool {
+        closed("store", self.postgres.close(bound).await)
     }
 
     /// One statement outside of a transaction.
@@ -137,6 +146,16 @@ impl Store {
         })
         .await
     }
+}
+
+/// Says how a pool was closed: `well` if nothing had to be cut.
+fn closed(pool: &'static str, well: bool) -> bool {
+    if well {
+        tracing::info!(pool, "pool_closed");
+    } else {
+        tracing::error!(pool, "pool_abandoned");
+    }
+    well
 }
 
 /// A column by name; a row that does not have it, or has it in another type, is a broken schema.

@@ -8,28 +8,46 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, NoTls, Row};
+use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
 use crate::config::Address;
 use crate::limits;
+use crate::roster::Roster;
 use crate::sql;
 
 /// What is lent: a client, and the task that drives its socket.
 pub(super) struct Wire {
     client: Client,
-    driver: JoinHandle<()>,
+    driver: Driver,
 }
 
-impl Drop for Wire {
+/// The task that drives a socket. Dropped, it is aborted: one that waits for a wedged server would never notice that its
+/// client is gone.
+struct Driver(Option<JoinHandle<()>>);
+
+impl Drop for Driver {
     fn drop(&mut self) {
-        // A driver that waits for a wedged server would never notice that its client is gone.
-        self.driver.abort();
+        if let Some(task) = self.0.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Wire {
+    /// Says goodbye, at rest: the driver sends it and ends by itself.
+    fn leave(mut self) {
+        self.driver.0 = None;
     }
 }
 
 struct Dialer {
     address: Address,
     application: String,
+    /// The drivers of all connections, lent or not.
+    drivers: Roster,
+    /// Ends the drivers that are left when the pool must be closed.
+    cut: CancellationToken,
 }
 
 impl Manager for Dialer {
@@ -58,12 +76,18 @@ impl Dialer {
             config.dbname(&self.address.path);
         }
         let (client, connection) = config.connect_raw(stream, NoTls).await?;
+        let (here, cut) = (self.drivers.join(), self.cut.clone());
         let driver = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a Postgres connection ended");
+            let _here = here;
+            tokio::select! {
+                biased;
+                () = cut.cancelled() => {}
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a Postgres connection ended");
+                }
             }
         });
-        let wire = Wire { client, driver };
+        let wire = Wire { client, driver: Driver(Some(driver)) };
         let (idle, statement) = (limits::POSTGRES_IDLE_IN_TRANSACTION, limits::POSTGRES_CALL);
         wire.client.batch_execute(&sql::session_settings(idle.as_millis(), statement.as_millis())).await?;
         Ok(wire)
@@ -75,9 +99,11 @@ impl Dialer {
 pub(super) struct Postgres(Pool<Dialer>);
 
 impl Postgres {
-    pub(super) fn new(address: &Address, application: &str) -> Self {
-        let dialer = Dialer { address: address.clone(), application: application.to_string() };
-        let pool = Pool::builder(dialer).max_size(limits::POSTGRES_CONNECTIONS).build();
+    /// At most `connections` at a time.
+    pub(super) fn new(address: &Address, application: &str, connections: usize) -> Self {
+        let (address, application) = (address.clone(), application.to_string());
+        let dialer = Dialer { address, application, drivers: Roster::default(), cut: CancellationToken::new() };
+        let pool = Pool::builder(dialer).max_size(connections).build();
         Postgres(pool.expect("a pool without timeouts needs no runtime"))
     }
 
@@ -98,9 +124,19 @@ impl Postgres {
         Ok(Lent(Some(object)))
     }
 
-    /// Closes the pool: what is lent may finish, nothing new is lent.
-    pub(super) fn close(&self) {
+    /// Closes the pool: nothing new is lent. Returns when every connection is back and the task that drove it has ended:
+    /// by itself within `bound`, else by force. Says whether no force was needed.
+    pub(super) async fn close(&self, bound: Duration) -> bool {
+        self.0.retain(|_, _| false).removed.into_iter().for_each(Wire::leave);
         self.0.close();
+        let Dialer { drivers, cut, .. } = self.0.manager();
+        let gone = tokio::time::timeout(bound, drivers.empty()).await.is_ok();
+        if !gone {
+            cut.cancel();
+            // They wait for nothing any more.
+            drivers.empty().await;
+        }
+        gone
     }
 }
 

@@ -39,6 +39,17 @@ pub struct Answer {
     pub text: String,
 }
 
+/// What a user is told beside the answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// About which run, if about one.
+    pub run: Option<RunId>,
+    /// The words.
+    pub body: String,
+    /// When, in Postgres's microseconds since 1970.
+    pub at: i64,
+}
+
 /// A checkpointed turn of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
@@ -65,6 +76,21 @@ impl Store {
     /// [`StoreError`].
     pub async fn newest_run(&self, session: &SessionId) -> Result<Option<Row>, StoreError> {
         self.one(sql::SESSION_LOOK, &[Param::Text(&session.0)]).await?.first().map(run_row).transpose()
+    }
+
+    /// What the user of a session was told, the newest first, up to [`limits::NOTICES_SHOWN`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn notices(&self, session: &SessionId) -> Result<Vec<Notice>, StoreError> {
+        let params = [Param::Text(&session.0), Param::Int(limits::NOTICES_SHOWN)];
+        let rows = self.one(sql::NOTICES_READ, &params).await?;
+        rows.iter()
+            .map(|row| {
+                let run = column::<Option<String>>(row, "run_id")?.map(RunId);
+                Ok(Notice { run, body: column(row, "body")?, at: column(row, "at")? })
+            })
+            .collect()
     }
 
     /// Every run that is not over, up to [`limits::SWEEP_ROWS`], the longest waiting first.

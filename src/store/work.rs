@@ -1,4 +1,4 @@
-//! What an owner writes while it works on a run: beats, checkpoints, hand-backs and the end, each under the fence.
+//! What an owner writes while it works on a run: beats, hand-backs and the end, each under the fence.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::claim::Claimed;
 use super::pool::{Param, Postgres};
 use super::{Store, StoreError, column};
-use crate::ids::{Fence, MessageId, Owner, RunId};
+use crate::ids::{Fence, Owner, RunId};
 use crate::limits;
 use crate::run::{End, Status};
 use crate::sql;
@@ -18,6 +18,8 @@ pub struct Beating {
     pub fence: Fence,
     /// Whether its user asked to stop it.
     pub cancel_requested: bool,
+    /// Whether its session is suspended.
+    pub suspended: bool,
 }
 
 /// What became of a write under a fence.
@@ -38,69 +40,32 @@ pub enum Settled {
     Fenced,
 }
 
+/// Runs as statements take them: `|RUN:FENCE|RUN:FENCE|`.
+pub(super) fn named(runs: &[(RunId, Fence)]) -> String {
+    let mut named = String::from("|");
+    for (run, fence) in runs {
+        write!(named, "{run}:{fence}|").expect("a string takes everything");
+    }
+    named
+}
+
 impl Store {
     /// Says that `owner` lives and works on these runs. Those missing from the answer are not its own any more.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn beat(&self, owner: &Owner, runs: &[(RunId, Fence)]) -> Result<BTreeMap<RunId, Beating>, StoreError> {
-        let mut named = String::from("|");
-        for (run, fence) in runs {
-            write!(named, "{run}:{fence}|").expect("a string takes everything");
-        }
+        let named = named(runs);
         let params = [Param::Text(&owner.process), Param::Int(owner.incarnation), Param::Text(&named)];
         let rows = self.one(sql::RUN_BEAT, &params).await?;
         rows.iter()
             .map(|row| {
                 let cancel_requested = column::<Option<i64>>(row, "cancel_requested_at")?.is_some();
-                let beating = Beating { fence: Fence(column(row, "fence")?), cancel_requested };
+                let suspended = column::<Option<String>>(row, "suspended_reason")?.is_some();
+                let beating = Beating { fence: Fence(column(row, "fence")?), cancel_requested, suspended };
                 Ok((RunId(column(row, "run_id")?), beating))
             })
             .collect()
-    }
-
-    /// Commits `turn` of a run: its answer, and the messages that it consumed.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`]: repeat it; a commit whose answer got lost is found.
-    pub async fn checkpoint(
-        &self,
-        claimed: &Claimed,
-        turn: i64,
-        answer: &str,
-        last: bool,
-        consumed: &[MessageId],
-    ) -> Result<Commit, StoreError> {
-        Postgres::within(limits::POSTGRES_CALL, async {
-            let (run, fence) = (&claimed.run.0, claimed.fence.0);
-            let lent = self.postgres.lend().await?;
-            lent.begin().await?;
-            let locked = lent.query(sql::SESSION_LOCK, &[Param::Text(&claimed.session.0)]).await?;
-            let position = locked.first().map_or(Ok(0), |row| column(row, "position"))?;
-            let guard = [Param::Text(run), Param::Int(fence), Param::Int(turn), Param::Bool(last)];
-            if lent.query(sql::RUN_CHECKPOINT, &guard).await?.is_empty() {
-                let found = lent.query(sql::CHECKPOINT_LOOK, &[Param::Text(run), Param::Int(turn)]).await?;
-                let ours = found.first().map(|row| column::<i64>(row, "fence")).transpose()? == Some(fence);
-                lent.roll_back().await?;
-                return Ok(if ours { Commit::Done } else { Commit::Fenced });
-            }
-            let params = [
-                Param::Text(run),
-                Param::Int(turn),
-                Param::Text(&claimed.session.0),
-                Param::Int(position),
-                Param::Int(fence),
-                Param::Text(answer),
-            ];
-            lent.query(sql::CHECKPOINT_WRITE, &params).await?;
-            for message in consumed {
-                lent.query(sql::MESSAGE_CONSUME, &[Param::Text(&message.0), Param::Int(turn)]).await?;
-            }
-            lent.commit().await?;
-            lent.give_back();
-            Ok(Commit::Done)
-        })
-        .await
     }
 
     /// The owner's terminal write: the run's end, and the report of what it leaves unread.

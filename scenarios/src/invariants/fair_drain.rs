@@ -1,5 +1,6 @@
 //! A process that is told to stop sees its runs to their end, or gives them back: whoever exits by itself leaves none
-//! behind as running. Only a Postgres that does not answer excuses it.
+//! behind as running. Who waits for its runs cuts none before its grace is over; who does not wait leaves each one that
+//! is done its own outcome. Only a Postgres that does not answer excuses it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,17 +10,92 @@ use lychgate_sim::judge::{Breach, Invariant};
 
 use crate::events::Did;
 use crate::health::Health;
+use crate::reader::session_of;
+use crate::settings::Settings;
 
 /// How long after its line to Postgres has healed a process can still not know of a run that it claimed.
 const HEALED: Duration = Duration::from_secs(60);
+/// What was claimed so shortly before the signal may not have been known yet: it is handed back.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
+
+struct Run {
+    process: String,
+    incarnation: u32,
+    claimed: Duration,
+    /// Whether its last turn is checkpointed.
+    finished: bool,
+    cancelled: bool,
+}
 
 /// See the module.
-#[derive(Default)]
 pub struct FairDrain {
+    settings: Settings,
     health: Health,
-    /// Runs that are going, with the process and the life of it that owns them.
-    owners: BTreeMap<String, (String, u32)>,
+    /// Runs that are going.
+    runs: BTreeMap<String, Run>,
+    /// Sessions that are, or were while their run was going, suspended.
+    suspended: Vec<String>,
+    /// When each process was told to stop, with the life that was.
+    told: BTreeMap<String, (u32, Duration)>,
     armed: bool,
+}
+
+impl FairDrain {
+    /// For a run with these settings.
+    pub fn new(settings: Settings) -> Self {
+        FairDrain {
+            settings,
+            health: Health::default(),
+            runs: BTreeMap::new(),
+            suspended: Vec::new(),
+            told: BTreeMap::new(),
+            armed: false,
+        }
+    }
+
+    fn excused(&self, process: &str, at: Duration) -> bool {
+        let link = format!("{process}->postgres");
+        let calm = self.health.calm_since(|target| target == link);
+        calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > at)
+    }
+
+    fn exited(&self, event: &Event<Did>) -> Result<(), Breach> {
+        let mine = |run: &Run| run.process == event.process && run.incarnation == event.incarnation;
+        match self.runs.iter().find(|(_, run)| mine(run)) {
+            Some((label, _)) if !self.excused(&event.process, event.at) => {
+                Err(Breach::now(format!("{} has exited while {label} is still its own", event.process)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A run has left its owner: as `became`, by the owner's own doing.
+    fn left(&self, label: &str, run: &Run, became: &str, at: Duration) -> Result<(), Breach> {
+        let Some((_, told)) = self.told.get(&run.process).filter(|(life, _)| *life == run.incarnation) else {
+            return Ok(());
+        };
+        let known = run.claimed + IN_FLIGHT <= *told;
+        let stopped = run.cancelled || self.suspended.contains(&session_of(label));
+        if !known || stopped || self.excused(&run.process, at) {
+            return Ok(());
+        }
+        if run.finished && became != "completed" {
+            return Err(Breach::now(format!("{label} was done when its executor stopped, and yet it is {became}")));
+        }
+        if self.settings.interrupts(&run.process) {
+            let fair = became != "handed back";
+            return if fair {
+                Ok(())
+            } else {
+                Err(Breach::now(format!("{label} was to be interrupted and is {became}")))
+            };
+        }
+        let cut = matches!(became, "handed back" | "interrupted" | "cancelled");
+        if cut && at < *told + self.settings.drain_grace(&run.process) {
+            return Err(Breach::now(format!("{label} is {became}, although its executor had time to let it finish")));
+        }
+        Ok(())
+    }
 }
 
 impl Invariant<Did> for FairDrain {
@@ -28,39 +104,56 @@ impl Invariant<Did> for FairDrain {
     }
 
     fn says(&self) -> &'static str {
-        "a process that exits leaves no run behind: each has ended or is given back"
+        "a process that exits leaves no run behind; one that can finish in time is not cut, one that is done is completed"
     }
 
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
         self.health.observe(event);
         let did = match &event.what {
-            What::World(Happening::Signalled { .. }) => {
-                self.armed |= self.owners.values().any(|owner| *owner == (event.process.clone(), event.incarnation));
+            What::World(Happening::Signalled { nth }) => {
+                let mine = |run: &Run| run.process == event.process && run.incarnation == event.incarnation;
+                self.armed |= self.runs.values().any(mine);
+                if *nth == 1 {
+                    self.told.insert(event.process.clone(), (event.incarnation, event.at));
+                }
                 return Ok(());
             }
-            What::World(Happening::Exited { .. }) => {
-                let link = format!("{}->postgres", event.process);
-                let calm = self.health.calm_since(|target| target == link);
-                let excused = calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
-                let mine = (event.process.clone(), event.incarnation);
-                let left = self.owners.iter().find(|(_, owner)| **owner == mine);
-                return match left {
-                    Some((run, _)) if !excused => {
-                        Err(Breach::now(format!("{} has exited while {run} is still its own", event.process)))
-                    }
-                    _ => Ok(()),
-                };
-            }
-            What::Product(did) => did,
+            What::World(Happening::Exited { .. }) => return self.exited(event),
             What::World(_) => return Ok(()),
+            What::Product(did) => did,
         };
         match did {
             Did::Claimed { run, owner, .. } => {
-                let incarnation = self.health.life(owner).incarnation;
-                self.owners.insert(run.clone(), (owner.clone(), incarnation));
+                let finished = self.runs.get(run).is_some_and(|run| run.finished);
+                let new = Run {
+                    process: owner.clone(),
+                    incarnation: self.health.life(owner).incarnation,
+                    claimed: event.at,
+                    finished,
+                    cancelled: false,
+                };
+                self.runs.insert(run.clone(), new);
             }
-            Did::HandedBack { run, .. } | Did::Ended { run, .. } => {
-                self.owners.remove(run);
+            Did::Checkpointed { run, last, .. } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.finished |= *last;
+                }
+            }
+            Did::CancelRequested { run, .. } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.cancelled = true;
+                }
+            }
+            Did::Suspended { session } => self.suspended.push(session.clone()),
+            Did::HandedBack { run: label, .. } => {
+                if let Some(run) = self.runs.remove(label) {
+                    self.left(label, &run, "handed back", event.at)?;
+                }
+            }
+            Did::Ended { run: label, status, by_owner, .. } => {
+                if let Some(run) = self.runs.remove(label).filter(|_| *by_owner) {
+                    self.left(label, &run, status, event.at)?;
+                }
             }
             _ => {}
         }

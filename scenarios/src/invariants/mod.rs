@@ -1,34 +1,44 @@
 //! What must hold in every run. One promise, one struct, one file; each sees events and nothing else.
 
+mod bounded_shutdown;
 mod bounded_waits;
 mod fair_drain;
+mod no_write_after_pool_close;
 mod no_zombies;
 mod nothing_lost;
 mod one_live_executor;
+mod resumable;
 mod stream_truth;
 mod terminal_once;
 
 use lychgate_sim::judge::Invariant;
 
 use crate::events::Did;
+use crate::settings::Settings;
 
+pub use bounded_shutdown::BoundedShutdown;
 pub use bounded_waits::BoundedWaits;
 pub use fair_drain::FairDrain;
+pub use no_write_after_pool_close::NoWriteAfterPoolClose;
 pub use no_zombies::{Deadlines, NoZombies};
 pub use nothing_lost::NothingLost;
 pub use one_live_executor::OneLiveExecutor;
+pub use resumable::Resumable;
 pub use stream_truth::StreamTruth;
 pub use terminal_once::TerminalOnce;
 
-/// All of them, for a run with these deadlines.
-pub fn all(deadlines: Deadlines) -> Vec<Box<dyn Invariant<Did>>> {
+/// All of them, for a run with these deadlines and settings.
+pub fn all(deadlines: Deadlines, settings: &Settings) -> Vec<Box<dyn Invariant<Did>>> {
     vec![
         Box::new(NoZombies::new(deadlines)),
         Box::new(TerminalOnce::default()),
         Box::new(OneLiveExecutor::new(deadlines)),
+        Box::new(FairDrain::new(settings.clone())),
+        Box::new(Resumable::new(settings.clone())),
+        Box::new(NoWriteAfterPoolClose::default()),
         Box::new(NothingLost::default()),
         Box::new(BoundedWaits::default()),
         Box::new(StreamTruth::default()),
-        Box::new(FairDrain::default()),
+        Box::new(BoundedShutdown::new(settings.clone())),
     ]
 }

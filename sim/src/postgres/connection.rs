@@ -113,7 +113,8 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, shared: &S
 fn configure(session: &mut Session, startup: &Startup) {
     for (name, value) in &startup.parameters {
         match name.as_str() {
-            "user" | "database" | "application_name" | "client_encoding" => {}
+            "user" | "database" | "client_encoding" => {}
+            "application_name" => session.application.clone_from(value),
             "options" => {
                 for option in value.split_whitespace().filter(|word| *word != "-c") {
                     let option = option.strip_prefix("-c").unwrap_or(option);

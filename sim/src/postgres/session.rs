@@ -56,6 +56,8 @@ pub(super) struct Session {
     shared: Arc<Shared>,
     tap: Tap,
     peer: SocketAddr,
+    /// The client's `application_name`.
+    pub application: String,
     pub transaction: Transaction,
     pub settings: Settings,
     /// What a rollback restores.
@@ -80,6 +82,7 @@ impl Session {
             shared,
             tap,
             peer,
+            application: String::new(),
             transaction: Transaction::None,
             settings: Settings::default(),
             settings_before: Settings::default(),
@@ -173,6 +176,7 @@ impl Session {
         };
         self.done.push(Statement {
             peer: self.peer,
+            application: self.application.clone(),
             name: plan.statement.name.clone(),
             params: params.to_vec(),
             rows: named(plan, rows.clone()),

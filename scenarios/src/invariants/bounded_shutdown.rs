@@ -1,0 +1,113 @@
+//! Whoever is told to stop is gone within its budget, for any number of signals and whatever is wedged. Who has nothing
+//! left to do does not wait for the budget's end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lychgate_sim::event::{Event, Happening, What};
+use lychgate_sim::judge::{Breach, Invariant, Obligation};
+
+use crate::events::Did;
+use crate::health::Health;
+use crate::settings::Settings;
+
+/// For the way of a signal and of the last words.
+const SLACK: Duration = Duration::from_secs(2);
+/// A claim in flight at its bound, the view of the last run with its net, and the closes: nothing else is left to do.
+const NOTHING_LEFT: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub struct BoundedShutdown {
+    settings: Settings,
+    health: Health,
+    /// Processes that were told to stop, by name: when, and how much of the time since does not count.
+    told: BTreeMap<String, (Duration, Duration)>,
+    /// Runs by the process that owns them.
+    owned: BTreeMap<String, BTreeSet<String>>,
+    /// When a process last owned one.
+    idle_since: BTreeMap<String, Duration>,
+    armed: bool,
+}
+
+impl BoundedShutdown {
+    /// For a run with these settings.
+    pub fn new(settings: Settings) -> Self {
+        BoundedShutdown {
+            settings,
+            health: Health::default(),
+            told: BTreeMap::new(),
+            owned: BTreeMap::new(),
+            idle_since: BTreeMap::new(),
+            armed: false,
+        }
+    }
+
+    /// A process stood still for so long, after it was told to stop: that time does not count.
+    pub fn stood_still(&mut self, process: &str, length: Duration) {
+        if let Some((_, excused)) = self.told.get_mut(process) {
+            *excused += length;
+        }
+    }
+
+    fn let_go(&mut self, run: &str, at: Duration) {
+        for (process, runs) in &mut self.owned {
+            if runs.remove(run) {
+                self.idle_since.insert(process.clone(), at);
+            }
+        }
+    }
+
+    fn due(&self, process: &str, told: Duration, excused: Duration) -> Duration {
+        let budget = told + self.settings.shutdown(process) + SLACK;
+        let link = format!("{process}->postgres");
+        let idle = self.owned.get(process).is_none_or(BTreeSet::is_empty);
+        let early = self.health.calm_since(|target| target == link).filter(|_| idle).map(|calm| {
+            let idle_since = self.idle_since.get(process).copied().unwrap_or_default();
+            calm.max(idle_since).max(told) + NOTHING_LEFT
+        });
+        early.map_or(budget, |early| early.min(budget)) + excused
+    }
+}
+
+impl Invariant<Did> for BoundedShutdown {
+    fn name(&self) -> &'static str {
+        "bounded_shutdown"
+    }
+
+    fn says(&self) -> &'static str {
+        "a process exits inside its stated budget, for any number of signals and any wedge"
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.health.observe(event);
+        match &event.what {
+            What::World(Happening::Signalled { nth: 1 }) => {
+                self.told.insert(event.process.clone(), (event.at, Duration::ZERO));
+                self.armed |= self.owned.get(&event.process).is_some_and(|runs| !runs.is_empty());
+            }
+            What::World(Happening::Exited { .. } | Happening::Killed) => {
+                self.told.remove(&event.process);
+                self.owned.remove(&event.process);
+            }
+            What::Product(Did::Claimed { run, owner, .. }) => {
+                self.let_go(run, event.at);
+                self.owned.entry(owner.clone()).or_default().insert(run.clone());
+            }
+            What::Product(Did::HandedBack { run, .. } | Did::Ended { run, .. }) => self.let_go(run, event.at),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> Vec<Obligation> {
+        let exits = self.told.iter().map(|(process, (told, excused))| {
+            let says = format!("{process}, which was told to stop, has exited");
+            Obligation::new(says, *told, self.due(process, *told, *excused))
+        });
+        exits.collect()
+    }
+
+    fn armed(&self) -> bool {
+        self.armed
+    }
+}

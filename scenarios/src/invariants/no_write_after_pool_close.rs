@@ -1,0 +1,143 @@
+//! The pool through which turns are committed is closed when the last run is over, and once: after that nothing of its
+//! process's life is written through it, and nothing tries to. Only a Postgres that does not answer excuses a pool that
+//! is abandoned.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lychgate_sim::event::{Event, Happening, What};
+use lychgate_sim::judge::{Breach, Invariant};
+
+use crate::events::Did;
+use crate::health::Health;
+
+/// The pool of checkpoints.
+const CHECKPOINTS: &str = "checkpoints";
+/// The pool of everything else, opened first and closed last.
+const STORE: &str = "store";
+/// How long after its line to Postgres has healed a process can still suffer from it.
+const HEALED: Duration = Duration::from_secs(60);
+
+/// One life of one process.
+type Life = (String, u32);
+
+struct Run {
+    owner: Option<Life>,
+    /// Whether the model has answered a turn that is not checkpointed.
+    answered: bool,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct NoWriteAfterPoolClose {
+    health: Health,
+    runs: BTreeMap<String, Run>,
+    /// The pools that a life has closed or abandoned, in order.
+    closed: BTreeMap<Life, Vec<String>>,
+    armed: bool,
+}
+
+impl NoWriteAfterPoolClose {
+    /// Whether its line to Postgres is, or was lately, sick.
+    fn excused(&self, process: &str, at: Duration) -> bool {
+        let link = format!("{process}->postgres");
+        let calm = self.health.calm_since(|target| target == link);
+        calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > at)
+    }
+
+    fn has_closed(&self, life: &Life, pool: &str) -> bool {
+        self.closed.get(life).is_some_and(|closed| closed.iter().any(|closed| closed == pool))
+    }
+
+    fn close(&mut self, life: Life, pool: &str, at: Duration) -> Result<(), Breach> {
+        let (process, _) = &life;
+        if self.has_closed(&life, pool) {
+            return Err(Breach::now(format!("{process} closed its pool `{pool}` twice")));
+        }
+        let executor = process.starts_with("executor-");
+        if pool == STORE && executor && !self.has_closed(&life, CHECKPOINTS) {
+            let says = format!("{process} closed its pool `{pool}`, which it opened first, before `{CHECKPOINTS}`");
+            return Err(Breach::now(says));
+        }
+        let going = self.runs.iter().find(|(_, run)| run.owner.as_ref() == Some(&life));
+        if let Some((run, _)) = going.filter(|_| !self.excused(process, at)) {
+            return Err(Breach::now(format!("{process} closed its pool `{pool}` while {run} was going")));
+        }
+        self.closed.entry(life).or_default().push(pool.to_string());
+        Ok(())
+    }
+
+    fn exit(&self, life: &Life) -> Result<(), Breach> {
+        let pools: &[&str] = if life.0.starts_with("executor-") { &[CHECKPOINTS, STORE] } else { &[STORE] };
+        match pools.iter().find(|pool| !self.has_closed(life, pool)) {
+            Some(pool) => Err(Breach::now(format!("{} exited without closing its pool `{pool}`", life.0))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Invariant<Did> for NoWriteAfterPoolClose {
+    fn name(&self) -> &'static str {
+        "no_write_after_pool_close"
+    }
+
+    fn says(&self) -> &'static str {
+        "runs end before the checkpoint pool is closed; afterwards nothing is written through it, and nothing tries"
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.health.observe(event);
+        let life = (event.process.clone(), event.incarnation);
+        let did = match &event.what {
+            What::World(Happening::Signalled { .. }) => {
+                let mine = |run: &Run| run.owner.as_ref() == Some(&life);
+                self.armed |= self.runs.values().any(|run| mine(run) && run.answered);
+                return Ok(());
+            }
+            What::World(Happening::Exited { .. }) => return self.exit(&life),
+            What::World(_) => return Ok(()),
+            What::Product(did) => did,
+        };
+        match did {
+            Did::Claimed { run, owner, .. } => {
+                let owner = (owner.clone(), self.health.life(owner).incarnation);
+                self.runs.insert(run.clone(), Run { owner: Some(owner), answered: false });
+            }
+            Did::Answered { run, .. } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.answered = true;
+                }
+            }
+            Did::HandedBack { run, .. } | Did::Ended { run, .. } => {
+                self.runs.remove(run);
+            }
+            Did::Checkpointed { run, pool, .. } => {
+                if pool != CHECKPOINTS {
+                    return Err(Breach::now(format!("a turn of {run} was committed through the pool `{pool}`")));
+                }
+                if self.has_closed(&life, pool) && !self.excused(&life.0, event.at) {
+                    return Err(Breach::now(format!("a turn of {run} was committed after {} closed the pool", life.0)));
+                }
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.answered = false;
+                }
+            }
+            Did::CheckpointTried { run, .. } => {
+                return Err(Breach::now(format!("a turn of {run} was to be committed after the pool was closed")));
+            }
+            Did::PoolClosed { pool, .. } => self.close(life, pool, event.at)?,
+            Did::PoolAbandoned { process, pool } => {
+                if !self.excused(process, event.at) {
+                    return Err(Breach::now(format!("{process} abandoned its pool `{pool}`")));
+                }
+                self.closed.entry(life).or_default().push(pool.clone());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn armed(&self) -> bool {
+        self.armed
+    }
+}

@@ -1,0 +1,268 @@
+//! Whoever is told to stop notes at once, durably, what it has in flight; whoever claims such a run tells its user why.
+//! A mark is its maker's, and a suspended session's run is neither marked nor resumed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lychgate::limits;
+use lychgate_sim::event::{Event, Happening, What};
+use lychgate_sim::judge::{Breach, Invariant, Obligation};
+
+use crate::events::Did;
+use crate::health::Health;
+use crate::settings::Settings;
+
+/// For the way of a signal.
+const SLACK: Duration = Duration::from_secs(2);
+/// What was claimed so shortly before the signal may not have been known yet: it is handed back.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
+/// Statements of one transaction are shown together.
+const SAME_MOMENT: Duration = Duration::from_millis(1);
+/// How long after its line to Postgres has healed a process can still suffer from it; and how long it may take over an end.
+const HEALED: Duration = Duration::from_secs(60);
+
+#[derive(Clone, PartialEq)]
+struct Owner {
+    process: String,
+    /// As the world counts.
+    incarnation: u32,
+    /// How it names itself in a mark.
+    mark: String,
+    since: Duration,
+}
+
+struct Run {
+    session: String,
+    owner: Option<Owner>,
+    over: bool,
+    /// Who marked it.
+    mark: Option<String>,
+}
+
+/// See the module.
+pub struct Resumable {
+    settings: Settings,
+    health: Health,
+    runs: BTreeMap<String, Run>,
+    suspended: BTreeSet<String>,
+    /// Runs that must be marked: by whom, and since when.
+    owed: BTreeMap<String, (Owner, Duration)>,
+    /// Runs whose users must be told why they were claimed anew.
+    untold: BTreeMap<String, Duration>,
+    /// Runs whose users were told that they are given up.
+    given_up: BTreeMap<String, Duration>,
+    /// Runs of suspended sessions that must end, and since when.
+    held: BTreeMap<String, Duration>,
+    armed: bool,
+}
+
+impl Resumable {
+    /// For a run with these settings.
+    pub fn new(settings: Settings) -> Self {
+        Resumable {
+            settings,
+            health: Health::default(),
+            runs: BTreeMap::new(),
+            suspended: BTreeSet::new(),
+            owed: BTreeMap::new(),
+            untold: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            held: BTreeMap::new(),
+            armed: false,
+        }
+    }
+
+    fn calm(&self, process: &str) -> Option<Duration> {
+        let link = format!("{process}->postgres");
+        self.health.calm_since(|target| target == link)
+    }
+
+    fn world(&mut self, event: &Event<Did>, happening: &Happening) -> Result<(), Breach> {
+        let mine = |owner: &Owner| owner.process == event.process && owner.incarnation == event.incarnation;
+        match happening {
+            Happening::Signalled { nth: 1 } => {
+                for (label, run) in &self.runs {
+                    let Some(owner) = run.owner.as_ref().filter(|owner| mine(owner)) else { continue };
+                    let known = owner.since + IN_FLIGHT <= event.at;
+                    if known && run.mark.is_none() && !self.suspended.contains(&run.session) {
+                        self.owed.insert(label.clone(), (owner.clone(), event.at));
+                        self.armed = true;
+                    }
+                }
+            }
+            Happening::Exited { .. } => {
+                let calm = self.calm(&event.process);
+                let excused = calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
+                let forgotten = self.runs.iter().find(|(_, run)| {
+                    let mark = run.mark.as_ref().and_then(|mark| mark.rsplit_once('/'));
+                    run.over && mark.is_some_and(|(process, _)| process == event.process)
+                });
+                if let Some((label, _)) = forgotten.filter(|_| !excused) {
+                    let says = format!("{} has exited and left its mark on {label}, which is over", event.process);
+                    return Err(Breach::now(says));
+                }
+                self.owed.retain(|_, (owner, _)| !mine(owner));
+            }
+            Happening::Killed => self.owed.retain(|_, (owner, _)| !mine(owner)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn marked(&mut self, label: &str, by: &str) -> Result<(), Breach> {
+        self.owed.remove(label);
+        let Some(run) = self.runs.get_mut(label) else { return Ok(()) };
+        if self.suspended.contains(&run.session) {
+            return Err(Breach::now(format!("{label} was marked, although its session is suspended")));
+        }
+        if run.owner.as_ref().is_none_or(|owner| owner.mark != by) {
+            return Err(Breach::now(format!("{label} was marked by {by}, whose it is not")));
+        }
+        if let Some(mark) = run.mark.replace(by.to_string()) {
+            return Err(Breach::now(format!("{label} bore the mark of {mark} and was marked again")));
+        }
+        Ok(())
+    }
+
+    fn unmarked(&mut self, label: &str, by: &str, marked_by: &str) -> Result<(), Breach> {
+        if by != marked_by {
+            return Err(Breach::now(format!("{by} took off the mark that {marked_by} had left on {label}")));
+        }
+        match self.runs.get_mut(label) {
+            Some(run) if !run.over => Err(Breach::now(format!("the mark of {label} was taken off while it was going"))),
+            Some(run) => {
+                run.mark = None;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn claimed(&mut self, label: &str, owner: Owner, at: Duration) -> Result<(), Breach> {
+        self.owed.remove(label);
+        let Some(run) = self.runs.get_mut(label) else { return Ok(()) };
+        if self.suspended.contains(&run.session) {
+            return Err(Breach::now(format!("{label} was claimed, although its session is suspended")));
+        }
+        run.owner = Some(owner);
+        if run.mark.take().is_some() {
+            self.armed = true;
+            self.untold.insert(label.to_string(), at);
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, label: &str, status: &str, reason: &str, by_owner: bool) -> Result<(), Breach> {
+        for open in [&mut self.given_up, &mut self.held] {
+            open.remove(label);
+        }
+        self.owed.remove(label);
+        let Some(run) = self.runs.get_mut(label) else { return Ok(()) };
+        (run.owner, run.over) = (None, true);
+        if !by_owner || status == "interrupted" {
+            run.mark = None;
+        }
+        let wins = by_owner || status != "interrupted" || reason == "suspended";
+        if self.suspended.contains(&run.session) && !wins {
+            return Err(Breach::now(format!("{label} ended as {reason}, although its session is suspended")));
+        }
+        Ok(())
+    }
+}
+
+impl Invariant<Did> for Resumable {
+    fn name(&self) -> &'static str {
+        "resumable"
+    }
+
+    fn says(&self) -> &'static str {
+        "what is in flight is marked before any wait, and resumed with a notice; own marks only; suspended wins"
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.health.observe(event);
+        let did = match &event.what {
+            What::World(happening) => return self.world(event, happening),
+            What::Product(did) => did,
+        };
+        match did {
+            Did::Accepted { session, run } => {
+                let new = Run { session: session.clone(), owner: None, over: false, mark: None };
+                self.runs.insert(run.clone(), new);
+            }
+            Did::Claimed { run, owner: process, incarnation, .. } => {
+                let owner = Owner {
+                    process: process.clone(),
+                    incarnation: self.health.life(process).incarnation,
+                    mark: format!("{process}/{incarnation}"),
+                    since: event.at,
+                };
+                self.claimed(run, owner, event.at)?;
+            }
+            Did::Marked { run, by, .. } => self.marked(run, by)?,
+            Did::Unmarked { run, by, marked_by, .. } => self.unmarked(run, by, marked_by)?,
+            Did::MarkFailed { process } => self.owed.retain(|_, (owner, _)| owner.process != *process),
+            Did::Noticed { run, .. } => {
+                if self.untold.remove(run).is_none() {
+                    self.given_up.insert(run.clone(), event.at);
+                }
+            }
+            Did::HandedBack { run: label, .. } => {
+                self.owed.remove(label);
+                if let Some(run) = self.runs.get_mut(label) {
+                    run.owner = None;
+                }
+            }
+            Did::Ended { run, status, reason, by_owner, .. } => self.ended(run, status, reason, *by_owner)?,
+            Did::Suspended { session } => {
+                self.suspended.insert(session.clone());
+                for (label, run) in self.runs.iter().filter(|(_, run)| run.session == *session) {
+                    self.owed.remove(label);
+                    if run.owner.is_some() {
+                        self.held.insert(label.clone(), event.at);
+                        self.armed = true;
+                    }
+                }
+            }
+            Did::Unsuspended { session } => {
+                self.suspended.remove(session);
+                let runs = &self.runs;
+                self.held.retain(|label, _| runs.get(label).is_some_and(|run| run.session != *session));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> Vec<Obligation> {
+        let marks = self.owed.iter().map(|(label, (owner, since))| {
+            let says = format!("{label}, which {} has in flight, is marked", owner.process);
+            let due = self.calm(&owner.process).map(|calm| calm.max(*since) + limits::MARK + SLACK);
+            Obligation::new(says, *since, due.unwrap_or(Duration::MAX))
+        });
+        let told = self.untold.iter().map(|(label, since)| {
+            Obligation::new(format!("the user of {label} is told why it was taken over"), *since, *since + SAME_MOMENT)
+        });
+        let given_up = self.given_up.iter().map(|(label, since)| {
+            let says = format!("{label}, of which its user was told that it is given up, is over");
+            Obligation::new(says, *since, *since + SAME_MOMENT)
+        });
+        let held = self.held.iter().map(|(label, since)| {
+            let owner = self.runs.get(label).and_then(|run| run.owner.as_ref());
+            let life = owner.map(|owner| (owner, self.health.life(&owner.process)));
+            // Whose owner is gone waits for a takeover, with everybody else's.
+            let lives = life.filter(|(owner, life)| life.alive && life.incarnation == owner.incarnation);
+            let due = lives.and_then(|(owner, _)| {
+                let within = self.settings.beat_every(&owner.process) + limits::POSTGRES_CALL + HEALED;
+                self.calm(&owner.process).map(|calm| calm.max(*since) + within)
+            });
+            let says = format!("{label}, whose session is suspended, is over");
+            Obligation::new(says, *since, due.unwrap_or(Duration::MAX))
+        });
+        marks.chain(told).chain(given_up).chain(held).collect()
+    }
+
+    fn armed(&self) -> bool {
+        self.armed
+    }
+}

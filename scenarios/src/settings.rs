@@ -1,0 +1,56 @@
+//! What a plan's settings make of one process: the promises that depend on them ask here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lychgate::limits::{self, Limits};
+use lychgate_sim::plan::Plan;
+
+use crate::users::Everybody;
+
+/// The settings of a plan, by scope and name.
+#[derive(Clone, Debug, Default)]
+pub struct Settings(BTreeMap<String, BTreeMap<String, String>>);
+
+impl Settings {
+    /// Those of a plan.
+    pub fn of(plan: &Plan<Everybody>) -> Self {
+        Settings(plan.config.clone())
+    }
+
+    /// A setting of a process: its own, its role's, or everybody's, the narrowest winning.
+    fn text(&self, process: &str, name: &str) -> Option<&str> {
+        let role = process.rsplit_once('-').map_or(process, |(role, _)| role);
+        [process, role, "all"].iter().find_map(|scope| self.0.get(*scope)?.get(name)).map(String::as_str)
+    }
+
+    fn duration(&self, process: &str, name: &str, default: Duration) -> Duration {
+        self.text(process, name).and_then(|text| lychgate_sim::duration::parse(text).ok()).unwrap_or(default)
+    }
+
+    /// Whether it ends its runs when it is told to stop, rather than wait for them.
+    pub fn interrupts(&self, process: &str) -> bool {
+        self.text(process, "LYCHGATE_DRAIN_POLICY") == Some("interrupt")
+    }
+
+    /// How long it waits for its runs.
+    pub fn drain_grace(&self, process: &str) -> Duration {
+        if self.interrupts(process) {
+            return Duration::ZERO;
+        }
+        self.duration(process, "LYCHGATE_DRAIN_GRACE", Limits::default().drain_grace)
+    }
+
+    /// How often it says that it lives.
+    pub fn beat_every(&self, process: &str) -> Duration {
+        self.duration(process, "LYCHGATE_BEAT_EVERY", Limits::default().beat_every)
+    }
+
+    /// From its first SIGTERM to its exit, at most.
+    pub fn shutdown(&self, process: &str) -> Duration {
+        if process.starts_with("gateway-") {
+            return limits::GATEWAY_DRAIN + limits::CLOSES;
+        }
+        limits::MARK + self.drain_grace(process) + limits::CANCEL_GRACE + limits::NET_OUTER + limits::CLOSES
+    }
+}
