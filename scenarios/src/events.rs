@@ -1,6 +1,9 @@
 //! What the product did, as seen from outside. Sessions and runs go by their labels: `ann/1` is ann's first session,
 //! `ann/1#2` the run that her second message in it started.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use lychgate_sim::event::Occurrence;
 use serde::Serialize;
 
@@ -85,6 +88,24 @@ pub enum Did {
     Cancelled { session: String },
     /// A user looked at a message: `unread`, `consumed` or `reported`; and at the answers to it, each with its turn.
     Found { session: String, run: String, state: String, answers: Vec<(i64, String)> },
+    /// The provider refused a call that an agent made under this assignment.
+    Refused { session: String, run: String, agent: String, epoch: i64, status: u16 },
+    /// An agent was assigned a subscription; the first time `from` is empty.
+    Assigned { agent: String, from: String, to: String, epoch: i64 },
+    /// An agent was found ready under an assignment.
+    SwitchReady { agent: String, epoch: i64 },
+    /// The users of an agent were told of an assignment.
+    SwitchNoticed { agent: String, epoch: i64 },
+    /// A container was created for an assignment.
+    ContainerCreated { agent: String, epoch: i64, container: String },
+    /// It was started.
+    ContainerStarted { agent: String, epoch: i64, container: String },
+    /// It does not run any more.
+    ContainerEnded { agent: String, container: String },
+    /// A container called the provider for a turn.
+    TurnServed { agent: String, epoch: i64, container: String },
+    /// A container was asked for its `/health`, and answered after `took`, if `status` is there.
+    Probed { process: String, agent: String, status: Option<u16>, took: Duration, gauges: BTreeMap<String, i64> },
 }
 
 impl Occurrence for Did {
@@ -127,6 +148,15 @@ impl Occurrence for Did {
         "saw_end",
         "cancelled",
         "found",
+        "refused",
+        "assigned",
+        "switch_ready",
+        "switch_noticed",
+        "container_created",
+        "container_started",
+        "container_ended",
+        "turn_served",
+        "probed",
     ];
 
     fn name(&self) -> &'static str {
@@ -169,6 +199,15 @@ impl Occurrence for Did {
             Did::SawEnd { .. } => "saw_end",
             Did::Cancelled { .. } => "cancelled",
             Did::Found { .. } => "found",
+            Did::Refused { .. } => "refused",
+            Did::Assigned { .. } => "assigned",
+            Did::SwitchReady { .. } => "switch_ready",
+            Did::SwitchNoticed { .. } => "switch_noticed",
+            Did::ContainerCreated { .. } => "container_created",
+            Did::ContainerStarted { .. } => "container_started",
+            Did::ContainerEnded { .. } => "container_ended",
+            Did::TurnServed { .. } => "turn_served",
+            Did::Probed { .. } => "probed",
         }
     }
 
@@ -179,7 +218,8 @@ impl Occurrence for Did {
             | Did::MarkFailed { .. }
             | Did::PoolClosed { .. }
             | Did::PoolAbandoned { .. } => None,
-            Did::Accepted { session, .. }
+            Did::Assigned { .. } | Did::SwitchReady { .. } | Did::SwitchNoticed { .. } | Did::ContainerCreated { .. } | Did::ContainerStarted { .. } | Did::ContainerEnded { .. } | Did::TurnServed { .. } | Did::Probed { .. } => None,
+            Did::Refused { session, .. } |Did::Accepted { session, .. }
             | Did::Hinted { session, .. }
             | Did::Claimed { session, .. }
             | Did::Checkpointed { session, .. }
@@ -240,6 +280,13 @@ impl Occurrence for Did {
             Did::TurnedAway { run, .. } => Some(format!("{run} is turned away: its session is suspended")),
             Did::Lost { run, .. } => Some(format!("the owner of {run} gives it up as lost")),
             Did::SawEnd { run, status, .. } => Some(format!("the user sees that {run} is {status}")),
+            Did::Refused { run, agent, status, .. } => {
+                Some(format!("the provider refuses {agent}'s call for {run} with {status}"))
+            }
+            Did::Assigned { agent, from, to, .. } if from.is_empty() => Some(format!("{agent} is assigned {to}")),
+            Did::Assigned { agent, from, to, .. } => Some(format!("{agent} is moved from {from} to {to}")),
+            Did::SwitchReady { agent, .. } => Some(format!("{agent} is ready")),
+            Did::SwitchNoticed { agent, .. } => Some(format!("the users of {agent} are told")),
             _ => None,
         }
     }

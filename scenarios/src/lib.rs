@@ -2,6 +2,7 @@
 //! users do ([`users`]), how to read what happened ([`reader`] makes [`events`]), and what must hold ([`invariants`]).
 //! Stories are the `*.toml` files in this folder; [`swarm`] draws its own.
 
+pub mod agents;
 pub mod events;
 pub mod health;
 pub mod invariants;

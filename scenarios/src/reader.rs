@@ -1,11 +1,12 @@
 //! From what the stand-ins saw to what the product did. A statement is known by its name, a script by its first line, a
 //! call by its header; ids become labels on the way, learned from the idempotency key under which a run was accepted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lychgate_sim::observation::{Broker, Command, Log, Observation, Provider, Statement, Value};
 use lychgate_sim::product::{Origin, Reader};
 
+use crate::agents::Agents;
 use crate::events::Did;
 
 /// What is known of a run.
@@ -33,6 +34,9 @@ pub struct LychgateReader {
     runs: BTreeMap<String, Run>,
     /// Message id to label; a message and its run share one.
     messages: BTreeMap<String, String>,
+    agents: Agents,
+    /// Labels of the runs that a berth is calling the provider for.
+    calls: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// `ann/1#2` is in session `ann/1`.
@@ -54,15 +58,14 @@ fn int(value: Option<&Value>) -> i64 {
 }
 
 impl Reader<Did> for LychgateReader {
-    fn read(&mut self, observation: &Observation, _: &Origin) -> Vec<Did> {
+    fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<Did> {
         match observation {
             Observation::Statement(statement) => self.statement(statement),
             Observation::Command(command) => self.command(command).into_iter().collect(),
             Observation::Broker(Broker::Published { queues, body, .. }) if !queues.is_empty() => self.hint(body),
             Observation::Broker(_) => Vec::new(),
-            // The call itself was told as `Called`; that it fails its caller shows by what that one does.
-            Observation::Provider(Provider::Refused { .. }) => Vec::new(),
-            Observation::Provider(call) => self.call(call).into_iter().collect(),
+            Observation::Provider(call) => self.call(call, &origin.process),
+            Observation::Engine(seen) => self.agents.engine(seen).into_iter().collect(),
             Observation::Log(log) => self.log(log).into_iter().collect(),
         }
     }
@@ -74,8 +77,9 @@ impl Reader<Did> for LychgateReader {
     }
 
     fn served_by(&self, process: &str) -> Option<String> {
-        let served = |run: &&Run| run.is_live() && run.owner.as_deref() == Some(process);
-        self.runs.values().find(served).map(|run| run.label.clone())
+        let owned = |run: &&Run| run.is_live() && run.owner.as_deref() == Some(process);
+        let called = self.calls.get(process).and_then(|calls| calls.first());
+        self.runs.values().find(owned).map(|run| run.label.clone()).or_else(|| called.cloned())
     }
 }
 
@@ -95,6 +99,9 @@ impl LychgateReader {
         }
         if matches!(statement.name.as_str(), "run.mark" | "run.unmark") {
             return self.marks(statement);
+        }
+        if let Some(did) = self.agents.statement(statement) {
+            return vec![did];
         }
         let did = match statement.name.as_str() {
             "message.accept" => {
@@ -259,23 +266,31 @@ impl LychgateReader {
         self.named(id).map(|(session, run)| Did::Hinted { session, run }).into_iter().collect()
     }
 
-    fn call(&self, call: &Provider) -> Option<Did> {
-        let headers = match call {
-            Provider::Called { headers, .. }
-            | Provider::Answered { headers, .. }
-            | Provider::Abandoned { headers, .. } => headers,
-            Provider::Refused { .. } => return None,
-        };
-        let mut name = headers.get("lychgate-call")?.split(' ');
-        let (session, run) = self.named(name.next()?)?;
+    /// A call of the provider by `process`, a berth.
+    fn call(&mut self, call: &Provider, process: &str) -> Vec<Did> {
+        let (Provider::Called { headers, .. }
+        | Provider::Answered { headers, .. }
+        | Provider::Abandoned { headers, .. }
+        | Provider::Refused { headers, .. }) = call;
+        let mut name = headers.get("lychgate-call").map(String::as_str).unwrap_or_default().split(' ');
+        let Some((session, run)) = self.named(name.next().unwrap_or_default()) else { return Vec::new() };
         let mut number = || name.next().and_then(|word| word.parse().ok()).unwrap_or(-1);
         let (fence, turn, attempt) = (number(), number(), number());
-        Some(match call {
-            Provider::Called { .. } => Did::Called { session, run, fence, turn, attempt },
-            Provider::Answered { .. } => Did::Answered { session, run, fence, turn, attempt },
-            Provider::Abandoned { .. } => Did::HungUp { session, run, fence, turn, attempt },
-            Provider::Refused { .. } => return None,
-        })
+        let served = self.agents.served_by(process);
+        let calls = self.calls.entry(process.to_string()).or_default();
+        if matches!(call, Provider::Called { .. }) { _ = calls.insert(run.clone()) } else { _ = calls.remove(&run) }
+        match call {
+            Provider::Called { .. } => {
+                let served = served.map(|(agent, epoch, container)| Did::TurnServed { agent, epoch, container });
+                [Did::Called { session, run, fence, turn, attempt }].into_iter().chain(served).collect()
+            }
+            Provider::Answered { .. } => vec![Did::Answered { session, run, fence, turn, attempt }],
+            Provider::Abandoned { .. } => vec![Did::HungUp { session, run, fence, turn, attempt }],
+            Provider::Refused { status, .. } => {
+                let (agent, epoch, _) = served.unwrap_or_default();
+                vec![Did::Refused { session, run, agent, epoch, status: *status }]
+            }
+        }
     }
 
     fn log(&self, log: &Log) -> Option<Did> {

@@ -28,6 +28,7 @@ pub const ROLES: &[Role] = &[
         count: 1,
         grace: Duration::from_secs(30),
         restart_delay: Duration::from_secs(5),
+        contained: None,
     },
     Role {
         name: "executor",
@@ -36,6 +37,7 @@ pub const ROLES: &[Role] = &[
         count: 1,
         grace: KILL_WINDOW,
         restart_delay: Duration::from_secs(5),
+        contained: None,
     },
 ];
 

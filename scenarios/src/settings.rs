@@ -6,6 +6,7 @@ use std::time::Duration;
 use lychgate::limits::{self, Limits};
 use lychgate_sim::plan::Plan;
 
+use crate::roles;
 use crate::users::Everybody;
 
 /// The settings of a plan, by scope and name.
@@ -41,6 +42,13 @@ impl Settings {
         self.duration(process, "LYCHGATE_DRAIN_GRACE", Limits::default().drain_grace)
     }
 
+    /// The names of the subscriptions, in the order in which they are chosen.
+    pub fn subscriptions(&self) -> Vec<String> {
+        let set = self.0.values().find_map(|settings| settings.get("LYCHGATE_SUBSCRIPTIONS"));
+        let pairs = set.map_or(roles::SUBSCRIPTIONS, String::as_str).split(',');
+        pairs.filter_map(|pair| Some(pair.split_once('=')?.0.trim().to_string())).collect()
+    }
+
     /// How often it says that it lives.
     pub fn beat_every(&self, process: &str) -> Duration {
         self.duration(process, "LYCHGATE_BEAT_EVERY", Limits::default().beat_every)
@@ -50,6 +58,9 @@ impl Settings {
     pub fn shutdown(&self, process: &str) -> Duration {
         if process.starts_with("gateway-") {
             return limits::GATEWAY_DRAIN + limits::CLOSES;
+        }
+        if process.starts_with("agent-") {
+            return limits::CONTAINER_STOP;
         }
         limits::MARK + self.drain_grace(process) + limits::CANCEL_GRACE + limits::NET_OUTER + limits::CLOSES
     }

@@ -135,6 +135,7 @@ pub fn service(provider: &Provider) -> Service {
         port: PORT,
         serve: Arc::new(move |listener, tap| Box::pin(provider.clone().serve(listener, tap))),
         control: Some(Arc::new(move |control| controlled.control(control))),
+        engine: None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::event::{Event, Happening, Occurrence, What};
 use crate::judge::{Breach, Invariant, Obligation};
 use crate::nemesis::{Move, Nemesis, Order};
-use crate::observation::{Broker, Observation, Provider};
+use crate::observation::{Broker, Engine, Observation, Provider};
 use crate::plan::{Aim, Kind, Length};
 use crate::product::{Control, Origin, Reader};
 use crate::trace::Recorder;
@@ -77,6 +77,8 @@ pub(crate) struct Watch<O> {
     rolling: BTreeMap<usize, (String, VecDeque<String>)>,
     /// The faults for which a caller is refused, by target, each with what it is told.
     refusals: BTreeMap<String, BTreeMap<usize, Control>>,
+    /// Processes that live only while a container runs: when none does they are rightly down.
+    berths: BTreeSet<String>,
     /// Connections whose last request waits for an answer for longer than it should, and since when.
     silent: BTreeMap<(String, u32), Duration>,
     queue: VecDeque<(String, u32, What<O>)>,
@@ -108,6 +110,7 @@ impl<O: Occurrence> Watch<O> {
             losses: BTreeMap::new(),
             rolling: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            berths: BTreeSet::new(),
             silent: BTreeMap::new(),
             queue: VecDeque::new(),
             busy: false,
@@ -148,9 +151,10 @@ impl<O: Occurrence> Watch<O> {
         self.lives.get(process).copied().unwrap_or_default()
     }
 
-    /// The processes that are down.
+    /// The processes that are down and should be up.
     pub(crate) fn down(&self) -> Vec<&str> {
-        self.lives.iter().filter(|(_, life)| !life.alive).map(|(process, _)| process.as_str()).collect()
+        let down = self.lives.iter().filter(|(process, life)| !life.alive && !self.berths.contains(*process));
+        down.map(|(process, _)| process.as_str()).collect()
     }
 
     /// The connections that wait for an answer, and since when.
@@ -240,6 +244,12 @@ impl<O: Occurrence> Watch<O> {
         self.lives.insert(process.to_owned(), Life::default());
     }
 
+    /// There may be such a process, whenever a container engine starts one.
+    pub(crate) fn berth(&mut self, process: &str) {
+        self.expected(process);
+        self.berths.insert(process.to_owned());
+    }
+
     pub(crate) fn booted(&mut self, process: &str, incarnation: u32) {
         self.lives.insert(process.to_owned(), Life { incarnation, alive: true, signals: 0 });
         self.happened(process, incarnation, Happening::Booted);
@@ -305,7 +315,7 @@ impl<O: Occurrence> Watch<O> {
         }
     }
 
-    fn terminate(&mut self, process: &str) {
+    pub(crate) fn terminate(&mut self, process: &str) {
         let Some(life) = self.lives.get_mut(process).filter(|life| life.alive) else { return };
         life.signals += 1;
         let (incarnation, nth) = (life.incarnation, life.signals);
@@ -579,6 +589,12 @@ fn peer(observation: &Observation) -> Option<SocketAddr> {
             | Provider::Abandoned { peer, .. }
             | Provider::Refused { peer, .. },
         ) => Some(*peer),
-        Observation::Log(_) => None,
+        Observation::Engine(
+            Engine::Created { peer, .. }
+            | Engine::Started { peer, .. }
+            | Engine::Stopped { peer, .. }
+            | Engine::Removed { peer, .. },
+        ) => Some(*peer),
+        Observation::Engine(Engine::Exited { .. } | Engine::Probed { .. }) | Observation::Log(_) => None,
     }
 }

@@ -1,8 +1,11 @@
 //! What must hold in every run. One promise, one struct, one file; each sees events and nothing else.
 
+mod agents_ready;
 mod bounded_shutdown;
 mod bounded_waits;
+mod exactly_one_switch;
 mod fair_drain;
+mod health_answers;
 mod no_write_after_pool_close;
 mod no_zombies;
 mod nothing_lost;
@@ -16,9 +19,12 @@ use lychgate_sim::judge::Invariant;
 use crate::events::Did;
 use crate::settings::Settings;
 
+pub use agents_ready::AgentsReady;
 pub use bounded_shutdown::BoundedShutdown;
 pub use bounded_waits::BoundedWaits;
+pub use exactly_one_switch::ExactlyOneSwitch;
 pub use fair_drain::FairDrain;
+pub use health_answers::HealthAnswers;
 pub use no_write_after_pool_close::NoWriteAfterPoolClose;
 pub use no_zombies::{Deadlines, NoZombies};
 pub use nothing_lost::NothingLost;
@@ -36,6 +42,9 @@ pub fn all(deadlines: Deadlines, settings: &Settings) -> Vec<Box<dyn Invariant<D
         Box::new(FairDrain::new(settings.clone())),
         Box::new(Resumable::new(settings.clone())),
         Box::new(NoWriteAfterPoolClose::default()),
+        Box::new(ExactlyOneSwitch::new(settings.subscriptions())),
+        Box::new(AgentsReady::default()),
+        Box::new(HealthAnswers::default()),
         Box::new(NothingLost::default()),
         Box::new(BoundedWaits::default()),
         Box::new(StreamTruth::default()),

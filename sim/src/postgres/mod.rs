@@ -163,5 +163,6 @@ pub fn service(postgres: &Postgres) -> Service {
         port: 5432,
         serve: Arc::new(move |listener, tap| Box::pin(postgres.clone().serve(listener, tap))),
         control: None,
+        engine: None,
     }
 }

@@ -138,5 +138,6 @@ pub fn service(rabbit: Rabbit) -> Service {
         port: 5672,
         serve: Arc::new(move |listener, tap| Box::pin(rabbit.clone().serve(listener, tap))),
         control: None,
+        engine: None,
     }
 }

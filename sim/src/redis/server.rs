@@ -59,6 +59,7 @@ pub fn service(redis: &Redis) -> Service {
         port: PORT,
         serve: Arc::new(move |listener, tap| Box::pin(redis.clone().serve(listener, tap))),
         control: None,
+        engine: None,
     }
 }
 

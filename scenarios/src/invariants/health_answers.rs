@@ -1,0 +1,90 @@
+//! An agent that is up says how it is: 200, at once, whatever its turns wait for, and what it says of them is true.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lychgate_sim::event::{Event, Happening, What};
+use lychgate_sim::judge::{Breach, Invariant};
+
+use crate::events::Did;
+
+/// A gauge may lag by so much behind what the provider sees, and lead it by as much.
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// See the module.
+#[derive(Default)]
+pub struct HealthAnswers {
+    /// Calls that are going at the provider, by berth: since when.
+    calls: BTreeMap<String, BTreeMap<String, Duration>>,
+    /// Berths that stand still, or did a moment ago.
+    paused: BTreeMap<String, Option<Duration>>,
+    armed: bool,
+}
+
+impl HealthAnswers {
+    /// Whether the process stood still at any time during the last `took`.
+    fn was_paused(&self, process: &str, since: Duration) -> bool {
+        match self.paused.get(process) {
+            None => false,
+            Some(None) => true,
+            Some(Some(resumed)) => *resumed >= since,
+        }
+    }
+}
+
+impl Invariant<Did> for HealthAnswers {
+    fn name(&self) -> &'static str {
+        "health_answers"
+    }
+
+    fn says(&self) -> &'static str {
+        "an agent's /health answers 200 in bounded time, with gauges that are true, whatever is stuck"
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        let process = event.process.clone();
+        match &event.what {
+            What::World(Happening::Paused) => {
+                self.paused.insert(process, None);
+            }
+            What::World(Happening::Resumed) => {
+                self.paused.insert(process, Some(event.at));
+            }
+            What::World(Happening::Booted | Happening::Exited { .. } | Happening::Killed) => {
+                self.calls.remove(&process);
+                self.paused.remove(&process);
+            }
+            What::Product(Did::Called { run, .. }) => {
+                self.calls.entry(process).or_default().insert(run.clone(), event.at);
+            }
+            What::Product(Did::Answered { run, .. } | Did::HungUp { run, .. } | Did::Refused { run, .. }) => {
+                if let Some(calls) = self.calls.get_mut(&process) {
+                    calls.remove(run);
+                }
+            }
+            What::Product(Did::Probed { process, agent, status, gauges, took }) => {
+                let asked = event.at.saturating_sub(*took);
+                if self.was_paused(process, asked) {
+                    return Ok(());
+                }
+                if *status != Some(200) {
+                    return Err(Breach::now(format!("{agent} is up, and its /health does not answer 200")));
+                }
+                let calls = self.calls.get(process);
+                let settled = |since: &&Duration| **since + MOMENT <= asked;
+                let going = calls.map_or(0, |calls| calls.values().filter(settled).count());
+                self.armed |= going > 0;
+                if gauges.get("runs").is_none_or(|runs| *runs < i64::try_from(going).unwrap_or(i64::MAX)) {
+                    let says = format!("{agent} works on {going} turns at least, and its /health does not say so");
+                    return Err(Breach::now(says));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn armed(&self) -> bool {
+        self.armed
+    }
+}
