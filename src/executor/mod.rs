@@ -1,29 +1,36 @@
 //! The executor: takes runs that wait, works on them turn by turn, and sees each to its end.
 //!
-//! Start at [`serve`]. `intake` hears of runs, `claiming` makes them ours, `working` is a run from claim to end, `ending`
+//! Start at [`serve`]. `intake` hears of runs, `claiming` makes them ours, `working` is a run from claim to end, `calling` has
+//! a turn answered, `tending` keeps the agents up, `switching` moves one to another subscription, `ending`
 //! writes the end and does not let go before it is written, `beating` says that we live, `sweeping` finds what nobody
 //! told us of and repairs the live view. `desk` knows which runs are ours.
 
 mod beating;
+mod calling;
 mod claiming;
 mod desk;
 mod ending;
 mod intake;
 mod sweeping;
+mod switching;
+mod tending;
 mod working;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{mpsc, watch};
 
 use self::desk::Desk;
+use self::tending::Report;
+use crate::agent::Client;
 use crate::backoff::Backoff;
 use crate::config;
+use crate::engine::{ContainerId, Engine};
 use crate::ids::Owner;
 use crate::limits;
 use crate::live::{Live, Redis};
 use crate::mint::Mint;
-use crate::provider::Provider;
 use crate::run::Stop;
 use crate::signal::{Exit, Signal};
 use crate::store::{Store, StoreError};
@@ -33,7 +40,12 @@ struct Executor {
     config: config::Executor,
     store: Store,
     live: Live,
-    provider: Provider,
+    engine: Engine,
+    agents: Client,
+    /// Where to tell what happens to an agent.
+    reports: BTreeMap<String, mpsc::Sender<Report>>,
+    /// The published port of each agent's container, as far as it is known.
+    ports: Mutex<BTreeMap<String, (ContainerId, u16)>>,
     owner: Owner,
     mint: Mint,
     desk: Desk,
@@ -41,6 +53,10 @@ struct Executor {
 }
 
 impl Executor {
+    fn ports(&self) -> MutexGuard<'_, BTreeMap<String, (ContainerId, u16)>> {
+        self.ports.lock().expect("nothing panics while it holds the ports")
+    }
+
     fn is_draining(&self) -> bool {
         *self.draining.borrow()
     }
@@ -74,9 +90,18 @@ pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::Unbo
         _ = signals.recv() => return Exit::Clean,
     };
     tracing::info!(process = owner.process, incarnation = owner.incarnation, "ready");
+    let (mut reports, mut heard) = (BTreeMap::new(), Vec::new());
+    for agent in &config.agents {
+        let (tell, hear) = mpsc::channel(limits::REPORTS_QUEUED);
+        reports.insert(agent.clone(), tell);
+        heard.push((agent.clone(), hear));
+    }
     let executor = Arc::new(Executor {
         live: Live::new(Redis::new(&config.stores.redis)),
-        provider: Provider::new(&config.provider, &config.provider_key, &config.model),
+        engine: Engine::new(&config.engine),
+        agents: Client::default(),
+        reports,
+        ports: Mutex::default(),
         desk: Desk::new(config.limits.slots),
         draining: watch::Sender::new(false),
         config,
@@ -84,6 +109,7 @@ pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::Unbo
         owner,
         mint,
     });
+    let tending = executor.tend_all(heard);
     let beats = tokio::spawn(executor.clone().keep_beating());
     let sweeps = tokio::spawn(executor.clone().keep_sweeping());
     let intake = tokio::spawn(executor.clone().take_in());
@@ -94,7 +120,7 @@ pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::Unbo
     }
     let exit = finish(&executor).await;
     // Nothing is ours any more. Close in reverse order of opening.
-    for task in [intake, sweeps, beats] {
+    for task in [intake, sweeps, beats].into_iter().chain(tending) {
         task.abort();
         // Aborted or ended: either way it is gone after this.
         let _ = task.await;
