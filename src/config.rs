@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::limits::Limits;
+use crate::limits::{AGENT_HISTORY, Limits};
 
 /// Every setting by name, what it is, and its default. `--help` prints it; an unknown `LYCHGATE_…` is an error.
 pub const SETTINGS: &[(&str, &str, &str)] = &[
@@ -12,12 +12,29 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("LYCHGATE_POSTGRES", "postgres://USER:PASSWORD@HOST:PORT/DATABASE", "required"),
     ("LYCHGATE_REDIS", "redis://HOST:PORT/DATABASE", "required"),
     ("LYCHGATE_RABBITMQ", "amqp://USER:PASSWORD@HOST:PORT/VHOST", "required"),
-    ("LYCHGATE_PROVIDER", "http://HOST:PORT of an OpenAI-compatible provider (executor)", "required"),
-    ("LYCHGATE_PROVIDER_KEY", "the key that the provider wants (executor)", "required"),
-    ("LYCHGATE_MODEL", "the model to ask for (executor)", "default"),
+    (
+        "LYCHGATE_PROVIDER",
+        "http://HOST:PORT of an OpenAI-compatible provider (agent; an executor hands it on)",
+        "required",
+    ),
+    ("LYCHGATE_MODEL", "the model to ask for (agent; an executor hands it on)", "default"),
     ("LYCHGATE_TOKEN", "the bearer token that users send (gateway)", "required"),
     ("LYCHGATE_OPERATOR_TOKEN", "the bearer token that operators send; without it nobody is one (gateway)", "none"),
-    ("LYCHGATE_LISTEN", "where to serve HTTP (gateway)", "127.0.0.1:8080"),
+    ("LYCHGATE_LISTEN", "where to serve HTTP (gateway, agent)", "127.0.0.1:8080"),
+    ("LYCHGATE_ENGINE", "http://HOST:PORT of a Docker-compatible container engine (executor)", "required"),
+    ("LYCHGATE_AGENT_HOST", "the host at which the ports of containers are reached (executor)", "the engine's host"),
+    ("LYCHGATE_AGENT_IMAGE", "the image of agents, one that runs `lychgate agent` (executor)", "lychgate"),
+    (
+        "LYCHGATE_AGENTS",
+        "AGENT,AGENT: all agents; a session without a wish gets the first (gateway, executor)",
+        "agent-1",
+    ),
+    ("LYCHGATE_SUBSCRIPTIONS", "NAME=TOKEN,NAME=TOKEN: in the order of choice (executor)", "required"),
+    ("LYCHGATE_AGENT", "the agent's name (agent)", "required"),
+    ("LYCHGATE_EPOCH", "the serial of its assignment (agent)", "required"),
+    ("LYCHGATE_SUBSCRIPTION", "the name of its subscription (agent)", "required"),
+    ("LYCHGATE_SUBSCRIPTION_TOKEN", "the token that its subscription shows the provider (agent)", "required"),
+    (HISTORY_LIMIT, "messages that an agent keeps in memory (agent; an executor hands it on)", "1000"),
     ("LYCHGATE_SLOTS", "runs at once (executor)", "4"),
     ("LYCHGATE_KILL_WINDOW", "time from SIGTERM to SIGKILL in this deployment (executor)", "required"),
     ("LYCHGATE_RUN_MAX", "the longest legal run", "5h 45m"),
@@ -32,6 +49,9 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("LYCHGATE_DRAIN_GRACE", "how long a draining executor waits for its runs", "5h 45m"),
     ("LYCHGATE_DRAIN_POLICY", "`finish`: wait for the runs that are going; `interrupt`: end them", "finish"),
 ];
+
+/// The one setting with a name of its own: agents have had it under this one before.
+const HISTORY_LIMIT: &str = "AGENT_HISTORY_LIMIT";
 
 /// The environment, or what a world gives in its place.
 pub type Environment = BTreeMap<String, String>;
@@ -73,6 +93,8 @@ pub struct Gateway {
     pub token: String,
     /// The bearer token that operators send; without one there are none.
     pub operator_token: Option<String>,
+    /// The agents that a session may name; the first for one that names none.
+    pub agents: Vec<String>,
 }
 
 /// What an executor that is told to stop does with the runs that are going.
@@ -89,16 +111,60 @@ pub enum DrainPolicy {
 pub struct Executor {
     /// Where the stores are.
     pub stores: Stores,
-    /// Where the model is.
-    pub provider: Address,
-    /// The key that it wants.
-    pub provider_key: String,
+    /// Where containers are made.
+    pub engine: Address,
+    /// The host at which their published ports are reached.
+    pub agent_host: String,
+    /// What they are made of.
+    pub image: String,
+    /// The agents.
+    pub agents: Vec<String>,
+    /// What they may be assigned, in the order of choice.
+    pub subscriptions: Vec<Subscription>,
+    /// Where the model is, as its agents read it.
+    pub provider: String,
     /// The model to ask for.
     pub model: String,
+    /// What to hand on as an agent's history limit, if anything.
+    pub history_limit: Option<String>,
     /// The bounds that this deployment tuned.
     pub limits: Limits,
     /// What becomes of the runs that are going when it is told to stop.
     pub drain_policy: DrainPolicy,
+}
+
+/// The credential by which an agent reaches its model.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// What people and rows call it.
+    pub name: String,
+    /// What the provider is shown.
+    pub token: String,
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Subscription({})", self.name)
+    }
+}
+
+/// An agent's settings.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Its name.
+    pub agent: String,
+    /// The serial of its assignment.
+    pub epoch: i64,
+    /// Its subscription.
+    pub subscription: Subscription,
+    /// Where the model is.
+    pub provider: Address,
+    /// The model to ask for.
+    pub model: String,
+    /// Where to serve HTTP.
+    pub listen: SocketAddr,
+    /// Messages that it keeps in memory.
+    pub history_limit: usize,
 }
 
 /// A setting that is missing or wrong.
@@ -122,14 +188,12 @@ impl Gateway {
     /// The first setting that is missing, unknown or wrong.
     pub fn from(environment: &Environment) -> Result<Self, Invalid> {
         let settings = Settings::new(environment)?;
-        let listen = settings.text("LYCHGATE_LISTEN")?;
         Ok(Gateway {
             stores: settings.stores()?,
-            listen: listen
-                .parse()
-                .map_err(|_| invalid("LYCHGATE_LISTEN", format!("`{listen}` is no IP:PORT, as 0.0.0.0:8080")))?,
+            listen: settings.listen()?,
             token: settings.text("LYCHGATE_TOKEN")?,
-            operator_token: settings.optional("LYCHGATE_OPERATOR_TOKEN"),
+            operator_token: settings.given("LYCHGATE_OPERATOR_TOKEN"),
+            agents: settings.agents()?,
         })
     }
 }
@@ -145,11 +209,20 @@ impl Executor {
         limits.check().map_err(|says| invalid("limits", says))?;
         let drain_policy = settings.drain_policy()?;
         budget(&limits, drain_policy, settings.duration("LYCHGATE_KILL_WINDOW")?)?;
+        let engine = settings.address("LYCHGATE_ENGINE", "http", 2375)?;
+        let engine_host = engine.host.rsplit_once(':').map_or(engine.host.as_str(), |(host, _)| host).to_string();
+        // Read here as its agents will read it: a wrong one is told now.
+        settings.address("LYCHGATE_PROVIDER", "http", 80)?;
         Ok(Executor {
             stores: settings.stores()?,
-            provider: settings.address("LYCHGATE_PROVIDER", "http", 80)?,
-            provider_key: settings.text("LYCHGATE_PROVIDER_KEY")?,
+            agent_host: settings.given("LYCHGATE_AGENT_HOST").unwrap_or(engine_host),
+            engine,
+            image: settings.text("LYCHGATE_AGENT_IMAGE")?,
+            agents: settings.agents()?,
+            subscriptions: settings.subscriptions()?,
+            provider: settings.text("LYCHGATE_PROVIDER")?,
             model: settings.text("LYCHGATE_MODEL")?,
+            history_limit: settings.given(HISTORY_LIMIT),
             limits,
             drain_policy,
         })
@@ -178,6 +251,32 @@ fn budget(limits: &Limits, policy: DrainPolicy, window: Duration) -> Result<(), 
     Err(invalid("LYCHGATE_KILL_WINDOW", says))
 }
 
+impl Agent {
+    /// Reads an agent's settings.
+    ///
+    /// # Errors
+    /// The first setting that is missing, unknown or wrong; a wrong history limit is none, it means the default.
+    pub fn from(environment: &Environment) -> Result<Self, Invalid> {
+        let settings = Settings::new(environment)?;
+        let epoch = settings.text("LYCHGATE_EPOCH")?;
+        let history_limit = settings.given(HISTORY_LIMIT).and_then(|text| text.trim().parse().ok());
+        Ok(Agent {
+            agent: settings.text("LYCHGATE_AGENT")?,
+            epoch: epoch
+                .parse()
+                .map_err(|_| invalid("LYCHGATE_EPOCH", format!("`{epoch}` is no whole number, as 1")))?,
+            subscription: Subscription {
+                name: settings.text("LYCHGATE_SUBSCRIPTION")?,
+                token: settings.text("LYCHGATE_SUBSCRIPTION_TOKEN")?,
+            },
+            provider: settings.address("LYCHGATE_PROVIDER", "http", 80)?,
+            model: settings.text("LYCHGATE_MODEL")?,
+            listen: settings.listen()?,
+            history_limit: history_limit.filter(|limit| *limit > 0).unwrap_or(AGENT_HISTORY),
+        })
+    }
+}
+
 struct Settings<'a>(&'a Environment);
 
 impl<'a> Settings<'a> {
@@ -198,11 +297,6 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// A setting without a default.
-    fn optional(&self, name: &'static str) -> Option<String> {
-        self.0.get(name).filter(|text| !text.is_empty()).cloned()
-    }
-
     fn drain_policy(&self) -> Result<DrainPolicy, Invalid> {
         let name = "LYCHGATE_DRAIN_POLICY";
         match self.text(name)?.as_str() {
@@ -210,6 +304,59 @@ impl<'a> Settings<'a> {
             "interrupt" => Ok(DrainPolicy::Interrupt),
             other => Err(invalid(name, format!("`{other}` is neither `finish` nor `interrupt`"))),
         }
+    }
+
+    /// One that has no default but its absence.
+    fn given(&self, name: &str) -> Option<String> {
+        self.0.get(name).filter(|text| !text.is_empty()).cloned()
+    }
+
+    fn listen(&self) -> Result<SocketAddr, Invalid> {
+        let listen = self.text("LYCHGATE_LISTEN")?;
+        let wrong = |_| invalid("LYCHGATE_LISTEN", format!("`{listen}` is no IP:PORT, as 0.0.0.0:8080"));
+        listen.parse().map_err(wrong)
+    }
+
+    fn agents(&self) -> Result<Vec<String>, Invalid> {
+        let wrong = |problem: String| invalid("LYCHGATE_AGENTS", problem);
+        let mut agents: Vec<String> = Vec::new();
+        for agent in self.text("LYCHGATE_AGENTS")?.split(',').map(str::trim) {
+            if !is_name(agent) {
+                return Err(wrong(format!(
+                    "`{agent}` is no agent's name: 1 to 40 of a-z, 0-9 and -, as agent-1,agent-2"
+                )));
+            }
+            if agents.iter().any(|known| known == agent) {
+                return Err(wrong(format!("names `{agent}` twice")));
+            }
+            agents.push(agent.to_string());
+        }
+        Ok(agents)
+    }
+
+    /// Tokens are secrets: no message shows one.
+    fn subscriptions(&self) -> Result<Vec<Subscription>, Invalid> {
+        let wrong = |problem: String| invalid("LYCHGATE_SUBSCRIPTIONS", problem);
+        let mut subscriptions: Vec<Subscription> = Vec::new();
+        for (place, pair) in (1..).zip(self.text("LYCHGATE_SUBSCRIPTIONS")?.split(',')) {
+            let (name, token) =
+                pair.split_once('=').map_or((pair.trim(), ""), |(name, token)| (name.trim(), token.trim()));
+            if token.is_empty() {
+                return Err(wrong(format!("number {place} is not NAME=TOKEN, as in a=TOKEN,b=TOKEN")));
+            }
+            if !is_name(name) {
+                return Err(wrong(format!("`{name}` is no subscription's name: 1 to 40 of a-z, 0-9 and -")));
+            }
+            if let Some(known) = subscriptions.iter().find(|known| known.name == name || known.token == token) {
+                let problem = match known.name == name {
+                    true => format!("names `{name}` twice"),
+                    false => format!("`{}` and `{name}` have the same token", known.name),
+                };
+                return Err(wrong(problem));
+            }
+            subscriptions.push(Subscription { name: name.to_string(), token: token.to_string() });
+        }
+        Ok(subscriptions)
     }
 
     fn duration(&self, name: &'static str) -> Result<Duration, Invalid> {
@@ -268,6 +415,12 @@ impl<'a> Settings<'a> {
     }
 }
 
+/// Whether it can stand in a container's name and in a list.
+fn is_name(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=40).contains(&text.len()) && text.bytes().all(word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,7 +432,8 @@ mod tests {
             ("LYCHGATE_REDIS", "redis://127.0.0.1"),
             ("LYCHGATE_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672/"),
             ("LYCHGATE_PROVIDER", "http://127.0.0.1:8081"),
-            ("LYCHGATE_PROVIDER_KEY", "key"),
+            ("LYCHGATE_ENGINE", "http://10.0.0.9:2375"),
+            ("LYCHGATE_SUBSCRIPTIONS", "a=sk-a, b=sk-b"),
             ("LYCHGATE_KILL_WINDOW", "6h 30m"),
         ];
         pairs.map(|(name, value)| (name.to_string(), value.to_string())).into()
@@ -291,6 +445,9 @@ mod tests {
         assert_eq!(executor.limits, Limits::default());
         assert_eq!(executor.stores.redis.host, "127.0.0.1:6379");
         assert_eq!(executor.stores.postgres.password, "secret");
+        assert_eq!(executor.agent_host, "10.0.0.9");
+        assert_eq!(executor.agents, ["agent-1"]);
+        assert_eq!(executor.subscriptions[1].token, "sk-b");
     }
 
     #[test]
@@ -309,6 +466,33 @@ mod tests {
         assert!(with("LYCHGATE_KILL_WINDOW", "1h").contains(sum), "{}", with("LYCHGATE_KILL_WINDOW", "1h"));
         assert!(with("LYCHGATE_DRAIN_POLICY", "hurry").contains("`finish`"));
         assert!(with("LYCHGATE_PROCESS", "").contains("not set"));
+        assert!(with("LYCHGATE_SUBSCRIPTIONS", "").contains("not set"));
+        assert!(with("LYCHGATE_SUBSCRIPTIONS", "a=x,a=y").contains("`a` twice"));
+        assert!(with("LYCHGATE_SUBSCRIPTIONS", "a=x,b=x").contains("`a` and `b` have the same token"));
+        assert!(with("LYCHGATE_SUBSCRIPTIONS", "a=x,sk-secret").contains("number 2"));
+        assert!(!with("LYCHGATE_SUBSCRIPTIONS", "a=x,sk-secret=").contains("secret"));
+        assert!(with("LYCHGATE_AGENTS", "a,b,a").contains("`a` twice"));
+        assert!(with("LYCHGATE_AGENTS", "a,,b").contains("no agent's name"));
+    }
+
+    #[test]
+    fn a_history_limit_that_is_none_means_the_default() {
+        let limit = |text: &str| {
+            let pairs = [
+                ("LYCHGATE_AGENT", "agent-1"),
+                ("LYCHGATE_EPOCH", "1"),
+                ("LYCHGATE_SUBSCRIPTION", "a"),
+                ("LYCHGATE_SUBSCRIPTION_TOKEN", "sk-a"),
+                ("LYCHGATE_PROVIDER", "http://127.0.0.1:8081"),
+                (HISTORY_LIMIT, text),
+            ];
+            let environment = pairs.map(|(name, value)| (name.to_string(), value.to_string())).into();
+            Agent::from(&environment).unwrap().history_limit
+        };
+        for nonsense in ["", "0", "-5", "many", "1.5"] {
+            assert_eq!(limit(nonsense), 1000, "{nonsense:?}");
+        }
+        assert_eq!(limit("42"), 42);
     }
 
     #[test]

@@ -7,23 +7,30 @@
 //! - [`run`]: what a run is and what may become of it; decisions without I/O.
 //! - [`store`]: the truth, in Postgres; [`sql`] has every statement.
 //! - [`executor`]: claims runs, works on them turn by turn, and sees each to its two terminal writes.
+//! - [`engine`]: containers, in which agents live; the executor keeps them up and moves an agent to another subscription.
+//! - [`agent`]: the process in such a container; it answers one turn at a time per session.
 //! - [`provider`]: the model; one call is one turn.
 //! - [`live`]: the view that users look at, leases and streams, in Redis.
 //! - [`broker`]: hints, over [`amqp`], a small client that depends on nothing else here.
 //! - [`config`], [`limits`]: every setting and every bound, with its reason.
+//! - `listener`, `http`: HTTP, served and asked. [`tasks`]: tasks, counted.
 //! - [`ids`], [`mint`], [`backoff`], [`signal`], [`roster`]: names, randomness, waiting, how a process is told to stop,
 //!   and who is still here when it does.
 //!
 //! What is absent: nothing here knows that a simulator exists. There is no clock to inject, no hook and no `cfg` of it.
 
+pub mod agent;
 pub mod amqp;
 pub mod backoff;
 pub mod broker;
 pub mod config;
+pub mod engine;
 pub mod executor;
 pub mod gateway;
+mod http;
 pub mod ids;
 pub mod limits;
+mod listener;
 pub mod live;
 pub mod mint;
 pub mod provider;
@@ -32,3 +39,4 @@ pub mod run;
 pub mod signal;
 pub mod sql;
 pub mod store;
+pub mod tasks;

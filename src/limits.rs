@@ -57,12 +57,95 @@ pub const PROVIDER_STALL: Duration = secs(60);
 pub const PROVIDER_CALL: Duration = secs(3600);
 /// Calls of one turn before its run fails.
 pub const ATTEMPTS_PER_TURN: u32 = 4;
-/// The longest line of a provider's event stream, bytes.
-pub const PROVIDER_LINE: usize = 256 * 1024;
+/// The longest line of an event stream, of a provider's or an agent's, bytes.
+pub const LINE: usize = 256 * 1024;
 /// The longest answer of one turn that is kept, bytes.
 pub const ANSWER_BYTES: usize = 1024 * 1024;
+/// A token waits this long for a reader that does not read; then the call is given up.
+pub const TOKEN_READ: Duration = secs(30);
 /// Turns of one run before it fails: a model that never stops must not run for ever.
 pub const TURNS_PER_RUN: i64 = 100;
+
+/// Turns that one agent answers at once; one more is told to come back.
+pub const AGENT_TURNS: usize = 32;
+/// Sessions of which an agent remembers the newest call; the one that was silent the longest is forgotten first.
+pub const AGENT_SESSIONS: usize = 10_000;
+/// Earlier runs of a session that an agent remembers: a late call of one of them is stale.
+pub const AGENT_PAST_RUNS: usize = 8;
+/// The conversation that a turn is asked about, bytes: a model that reads a million tokens reads about 4 MiB.
+pub const AGENT_BODY: usize = 16 * 1024 * 1024;
+/// Messages that an agent's history keeps, unless `AGENT_HISTORY_LIMIT` says another number.
+pub const AGENT_HISTORY: usize = 1000;
+/// What an agent's history keeps, bytes, however few messages these are.
+pub const AGENT_HISTORY_BYTES: usize = 16 * 1024 * 1024;
+/// Tokens that wait in an agent for one reader.
+pub const AGENT_TOKENS_QUEUED: usize = 64;
+/// How long a turn that is superseded may take to let go; it hangs up at once.
+pub const AGENT_LETS_GO: Duration = secs(2);
+/// How long an agent lets its turns go on after SIGTERM: within the engine's stop grace, with time to close.
+pub const AGENT_DRAIN: Duration = secs(7);
+/// How long it then closes connections.
+pub const AGENT_CLOSES: Duration = secs(1);
+const _: () = assert!(AGENT_DRAIN.as_secs() + AGENT_CLOSES.as_secs() < STOP_GRACE.as_secs());
+/// An agent's first line of an answer: what it waits for its predecessor, for the provider, and for the first token.
+pub const AGENT_FIRST_LINE: Duration = secs(150);
+const _: () = assert!(
+    AGENT_FIRST_LINE.as_secs() > AGENT_LETS_GO.as_secs() + CONNECT.as_secs() + 2 * PROVIDER_FIRST_TOKEN.as_secs(),
+    "an agent tells of its provider before its caller gives it up"
+);
+/// Silence in the middle of an agent's answer.
+pub const AGENT_STALL: Duration = secs(75);
+const _: () = assert!(AGENT_STALL.as_secs() > PROVIDER_STALL.as_secs());
+/// One call of an agent.
+pub const AGENT_CALL: Duration = secs(3700);
+const _: () = assert!(AGENT_CALL.as_secs() > PROVIDER_CALL.as_secs());
+/// An agent that gives no answer is called again for this long before that counts against the turn: a restart by a lock's
+/// next holder takes 60 s of lock, 10 s of stop and 60 s of start.
+pub const AGENT_AWAY: Duration = secs(600);
+/// How often a turn that waits for its agent looks again.
+pub const AGENT_POLL: Duration = secs(1);
+
+/// One call of the container engine that does not wait for a container.
+pub const ENGINE_CALL: Duration = secs(10);
+/// The engine's largest answer, bytes.
+pub const ENGINE_BODY: usize = 1024 * 1024;
+/// From SIGTERM to SIGKILL of a container, seconds. The engine counts in whole ones.
+pub const STOP_GRACE: Duration = secs(10);
+/// A call that stops a container: its grace, and what any call may take.
+pub const ENGINE_STOP: Duration = secs(20);
+const _: () = assert!(ENGINE_STOP.as_secs() >= STOP_GRACE.as_secs() + ENGINE_CALL.as_secs());
+/// From a container's start to the first answer of its agent.
+pub const AGENT_READY: Duration = secs(60);
+/// How often a starting agent is asked.
+pub const READY_POLL: Duration = secs(1);
+/// One such question.
+pub const READY_PROBE: Duration = secs(2);
+/// The largest answer to it, bytes.
+pub const HEALTH_BODY: usize = 64 * 1024;
+/// An agent's lock lapses this long after its last renewal: so long its holder's death stops a switch.
+pub const SWITCH_LOCK: Duration = secs(60);
+/// Two renewals may be lost before the lock lapses, each at its bound.
+pub const SWITCH_RENEWAL: Duration = secs(15);
+const _: () = assert!(SWITCH_LOCK.as_secs() > 2 * (SWITCH_RENEWAL.as_secs() + POSTGRES_CALL.as_secs()));
+/// How often whoever waits for an agent's lock tries again.
+pub const SWITCH_POLL: Duration = secs(1);
+/// How long one waits for it: two dead holders, each after a whole restart.
+pub const SWITCH_WAIT: Duration = secs(300);
+/// A subscription that has failed is no candidate for so long: the provider's windows are hours.
+pub const SKIP_WINDOW: Duration = secs(2 * 3600);
+/// Failures are kept so long, for people.
+pub const FAILURES_KEPT: Duration = secs(24 * 3600);
+const _: () = assert!(FAILURES_KEPT.as_secs() > SKIP_WINDOW.as_secs());
+/// How often old failures are deleted.
+pub const FAILURES_SWEPT: Duration = secs(3600);
+/// How often each agent's row is looked at for a switch that nobody finishes.
+pub const TEND_EVERY: Duration = secs(5);
+/// How often its container is inspected.
+pub const INSPECT_EVERY: Duration = secs(30);
+/// What runs tell of one agent and nobody has heard yet: as many runs as one executor may have, and more.
+pub const REPORTS_QUEUED: usize = 64;
+/// The longest pause after a restart that did not succeed.
+pub const TEND_BACKOFF: Duration = secs(60);
 
 /// Each of the two terminal writes.
 pub const TERMINAL_WRITE: Duration = secs(4);

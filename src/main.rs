@@ -38,6 +38,7 @@ mod process {
     enum Role {
         Gateway(config::Gateway),
         Executor(config::Executor),
+        Agent(config::Agent),
     }
 
     pub fn main() -> ExitCode {
@@ -68,7 +69,8 @@ Usage: lychgate ROLE
 
 Roles:
   gateway    accepts what users say, shows what became of it, streams answers (HTTP)
-  executor   takes runs that wait and works on each to its end
+  executor   takes runs that wait and works on each to its end, and keeps the agents up
+  agent      answers turns on one subscription; lives in a container that an executor makes (HTTP)
 
 Settings are read from the environment:
 "
@@ -94,10 +96,13 @@ Exit codes: 0 everything was finished or handed back, 1 it could not start or no
         let role = match words {
             ["gateway"] => Role::Gateway(config::Gateway::from(&environment).map_err(|error| error.to_string())?),
             ["executor"] => Role::Executor(config::Executor::from(&environment).map_err(|error| error.to_string())?),
+            ["agent"] => Role::Agent(config::Agent::from(&environment).map_err(|error| error.to_string())?),
             [] => {
-                return Err("which role? `lychgate gateway` or `lychgate executor`; `lychgate --help` says more".into());
+                return Err("which role? `lychgate gateway`, `executor` or `agent`; `lychgate --help` says more".into());
             }
-            [other] => return Err(format!("`{other}` is no role: gateway or executor; `lychgate --help` says more")),
+            [other] => {
+                return Err(format!("`{other}` is no role: gateway, executor or agent; `lychgate --help` says more"));
+            }
             [_, other, ..] => {
                 return Err(format!(
                     "`{other}` is too much: a role takes no arguments, its settings are in the environment"
@@ -111,7 +116,7 @@ Exit codes: 0 everything was finished or handed back, 1 it could not start or no
     /// What of the environment is ours.
     fn environment() -> Result<Environment, String> {
         let ours = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-        let ours = ours.filter(|(name, _)| name.starts_with("LYCHGATE_"));
+        let ours = ours.filter(|(name, _)| name.starts_with("LYCHGATE_") || name == "AGENT_HISTORY_LIMIT");
         ours.map(|(name, value)| match value.into_string() {
             Ok(value) => Ok((name, value)),
             Err(_) => Err(format!("{name}: is not UTF-8")),
@@ -149,11 +154,17 @@ Exit codes: 0 everything was finished or handed back, 1 it could not start or no
             Ok::<_, std::io::Error>(match role {
                 Role::Gateway(config) => lychgate::gateway::serve(config, mint, signals).await,
                 Role::Executor(config) => lychgate::executor::serve(config, mint, signals).await,
+                Role::Agent(config) => lychgate::agent::serve(config, threads, signals).await,
             })
         });
         // A name that is still being looked up must not hold up the exit.
         runtime.shutdown_background();
         exit
+    }
+
+    /// How many threads this process has; 0 where the system does not say.
+    fn threads() -> usize {
+        std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
     }
 
     /// Passes on every SIGTERM and SIGINT.

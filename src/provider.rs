@@ -1,27 +1,27 @@
-//! The model provider: one call is one turn of one run, named, and streamed token by token. Every wait has a bound.
+//! The model provider: one call is one turn of one run, named, and streamed token by token. Every wait has a bound. That
+//! the subscription is the trouble, and not the call, is told apart: another subscription may do.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 
 use crate::config::Address;
+use crate::http::{Answer, Line, Lines, Lost};
 use crate::ids::{Fence, RunId};
 use crate::limits;
+use crate::tasks::Tasks;
 
 /// The header that names a call: `RUN FENCE TURN ATTEMPT`.
 pub const CALL: &str = "lychgate-call";
 
 /// Who said something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// The user.
@@ -31,7 +31,8 @@ pub enum Role {
 }
 
 /// One thing that was said, as the provider wants it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Said {
     /// By whom.
     pub role: Role,
@@ -52,8 +53,31 @@ pub struct CallName {
     pub attempt: u32,
 }
 
+impl std::fmt::Display for CallName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {} {}", self.run, self.fence, self.turn, self.attempt)
+    }
+}
+
+impl FromStr for CallName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut words = text.split(' ');
+        let mut word = || words.next().filter(|word| !word.is_empty()).ok_or(());
+        let name = CallName {
+            run: RunId(word()?.to_string()),
+            fence: Fence(word()?.parse().map_err(drop)?),
+            turn: word()?.parse().map_err(drop)?,
+            attempt: word()?.parse().map_err(drop)?,
+        };
+        if word().is_ok() { Err(()) } else { Ok(name) }
+    }
+}
+
 /// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Finish {
     /// The model has said what it had to say.
     Stop,
@@ -67,9 +91,27 @@ pub enum CallError {
     /// Another attempt may succeed.
     #[error("the provider is unavailable: {0}")]
     Unavailable(String),
-    /// It will not.
+    /// The subscription has used up what it may. 429.
+    #[error("the subscription is rate limited{}", retry_after.map(|secs| format!(", retry after {secs} s")).unwrap_or_default())]
+    RateLimited {
+        /// What the provider says of when it may do again, seconds.
+        retry_after: Option<u64>,
+    },
+    /// The subscription is not let in. 401 or 403.
+    #[error("the subscription is not accepted: {0}")]
+    Auth(String),
+    /// It will not succeed.
     #[error("the provider refused the call: {0}")]
     Refused(String),
+    /// Whoever wanted the answer is gone.
+    #[error("nobody reads the answer")]
+    Abandoned,
+}
+
+impl From<Lost> for CallError {
+    fn from(lost: Lost) -> Self {
+        CallError::Unavailable(lost.0)
+    }
 }
 
 fn unavailable(why: impl std::fmt::Display) -> CallError {
@@ -82,6 +124,7 @@ pub struct Provider {
     address: Address,
     key: String,
     model: String,
+    tasks: Tasks,
 }
 
 #[derive(Serialize)]
@@ -108,58 +151,42 @@ struct Delta {
     content: Option<String>,
 }
 
-/// Ends a connection's task with its user: hanging up is how a call is aborted.
-struct Driver(JoinHandle<()>);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Provider {
-    /// A provider at `address` that wants `key`.
-    pub fn new(address: &Address, key: &str, model: &str) -> Self {
-        Provider { address: address.clone(), key: key.to_string(), model: model.to_string() }
+    /// A provider at `address` that wants `key`. Its connections are among `tasks`.
+    pub fn new(address: &Address, key: &str, model: &str, tasks: &Tasks) -> Self {
+        Provider { address: address.clone(), key: key.to_string(), model: model.to_string(), tasks: tasks.clone() }
     }
 
-    /// Makes one call and hands each token to `token` as it comes. Returns the whole answer. Dropped, it hangs up.
+    /// Makes one call and sends each token to `tokens` as it comes; a reader that lags behind slows the call down.
+    /// Returns the whole answer. Dropped, it hangs up.
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn call(
+    pub async fn call<T: From<String>>(
         &self,
         name: &CallName,
         said: &[Said],
-        mut token: impl FnMut(&str),
+        tokens: &mpsc::Sender<T>,
     ) -> Result<(String, Finish), CallError> {
-        let call = async {
-            let (response, _driver) = self.send(name, said).await?;
-            read(response, &mut token).await
-        };
+        let call = async { read(self.send(name, said).await?, tokens).await };
         tokio::time::timeout(limits::PROVIDER_CALL, call).await.map_err(|_| unavailable("the call took too long"))?
     }
 
-    async fn send(&self, name: &CallName, said: &[Said]) -> Result<(Response<Incoming>, Driver), CallError> {
-        let dial = async {
-            let stream = TcpStream::connect(&self.address.host).await.map_err(unavailable)?;
-            http1::handshake(TokioIo::new(stream)).await.map_err(unavailable)
-        };
-        let dialled = tokio::time::timeout(limits::CONNECT, dial).await;
-        let (mut sender, connection) = dialled.map_err(|_| unavailable("connecting took too long"))??;
-        let driver = Driver(tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a provider connection ended");
-            }
-        }));
+    async fn send(&self, name: &CallName, said: &[Said]) -> Result<Answer, CallError> {
         let request = self.request(name, said)?;
-        let answered = tokio::time::timeout(limits::PROVIDER_FIRST_TOKEN, sender.send_request(request)).await;
-        let response = answered.map_err(|_| unavailable("no answer to the call"))?.map_err(unavailable)?;
-        match response.status() {
-            StatusCode::OK => Ok((response, driver)),
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Err(unavailable(format!("it answered {status}")))
+        let line = Line::dial(&self.address.host, &self.tasks).await?;
+        let answer = line.ask(request, limits::PROVIDER_FIRST_TOKEN).await?;
+        let head = answer.head();
+        match head.status() {
+            StatusCode::OK => Ok(answer),
+            StatusCode::TOO_MANY_REQUESTS => {
+                let seconds = head.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+                Err(CallError::RateLimited { retry_after: seconds })
             }
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                Err(CallError::Auth(format!("it answered {status}")))
+            }
+            status if status.is_server_error() => Err(unavailable(format!("it answered {status}"))),
             status => Err(CallError::Refused(format!("it answered {status}"))),
         }
     }
@@ -168,7 +195,6 @@ impl Provider {
         let refused = |why: &dyn std::fmt::Display| CallError::Refused(why.to_string());
         let ask = Ask { model: &self.model, stream: true, messages: said };
         let body = serde_json::to_vec(&ask).map_err(|error| refused(&error))?;
-        let call = format!("{} {} {} {}", name.run, name.fence, name.turn, name.attempt);
         let mut key = HeaderValue::try_from(format!("Bearer {}", self.key)).map_err(|error| refused(&error))?;
         key.set_sensitive(true);
         Request::builder()
@@ -177,23 +203,19 @@ impl Provider {
             .header(HOST, &self.address.host)
             .header(AUTHORIZATION, key)
             .header(CONTENT_TYPE, "application/json")
-            .header(CALL, call)
+            .header(CALL, name.to_string())
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| refused(&error))
     }
 }
 
-async fn read(response: Response<Incoming>, token: &mut impl FnMut(&str)) -> Result<(String, Finish), CallError> {
-    let mut body = response.into_body();
+async fn read<T: From<String>>(mut answering: Answer, tokens: &mpsc::Sender<T>) -> Result<(String, Finish), CallError> {
     let mut lines = Lines::default();
     let mut answer = String::new();
     let mut finish = None;
     let mut wait: Duration = limits::PROVIDER_FIRST_TOKEN;
-    loop {
-        let part = tokio::time::timeout(wait, body.frame()).await.map_err(|_| unavailable("the answer stalled"))?;
-        let Some(part) = part else { break };
+    while let Some(data) = answering.part(wait).await? {
         wait = limits::PROVIDER_STALL;
-        let Ok(data) = part.map_err(unavailable)?.into_data() else { continue };
         lines.push(&data)?;
         while let Some(line) = lines.next() {
             let Some(event) = line.strip_prefix("data:").map(str::trim) else { continue };
@@ -209,7 +231,7 @@ async fn read(response: Response<Incoming>, token: &mut impl FnMut(&str)) -> Res
                         return Err(CallError::Refused("the answer is too long".into()));
                     }
                     answer.push_str(&text);
-                    token(&text);
+                    hand_on(tokens, text).await?;
                 }
                 finish = match choice.finish_reason.as_deref() {
                     None => finish,
@@ -223,23 +245,11 @@ async fn read(response: Response<Incoming>, token: &mut impl FnMut(&str)) -> Res
     Err(unavailable("the answer was cut"))
 }
 
-/// Splits an event stream into lines of bounded length.
-#[derive(Default)]
-struct Lines {
-    bytes: Vec<u8>,
-}
-
-impl Lines {
-    fn push(&mut self, data: &[u8]) -> Result<(), CallError> {
-        self.bytes.extend_from_slice(data);
-        let unfinished = self.bytes.iter().rev().take_while(|byte| **byte != b'\n').count();
-        if unfinished > limits::PROVIDER_LINE { Err(unavailable("an event without an end")) } else { Ok(()) }
-    }
-
-    fn next(&mut self) -> Option<String> {
-        let end = self.bytes.iter().position(|byte| *byte == b'\n')?;
-        let line: Vec<u8> = self.bytes.drain(..=end).collect();
-        Some(String::from_utf8_lossy(&line).trim_end().to_string())
+/// Waits for a reader that lags behind, but not for ever.
+async fn hand_on<T: From<String>>(tokens: &mpsc::Sender<T>, text: String) -> Result<(), CallError> {
+    match tokio::time::timeout(limits::TOKEN_READ, tokens.send(text.into())).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(CallError::Abandoned),
     }
 }
 
@@ -248,14 +258,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_whole_however_they_were_cut() {
-        let mut lines = Lines::default();
-        lines.push(b"data: a\r\nda").unwrap();
-        assert_eq!(lines.next().as_deref(), Some("data: a"));
-        assert_eq!(lines.next(), None);
-        lines.push(b"ta: b\n\n").unwrap();
-        assert_eq!(lines.next().as_deref(), Some("data: b"));
-        assert_eq!(lines.next().as_deref(), Some(""));
-        assert!(lines.push(&vec![b'x'; limits::PROVIDER_LINE + 1]).is_err());
+    fn a_call_has_one_name_and_nothing_else_is_one() {
+        let name = CallName { run: RunId("abc".into()), fence: Fence(2), turn: 3, attempt: 4 };
+        assert_eq!(name.to_string().parse(), Ok(name));
+        for wrong in ["", "abc", "abc 1 2", "abc 1 2 3 4", "abc one 2 3", " 1 2 3", "abc 1 2 -3"] {
+            assert_eq!(wrong.parse::<CallName>(), Err(()), "{wrong}");
+        }
     }
 }

@@ -13,7 +13,8 @@ CREATE TABLE IF NOT EXISTS sessions (
   session_id text PRIMARY KEY,
   created_at bigint NOT NULL,
   position bigint NOT NULL,
-  suspended_reason text
+  suspended_reason text,
+  agent text NOT NULL
 );
 
 CREATE TABLE IF NOT EXISTS runs (
@@ -85,3 +86,36 @@ CREATE TABLE IF NOT EXISTS notices (
   UNIQUE (agent, epoch)
 );
 CREATE INDEX IF NOT EXISTS notices_of_session ON notices (session_id, at);
+
+-- Which subscription an agent is assigned; each assignment has the next epoch. switching_by is the lock of whoever moves
+-- or restarts it, until switching_until. container is the one of this epoch, once there is one.
+CREATE TABLE IF NOT EXISTS agents (
+  agent text PRIMARY KEY,
+  subscription text NOT NULL,
+  epoch bigint NOT NULL,
+  container text,
+  switching_by text,
+  switching_until bigint
+);
+
+-- Every assignment, the first one included; whoever finds one that is neither notified nor failed finishes it.
+CREATE TABLE IF NOT EXISTS switches (
+  agent text NOT NULL REFERENCES agents (agent),
+  epoch bigint NOT NULL,
+  from_subscription text,
+  to_subscription text NOT NULL,
+  state text NOT NULL CHECK (state IN ('assigned', 'ready', 'notified', 'failed')),
+  created_at bigint NOT NULL,
+  PRIMARY KEY (agent, epoch)
+);
+
+-- A failed call of an agent, once. at is when it was recorded.
+CREATE TABLE IF NOT EXISTS subscription_failures (
+  failure_id text PRIMARY KEY,
+  agent text NOT NULL,
+  subscription text NOT NULL,
+  epoch bigint NOT NULL,
+  kind text NOT NULL,
+  at bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS subscription_failures_at ON subscription_failures (at);

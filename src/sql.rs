@@ -25,9 +25,12 @@ pub const PROCESS_LOOK: &str = "/* process.look */ SELECT incarnation FROM proce
 pub const SESSION_LOCK: &str = "/* session.lock */ \
     UPDATE sessions SET position = position + 1 WHERE session_id = $1 RETURNING position, suspended_reason";
 
-/// `$1` session. A new session is locked by whoever inserts it.
+/// `$1` session, `$2` agent. A new session is locked by whoever inserts it.
 pub const SESSION_CREATE: &str = "/* session.create */ \
-    INSERT INTO sessions (session_id, created_at, position) VALUES ($1, now_us(), 1)";
+    INSERT INTO sessions (session_id, created_at, position, agent) VALUES ($1, now_us(), 1, $2)";
+
+/// `$1` session. Returns its `agent`.
+pub const SESSION_AGENT: &str = "/* session.agent */ SELECT agent FROM sessions WHERE session_id = $1";
 
 /// `$1` session, `$2` reason.
 pub const SESSION_SUSPEND: &str = "/* session.suspend */ \
@@ -201,3 +204,84 @@ pub const CHECKPOINTS_READ: &str = "/* checkpoints.read */ \
 /// `$1` run. What was answered in it.
 pub const RUN_CHECKPOINTS: &str = "/* run.checkpoints */ \
     SELECT turn, fence, answer FROM checkpoints WHERE run_id = $1 ORDER BY turn";
+
+/// `$1` agent, `$2` subscription. Its first assignment, if it has none. No row: it has one.
+pub const AGENT_ENSURE: &str = "/* agent.ensure */ \
+    INSERT INTO agents (agent, subscription, epoch) VALUES ($1, $2, 1) \
+    ON CONFLICT (agent) DO NOTHING RETURNING epoch";
+
+/// `$1` agent. Returns its assignment and how far that has come.
+pub const AGENT_LOOK: &str = "/* agent.look */ \
+    SELECT agents.subscription, agents.epoch, agents.container, switches.from_subscription, switches.state \
+    FROM agents JOIN switches ON switches.agent = agents.agent AND switches.epoch = agents.epoch \
+    WHERE agents.agent = $1";
+
+/// `$1` agent, `$2` by whom, `$3` for how long, microseconds. No row: somebody else has it. Taken twice by the same it is
+/// the same lock.
+pub const AGENT_LOCK: &str = "/* agent.lock */ \
+    UPDATE agents SET switching_by = $2, switching_until = now_us() + $3 \
+    WHERE agent = $1 AND (switching_by IS NULL OR switching_by = $2 OR switching_until < now_us()) \
+    RETURNING epoch";
+
+/// `$1` agent, `$2` by whom, `$3` for how long, microseconds, `$4` the epoch that must still stand, 0 for any. No row: the
+/// lock is lost, or the assignment has changed.
+pub const AGENT_RENEW: &str = "/* agent.renew */ \
+    UPDATE agents SET switching_until = now_us() + $3 \
+    WHERE agent = $1 AND switching_by = $2 AND ($4 = 0 OR epoch = $4) RETURNING epoch";
+
+/// `$1` agent, `$2` by whom.
+pub const AGENT_UNLOCK: &str = "/* agent.unlock */ \
+    UPDATE agents SET switching_by = NULL, switching_until = NULL WHERE agent = $1 AND switching_by = $2";
+
+/// `$1` agent, `$2` by whom, `$3` the epoch that was seen, `$4` the subscription that was seen, `$5` the next one. Mints
+/// and returns `epoch`; it has no container yet.
+pub const AGENT_ASSIGN: &str = "/* agent.assign */ \
+    UPDATE agents SET subscription = $5, epoch = epoch + 1, container = NULL \
+    WHERE agent = $1 AND switching_by = $2 AND epoch = $3 AND subscription = $4 RETURNING epoch";
+
+/// `$1` agent, `$2` by whom, `$3` epoch, `$4` the container that was seen, empty for none, `$5` the container that is there
+/// now. Repeated after a lost answer it is the same.
+pub const AGENT_CONTAINER: &str = "/* agent.container */ \
+    UPDATE agents SET container = $5 \
+    WHERE agent = $1 AND switching_by = $2 AND epoch = $3 AND (coalesce(container, '') = $4 OR container = $5) \
+    RETURNING container";
+
+/// `$1` failure, `$2` agent, `$3` subscription, `$4` epoch, `$5` kind.
+pub const SUBSCRIPTION_FAIL: &str = "/* subscription.fail */ \
+    INSERT INTO subscription_failures (failure_id, agent, subscription, epoch, kind, at) \
+    VALUES ($1, $2, $3, $4, $5, now_us()) ON CONFLICT (failure_id) DO NOTHING";
+
+/// `$1` how long a failure counts, microseconds. Returns each subscription that has failed since, and in how long that
+/// will not count any more.
+pub const SUBSCRIPTION_FAILED_LATELY: &str = "/* subscription.failed_lately */ \
+    SELECT subscription, CAST(max(at) + $1 - now_us() AS bigint) AS counts_for FROM subscription_failures \
+    WHERE at > now_us() - $1 GROUP BY subscription";
+
+/// `$1` how long failures are kept, microseconds.
+pub const SUBSCRIPTION_FORGET: &str = "/* subscription.forget */ \
+    DELETE FROM subscription_failures WHERE at < now_us() - $1";
+
+/// `$1` agent, `$2` epoch, `$3` the subscription before it, empty for none, `$4` the subscription.
+pub const SWITCH_BEGIN: &str = "/* switch.begin */ \
+    INSERT INTO switches (agent, epoch, from_subscription, to_subscription, state, created_at) \
+    VALUES ($1, $2, nullif($3, ''), $4, 'assigned', now_us())";
+
+/// `$1` agent, `$2` epoch. Its agent has answered.
+pub const SWITCH_READY: &str = "/* switch.ready */ \
+    UPDATE switches SET state = 'ready' WHERE agent = $1 AND epoch = $2 AND state = 'assigned'";
+
+/// `$1` agent, `$2` epoch. Nothing is left to do for it.
+pub const SWITCH_NOTIFIED: &str = "/* switch.notified */ \
+    UPDATE switches SET state = 'notified' WHERE agent = $1 AND epoch = $2 AND state = 'ready'";
+
+/// `$1` agent. Returns the switch of it that is not finished and that nobody is finishing.
+pub const SWITCH_UNFINISHED: &str = "/* switch.unfinished */ \
+    SELECT switches.epoch FROM switches \
+    JOIN agents ON agents.agent = switches.agent AND agents.epoch = switches.epoch \
+    WHERE agents.agent = $1 AND switches.state IN ('assigned', 'ready') \
+      AND (agents.switching_by IS NULL OR agents.switching_until < now_us())";
+
+/// `$1` notice, `$2` agent, `$3` epoch, `$4` body. One an assignment.
+pub const NOTICE_SWITCH: &str = "/* notice.switch */ \
+    INSERT INTO notices (notice_id, agent, epoch, body, at) VALUES ($1, $2, $3, $4, now_us()) \
+    ON CONFLICT (agent, epoch) DO NOTHING";

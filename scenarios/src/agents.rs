@@ -37,9 +37,7 @@ impl Agents {
     pub fn statement(&self, statement: &Statement) -> Option<Did> {
         let (agent, epoch) = (text(statement, 1), statement.params.get(1).and_then(Value::as_int).unwrap_or_default());
         match statement.name.as_str() {
-            "switch.begin" => {
-                Some(Did::Assigned { agent, from: text(statement, 3), to: text(statement, 4), epoch })
-            }
+            "switch.begin" => Some(Did::Assigned { agent, from: text(statement, 3), to: text(statement, 4), epoch }),
             "switch.ready" => Some(Did::SwitchReady { agent, epoch }),
             "notice.switch" => {
                 let epoch = statement.params.get(2).and_then(Value::as_int).unwrap_or_default();

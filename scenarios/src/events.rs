@@ -218,8 +218,16 @@ impl Occurrence for Did {
             | Did::MarkFailed { .. }
             | Did::PoolClosed { .. }
             | Did::PoolAbandoned { .. } => None,
-            Did::Assigned { .. } | Did::SwitchReady { .. } | Did::SwitchNoticed { .. } | Did::ContainerCreated { .. } | Did::ContainerStarted { .. } | Did::ContainerEnded { .. } | Did::TurnServed { .. } | Did::Probed { .. } => None,
-            Did::Refused { session, .. } |Did::Accepted { session, .. }
+            Did::Assigned { .. }
+            | Did::SwitchReady { .. }
+            | Did::SwitchNoticed { .. }
+            | Did::ContainerCreated { .. }
+            | Did::ContainerStarted { .. }
+            | Did::ContainerEnded { .. }
+            | Did::TurnServed { .. }
+            | Did::Probed { .. } => None,
+            Did::Refused { session, .. }
+            | Did::Accepted { session, .. }
             | Did::Hinted { session, .. }
             | Did::Claimed { session, .. }
             | Did::Checkpointed { session, .. }

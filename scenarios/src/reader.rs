@@ -278,7 +278,11 @@ impl LychgateReader {
         let (fence, turn, attempt) = (number(), number(), number());
         let served = self.agents.served_by(process);
         let calls = self.calls.entry(process.to_string()).or_default();
-        if matches!(call, Provider::Called { .. }) { _ = calls.insert(run.clone()) } else { _ = calls.remove(&run) }
+        if matches!(call, Provider::Called { .. }) {
+            _ = calls.insert(run.clone())
+        } else {
+            _ = calls.remove(&run)
+        }
         match call {
             Provider::Called { .. } => {
                 let served = served.map(|(agent, epoch, container)| Did::TurnServed { agent, epoch, container });

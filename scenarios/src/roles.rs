@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lychgate::config::{self, Environment};
+use lychgate::limits;
 use lychgate::mint::Mint;
 use lychgate::signal::{Exit, Signal};
-use lychgate_sim::product::{Boot, Role};
+use lychgate_sim::product::{Boot, Contained, Role};
 use tokio::sync::mpsc;
 
 /// The bearer token of every user.
 pub const TOKEN: &str = "let-me-in";
 /// The bearer token of every operator.
 pub const OPERATOR_TOKEN: &str = "let-me-hold";
-/// The provider's key.
-pub const PROVIDER_KEY: &str = "sk-world";
+/// What agents may be assigned, in the order of choice.
+pub const SUBSCRIPTIONS: &str = "a=sk-a,b=sk-b,c=sk-c";
 /// Where a gateway listens.
 pub const GATEWAY_PORT: u16 = 8080;
 
@@ -32,12 +33,27 @@ pub const ROLES: &[Role] = &[
     },
     Role {
         name: "executor",
-        services: &["postgres", "redis", "rabbitmq", "provider"],
+        services: &["postgres", "redis", "rabbitmq", "engine", "agents"],
         port: None,
         count: 1,
         grace: KILL_WINDOW,
         restart_delay: Duration::from_secs(5),
         contained: None,
+    },
+    Role {
+        name: "agent",
+        services: &["provider"],
+        port: Some(lychgate::agent::PORT),
+        count: 1,
+        grace: limits::STOP_GRACE,
+        restart_delay: Duration::ZERO,
+        contained: Some(Contained {
+            engine: "engine",
+            // The old container, the new one, and one that somebody has left behind.
+            berths: 3,
+            label: lychgate::engine::LABEL_AGENT,
+            reached_as: "agents",
+        }),
     },
 ];
 
@@ -57,21 +73,48 @@ pub fn environment(role: &str, process: &str, links: &BTreeMap<&'static str, Soc
         "gateway" => settings
             .extend([("LYCHGATE_TOKEN", TOKEN.to_string()), ("LYCHGATE_OPERATOR_TOKEN", OPERATOR_TOKEN.to_string())]),
         _ => settings.extend([
-            ("LYCHGATE_PROVIDER", format!("http://{}", at("provider"))),
-            ("LYCHGATE_PROVIDER_KEY", PROVIDER_KEY.to_string()),
+            ("LYCHGATE_ENGINE", format!("http://{}", at("engine"))),
+            ("LYCHGATE_AGENT_HOST", links.get("agents").map(|link| link.ip().to_string()).unwrap_or_default()),
+            ("LYCHGATE_SUBSCRIPTIONS", SUBSCRIPTIONS.to_string()),
+            ("LYCHGATE_PROVIDER", provider(links)),
             ("LYCHGATE_KILL_WINDOW", format!("{}s", KILL_WINDOW.as_secs())),
         ]),
     }
     settings.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }
 
+/// Where the model is. In the world each container has a link of its own to it, and is told which.
+fn provider(links: &BTreeMap<&'static str, SocketAddr>) -> String {
+    links.get("provider").map_or_else(|| "http://provider".into(), |provider| format!("http://{provider}"))
+}
+
+/// The environment of an agent: its container's, but for where it is.
+pub fn in_container(
+    mut environment: Environment,
+    listen: SocketAddr,
+    links: &BTreeMap<&'static str, SocketAddr>,
+) -> Environment {
+    environment.insert("LYCHGATE_LISTEN".into(), listen.to_string());
+    environment.insert("LYCHGATE_PROVIDER".into(), provider(links));
+    environment
+}
+
+/// Threads of a process of the world: it has one. On loopback it is the host's to count.
+fn one_thread() -> usize {
+    1
+}
+
 /// One life of one process, as `main` would run it.
 pub async fn boot(mut boot: Boot) -> i32 {
-    let mut environment = environment(boot.role, &boot.process, &boot.links);
-    if let Some(listen) = boot.listen {
-        environment.insert("LYCHGATE_LISTEN".into(), listen.to_string());
-    }
-    environment.extend(boot.config);
+    let environment = match (boot.role, boot.listen) {
+        ("agent", Some(listen)) => in_container(boot.config, listen, &boot.links),
+        _ => {
+            let mut environment = environment(boot.role, &boot.process, &boot.links);
+            environment.extend(boot.listen.map(|listen| ("LYCHGATE_LISTEN".to_string(), listen.to_string())));
+            environment.extend(boot.config);
+            environment
+        }
+    };
     let mint = Mint::seeded(boot.entropy);
     let (forward, signals) = mpsc::unbounded_channel();
     let relay = async move {
@@ -85,6 +128,10 @@ pub async fn boot(mut boot: Boot) -> i32 {
         match boot.role {
             "gateway" => match config::Gateway::from(&environment) {
                 Ok(config) => lychgate::gateway::serve(config, mint, signals).await,
+                Err(error) => panic!("{error}"),
+            },
+            "agent" => match config::Agent::from(&environment) {
+                Ok(config) => lychgate::agent::serve(config, one_thread, signals).await,
                 Err(error) => panic!("{error}"),
             },
             _ => match config::Executor::from(&environment) {

@@ -60,7 +60,7 @@ impl Settings {
             return limits::GATEWAY_DRAIN + limits::CLOSES;
         }
         if process.starts_with("agent-") {
-            return limits::CONTAINER_STOP;
+            return limits::STOP_GRACE;
         }
         limits::MARK + self.drain_grace(process) + limits::CANCEL_GRACE + limits::NET_OUTER + limits::CLOSES
     }

@@ -1,11 +1,13 @@
 //! The executor: takes runs that wait, works on them turn by turn, and sees each to its end.
 //!
-//! Start at [`serve`]. `intake` hears of runs, `claiming` makes them ours, `working` is a run from claim to end,
-//! `committing` is a turn's commit, `ending` writes the end and does not let go before it is written, `beating` says that
-//! we live, `sweeping` finds what nobody told us of and repairs the live view, `draining` is the way to the exit. `desk`
-//! knows which runs are ours.
+//! Start at [`serve`]. `intake` hears of runs, `claiming` makes them ours, `working` is a run from claim to end, `calling`
+//! has a turn answered, `committing` is a turn's commit, `ending` writes the end and does not let go before it is
+//! written, `beating` says that we live, `sweeping` finds what nobody told us of and repairs the live view, `draining` is
+//! the way to the exit. `tending` keeps the agents up, `switching` moves one to another subscription. `desk` knows which
+//! runs are ours.
 
 mod beating;
+mod calling;
 mod claiming;
 mod committing;
 mod desk;
@@ -13,20 +15,26 @@ mod draining;
 mod ending;
 mod intake;
 mod sweeping;
+mod switching;
+mod tending;
 mod working;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::desk::Desk;
+use self::tending::Report;
+use crate::agent::Client;
 use crate::backoff::Backoff;
 use crate::config;
+use crate::engine::{ContainerId, Engine};
 use crate::ids::Owner;
+use crate::limits;
 use crate::live::{Live, Redis};
 use crate::mint::Mint;
-use crate::provider::Provider;
 use crate::roster::Roster;
 use crate::signal::{Exit, Signal};
 use crate::store::{Checkpoints, Store, StoreError};
@@ -37,7 +45,12 @@ struct Executor {
     store: Store,
     checkpoints: Checkpoints,
     live: Live,
-    provider: Provider,
+    engine: Engine,
+    agents: Client,
+    /// Where to tell what happens to an agent.
+    reports: BTreeMap<String, mpsc::Sender<Report>>,
+    /// The published port of each agent's container, as far as it is known.
+    ports: Mutex<BTreeMap<String, (ContainerId, u16)>>,
     owner: Owner,
     mint: Mint,
     desk: Desk,
@@ -53,6 +66,10 @@ struct Executor {
 }
 
 impl Executor {
+    fn ports(&self) -> MutexGuard<'_, BTreeMap<String, (ContainerId, u16)>> {
+        self.ports.lock().expect("nothing panics while it holds the ports")
+    }
+
     fn is_draining(&self) -> bool {
         *self.draining.borrow()
     }
@@ -112,9 +129,18 @@ pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::Unbo
         }
     };
     tracing::info!(process = owner.process, incarnation = owner.incarnation, "ready");
+    let (mut reports, mut heard) = (BTreeMap::new(), Vec::new());
+    for agent in &config.agents {
+        let (tell, hear) = mpsc::channel(limits::REPORTS_QUEUED);
+        reports.insert(agent.clone(), tell);
+        heard.push((agent.clone(), hear));
+    }
     let executor = Arc::new(Executor {
         live: Live::new(Redis::new(&config.stores.redis)),
-        provider: Provider::new(&config.provider, &config.provider_key, &config.model),
+        engine: Engine::new(&config.engine),
+        agents: Client::default(),
+        reports,
+        ports: Mutex::default(),
         desk: Desk::new(config.limits.slots),
         draining: watch::Sender::new(false),
         tasks: Roster::default(),
@@ -127,6 +153,7 @@ pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::Unbo
         owner,
         mint,
     });
+    executor.tend_all(heard);
     executor.spawn(executor.clone().keep_beating());
     executor.spawn(executor.clone().keep_sweeping());
     let intake = tokio::spawn(executor.clone().take_in());

@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 use crate::ids::MessageId;
 use crate::limits;
 use crate::live::{Frames, Kind};
-use crate::provider::{CallError, CallName, Finish, Role, Said};
+use crate::provider::{Finish, Role, Said};
 use crate::run::{End, Intent, Status, Stop};
 use crate::store::{Checkpoint, Claimed, Commit, StoreError, Writing};
 
@@ -80,7 +80,7 @@ impl Executor {
         };
         let (answer, finish) = match self.answer(claimed, turn, &said, frames).await {
             Ok(answered) => answered,
-            Err(error) => return Turned::Over(Intent::End(End::failed(error.to_string()))),
+            Err(end) => return Turned::Over(Intent::End(end)),
         };
         let last = finish == Finish::Stop;
         let checkpoint = Checkpoint { claimed: claimed.clone(), turn, answer, last, consumed: unread };
@@ -93,33 +93,6 @@ impl Executor {
         frames.say(turn, Kind::TurnDone, "");
         tracing::info!(run = %claimed.run, turn, last, "checkpointed");
         if last { Turned::Over(Intent::End(End::completed())) } else { Turned::More }
-    }
-
-    /// Calls the provider until it has answered this turn.
-    async fn answer(
-        &self,
-        claimed: &Claimed,
-        turn: i64,
-        said: &[Said],
-        frames: &Frames,
-    ) -> Result<(String, Finish), CallError> {
-        let mut backoff = Backoff::default();
-        let mut attempt = 1;
-        loop {
-            // Somebody may have tried the first turn under an older fence.
-            if attempt > 1 || (turn == claimed.turns + 1 && claimed.fence.0 > 1) {
-                frames.say(turn, Kind::TurnRestarted, "");
-            }
-            let name = CallName { run: claimed.run.clone(), fence: claimed.fence, turn, attempt };
-            match self.provider.call(&name, said, |token| frames.say(turn, Kind::Token, token)).await {
-                Err(CallError::Unavailable(why)) if attempt < limits::ATTEMPTS_PER_TURN => {
-                    tracing::warn!(run = %claimed.run, turn, attempt, why, "a call failed and is repeated");
-                }
-                answered => return answered,
-            }
-            attempt += 1;
-            backoff.wait().await;
-        }
     }
 
     /// What was said so far, and which of this run's messages nobody has consumed. Waits for Postgres: whether the run

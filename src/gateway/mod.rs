@@ -1,11 +1,10 @@
 //! The gateway: where users come in. It accepts messages, shows what became of them, and streams answers.
 //!
-//! Start at [`serve`]. `routes` is the HTTP surface, `operating` what operators may do, `events` is one reader's stream, `problem` is what errors look like,
-//! `listener` serves connections and drains them. A gateway never works on a run and never decides its end, but for
-//! one that waits and is cancelled.
+//! Start at [`serve`]. `routes` is the HTTP surface, `operating` what operators may do, `events` is one reader's stream,
+//! `problem` is what errors look like. A gateway never works on a run and never decides its end, but for one that waits
+//! and is cancelled.
 
 mod events;
-mod listener;
 mod operating;
 mod problem;
 mod routes;
@@ -21,11 +20,13 @@ use crate::broker::Hints;
 use crate::config;
 use crate::ids::{Fence, RunId, SessionId};
 use crate::limits;
+use crate::listener;
 use crate::live::{Live, Redis};
 use crate::mint::Mint;
 use crate::run::{End, Status};
 use crate::signal::{Exit, Signal};
 use crate::store::Store;
+use crate::tasks::Tasks;
 
 /// What all requests share.
 struct Gateway {
@@ -76,7 +77,7 @@ pub async fn serve(config: config::Gateway, mint: Mint, mut signals: mpsc::Unbou
         views,
         mint,
     });
-    let serving = listener::serve(listener, routes::router(gateway.clone()), draining.clone());
+    let serving = listener::serve(listener, routes::router(gateway.clone()), draining.clone(), Tasks::default());
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}

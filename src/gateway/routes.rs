@@ -34,6 +34,14 @@ pub(super) fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
+/// What a user begins a session with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Beginning {
+    text: String,
+    agent: Option<String>,
+}
+
 /// What a user says.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,9 +80,19 @@ async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
 async fn begin(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,
-    saying: Result<Json<Saying>, JsonRejection>,
+    beginning: Result<Json<Beginning>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    accept(&gateway, &headers, None, saying).await
+    let Json(Beginning { text, agent }) = beginning.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let agents = &gateway.config.agents;
+    let agent = match agent {
+        Some(agent) if !agents.contains(&agent) => {
+            let says = format!("`agent` is none of {}; leave it out for {}", agents.join(", "), agents[0]);
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_agent", says));
+        }
+        Some(agent) => agent,
+        None => agents[0].clone(),
+    };
+    accept(&gateway, &headers, None, &agent, text).await
 }
 
 /// Says something more in a session.
@@ -84,7 +102,9 @@ async fn say(
     headers: HeaderMap,
     saying: Result<Json<Saying>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    accept(&gateway, &headers, Some(session), saying).await
+    let Json(Saying { text }) = saying.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    // The session has an agent already.
+    accept(&gateway, &headers, Some(session), "", text).await
 }
 
 /// 202 follows the commit. The hint and the live view follow when their stores allow it.
@@ -92,18 +112,18 @@ async fn accept(
     gateway: &Gateway,
     headers: &HeaderMap,
     session: Option<SessionId>,
-    saying: Result<Json<Saying>, JsonRejection>,
+    agent: &str,
+    text: String,
 ) -> Result<Response, Problem> {
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or_default();
     if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY {
         let says = "send an `Idempotency-Key` of 1 to 200 visible characters, the same one for every try of a message";
         return Err(Problem::bad_request(says));
     }
-    let Json(Saying { text }) = saying.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     if text.is_empty() || text.contains('\0') {
         return Err(Problem::bad_request("`text` is empty, or holds a NUL character"));
     }
-    let accepted = match gateway.store.accept(&gateway.mint, key, session.as_ref(), &text).await? {
+    let accepted = match gateway.store.accept(&gateway.mint, key, session.as_ref(), agent, &text).await? {
         Ok(accepted) => accepted,
         Err(refusal) => return Err(refused(refusal)),
     };

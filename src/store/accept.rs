@@ -59,7 +59,7 @@ pub enum CancelOutcome {
 }
 
 impl Store {
-    /// Accepts `body` under `key`: in `session`, or in a new one.
+    /// Accepts `body` under `key`: in `session`, or in a new one with `agent`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: repeat it under the same key, with the same answer.
@@ -68,6 +68,7 @@ impl Store {
         mint: &Mint,
         key: &str,
         session: Option<&SessionId>,
+        agent: &str,
         body: &str,
     ) -> Result<Result<Accepted, Refusal>, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
@@ -77,7 +78,7 @@ impl Store {
                 return Ok(earlier);
             }
             lent.begin().await?;
-            let opened = open(&lent, mint, session).await?;
+            let opened = open(&lent, mint, session, agent).await?;
             let (session, position) = match opened {
                 Ok(opened) => opened,
                 Err(refusal) => {
@@ -162,15 +163,16 @@ async fn by_key(
     Ok(Some(if same { Ok(earlier) } else { Err(Refusal::KeyReused) }))
 }
 
-/// Locks `session`, or a new one, and finds it ready for a run. Returns where the message stands in it.
+/// Locks `session`, or a new one with `agent`, and finds it ready for a run. Returns where the message stands in it.
 async fn open(
     lent: &Lent,
     mint: &Mint,
     session: Option<&SessionId>,
+    agent: &str,
 ) -> Result<Result<(SessionId, i64), Refusal>, StoreError> {
     let Some(session) = session else {
         let session = mint.session();
-        lent.query(sql::SESSION_CREATE, &[Param::Text(&session.0)]).await?;
+        lent.query(sql::SESSION_CREATE, &[Param::Text(&session.0), Param::Text(agent)]).await?;
         return Ok(Ok((session, 1)));
     };
     let rows = lent.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?;

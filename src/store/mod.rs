@@ -1,9 +1,10 @@
-//! The truth: sessions, messages, runs, checkpoints. A method is one guarded change or one read, each within a bound.
+//! The truth: sessions, messages, runs, checkpoints, agents and their switches. A method is one guarded change or one read, each within a bound.
 //!
 //! A change that got no answer may have happened. So each change can be repeated, or looked up under its own name (a
 //! claim id, a fence and a turn), and says which.
 
 mod accept;
+mod agents;
 mod checkpoints;
 mod claim;
 mod marks;
@@ -27,6 +28,7 @@ use crate::run::{Row, Status};
 use crate::sql;
 
 pub use accept::{Accepted, CancelOutcome, Refusal};
+pub use agents::{AgentRow, State};
 pub use checkpoints::{Checkpoint, Checkpoints, Writing};
 pub use claim::{Claim, Claimed};
 pub use read::{Answer, Message, Notice, Turn};

@@ -22,6 +22,9 @@ fn bound(link: &str) -> Duration {
         "redis" => limits::REDIS_CALL,
         // Acknowledgements are not answered; what must come is a heartbeat.
         "rabbitmq" => limits::BROKER_HEARTBEAT * 2 + limits::BROKER_CALL,
+        // A stop answers when the container has ended.
+        "engine" => limits::ENGINE_STOP,
+        agent if agent.starts_with("agent-") => limits::AGENT_FIRST_LINE.max(limits::AGENT_STALL),
         "provider" => limits::PROVIDER_FIRST_TOKEN.max(limits::PROVIDER_STALL),
         // Users leave a stream that is silent for longer than two heartbeats.
         _ => limits::SSE_HEARTBEAT * 2 + limits::POSTGRES_CALL * 2,

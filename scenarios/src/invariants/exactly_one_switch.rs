@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use lychgate::limits;
 use lychgate_sim::event::{Event, Happening, What};
 use lychgate_sim::judge::{Breach, Invariant, Obligation};
 
@@ -15,8 +16,6 @@ use crate::health::Health;
 const SWITCHED: Duration = Duration::from_secs(120);
 /// What is left of the lock of a holder that died: all of it, at worst, and the next look of another.
 const LOCK_LEFT: Duration = Duration::from_secs(75);
-/// A subscription that failed is no candidate for so long: the design's skip window.
-const SKIP_WINDOW: Duration = Duration::from_secs(2 * 3600);
 
 #[derive(Default)]
 struct Agent {
@@ -65,7 +64,7 @@ impl ExactlyOneSwitch {
     }
 
     fn well(&self, subscription: &str, at: Duration) -> bool {
-        self.failed.get(subscription).is_none_or(|failed| *failed + SKIP_WINDOW <= at)
+        self.failed.get(subscription).is_none_or(|failed| *failed + limits::SKIP_WINDOW <= at)
     }
 
     fn assigned(&mut self, name: &str, from: &str, to: &str, epoch: i64, at: Duration) -> Result<(), Breach> {
@@ -79,7 +78,10 @@ impl ExactlyOneSwitch {
                 return Err(Breach::now(format!("{name} was moved off {from}, which never failed there")));
             }
             if from != agent.subscription || to == from {
-                return Err(Breach::now(format!("{name} was on {}, and was moved from {from} to {to}", agent.subscription)));
+                return Err(Breach::now(format!(
+                    "{name} was on {}, and was moved from {from} to {to}",
+                    agent.subscription
+                )));
             }
             if !well {
                 return Err(Breach::now(format!("{name} was moved to {to}, which failed a short while ago")));

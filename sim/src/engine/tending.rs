@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Engine, Running};
 use crate::observation::Engine as Seen;
 
-/// From the end of one probe to the next, and from the start to the first.
-pub const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// From the end of one probe to the next, and from the start to the first. Docker's default is 30 s.
+pub const PROBE_EVERY: Duration = Duration::from_secs(10);
 /// A probe that takes longer has failed.
 pub const PROBE_MAX: Duration = Duration::from_secs(2);
 /// The longest answer to a probe.

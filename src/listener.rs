@@ -1,4 +1,4 @@
-//! Serves HTTP/1.1 connections, a bounded number of them, and lets them finish when the gateway drains.
+//! Serves HTTP/1.1 connections, a bounded number of them, and lets them finish when the process drains.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::limits;
+use crate::tasks::Tasks;
 
-/// Serves until `draining`, then waits for the connections that are open.
-pub(super) async fn serve(listener: TcpListener, router: Router, draining: CancellationToken) {
+/// Serves until `draining`, then waits for the connections that are open. Each is one of `tasks`.
+pub(crate) async fn serve(listener: TcpListener, router: Router, draining: CancellationToken, tasks: Tasks) {
     let places = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS));
     let mut backoff = Backoff::default();
     loop {
@@ -36,7 +37,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, draining: Cance
             Ok((stream, _)) => {
                 backoff.reset();
                 let (router, draining) = (router.clone(), draining.clone());
-                tokio::spawn(async move {
+                tasks.spawn(async move {
                     connection(stream, router, draining).await;
                     drop(place);
                 });

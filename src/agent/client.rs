@@ -1,0 +1,171 @@
+//! The other side of the wire: calling an agent. Every wait has a bound; what a failure means for the caller is told
+//! apart, because a turn that an agent's restart has cut is not the turn's fault.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, StatusCode};
+
+use super::wire::{AnswerLine, Ask, EPOCH, Health, Kind, Refused};
+use crate::http::{Answer, Line, Lines, Lost};
+use crate::ids::SessionId;
+use crate::limits;
+use crate::provider::{CALL, CallName, Finish, Said};
+use crate::tasks::Tasks;
+
+/// Why a turn came to nothing.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TurnError {
+    /// There is no agent that would take the turn now: unreachable, silent, draining or busy.
+    #[error("the agent is away: {0}")]
+    Away(String),
+    /// It has seen a newer call, or serves another epoch.
+    #[error("the agent says that the call is stale: {0}")]
+    Stale(String),
+    /// Its subscription failed.
+    #[error("the subscription {subscription} failed: {message}")]
+    Subscription {
+        /// How.
+        kind: Kind,
+        /// What the agent says.
+        message: String,
+        /// Which.
+        subscription: String,
+        /// Under which assignment.
+        epoch: i64,
+    },
+    /// Its provider failed; another attempt may do.
+    #[error("{0}")]
+    Provider(String),
+    /// The answer ended before its end.
+    #[error("the answer was cut: {0}")]
+    Cut(String),
+    /// Another attempt will not do.
+    #[error("the agent refused the turn: {0}")]
+    Refused(String),
+}
+
+/// Calls agents.
+#[derive(Clone, Default)]
+pub struct Client {
+    tasks: Tasks,
+}
+
+impl Client {
+    /// Has one turn answered by the agent at `host` (`HOST:PORT`), and hands each token to `token` as it comes.
+    /// Returns the whole answer. Dropped, it hangs up.
+    ///
+    /// # Errors
+    /// [`TurnError`].
+    pub async fn turn(
+        &self,
+        host: &str,
+        epoch: i64,
+        name: &CallName,
+        session: &SessionId,
+        said: &[Said],
+        mut token: impl FnMut(&str),
+    ) -> Result<(String, Finish), TurnError> {
+        let request = request(host, epoch, name, session, said)?;
+        let call = async {
+            let away = |lost: Lost| TurnError::Away(lost.0);
+            let line = Line::dial(host, &self.tasks).await.map_err(away)?;
+            let answer = line.ask(request, limits::AGENT_FIRST_LINE).await.map_err(away)?;
+            match answer.head().status() {
+                StatusCode::OK => read(answer, &mut token).await,
+                status => Err(refusal(status, answer).await),
+            }
+        };
+        let took_too_long = |_| TurnError::Cut("the turn took too long".into());
+        tokio::time::timeout(limits::AGENT_CALL, call).await.map_err(took_too_long)?
+    }
+
+    /// Asks the agent at `host` for its health, within [`limits::READY_PROBE`].
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    pub async fn health(&self, host: &str) -> Result<Health, String> {
+        let request = Request::builder().uri("/health").header(HOST, host).body(Full::default());
+        let request = request.map_err(|error| error.to_string())?;
+        let probe = async {
+            let line = Line::dial(host, &self.tasks).await?;
+            let answer = line.ask(request, limits::READY_PROBE).await?;
+            let status = answer.head().status();
+            Ok((status, answer.whole(limits::HEALTH_BODY, limits::READY_PROBE).await?))
+        };
+        let probed =
+            tokio::time::timeout(limits::READY_PROBE, probe).await.map_err(|_| "no answer in time".to_string())?;
+        let (status, body) = probed.map_err(|lost: Lost| lost.0)?;
+        if status != StatusCode::OK {
+            return Err(format!("it answered {status}"));
+        }
+        serde_json::from_slice(&body).map_err(|error| format!("its answer is no agent's: {error}"))
+    }
+}
+
+fn request(
+    host: &str,
+    epoch: i64,
+    name: &CallName,
+    session: &SessionId,
+    said: &[Said],
+) -> Result<Request<Full<Bytes>>, TurnError> {
+    let ask = Ask { session: session.clone(), said: said.to_vec() };
+    let refused = |why: &dyn std::fmt::Display| TurnError::Refused(why.to_string());
+    let body = serde_json::to_vec(&ask).map_err(|error| refused(&error))?;
+    if body.len() > limits::AGENT_BODY {
+        return Err(TurnError::Refused("the conversation is too long; begin another session".into()));
+    }
+    Request::builder()
+        .method(Method::POST)
+        .uri("/turns")
+        .header(HOST, host)
+        .header(CONTENT_TYPE, "application/json")
+        .header(CALL, name.to_string())
+        .header(EPOCH, epoch)
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| refused(&error))
+}
+
+async fn refusal(status: StatusCode, answer: Answer) -> TurnError {
+    let body = match answer.whole(limits::HEALTH_BODY, limits::AGENT_STALL).await {
+        Ok(body) => body,
+        Err(lost) => return TurnError::Away(lost.0),
+    };
+    match serde_json::from_slice(&body) {
+        Ok(Refused::Subscription { kind, message, subscription, epoch }) => {
+            TurnError::Subscription { kind, message, subscription, epoch }
+        }
+        Ok(Refused::Provider { message }) => TurnError::Provider(message),
+        Ok(Refused::Stale { message }) => TurnError::Stale(message),
+        Ok(Refused::Draining) => TurnError::Away("it stops".into()),
+        Ok(Refused::Busy) => TurnError::Away("it has too much to do".into()),
+        Ok(Refused::Refused { message }) => TurnError::Refused(message),
+        // A proxy in between, or something that is no agent.
+        Err(_) => TurnError::Away(format!("it answered {status}, and not as an agent does")),
+    }
+}
+
+async fn read(mut answering: Answer, token: &mut impl FnMut(&str)) -> Result<(String, Finish), TurnError> {
+    let cut = |lost: Lost| TurnError::Cut(lost.0);
+    let mut lines = Lines::default();
+    let mut answer = String::new();
+    while let Some(data) = answering.part(limits::AGENT_STALL).await.map_err(cut)? {
+        lines.push(&data).map_err(cut)?;
+        while let Some(line) = lines.next() {
+            match serde_json::from_str(&line) {
+                Ok(AnswerLine::Token(text)) => {
+                    if answer.len() + text.len() > limits::ANSWER_BYTES {
+                        return Err(TurnError::Refused("the answer is too long".into()));
+                    }
+                    answer.push_str(&text);
+                    token(&text);
+                }
+                Ok(AnswerLine::Finish(finish)) => return Ok((answer, finish)),
+                Ok(AnswerLine::Failed(why)) => return Err(TurnError::Cut(why)),
+                Err(_) => return Err(TurnError::Cut("a malformed line".into())),
+            }
+        }
+    }
+    Err(TurnError::Cut("it has no end".into()))
+}

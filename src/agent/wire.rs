@@ -1,0 +1,92 @@
+//! What an agent and its callers say to each other: JSON in, lines of JSON out.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::SessionId;
+use crate::provider::{Finish, Said};
+
+/// The header that says which epoch of the agent a call is meant for.
+pub const EPOCH: &str = "lychgate-epoch";
+
+/// What a turn is asked about; which turn it is, the header [`crate::provider::CALL`] says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ask {
+    pub session: SessionId,
+    pub said: Vec<Said>,
+}
+
+/// One line of an answer. The last one is `finish` or `failed`; an answer without either was cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum AnswerLine {
+    Token(String),
+    Finish(Finish),
+    Failed(String),
+}
+
+/// Why a turn is refused before the first line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "error", rename_all = "snake_case")]
+pub(super) enum Refused {
+    /// The subscription failed, not the call: 429 or 401.
+    Subscription { kind: Kind, message: String, subscription: String, epoch: i64 },
+    /// The provider failed; another attempt may do: 502.
+    Provider { message: String },
+    /// A newer call of that session was seen, or another epoch is wanted: 409.
+    Stale { message: String },
+    /// It stops: 503.
+    Draining,
+    /// Too many turns are going: 503.
+    Busy,
+    /// It will not do, however often it is tried: 422.
+    Refused { message: String },
+}
+
+/// How a subscription failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// It has used up what it may.
+    RateLimit,
+    /// It is not let in.
+    Auth,
+}
+
+impl Kind {
+    /// The word in Postgres and on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::RateLimit => "rate_limit",
+            Kind::Auth => "auth",
+        }
+    }
+}
+
+/// What an agent tells of itself, as far as its executor needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Health {
+    /// Its name.
+    pub agent: String,
+    /// The epoch that it serves.
+    pub epoch: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_refusals_look_as_agreed() {
+        let text = |line: &AnswerLine| serde_json::to_string(line).unwrap();
+        assert_eq!(text(&AnswerLine::Token("a".into())), r#"{"token":"a"}"#);
+        assert_eq!(text(&AnswerLine::Finish(Finish::Length)), r#"{"finish":"length"}"#);
+        assert_eq!(text(&AnswerLine::Failed("cut".into())), r#"{"failed":"cut"}"#);
+        let refused = |refused: &Refused| serde_json::to_string(refused).unwrap();
+        assert_eq!(refused(&Refused::Draining), r#"{"error":"draining"}"#);
+        let failed =
+            Refused::Subscription { kind: Kind::RateLimit, message: "m".into(), subscription: "a".into(), epoch: 1 };
+        let text = r#"{"error":"subscription","kind":"rate_limit","message":"m","subscription":"a","epoch":1}"#;
+        assert_eq!(refused(&failed), text);
+    }
+}

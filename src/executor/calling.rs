@@ -1,0 +1,217 @@
+//! One turn, answered by the session's agent: for as often as that takes. What a restart of the agent has cut is not the
+//! turn's fault and never fails it; what the provider does wrong counts.
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Executor;
+use super::switching::{Failure, Verdict};
+use super::tending::Report;
+use crate::agent::TurnError;
+use crate::backoff::Backoff;
+use crate::limits;
+use crate::live::{Frames, Kind};
+use crate::provider::{CallName, Finish, Said};
+use crate::run::End;
+use crate::store::{AgentRow, Claimed, StoreError};
+
+/// How a turn has gone so far.
+struct Attempts {
+    /// Those that count, of [`limits::ATTEMPTS_PER_TURN`].
+    failed: u32,
+    /// Since when there is nobody to answer.
+    away_since: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Attempts {
+    /// One more that counts. The last one ends the run.
+    fn count(&mut self, why: impl ToString) -> Result<(), End> {
+        self.failed += 1;
+        if self.failed < limits::ATTEMPTS_PER_TURN { Ok(()) } else { Err(End::failed(why.to_string())) }
+    }
+}
+
+impl Executor {
+    /// Where the port of a container is reached.
+    pub(super) fn host(&self, port: u16) -> String {
+        format!("{}:{port}", self.config.agent_host)
+    }
+
+    /// Has the session's agent answer this turn. Waits for the agent for as long as the run may last.
+    pub(super) async fn answer(
+        &self,
+        claimed: &Claimed,
+        turn: i64,
+        said: &[Said],
+        frames: &Frames,
+    ) -> Result<(String, Finish), End> {
+        let agent = self.agent_of(claimed).await?;
+        let mut attempts = Attempts { failed: 0, away_since: None, backoff: Backoff::default() };
+        for attempt in 1.. {
+            let (under, host) = self.ready(&agent).await?;
+            // Somebody may have tried the first turn under an older fence.
+            if attempt > 1 || (turn == claimed.turns + 1 && claimed.fence.0 > 1) {
+                frames.say(turn, Kind::TurnRestarted, "");
+            }
+            let name = CallName { run: claimed.run.clone(), fence: claimed.fence, turn, attempt };
+            let token = |token: &str| frames.say(turn, Kind::Token, token);
+            let error = match self.agents.turn(&host, under.epoch, &name, &claimed.session, said, token).await {
+                Ok(answered) => return Ok(answered),
+                Err(error) => error,
+            };
+            tracing::warn!(run = %claimed.run, turn, attempt, %error, "a call failed");
+            if !matches!(error, TurnError::Away(_)) {
+                attempts.away_since = None;
+            }
+            match error {
+                TurnError::Subscription { kind, .. } => {
+                    let failure = Failure { under, call: name.to_string(), kind };
+                    if self.moves_on(failure, &mut attempts).await? {
+                        attempts.backoff.reset();
+                        continue;
+                    }
+                }
+                TurnError::Refused(_) => return Err(End::failed(error.to_string())),
+                error => self.consider(&under, error, &mut attempts).await?,
+            }
+            attempts.backoff.wait().await;
+        }
+        unreachable!("it is tried until it is answered or the run ends")
+    }
+
+    /// Tells of a failed subscription. True: the agent has another one now, or is getting it.
+    async fn moves_on(&self, failure: Failure, attempts: &mut Attempts) -> Result<bool, End> {
+        let (agent, epoch) = (failure.under.agent.clone(), failure.under.epoch);
+        let why = format!("the subscription {} failed", failure.under.subscription);
+        let Some(reports) = self.reports.get(&agent) else {
+            return Err(End::failed(format!("{why}, and {agent} is not in this executor's LYCHGATE_AGENTS")));
+        };
+        let (tell, verdict) = oneshot::channel();
+        // The agent's task lives as long as any run; its answer may take as long as a restart.
+        let told = reports.send(Report::Failed(failure, tell)).await.is_ok();
+        let verdict = if told { verdict.await.unwrap_or(Verdict::LookAgain) } else { Verdict::LookAgain };
+        if let Verdict::NoCandidate(frees_in) = verdict {
+            let again = frees_in.map(|frees_in| format!("; try again in {} s", frees_in.as_secs() + 1));
+            let again = again.unwrap_or_default();
+            return Err(End::failed(format!("no_subscription: {why} and there is no other one{again}")));
+        }
+        if self.look(&agent).await?.is_none_or(|row| row.epoch != epoch) {
+            return Ok(true);
+        }
+        attempts.count(why)?;
+        Ok(false)
+    }
+
+    /// Decides whether a failed call counts against its turn.
+    async fn consider(&self, under: &AgentRow, error: TurnError, attempts: &mut Attempts) -> Result<(), End> {
+        if self.has_moved(under, &error).await? {
+            return Ok(());
+        }
+        match error {
+            TurnError::Away(_) => {
+                let since = *attempts.away_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < limits::AGENT_AWAY { Ok(()) } else { attempts.count(error) }
+            }
+            error => attempts.count(error),
+        }
+    }
+
+    /// Whether the agent was stopped, restarted or switched since the call began.
+    async fn has_moved(&self, under: &AgentRow, error: &TurnError) -> Result<bool, End> {
+        let row = self.look(&under.agent).await?;
+        let same =
+            |row: &AgentRow| row.state.serves() && (row.epoch, &row.container) == (under.epoch, &under.container);
+        if !row.as_ref().is_some_and(same) {
+            return Ok(true);
+        }
+        let Some(container) = under.container.as_ref().filter(|_| !matches!(error, TurnError::Provider(_))) else {
+            return Ok(false);
+        };
+        // Its port may be another one after a restart.
+        self.ports().remove(&under.agent);
+        self.tell_away(&under.agent);
+        match self.engine.inspect(&container.0).await {
+            Ok(container) => Ok(!container.is_some_and(|container| container.running)),
+            Err(error) => {
+                tracing::warn!(agent = under.agent, %error, "whether the agent runs is unknown");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Has somebody look at the agent's container. One such wish is enough.
+    fn tell_away(&self, agent: &str) {
+        if let Some(reports) = self.reports.get(agent) {
+            // Full: it is looked at soon anyway.
+            let _ = reports.try_send(Report::Away);
+        }
+    }
+
+    /// Waits until the agent answers turns, and says under which assignment and where.
+    async fn ready(&self, agent: &str) -> Result<(AgentRow, String), End> {
+        let mut waits = false;
+        loop {
+            match self.look(agent).await? {
+                Some(row) if row.state.serves() => match self.port(&row).await {
+                    Some(port) => return Ok((row, self.host(port))),
+                    None => self.tell_away(agent),
+                },
+                Some(_) => {}
+                None if self.reports.contains_key(agent) => {}
+                None => return Err(End::failed(format!("there is no agent {agent}; see LYCHGATE_AGENTS"))),
+            }
+            if !std::mem::replace(&mut waits, true) {
+                tracing::info!(agent, "a turn waits for its agent");
+            }
+            tokio::time::sleep(limits::AGENT_POLL).await;
+        }
+    }
+
+    /// The published port of the agent's container, if that runs.
+    async fn port(&self, row: &AgentRow) -> Option<u16> {
+        let id = row.container.as_ref()?;
+        let known = self.ports().get(&row.agent).filter(|(known, _)| known == id).map(|(_, port)| *port);
+        if known.is_some() {
+            return known;
+        }
+        match self.engine.inspect(&id.0).await {
+            Ok(container) => {
+                let port = container.filter(|container| container.running)?.published?;
+                // One entry an agent: as many as there are rows.
+                self.ports().insert(row.agent.clone(), (id.clone(), port));
+                Some(port)
+            }
+            Err(error) => {
+                tracing::warn!(agent = row.agent, %error, "where the agent is reached is unknown");
+                None
+            }
+        }
+    }
+
+    /// The agent's row, for as long as Postgres needs: whether the run is still ours meanwhile is for the beats to say.
+    async fn look(&self, agent: &str) -> Result<Option<AgentRow>, End> {
+        self.patiently(|| self.store.agent(agent)).await
+    }
+
+    async fn agent_of(&self, claimed: &Claimed) -> Result<String, End> {
+        let agent = self.patiently(|| self.store.agent_of(&claimed.session)).await?;
+        agent.ok_or_else(|| End::failed("its session has vanished"))
+    }
+
+    /// Repeats a read until Postgres answers.
+    async fn patiently<T, F>(&self, read: impl Fn() -> F) -> Result<T, End>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut backoff = Backoff::default();
+        loop {
+            match read().await {
+                Ok(read) => return Ok(read),
+                Err(StoreError::Unavailable(why)) => tracing::warn!(why, "waiting for Postgres"),
+                Err(error) => return Err(End::failed(error.to_string())),
+            }
+            backoff.wait().await;
+        }
+    }
+}
