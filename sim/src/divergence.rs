@@ -77,7 +77,9 @@ impl Cause {
                 "one run ended where the other went on: whatever ended it does not follow from the seed; `cargo sim replay` \
                  tells how it ends"
             }
-            Cause::Unknown => "not one that is known here: look at what comes before it in the process that it happened at",
+            Cause::Unknown => {
+                "not one that is known here: look at what comes before it in the process that it happened at"
+            }
         }
     }
 }
@@ -169,7 +171,8 @@ fn is_address(word: &str) -> bool {
 fn is_time(word: &str) -> bool {
     // 2020 to 2100.
     let days = 1_577_836_800..=4_102_444_800_u64;
-    word.parse::<u64>().is_ok_and(|number| [1, 1_000, 1_000_000, 1_000_000_000].iter().any(|unit| days.contains(&(number / unit))))
+    word.parse::<u64>()
+        .is_ok_and(|number| [1, 1_000, 1_000_000, 1_000_000_000].iter().any(|unit| days.contains(&(number / unit))))
 }
 
 #[cfg(test)]

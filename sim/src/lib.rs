@@ -14,10 +14,10 @@ compile_error!(
 
 #[cfg(madsim)]
 pub mod cli;
-pub mod duration;
-pub mod event;
 #[cfg(madsim)]
 mod divergence;
+pub mod duration;
+pub mod event;
 #[cfg(madsim)]
 mod hub;
 pub mod item;

@@ -11,29 +11,18 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("check-determinism" | "run" | "one" | "stream") => {
-            lychgate_sim::cli::main::<toy::Toys>(env!("CARGO_MANIFEST_DIR"))
+            return lychgate_sim::cli::main::<toy::Toys>(env!("CARGO_MANIFEST_DIR"));
         }
-        Some("--list") => println!("determinism: test").into_code(),
+        Some("--list") => println!("determinism: test"),
         _ => {
             checks::equal();
             checks::causes();
             checks::misuse();
             checks::sweeps();
-            println!("determinism: ok").into_code()
+            println!("determinism: ok");
         }
     }
-}
-
-#[cfg(madsim)]
-trait IntoCode {
-    fn into_code(self) -> std::process::ExitCode;
-}
-
-#[cfg(madsim)]
-impl IntoCode for () {
-    fn into_code(self) -> std::process::ExitCode {
-        std::process::ExitCode::SUCCESS
-    }
+    std::process::ExitCode::SUCCESS
 }
 
 #[cfg(madsim)]

@@ -86,12 +86,8 @@ impl Connection {
 
     /// Publishes a persistent message. It is safe when this returns.
     pub async fn publish(&mut self, body: &[u8]) -> Result<()> {
-        let publish = basic::Publish {
-            exchange: "".into(),
-            routing_key: QUEUE.into(),
-            mandatory: true,
-            immediate: false,
-        };
+        let publish =
+            basic::Publish { exchange: "".into(), routing_key: QUEUE.into(), mandatory: true, immediate: false };
         let properties = BasicProperties::default().with_delivery_mode(2);
         let header = AMQPContentHeader { class_id: BASIC, body_size: body.len() as u64, properties };
         let frames = [
@@ -173,8 +169,12 @@ impl Connection {
 
     async fn method(&mut self) -> Result<AMQPClass> {
         match self.frame().await? {
-            AMQPFrame::Method(_, AMQPClass::Connection(connection::AMQPMethod::Close(close))) => Err(odd("an answer", &close)),
-            AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::Close(close))) => Err(odd("an answer", &close)),
+            AMQPFrame::Method(_, AMQPClass::Connection(connection::AMQPMethod::Close(close))) => {
+                Err(odd("an answer", &close))
+            }
+            AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::Close(close))) => {
+                Err(odd("an answer", &close))
+            }
             AMQPFrame::Method(_, method) => Ok(method),
             other => Err(odd("a method", &other)),
         }
@@ -182,11 +182,13 @@ impl Connection {
 
     async fn frame(&mut self) -> Result<AMQPFrame> {
         loop {
-            let size = self.inbox.get(3..7).map(|size| u32::from_be_bytes(size.try_into().expect("four bytes")) as usize);
+            let size =
+                self.inbox.get(3..7).map(|size| u32::from_be_bytes(size.try_into().expect("four bytes")) as usize);
             match size {
                 Some(size) if size + OVERHEAD > FRAME_MAX as usize => return Err(odd("a frame", &size)),
                 Some(size) if self.inbox.len() >= size + OVERHEAD => {
-                    let (_, frame) = parse_frame(&self.inbox[..size + OVERHEAD]).map_err(|error| odd("a frame", &error))?;
+                    let (_, frame) =
+                        parse_frame(&self.inbox[..size + OVERHEAD]).map_err(|error| odd("a frame", &error))?;
                     self.inbox.advance(size + OVERHEAD);
                     return Ok(frame);
                 }

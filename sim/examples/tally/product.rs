@@ -110,10 +110,7 @@ impl Product for Tally {
             file!("reply_lost"),
             file!("bug_killed_between"),
             file!("bug_reply_lost"),
-            Scenario {
-                name: "swarm".to_owned(),
-                source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw },
-            },
+            Scenario { name: "swarm".to_owned(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]
     }
 

@@ -70,9 +70,15 @@ pub(super) fn check<P: Product>(what: &str, json: Option<&Path>) -> Outcome {
     second.end();
     let (said, verdict) = match compared {
         Ok(Compared::Equal(items, report)) => {
-            println!("{}: {items} items, {} events, digest {}", style("equal").green().bold(), report.events, report.digest);
+            println!(
+                "{}: {items} items, {} events, digest {}",
+                style("equal").green().bold(),
+                report.events,
+                report.digest
+            );
             println!("both {}", report::word(report.verdict));
-            let equal = serde_json::json!({ "equal": true, "digest": report.digest, "items": items, "events": report.events });
+            let equal =
+                serde_json::json!({ "equal": true, "digest": report.digest, "items": items, "events": report.events });
             (equal, Verdict::Passed)
         }
         Ok(Compared::Different(divergence)) => {
@@ -196,7 +202,9 @@ fn in_step(first: &Process, second: &Process) -> Result<Compared, String> {
             }
             (Some(Line::End(one)), Some(Line::End(other))) => return ended(count, *one, &other),
             (None, None) => {
-                return Err(format!("both processes died after {count} items; `one` in place of `check-determinism` shows how"));
+                return Err(format!(
+                    "both processes died after {count} items; `one` in place of `check-determinism` shows how"
+                ));
             }
             (one, other) => {
                 let sides = [first.rest(item(one)), second.rest(item(other))];
@@ -209,7 +217,8 @@ fn in_step(first: &Process, second: &Process) -> Result<Compared, String> {
 /// Both have told the same to the end: they must also have come to the same.
 fn ended(count: u64, one: Report, other: &Report) -> Result<Compared, String> {
     if one.verdict == Verdict::Error || (one.verdict, &one.digest) != (other.verdict, &other.digest) {
-        let words = [&one, other].map(|report| format!("{} ({})", report::word(report.verdict), report.because.join("; ")));
+        let words =
+            [&one, other].map(|report| format!("{} ({})", report::word(report.verdict), report.because.join("; ")));
         return Err(format!("{count} items are the same; then the first ends {}, the second {}", words[0], words[1]));
     }
     Ok(Compared::Equal(count, Box::new(one)))
