@@ -175,7 +175,7 @@ pub fn main<P: Product>(manifest_dir: &str) -> ExitCode {
     // A reader that goes away, as in `cargo sim | head`, ends us quietly.
     // SAFETY: no thread exists yet, and no handler is replaced.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    let matches = Line::command().get_matches();
+    let matches = Line::command().bin_name(P::command()).get_matches();
     let line = Line::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let root = root(manifest_dir);
     let code = dispatch::<P>(line, &root).unwrap_or_else(|Usage(says)| {

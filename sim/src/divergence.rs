@@ -2,6 +2,7 @@
 //! and says of a guess that it is one.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -13,6 +14,10 @@ pub(crate) const BEFORE: usize = 4;
 /// How many items of each side are read on after the first difference: what comes a little later on the other side has
 /// changed its place.
 pub(crate) const AFTER: usize = 32;
+
+/// What only changed its place has moved by less than this: bytes travel for some milliseconds, drawn in the order in
+/// which they leave.
+const NEAR: Duration = Duration::from_millis(50);
 
 /// A word that is shorter than this is a name or a small number, and no id.
 const ID_MIN: usize = 6;
@@ -92,8 +97,13 @@ impl Divergence {
         if same(one, other) {
             return if one.at == other.at { Cause::Unknown } else { Cause::Clock };
         }
-        let swapped = second.iter().any(|item| same(item, one)) && first.iter().any(|item| same(item, other));
-        if swapped || one.place == other.place && shuffled(&one.what, &other.what) {
+        // Where the other side has each of the two, as far as was read on.
+        let there = [(one, second), (other, first)].map(|(item, side)| side.iter().find(|seen| same(seen, item)));
+        if let [Some(later), Some(too)] = there {
+            let near = |item: &Item, seen: &Item| item.at.abs_diff(seen.at) < NEAR;
+            return if near(one, later) && near(other, too) { Cause::Order } else { Cause::Clock };
+        }
+        if one.place == other.place && shuffled(&one.what, &other.what) {
             return Cause::Order;
         }
         if one.place != other.place {
@@ -177,8 +187,6 @@ fn is_time(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn item(millis: u64, place: &str, what: &str) -> Item {
@@ -206,6 +214,9 @@ mod tests {
     #[test]
     fn clocks() {
         assert_eq!(cause(vec![item(5, "a", "x")], vec![item(6, "a", "x")]), Cause::Clock);
+        let (one, other) = (item(5, "a->b", "GET x"), item(905, "a->b", "GET x"));
+        let between = item(500, "c", "tick");
+        assert_eq!(cause(vec![one, between.clone()], vec![between, other]), Cause::Clock);
         assert_eq!(bytes("at 1764000000123", "at 1764000000456"), Cause::Clock);
         assert_eq!(bytes("at 1764000000", "at 1764000001"), Cause::Clock);
     }

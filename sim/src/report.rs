@@ -22,7 +22,7 @@ pub struct Around<'a> {
     pub promise: Option<&'a str>,
     /// The line to paste that replays it, or shows where two runs of it part.
     pub replay: String,
-    /// The smaller plan, if one was found: where it is, and its text.
+    /// The smaller plan, if one was found: the line to paste that replays it, and its text.
     pub smaller: Option<(String, String)>,
 }
 
@@ -48,8 +48,8 @@ pub fn failure(report: &Report, around: &Around<'_>) -> Vec<String> {
         lines.extend(story.iter().map(|line| format!("  {line}")));
     }
     let mut tail = Vec::new();
-    if let Some((path, text)) = &around.smaller {
-        tail.extend(smaller(path, text, LINES_MAX.saturating_sub(lines.len() + 1)));
+    if let Some((replay, text)) = &around.smaller {
+        tail.extend(smaller(replay, text, LINES_MAX.saturating_sub(lines.len() + 1)));
     }
     let does = if report.verdict == Verdict::Nondeterministic { "see where" } else { "replay it" };
     tail.push(format!("{does}: {}", around.replay));
@@ -106,9 +106,9 @@ fn faults(report: &Report) -> Vec<String> {
     lines
 }
 
-fn smaller(path: &str, text: &str, room: usize) -> Vec<String> {
+fn smaller(replay: &str, text: &str, room: usize) -> Vec<String> {
     let body: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
-    let mut lines = vec![format!("a smaller plan does the same (cargo sim replay {path}):")];
+    let mut lines = vec![format!("a smaller plan does the same ({replay}):")];
     let shown = if body.len() < room { body.len() } else { room.saturating_sub(2) };
     lines.extend(body.iter().take(shown).map(|line| format!("  {line}")));
     if shown < body.len() {
@@ -211,7 +211,7 @@ pub(crate) mod tests {
             promise: Some("what ended is shown as ended"),
             replay: "cargo sim replay swarm@17".into(),
             smaller: Some((
-                "target/sim/findings/swarm-17.repro.toml".into(),
+                "cargo sim replay target/sim/findings/swarm-17.repro.toml".into(),
                 "about = \"x\"\n\n[repro]\nseed = 17\n".into(),
             )),
         };

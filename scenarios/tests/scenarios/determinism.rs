@@ -1,6 +1,5 @@
 //! A seed's digest is the same alone, in a batch, in any order, on any worker; and nothing smaller than a nanosecond
-//! hides in it. After a difference, `cargo sim replay swarm@SEED --trace FILE` in both arrangements shows the first event
-//! that differs.
+//! hides in it. After a difference, `cargo sim check-determinism swarm@SEED` shows the first event that differs.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +15,7 @@ pub const TESTS: Tests = &[
     ("digests are the same in any order, on any worker, and alone", any_arrangement),
     ("a nanosecond of a delay changes the digest", a_nanosecond),
     ("a repro runs on its own seed", own_seed),
+    ("two processes tell the same of a seed, step by step", in_step),
 ];
 
 /// The digests of a sweep, by scenario and seed.
@@ -78,4 +78,11 @@ fn own_seed() -> Result<(), Failed> {
     let text = format!("{}\n[repro]\nseed = 4711\n", include_str!("../../wedged_redis.toml"));
     let path = file("determinism", "own_seed.repro.toml", &text)?;
     sim(["run", &path])?.expect(0, &["own_seed, seed 4711", "1 of 1 seeds passed"])
+}
+
+fn in_step() -> Result<(), Failed> {
+    for what in ["swarm@3", "wedged_redis@2", "owner_killed@1"] {
+        sim(["check-determinism", what])?.expect(0, &["equal: ", " items, "])?;
+    }
+    Ok(())
 }

@@ -47,15 +47,7 @@ impl Connection {
         within(async {
             let mut connection = Connection { stream: TcpStream::connect(broker).await?, inbox: BytesMut::new() };
             connection.shake().await?;
-            let declare = queue::Declare {
-                queue: QUEUE.into(),
-                passive: false,
-                durable: true,
-                exclusive: false,
-                auto_delete: false,
-                nowait: false,
-                arguments: Default::default(),
-            };
+            let declare = queue::Declare { queue: QUEUE.into(), durable: true, ..Default::default() };
             connection.ask(AMQPClass::Queue(queue::AMQPMethod::Declare(declare))).await?;
             connection.ask(AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }))).await?;
             Ok(connection)
@@ -86,8 +78,7 @@ impl Connection {
 
     /// Publishes a persistent message. It is safe when this returns.
     pub async fn publish(&mut self, body: &[u8]) -> Result<()> {
-        let publish =
-            basic::Publish { exchange: "".into(), routing_key: QUEUE.into(), mandatory: true, immediate: false };
+        let publish = basic::Publish { routing_key: QUEUE.into(), mandatory: true, ..Default::default() };
         let properties = BasicProperties::default().with_delivery_mode(2);
         let header = AMQPContentHeader { class_id: BASIC, body_size: body.len() as u64, properties };
         let frames = [
@@ -108,15 +99,7 @@ impl Connection {
     /// From now on [`Connection::next`] gets messages, at most `prefetch` of them unacknowledged.
     pub async fn consume(&mut self, prefetch: u16) -> Result<()> {
         let qos = basic::Qos { prefetch_count: prefetch, global: false };
-        let consume = basic::Consume {
-            queue: QUEUE.into(),
-            consumer_tag: "tally".into(),
-            no_local: false,
-            no_ack: false,
-            exclusive: false,
-            nowait: false,
-            arguments: Default::default(),
-        };
+        let consume = basic::Consume { queue: QUEUE.into(), consumer_tag: "tally".into(), ..Default::default() };
         within(async {
             self.ask(AMQPClass::Basic(basic::AMQPMethod::Qos(qos))).await?;
             self.ask(AMQPClass::Basic(basic::AMQPMethod::Consume(consume))).await?;

@@ -26,6 +26,7 @@ static ROLES: [Role; 2] = [
         count: 1,
         grace: Duration::from_secs(5),
         restart_delay: Duration::from_secs(2),
+        contained: None,
     },
     Role {
         name: "worker",
@@ -34,6 +35,7 @@ static ROLES: [Role; 2] = [
         count: 1,
         grace: Duration::from_secs(5),
         restart_delay: Duration::from_secs(2),
+        contained: None,
     },
 ];
 

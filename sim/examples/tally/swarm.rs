@@ -15,7 +15,7 @@ pub const ABOUT: &str = "Customers, link faults and kills drawn from the seed";
 
 const NAMES: [&str; 3] = ["ann", "ben", "cid"];
 const LINKS: [&str; 3] = ["worker-1->redis", "worker-1->rabbitmq", "till-1->rabbitmq"];
-const EVENTS: [&str; 4] = ["ordered", "taken", "counted", "accepted"];
+const EVENTS: [&str; 4] = ["ordered", "taken", "counted", "counted"];
 
 /// The plan of a seed. Each purpose has a stream of its own: one more draw for the faults leaves the customers as they are.
 pub fn draw(seed: Seed) -> Plan<Customers> {
@@ -49,9 +49,9 @@ fn fault(from: &mut ChaCha8Rng) -> Fault {
         _ => (Kind::Sigkill, process, Length::Instant),
     };
     let event = EVENTS[below(from, EVENTS.len())].to_owned();
-    // Half of them at the very moment of the event, when its answer has not left yet.
-    let after = if below(from, 2) == 0 { Duration::ZERO } else { millis(from, 5_000) };
-    let trigger = Trigger::On(Cue { event, session: None, nth: 1 + below(from, 5) as u32, after });
+    // Most of them at the very moment of the event, when its answer has not left yet: an order is soon counted.
+    let after = if below(from, 4) > 0 { Duration::ZERO } else { millis(from, 2_000) };
+    let trigger = Trigger::On(Cue { event, session: None, nth: 1 + below(from, 4) as u32, after });
     Fault { kind, targets: vec![target], trigger, length }
 }
 

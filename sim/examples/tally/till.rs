@@ -30,8 +30,13 @@ async fn customer(stream: TcpStream, broker: SocketAddr) -> Result<()> {
     let mut lines = BufReader::new(reader.take(SAID_MAX)).lines();
     let mut orders = Connection::open(broker).await?;
     while let Some(order) = lines.next_line().await? {
-        orders.publish(order.as_bytes()).await?;
-        writer.write_all(b"ok\n").await?;
+        let answer = if order.contains('/') {
+            orders.publish(order.as_bytes()).await?;
+            "ok\n"
+        } else {
+            "this is no order\n"
+        };
+        writer.write_all(answer.as_bytes()).await?;
         writer.flush().await?;
     }
     Ok(())

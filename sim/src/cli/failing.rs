@@ -67,7 +67,7 @@ pub(super) fn tell<P: Product>(report: &Report, chosen: &Chosen<P::Workload>, sm
     let mut around = Around { promise, replay: again(report, chosen), smaller: None };
     if smaller && chosen.drawn() && report.verdict == Verdict::Violated {
         match smaller_plan::<P>(report, chosen, root) {
-            Ok(found) => around.smaller = Some(found),
+            Ok((path, text)) => around.smaller = Some((format!("{} replay {path}", P::command()), text)),
             Err(error) => eprintln!("the smaller plan could not be kept: {error}"),
         }
     }

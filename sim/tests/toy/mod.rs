@@ -402,7 +402,7 @@ async fn outside(steps: &[u32]) -> String {
         return keys.iter().map(|key| format!(" {key}")).collect();
     }
     if steps.contains(&24) {
-        sleep(Duration::from_nanos(now.tv_nsec as u64)).await;
+        sleep(Duration::from_nanos(now.tv_nsec as u64 / 2)).await;
     }
     match steps {
         steps if steps.contains(&21) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
