@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod determinism;
+mod processes;
 mod runs;
 mod sim;
 mod snapshots;
@@ -24,6 +25,7 @@ fn trials() -> Vec<Trial> {
         named(vacuity::TESTS),
         named(determinism::TESTS),
         named(bad_input::TESTS),
+        named(processes::TESTS),
     ];
     trials.into_iter().flatten().collect()
 }
