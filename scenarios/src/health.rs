@@ -118,3 +118,38 @@ pub fn matters_to_ends(target: &str) -> bool {
         || leads_to(target, "redis")
         || target.starts_with("executor-") && !target.contains("->")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Did;
+
+    #[test]
+    fn a_paused_process_is_not_ready_and_its_pauses_add_up() {
+        let mut health = Health::default();
+        let mut at = |seconds, what| {
+            let event: Event<Did> = Event {
+                seq: 0,
+                at: Duration::from_secs(seconds),
+                process: "executor-1".into(),
+                incarnation: 1,
+                what: What::World(what),
+            };
+            health.observe(&event);
+            (health.life("executor-1"), health.executor_since())
+        };
+        assert_eq!(at(1, Happening::Booted).1, Some(Duration::from_secs(1)));
+        let (life, since) = at(10, Happening::Paused);
+        assert!(life.paused && life.alive && since.is_none());
+        at(12, Happening::Signalled { nth: 1 });
+        let (life, since) = at(15, Happening::Resumed);
+        assert_eq!((life.paused, life.draining, since), (false, true, None));
+        assert_eq!((life.paused_for, life.since), (Duration::from_secs(5), Duration::from_secs(15)));
+        at(20, Happening::Paused);
+        assert_eq!(at(27, Happening::Resumed).0.paused_for, Duration::from_secs(12));
+        at(30, Happening::Paused);
+        assert!(!at(31, Happening::Killed).0.paused);
+        let (life, since) = at(36, Happening::Booted);
+        assert_eq!((life.paused, life.paused_for, since), (false, Duration::ZERO, Some(Duration::from_secs(36))));
+    }
+}

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod determinism;
+mod processes;
 mod runs;
 mod sim;
 mod snapshots;
@@ -25,6 +26,7 @@ fn trials() -> Vec<Trial> {
         vacuity::without_faults(),
         named(determinism::TESTS),
         named(bad_input::TESTS),
+        named(processes::TESTS),
     ];
     trials.into_iter().flatten().collect()
 }
