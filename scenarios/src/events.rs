@@ -65,6 +65,18 @@ pub enum Did {
     Cancelled { session: String },
     /// A user looked at a message: `unread`, `consumed` or `reported`; and at the answers to it, each with its turn.
     Found { session: String, run: String, state: String, answers: Vec<(i64, String)> },
+    /// A lease was taken or renewed. It lapses after `lasts` seconds; never, if there is nothing.
+    Leased { session: String, run: String, fence: i64, lasts: Option<u64> },
+    /// A lease was let go of, or its run's end took it away.
+    Released { session: String, run: String, fence: i64 },
+    /// A key of Redis was written: `live`, `ended`, `stream`, `lease` or `unknown`. `key` is its label, `entries` what it
+    /// holds now (0: it is gone), `lasts` its seconds. Of a stream only what changes whether it lapses, and each
+    /// further thousand of entries.
+    Kept { session: Option<String>, key: String, kind: &'static str, entries: usize, lasts: Option<u64> },
+    /// A message of the queue `runs` or `cancels` was handed to the process on its `line`th connection to the broker.
+    Delivered { session: String, run: String, queue: String, line: u32 },
+    /// It was `acked`, `given_back`, `dropped`, or `returned` by the end of its channel or connection.
+    Settled { session: String, run: String, queue: String, line: u32, how: &'static str },
 }
 
 impl Occurrence for Did {
@@ -97,6 +109,11 @@ impl Occurrence for Did {
         "saw_end",
         "cancelled",
         "found",
+        "leased",
+        "released",
+        "kept",
+        "delivered",
+        "settled",
     ];
 
     fn name(&self) -> &'static str {
@@ -129,6 +146,11 @@ impl Occurrence for Did {
             Did::SawEnd { .. } => "saw_end",
             Did::Cancelled { .. } => "cancelled",
             Did::Found { .. } => "found",
+            Did::Leased { .. } => "leased",
+            Did::Released { .. } => "released",
+            Did::Kept { .. } => "kept",
+            Did::Delivered { .. } => "delivered",
+            Did::Settled { .. } => "settled",
         }
     }
 
@@ -162,6 +184,11 @@ impl Occurrence for Did {
             | Did::SawEnd { session, .. }
             | Did::Cancelled { session }
             | Did::Found { session, .. } => Some(session),
+            Did::Kept { session, .. } => session.as_deref(),
+            Did::Leased { session, .. }
+            | Did::Released { session, .. }
+            | Did::Delivered { session, .. }
+            | Did::Settled { session, .. } => Some(session),
         }
     }
 

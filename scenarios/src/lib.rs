@@ -5,6 +5,7 @@
 pub mod events;
 pub mod health;
 pub mod invariants;
+pub mod links;
 pub mod loopback;
 pub mod reader;
 pub mod roles;
@@ -72,7 +73,7 @@ impl Product for Lychgate {
     }
 
     fn invariants(plan: &Plan<Everybody>) -> Vec<Box<dyn Invariant<Did>>> {
-        invariants::all(deadlines(plan))
+        invariants::all(deadlines(plan), slots(plan))
     }
 
     fn settle_max(_: &Plan<Everybody>) -> Duration {
@@ -105,6 +106,12 @@ impl Product for Lychgate {
             Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]
     }
+}
+
+/// The runs that an executor works on at once: the most of any.
+fn slots(plan: &Plan<Everybody>) -> usize {
+    let set = plan.config.values().filter_map(|settings| settings.get("LYCHGATE_SLOTS")?.parse().ok());
+    set.max().unwrap_or(Limits::default().slots)
 }
 
 /// The deadlines that a plan's settings make: the longest of any executor's.

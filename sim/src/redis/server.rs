@@ -136,7 +136,8 @@ impl State {
     fn answer(&mut self, client: Client, words: Vec<Bytes>, reply: &Reply, unblocks: bool, tap: &Tap) {
         let Some(outbox) = self.outboxes.get(&client) else { return };
         let bytes = reply.encode();
-        tap(Observation::Command(Command { peer: outbox.peer, words, reply: bytes.clone() }));
+        let keys = self.core.written(&words);
+        tap(Observation::Command(Command { peer: outbox.peer, words, reply: bytes.clone(), keys }));
         self.send(client, Outgoing { bytes, unblocks });
     }
 
