@@ -103,6 +103,7 @@ impl Product for Lychgate {
             file!("frames_make_room"),
             file!("drain_finishes"),
             file!("stopped_too_late"),
+            file!("drain_hears"),
             Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]
     }
