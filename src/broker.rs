@@ -10,7 +10,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::amqp::{Channel, Connection, Consumer, Delivery, Error, ExchangeKind, Message, Options, Outcome, QueueDeclare};
+use crate::amqp::{
+    Channel, Connection, Consumer, Delivery, Error, ExchangeKind, Message, Options, Outcome, QueueDeclare,
+};
 use crate::backoff::Backoff;
 use crate::config::Address;
 use crate::ids::{RunId, SessionId};
