@@ -214,9 +214,7 @@ impl Invariant<Did> for NoLeaks {
                 self.leased(event, session, lease, *lasts)?;
             }
             Did::Released { session, run, fence } => {
-                if self.leases.get(session).is_some_and(|lease| lease.run == *run && lease.fence == *fence) {
-                    self.leases.remove(session);
-                }
+                self.leases.retain(|of, lease| of != session || lease.run != *run || lease.fence != *fence);
             }
             Did::Delivered { run, queue, line, .. } => {
                 let (run, queue, line) = (run.clone(), queue.clone(), *line);
