@@ -10,7 +10,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::amqp::{Channel, Connection, Consumer, Error, ExchangeKind, Message, Options, Outcome, QueueDeclare};
+use crate::amqp::{
+    Channel, Connection, Consumer, Delivery, Error, ExchangeKind, Message, Options, Outcome, QueueDeclare,
+};
 use crate::backoff::Backoff;
 use crate::config::Address;
 use crate::ids::{RunId, SessionId};
@@ -178,6 +180,8 @@ pub struct Intake {
     connection: Connection,
     channel: Channel,
     runs: Consumer,
+    /// Whether it has ended, as [`Intake::stop`] asks: what comes from then on are cancellations.
+    runs_ended: bool,
     cancels: Consumer,
 }
 
@@ -235,31 +239,36 @@ impl Intake {
         let prefetch = |n: usize| NonZeroU16::new(u16::try_from(n).unwrap_or(u16::MAX)).unwrap_or(NonZeroU16::MIN);
         let cancels = channel.consume(&own, prefetch(limits::HINTS_QUEUED)).await?;
         let runs = channel.consume(RUNS, prefetch(slots)).await?;
-        Ok(Intake { connection, channel, runs, cancels })
+        Ok(Intake { connection, channel, runs, runs_ended: false, cancels })
     }
 
-    /// What arrives next.
+    /// What arrives next. Once stopped, and after the last run that was on its way: cancellations alone.
     ///
     /// # Errors
     /// The connection is over: dial again.
     pub async fn next(&mut self) -> Result<Arrival, Error> {
-        tokio::select! {
-            cancelled = self.cancels.next() => {
-                let delivery = cancelled?;
-                self.channel.ack(delivery.delivery_tag).await?;
-                match Hint::parse(&delivery.body) {
-                    Some(hint) => Ok(Arrival::Cancelled(hint.run)),
-                    None => Err(Error::Protocol("a cancellation that is none".into())),
-                }
+        loop {
+            tokio::select! {
+                cancelled = self.cancels.next() => return self.cancelled(cancelled?).await,
+                waiting = self.runs.next(), if !self.runs_ended => match waiting {
+                    Ok(delivery) => return Ok(Arrival::Waiting {
+                        hint: Hint::parse(&delivery.body),
+                        redelivered: delivery.redelivered,
+                        delivery: Held { channel: self.channel.clone(), tag: delivery.delivery_tag },
+                    }),
+                    // As we asked: whatever else ends it has another reason.
+                    Err(Error::Closed) => self.runs_ended = true,
+                    Err(error) => return Err(error),
+                },
             }
-            waiting = self.runs.next() => {
-                let delivery = waiting?;
-                Ok(Arrival::Waiting {
-                    hint: Hint::parse(&delivery.body),
-                    redelivered: delivery.redelivered,
-                    delivery: Held { channel: self.channel.clone(), tag: delivery.delivery_tag },
-                })
-            }
+        }
+    }
+
+    async fn cancelled(&self, delivery: Delivery) -> Result<Arrival, Error> {
+        self.channel.ack(delivery.delivery_tag).await?;
+        match Hint::parse(&delivery.body) {
+            Some(hint) => Ok(Arrival::Cancelled(hint.run)),
+            None => Err(Error::Protocol("a cancellation that is none".into())),
         }
     }
 

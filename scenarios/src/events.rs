@@ -106,6 +106,18 @@ pub enum Did {
     TurnServed { agent: String, epoch: i64, container: String },
     /// A container was asked for its `/health`, and answered after `took`, if `status` is there.
     Probed { process: String, agent: String, status: Option<u16>, took: Duration, gauges: BTreeMap<String, i64> },
+    /// A lease was taken or renewed. It lapses after `lasts` seconds; never, if there is nothing.
+    Leased { session: String, run: String, fence: i64, lasts: Option<u64> },
+    /// A lease was let go of, or its run's end took it away.
+    Released { session: String, run: String, fence: i64 },
+    /// A key of Redis was written: `live`, `ended`, `stream`, `lease` or `unknown`. `key` is its label, `entries` what it
+    /// holds now (0: it is gone), `lasts` its seconds. Of a stream only what changes whether it lapses, and each
+    /// further thousand of entries.
+    Kept { session: Option<String>, key: String, kind: &'static str, entries: usize, lasts: Option<u64> },
+    /// A message of the queue `runs` or `cancels` was handed to the process on its `line`th connection to the broker.
+    Delivered { session: String, run: String, queue: String, line: u32 },
+    /// It was `acked`, `given_back`, `dropped`, or `returned` by the end of its channel or connection.
+    Settled { session: String, run: String, queue: String, line: u32, how: &'static str },
 }
 
 impl Occurrence for Did {
@@ -157,6 +169,11 @@ impl Occurrence for Did {
         "container_ended",
         "turn_served",
         "probed",
+        "leased",
+        "released",
+        "kept",
+        "delivered",
+        "settled",
     ];
 
     fn name(&self) -> &'static str {
@@ -208,6 +225,11 @@ impl Occurrence for Did {
             Did::ContainerEnded { .. } => "container_ended",
             Did::TurnServed { .. } => "turn_served",
             Did::Probed { .. } => "probed",
+            Did::Leased { .. } => "leased",
+            Did::Released { .. } => "released",
+            Did::Kept { .. } => "kept",
+            Did::Delivered { .. } => "delivered",
+            Did::Settled { .. } => "settled",
         }
     }
 
@@ -260,6 +282,11 @@ impl Occurrence for Did {
             | Did::SawEnd { session, .. }
             | Did::Cancelled { session }
             | Did::Found { session, .. } => Some(session),
+            Did::Kept { session, .. } => session.as_deref(),
+            Did::Leased { session, .. }
+            | Did::Released { session, .. }
+            | Did::Delivered { session, .. }
+            | Did::Settled { session, .. } => Some(session),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod agents;
 pub mod events;
 pub mod health;
 pub mod invariants;
+pub mod links;
 pub mod loopback;
 pub mod reader;
 pub mod roles;
@@ -78,7 +79,7 @@ impl Product for Lychgate {
     }
 
     fn invariants(plan: &Plan<Everybody>) -> Vec<Box<dyn Invariant<Did>>> {
-        invariants::all(deadlines(plan), &Settings::of(plan))
+        invariants::all(deadlines(plan), &Settings::of(plan), slots(plan))
     }
 
     fn settle_max(plan: &Plan<Everybody>) -> Duration {
@@ -118,6 +119,11 @@ impl Product for Lychgate {
             file!("suspended_for_a_while"),
             file!("rolling_restart"),
             file!("two_drains"),
+            file!("drain_hears"),
+            file!("concurrent_subscription_failures"),
+            file!("switch_holder_killed"),
+            file!("switch_holder_paused"),
+            file!("long_uptime"),
             Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]
     }
@@ -126,6 +132,12 @@ impl Product for Lychgate {
 /// The broker as it has to be configured: a delivery stays unacknowledged as long as its run goes.
 fn broker() -> rabbit::Settings {
     rabbit::Settings { consumer_timeout: Some(Duration::from_secs(6 * 3600)), ..rabbit::Settings::default() }
+}
+
+/// The runs that an executor works on at once: the most of any.
+fn slots(plan: &Plan<Everybody>) -> usize {
+    let set = plan.config.values().filter_map(|settings| settings.get("LYCHGATE_SLOTS")?.parse().ok());
+    set.max().unwrap_or(Limits::default().slots)
 }
 
 /// The deadlines that a plan's settings make: the longest of any executor's.

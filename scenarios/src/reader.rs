@@ -1,11 +1,17 @@
 //! From what the stand-ins saw to what the product did. A statement is known by its name, a script by its first line, a
 //! call by its header; ids become labels on the way, learned from the idempotency key under which a run was accepted.
 
+mod deliveries;
+mod keys;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use lychgate::broker::RUNS;
 use lychgate_sim::observation::{Broker, Command, Log, Observation, Provider, Statement, Value};
 use lychgate_sim::product::{Origin, Reader};
 
+use self::deliveries::Deliveries;
+use self::keys::Keys;
 use crate::agents::Agents;
 use crate::events::Did;
 
@@ -37,11 +43,19 @@ pub struct LychgateReader {
     agents: Agents,
     /// Labels of the runs that a berth is calling the provider for.
     calls: BTreeMap<String, BTreeSet<String>>,
+    keys: Keys,
+    deliveries: Deliveries,
 }
 
 /// `ann/1#2` is in session `ann/1`.
 pub fn session_of(label: &str) -> String {
     label.split('#').next().unwrap_or(label).to_string()
+}
+
+/// The id of the run that a hint is about.
+fn hinted(body: &[u8]) -> String {
+    let hint: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    hint.as_ref().and_then(|hint| hint["run"].as_str()).unwrap_or_default().to_string()
 }
 
 fn text(value: Option<&Value>) -> String {
@@ -61,9 +75,18 @@ impl Reader<Did> for LychgateReader {
     fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<Did> {
         match observation {
             Observation::Statement(statement) => self.statement(statement),
-            Observation::Command(command) => self.command(command).into_iter().collect(),
-            Observation::Broker(Broker::Published { queues, body, .. }) if !queues.is_empty() => self.hint(body),
-            Observation::Broker(_) => Vec::new(),
+            Observation::Command(command) => {
+                let did = self.command(command);
+                let label = |id: &str| self.runs.get(id).map(|run| run.label.clone());
+                did.into_iter().chain(self.keys.read(command, label)).collect()
+            }
+            Observation::Broker(Broker::Published { queues, body, .. }) if queues.iter().any(|to| to == RUNS) => {
+                self.hint(body)
+            }
+            Observation::Broker(broker) => {
+                let label = |id: &str| self.runs.get(id).map(|run| run.label.clone());
+                self.deliveries.read(broker, label).into_iter().collect()
+            }
             Observation::Provider(call) => self.call(call, &origin.process),
             Observation::Engine(seen) => self.agents.engine(seen).into_iter().collect(),
             Observation::Log(log) => self.log(log).into_iter().collect(),
@@ -261,9 +284,7 @@ impl LychgateReader {
     }
 
     fn hint(&self, body: &[u8]) -> Vec<Did> {
-        let hint: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-        let id = hint.as_ref().and_then(|hint| hint["run"].as_str()).unwrap_or_default();
-        self.named(id).map(|(session, run)| Did::Hinted { session, run }).into_iter().collect()
+        self.named(&hinted(body)).map(|(session, run)| Did::Hinted { session, run }).into_iter().collect()
     }
 
     /// A call of the provider by `process`, a berth.

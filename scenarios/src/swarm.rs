@@ -88,7 +88,7 @@ fn everybody() -> impl Strategy<Value = Everybody> {
     vec(person, 1..=NAMES.len()).prop_map(|people| {
         let named = people.into_iter().zip(NAMES).map(|((at, mut says), name)| {
             says[0].at = at;
-            Person { name: (*name).to_string(), says }
+            Person { name: (*name).to_string(), agent: None, says }
         });
         Everybody(named.collect())
     })

@@ -43,6 +43,9 @@ pub struct Everybody(pub Vec<Person>);
 pub struct Person {
     /// As `ann`. Her sessions are `ann/1`, `ann/2`, ….
     pub name: String,
+    /// The agent that she talks to; the gateway's choice without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// What she says, one after the other: the next once the last is over.
     pub says: Vec<Saying>,
 }
@@ -177,7 +180,7 @@ pub fn users(plan: &Plan<Everybody>) -> Vec<User<Did>> {
 
 async fn live(person: Person, seat: Seat<Did>) {
     let gateways = seat.links.values().copied().collect();
-    let mut client = Client::new(gateways, seat.tell);
+    let mut client = Client { agent: person.agent.clone(), ..Client::new(gateways, seat.tell) };
     let mut operators = Vec::new();
     let began = Instant::now();
     for (label, at, saying) in person.labelled() {
@@ -209,11 +212,21 @@ struct Client {
     /// Sessions whose suspension will be lifted, for as long as it has not been.
     lifted: BTreeMap<u32, Arc<AtomicBool>>,
     token: &'static str,
+    /// The agent of new sessions, if they name one.
+    agent: Option<String>,
 }
 
 impl Client {
     fn new(gateways: Vec<SocketAddr>, tell: Arc<dyn Fn(Did) + Send + Sync>) -> Self {
-        Client { gateways, next: 0, tell, sessions: BTreeMap::new(), lifted: BTreeMap::new(), token: TOKEN }
+        Client {
+            gateways,
+            next: 0,
+            tell,
+            sessions: BTreeMap::new(),
+            lifted: BTreeMap::new(),
+            token: TOKEN,
+            agent: None,
+        }
     }
 
     /// Says `label` until it is accepted; returns the run's id. `None`: the session is suspended.
@@ -226,7 +239,11 @@ impl Client {
         loop {
             let (session_label, run) = name();
             (self.tell)(Did::Said { session: session_label, run });
-            let body = serde_json::json!({ "text": label }).to_string();
+            let mut body = serde_json::json!({ "text": label });
+            if let (Some(agent), None) = (&self.agent, self.sessions.get(&session)) {
+                body["agent"] = agent.as_str().into();
+            }
+            let body = body.to_string();
             match self.ask(Method::POST, &path, label, body).await {
                 Some((StatusCode::ACCEPTED, answer)) => {
                     let (session_label, run) = name();

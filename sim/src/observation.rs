@@ -93,6 +93,19 @@ pub struct Command {
     pub words: Vec<Bytes>,
     /// The answer as RESP2 bytes.
     pub reply: Bytes,
+    /// The keys that it may have written, as they are after it. FLUSHALL names none.
+    pub keys: Vec<Key>,
+}
+
+/// A key of Redis, as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its name.
+    pub name: Bytes,
+    /// How many entries it has: fields of a hash, entries of a stream, 1 for a string; 0 if there is no such key.
+    pub entries: usize,
+    /// How long it lasts if nobody touches it; for ever, if there is nothing.
+    pub ttl: Option<Duration>,
 }
 
 /// What RabbitMQ did with a message.

@@ -1,11 +1,13 @@
 //! What must hold in every run. One promise, one struct, one file; each sees events and nothing else.
 
 mod agents_ready;
+mod bounded_memory;
 mod bounded_shutdown;
 mod bounded_waits;
 mod exactly_one_switch;
 mod fair_drain;
 mod health_answers;
+mod no_leaks;
 mod no_write_after_pool_close;
 mod no_zombies;
 mod nothing_lost;
@@ -20,11 +22,13 @@ use crate::events::Did;
 use crate::settings::Settings;
 
 pub use agents_ready::AgentsReady;
+pub use bounded_memory::BoundedMemory;
 pub use bounded_shutdown::BoundedShutdown;
 pub use bounded_waits::BoundedWaits;
 pub use exactly_one_switch::ExactlyOneSwitch;
 pub use fair_drain::FairDrain;
 pub use health_answers::HealthAnswers;
+pub use no_leaks::NoLeaks;
 pub use no_write_after_pool_close::NoWriteAfterPoolClose;
 pub use no_zombies::{Deadlines, NoZombies};
 pub use nothing_lost::NothingLost;
@@ -33,8 +37,8 @@ pub use resumable::Resumable;
 pub use stream_truth::StreamTruth;
 pub use terminal_once::TerminalOnce;
 
-/// All of them, for a run with these deadlines and settings.
-pub fn all(deadlines: Deadlines, settings: &Settings) -> Vec<Box<dyn Invariant<Did>>> {
+/// All of them, for a run with these deadlines and settings, and so many slots per executor.
+pub fn all(deadlines: Deadlines, settings: &Settings, slots: usize) -> Vec<Box<dyn Invariant<Did>>> {
     vec![
         Box::new(NoZombies::new(deadlines)),
         Box::new(TerminalOnce::default()),
@@ -49,5 +53,7 @@ pub fn all(deadlines: Deadlines, settings: &Settings) -> Vec<Box<dyn Invariant<D
         Box::new(BoundedWaits::default()),
         Box::new(StreamTruth::default()),
         Box::new(BoundedShutdown::new(settings.clone())),
+        Box::new(NoLeaks::default()),
+        Box::new(BoundedMemory::new(slots)),
     ]
 }

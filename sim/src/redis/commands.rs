@@ -82,6 +82,20 @@ pub fn recognise(words: &[Bytes]) -> Result<String, Refusal> {
     if fits { Ok(name) } else { Err(Refusal::arity(&name)) }
 }
 
+/// The keys that a command may write: a script's are those that it declares. FLUSHALL's are not named.
+pub fn may_write(words: &[Bytes]) -> &[Bytes] {
+    match name_of(&words[0]).as_str() {
+        "set" | "incr" | "incrby" | "hset" | "hmset" | "hdel" | "expire" | "pexpire" | "persist" | "xadd" | "xtrim"
+        | "xdel" => words.get(1..2).unwrap_or_default(),
+        "del" => words.get(1..).unwrap_or_default(),
+        "eval" | "evalsha" => {
+            let count = words.get(2).and_then(|count| std::str::from_utf8(count).ok()?.parse::<usize>().ok());
+            words.get(3..count.unwrap_or(0).saturating_add(3)).unwrap_or_default()
+        }
+        _ => &[],
+    }
+}
+
 /// Runs a recognised command that neither blocks nor concerns its connection or scripts.
 ///
 /// # Errors

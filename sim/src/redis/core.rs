@@ -7,12 +7,13 @@ use bytes::Bytes;
 
 pub use super::channels::Client;
 use super::commands::{self, Store};
-use super::keyspace::Refusal;
+use super::keyspace::{Refusal, Value};
 use super::resp::Reply;
 use super::script::Scripts;
 use super::streams::Read;
 use super::strings::Answer;
 use super::words::is;
+use crate::observation::Key;
 
 /// What a command ends in for its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +140,23 @@ impl Core {
             words[1] = body.clone();
         }
         words
+    }
+
+    /// The keys that a command may have written, as they are now.
+    pub fn written(&mut self, words: &[Bytes]) -> Vec<Key> {
+        let keys = &mut self.store.keys;
+        let look = |name: &Bytes| {
+            let entries = match keys.get(name) {
+                None => 0,
+                Some(Value::Text(_)) => 1,
+                Some(Value::Hash(hash)) => hash.len(),
+                Some(Value::Stream(stream)) => stream.count(),
+            };
+            let left = keys.expiry(name).flatten().map(|at| at.saturating_sub(keys.now()));
+            let ttl = left.map(|left| Duration::from_millis(left.try_into().unwrap_or(0)));
+            Key { name: name.clone(), entries, ttl }
+        };
+        commands::may_write(words).iter().map(look).collect()
     }
 
     /// What a restart without persistence leaves.

@@ -22,6 +22,9 @@ pub const PORT: u16 = 6379;
 
 /// How much a blocked connection may send ahead before it is no longer read.
 const AHEAD_MAX: usize = 1 << 20;
+/// What Redis reads of a connection in one go: the commands in it are executed before the first answer is written, so a
+/// client that has hung up meanwhile cuts no pipeline in two.
+const READ: usize = 16 * 1024;
 
 /// A Redis. Clones are the same one. Its data outlives each [`Redis::serve`] unless [`Redis::restart_empty`] is called;
 /// connections, subscriptions and loaded scripts never do.
@@ -138,7 +141,8 @@ impl State {
     fn answer(&mut self, client: Client, words: Vec<Bytes>, reply: &Reply, unblocks: bool, tap: &Tap) {
         let Some(outbox) = self.outboxes.get(&client) else { return };
         let bytes = reply.encode();
-        tap(Observation::Command(Command { peer: outbox.peer, words, reply: bytes.clone() }));
+        let keys = self.core.written(&words);
+        tap(Observation::Command(Command { peer: outbox.peer, words, reply: bytes.clone(), keys }));
         self.send(client, Outgoing { bytes, unblocks });
     }
 
@@ -249,6 +253,7 @@ impl Connection {
     async fn wake(&mut self, stream: &mut TcpStream) -> Wake {
         let deadline = self.blocked.flatten();
         let full = self.blocked.is_some() && self.input.len() >= AHEAD_MAX;
+        self.input.reserve(READ);
         tokio::select! {
             biased;
             Some(outgoing) = self.outbox.recv() => Wake::Outgoing(outgoing),

@@ -249,7 +249,7 @@ async fn store(listener: TcpListener, tap: Tap, quirks: BTreeSet<String>, served
                 if quirks.contains("other byte") && count == 2 {
                     reply = "OK !\n".into();
                 }
-                tap(Observation::Command(Command { peer, words, reply: reply.clone().into() }));
+                tap(Observation::Command(Command { peer, words, reply: reply.clone().into(), keys: Vec::new() }));
                 if quirks.contains("store panics") && count == 2 {
                     panic!("the store does not know this");
                 }

@@ -1,0 +1,397 @@
+//! Nothing grows for ever: no collection is above its bound, at any time, and at rest each is back at its baseline. Seen
+//! from outside where it can be (connections, Redis's keys, queues, rows), and by the gauges that processes tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lychgate::limits;
+use lychgate_sim::event::{Event, Happening, What};
+use lychgate_sim::judge::{Breach, Invariant, Obligation};
+
+use crate::events::Did;
+use crate::health::{Health, leads_to};
+use crate::links::Links;
+
+/// A connection that is replaced may overlap with its successor for as long as its end is on its way.
+const OVERLAP: Duration = Duration::from_secs(1);
+/// The commands of one pipeline arrive together.
+const PIPELINE: Duration = Duration::from_secs(2);
+/// What must follow within this once nothing is faulty.
+const HEALED: Duration = Duration::from_secs(60);
+/// `MAXLEN ~` drops whole nodes of a hundred entries; the end and a note of a move come on top.
+const STREAM_SLACK: usize = 102;
+/// Connections to Postgres beside the pool, for checkpoints.
+const CHECKPOINT_CONNECTIONS: usize = limits::CHECKPOINT_CONNECTIONS;
+/// Virtual time over which the slope of a gauge means something.
+const SLOPE_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// A key of Redis.
+struct Key {
+    kind: &'static str,
+    lapses: bool,
+    /// Who wrote it last, and since when it is as it is.
+    process: String,
+    since: Duration,
+}
+
+/// What a process told of itself while nothing was going on.
+#[derive(Default)]
+struct Gauges {
+    began: Duration,
+    until: Duration,
+    /// Each told number, in order, by name.
+    samples: BTreeMap<&'static str, Vec<i64>>,
+}
+
+/// See the module.
+pub struct BoundedMemory {
+    slots: usize,
+    health: Health,
+    links: Links,
+    /// Roads with more connections than their bound, and since when.
+    above: BTreeMap<(String, String), Duration>,
+    keys: BTreeMap<String, Key>,
+    live: usize,
+    sessions: BTreeSet<String>,
+    /// Runs that are not over.
+    open: BTreeMap<String, String>,
+    /// When each run was over.
+    over: BTreeMap<String, Duration>,
+    /// Messages of the queue of runs that wait: since when, by run.
+    ready: BTreeMap<String, Vec<Duration>>,
+    /// Messages that were handed out, by process, connection and queue.
+    unacked: BTreeMap<(String, u32, String), usize>,
+    gauges: BTreeMap<String, Gauges>,
+    idle_since: Duration,
+    armed: bool,
+}
+
+impl BoundedMemory {
+    /// For executors with so many slots.
+    pub fn new(slots: usize) -> Self {
+        BoundedMemory {
+            slots,
+            health: Health::default(),
+            links: Links::default(),
+            above: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            live: 0,
+            sessions: BTreeSet::new(),
+            open: BTreeMap::new(),
+            over: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            unacked: BTreeMap::new(),
+            gauges: BTreeMap::new(),
+            idle_since: Duration::ZERO,
+            armed: false,
+        }
+    }
+
+    /// The most connections of a process to a service. Where none is declared, none is asked for.
+    fn links_max(&self, near: &str, far: &str) -> Option<usize> {
+        let executor = near.starts_with("executor-");
+        if near.starts_with("agent-") && far == "provider" {
+            return Some(limits::AGENT_TURNS);
+        }
+        if !executor && !near.starts_with("gateway-") {
+            return None;
+        }
+        match far {
+            "postgres" if executor => Some(limits::POSTGRES_CONNECTIONS + CHECKPOINT_CONNECTIONS),
+            "postgres" => Some(limits::POSTGRES_CONNECTIONS),
+            "redis" if executor => Some(1),
+            // One for each reader of a stream, and each of those is connected to the gateway.
+            "redis" => Some(1 + self.links.leading_to(near)),
+            // The intake, and hints of its own.
+            "rabbitmq" if executor => Some(2),
+            "rabbitmq" => Some(1),
+            // A call of each run, and whoever asks whether it is ready.
+            agent if executor && agent.starts_with("agent-") => Some(self.slots + 1),
+            _ => None,
+        }
+    }
+
+    fn count_links(&mut self, at: Duration) {
+        let mut above = BTreeMap::new();
+        for (near, far, open) in self.links.roads() {
+            if self.links_max(near, far).is_some_and(|max| open.len() > max) {
+                let road = (near.to_string(), far.to_string());
+                let since = self.above.get(&road).copied().unwrap_or(at);
+                above.insert(road, since);
+            }
+        }
+        self.above = above;
+    }
+
+    fn link_owed(&self, near: &str, far: &str, since: Duration) -> Obligation {
+        let due = match near.starts_with("gateway-") && far == "redis" {
+            // A gateway learns that its reader is gone over the reader's own link.
+            true => match self.health.calm_since(|target| leads_to(target, near)) {
+                None => Duration::MAX,
+                Some(calm) => calm.max(since) + HEALED,
+            },
+            false => since + OVERLAP,
+        };
+        let max = self.links_max(near, far).unwrap_or_default();
+        Obligation::new(format!("{near} has at most {max} connections to {far}"), since, due)
+    }
+
+    fn kept(
+        &mut self,
+        event: &Event<Did>,
+        label: &str,
+        kind: &'static str,
+        entries: usize,
+        lasts: Option<u64>,
+    ) -> Result<(), Breach> {
+        let longest = match kind {
+            "live" => None,
+            "lease" => Some(limits::LEASE_TTL),
+            "stream" | "ended" => Some(limits::STREAM_TTL),
+            _ => return Err(Breach::now("Redis holds a key that no bound is known for")),
+        };
+        if let (Some(longest), Some(lasts)) = (longest, lasts)
+            && lasts > longest.as_secs()
+        {
+            return Err(Breach::now(format!("{label} is kept for longer than {} s", longest.as_secs())));
+        }
+        if kind == "live" {
+            self.live = entries;
+            if entries > self.sessions.len() {
+                return Err(Breach::now(format!("the live view has {entries} entries, more than there are sessions")));
+            }
+        }
+        if kind == "stream" && entries > limits::STREAM_LENGTH + STREAM_SLACK {
+            return Err(Breach::now(format!("{label} has {entries} entries")));
+        }
+        self.armed |= kind == "stream" && lasts.is_some();
+        match entries {
+            0 => drop(self.keys.remove(label)),
+            _ => {
+                let lapses = lasts.is_some() || kind == "live";
+                let key = Key { kind, lapses, process: event.process.clone(), since: event.at };
+                self.keys.insert(label.to_string(), key);
+            }
+        }
+        Ok(())
+    }
+
+    /// A key that does not lapse soon does: who wrote it says so in the same breath. If it was cut off or died in
+    /// between, whoever goes on with the run does.
+    fn key_owed(&self, label: &str, key: &Key) -> Option<Obligation> {
+        if key.lapses {
+            return None;
+        }
+        let Key { kind, process, since, .. } = key;
+        let link = format!("{process}->redis");
+        let calm = self.health.calm_since(|target| target == link || target == process)?;
+        let undisturbed = calm.is_zero() || calm + HEALED <= *since;
+        let says = format!("{label}, a {kind} in Redis, is given a time to live");
+        Some(Obligation::new(says, *since, if undisturbed { *since + PIPELINE } else { calm.max(*since) + HEALED }))
+    }
+
+    fn moved(&mut self, event: &Event<Did>, queue: &str, line: u32, run: &str, change: isize) -> Result<(), Breach> {
+        let unacked = self.unacked.entry((event.process.clone(), line, queue.to_string())).or_default();
+        *unacked = unacked.saturating_add_signed(change);
+        let prefetch = match queue {
+            "runs" => self.slots,
+            "cancels" => limits::HINTS_QUEUED,
+            _ => return Err(Breach::now(format!("a queue that no bound is known for: {queue}"))),
+        };
+        if *unacked > prefetch {
+            return Err(Breach::now(format!("{} has {unacked} deliveries of {queue} unsettled", event.process)));
+        }
+        if queue == "runs" && change > 0 {
+            self.ready.get_mut(run).and_then(Vec::pop);
+        }
+        Ok(())
+    }
+
+    /// A hint whose run is over leaves the queue: some executor looks at it, and lets it go.
+    fn hint_owed(&self, run: &str, since: Duration) -> Option<Obligation> {
+        let since = since.max(*self.over.get(run)?);
+        let matters = |target: &str| target.starts_with("executor-");
+        let due = match (self.health.calm_since(matters), self.health.executor_since()) {
+            (Some(calm), Some(ready)) => calm.max(ready).max(since) + HEALED,
+            _ => Duration::MAX,
+        };
+        Some(Obligation::new(format!("the hint of {run}, which is over, leaves the queue"), since, due))
+    }
+
+    /// What a process tells of itself: each `NAME` beside its `NAME_limit`, and how many runs, tasks and threads it has.
+    ///
+    /// # Errors
+    /// A collection is above its limit, or there are runs at rest.
+    pub fn gauges(&mut self, process: &str, body: &BTreeMap<String, i64>) -> Result<(), Breach> {
+        let told = |name: &str| body.get(name).copied();
+        for name in body.keys() {
+            let (Some(now), Some(limit)) = (told(name), told(&format!("{name}_limit"))) else { continue };
+            if now > limit {
+                return Err(Breach::now(format!("{process} tells of {now} {name}, and of a limit of {limit}")));
+            }
+        }
+        let at = self.health.now();
+        if !self.open.is_empty() || at < self.idle_since + HEALED {
+            return Ok(());
+        }
+        if let Some(runs) = told("runs").filter(|runs| *runs > 0) {
+            return Err(Breach::now(format!("at rest {process} tells of {runs} runs")));
+        }
+        let gauges =
+            self.gauges.entry(process.to_string()).or_insert_with(|| Gauges { began: at, ..Gauges::default() });
+        gauges.until = at;
+        for name in ["tasks", "threads"] {
+            if let Some(now) = told(name) {
+                gauges.samples.entry(name).or_default().push(now);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Gauges {
+    /// The gauge that has grown from the first third of its samples to the last.
+    fn growing(&self) -> Option<&'static str> {
+        if self.until < self.began + SLOPE_AFTER {
+            return None;
+        }
+        let most = |samples: &[i64]| samples.iter().copied().max().unwrap_or(i64::MIN);
+        self.samples.iter().find_map(|(name, samples)| {
+            let third = samples.len() / 3;
+            (third > 0 && most(&samples[samples.len() - third..]) > most(&samples[..third])).then_some(*name)
+        })
+    }
+}
+
+impl Invariant<Did> for BoundedMemory {
+    fn name(&self) -> &'static str {
+        "bounded_memory"
+    }
+
+    fn says(&self) -> &'static str {
+        "no collection is above its bound, and at rest each is back at its baseline"
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.health.observe(event);
+        if self.links.observe(event) {
+            self.count_links(event.at);
+        }
+        let did = match &event.what {
+            What::Product(did) => did,
+            What::World(Happening::Booted) => {
+                self.gauges.remove(&event.process);
+                return Ok(());
+            }
+            What::World(_) => return Ok(()),
+        };
+        match did {
+            Did::Accepted { session, run } => {
+                self.sessions.insert(session.clone());
+                if let Some(open) = self.open.insert(session.clone(), run.clone()) {
+                    return Err(Breach::now(format!("{session} has two runs that are not over: {open} and {run}")));
+                }
+            }
+            Did::Ended { session, run, .. } => {
+                self.open.retain(|of, open| of != session || open != run);
+                self.over.insert(run.clone(), event.at);
+                self.idle_since = event.at;
+            }
+            Did::Probed { process, gauges, .. } => self.gauges(process, gauges)?,
+            Did::Kept { key, kind, entries, lasts, .. } => self.kept(event, key, kind, *entries, *lasts)?,
+            Did::Hinted { run, .. } => self.ready.entry(run.clone()).or_default().push(event.at),
+            Did::Delivered { run, queue, line, .. } => self.moved(event, queue, *line, run, 1)?,
+            Did::Settled { run, queue, line, how, .. } => {
+                self.moved(event, queue, *line, run, -1)?;
+                if queue == "runs" && matches!(*how, "given_back" | "returned") {
+                    self.ready.entry(run.clone()).or_default().push(event.at);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> Vec<Obligation> {
+        let links = self.above.iter().map(|((near, far), since)| self.link_owed(near, far, *since));
+        let keys = self.keys.iter().filter_map(|(label, key)| self.key_owed(label, key));
+        let ready = self.ready.iter().flat_map(|(run, all)| all.iter().map(move |since| (run, *since)));
+        let hints = ready.filter_map(|(run, since)| self.hint_owed(run, since));
+        links.chain(keys).chain(hints).collect()
+    }
+
+    fn conclude(&mut self) -> Result<(), Breach> {
+        if self.live > 0 {
+            return Err(Breach::now(format!("at rest the live view has {} entries", self.live)));
+        }
+        if let Some((label, _)) = self.keys.iter().find(|(_, key)| !key.lapses) {
+            return Err(Breach::now(format!("at rest {label} in Redis has no time to live")));
+        }
+        if let Some((run, _)) = self.ready.iter().find(|(_, waiting)| !waiting.is_empty()) {
+            return Err(Breach::now(format!("at rest a hint of {run} waits in the queue")));
+        }
+        if let Some(((process, ..), _)) = self.unacked.iter().find(|(_, unacked)| **unacked > 0) {
+            return Err(Breach::now(format!("at rest {process} has a delivery unsettled")));
+        }
+        let growing = self.gauges.iter().find_map(|(process, gauges)| Some((process, gauges.growing()?)));
+        growing.map_or(Ok(()), |(process, name)| {
+            Err(Breach::now(format!("the {name} of {process} grow from rest to rest")))
+        })
+    }
+
+    fn armed(&self) -> bool {
+        self.armed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(gauges: &[(&str, i64)]) -> BTreeMap<String, i64> {
+        gauges.iter().map(|(name, value)| ((*name).to_string(), *value)).collect()
+    }
+
+    fn at(memory: &mut BoundedMemory, hours: u64) {
+        let event: Event<Did> = Event {
+            seq: 0,
+            at: Duration::from_secs(hours * 3600),
+            process: String::new(),
+            incarnation: 0,
+            what: What::Product(Did::Cancelled { session: "ann/1".into() }),
+        };
+        memory.observe(&event).unwrap();
+    }
+
+    #[test]
+    fn a_gauge_above_its_limit_is_a_breach_and_one_at_it_is_not() {
+        let mut memory = BoundedMemory::new(4);
+        assert_eq!(
+            memory.gauges("agent-1.1", &told(&[("history", 1000), ("history_limit", 1000), ("runs", 3)])),
+            Ok(())
+        );
+        let breach = memory.gauges("agent-1.1", &told(&[("history", 1001), ("history_limit", 1000)])).unwrap_err();
+        assert!(breach.says.contains("1001 history"), "{}", breach.says);
+    }
+
+    #[test]
+    fn runs_at_rest_are_a_breach() {
+        let mut memory = BoundedMemory::new(4);
+        at(&mut memory, 1);
+        assert_eq!(memory.gauges("agent-1.1", &told(&[("runs", 0)])), Ok(()));
+        assert!(memory.gauges("agent-1.1", &told(&[("runs", 1)])).unwrap_err().says.contains("at rest"));
+    }
+
+    #[test]
+    fn a_gauge_that_grows_over_days_is_a_breach_and_one_that_swings_is_not() {
+        for (slope, grows) in [(0, false), (1, true)] {
+            let mut memory = BoundedMemory::new(4);
+            for hour in 1..=72 {
+                at(&mut memory, hour);
+                let tasks = 10 + (hour % 5) as i64 + slope * hour as i64;
+                memory.gauges("agent-1.1", &told(&[("tasks", tasks), ("threads", 2)])).unwrap();
+            }
+            assert_eq!(memory.conclude().is_err(), grows, "slope {slope}");
+        }
+    }
+}

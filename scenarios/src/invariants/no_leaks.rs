@@ -1,0 +1,247 @@
+//! What a process takes it gives back: a lease when its run is over, a delivery when there is nothing left to do for it,
+//! a connection when nobody needs it; and whoever leaves in order leaves nothing behind.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lychgate::limits::LEASE_TTL;
+use lychgate_sim::event::{Event, Happening, What};
+use lychgate_sim::judge::{Breach, Invariant, Obligation};
+
+use crate::events::Did;
+use crate::health::Health;
+use crate::links::Links;
+
+/// Letting go of a lease, with a healthy Redis: as long as both terminal writes may take.
+const HEALTHY: Duration = Duration::from_secs(20);
+/// The same for what may need a new connection, and after something has healed.
+const HEALED: Duration = Duration::from_secs(60);
+/// From a death to the end of its connections: the world's relays read nothing more from the dead.
+const BURIED: Duration = Duration::from_secs(1);
+
+struct Lease {
+    run: String,
+    fence: i64,
+    process: String,
+    incarnation: u32,
+    /// When it was first taken under this fence.
+    since: Duration,
+    /// When it lapses, unless it is renewed.
+    until: Duration,
+}
+
+struct Delivery {
+    process: String,
+    incarnation: u32,
+    line: u32,
+    queue: String,
+    run: String,
+    since: Duration,
+}
+
+#[derive(Default)]
+struct Run {
+    /// Whether somebody works on it.
+    going: bool,
+    /// When it was over, and who wrote that.
+    over: Option<(Duration, String)>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct NoLeaks {
+    health: Health,
+    links: Links,
+    runs: BTreeMap<String, Run>,
+    /// By session.
+    leases: BTreeMap<String, Lease>,
+    deliveries: Vec<Delivery>,
+    /// When the last run stopped going.
+    idle_since: Duration,
+    armed: bool,
+}
+
+fn of<'a>(process: &'a str) -> impl Fn(&str) -> bool + 'a {
+    move |target| target.split_once("->").is_some_and(|(near, _)| near == process)
+}
+
+impl NoLeaks {
+    /// Whether no link of `process` has been faulty from a minute before `since` until now.
+    fn undisturbed(&self, process: &str, since: Duration) -> bool {
+        self.health.calm_since(of(process)).is_some_and(|calm| calm.is_zero() || calm + HEALED <= since)
+    }
+
+    fn over(&self, run: &str) -> Option<&(Duration, String)> {
+        self.runs.get(run)?.over.as_ref()
+    }
+
+    fn leased(&mut self, event: &Event<Did>, session: &str, lease: Lease, lasts: Option<u64>) -> Result<(), Breach> {
+        if lasts.is_none_or(|lasts| lasts > LEASE_TTL.as_secs()) {
+            return Err(Breach::now(format!("the lease on {session} outlasts its {} s", LEASE_TTL.as_secs())));
+        }
+        if let Some((over, _)) = self.over(&lease.run)
+            && self.undisturbed(&event.process, event.at)
+            && event.at > *over + HEALED
+        {
+            let says = format!("{} renews the lease on {session} long after {} is over", event.process, lease.run);
+            return Err(Breach::now(says));
+        }
+        let held = self.leases.get(session).filter(|held| held.run == lease.run && held.fence == lease.fence);
+        let since = held.map_or(event.at, |held| held.since);
+        self.leases.insert(session.to_string(), Lease { since, ..lease });
+        Ok(())
+    }
+
+    fn settled(&mut self, event: &Event<Did>, line: u32, queue: &str, run: &str) {
+        let this = |delivery: &Delivery| {
+            delivery.process == event.process && delivery.line == line && delivery.queue == queue && delivery.run == run
+        };
+        if let Some(index) = self.deliveries.iter().position(this) {
+            self.deliveries.remove(index);
+        }
+    }
+
+    /// A life ended by itself, in order: it holds nothing any more.
+    fn left(&self, event: &Event<Did>) -> Result<(), Breach> {
+        let process = &event.process;
+        let its = |name: &str, incarnation: u32| name == process && incarnation == event.incarnation;
+        let lease = self.leases.iter().find(|(_, lease)| {
+            its(&lease.process, lease.incarnation) && lease.until > event.at && self.undisturbed(process, lease.since)
+        });
+        if let Some((session, _)) = lease {
+            return Err(Breach::now(format!("{process} has left in order and holds the lease on {session}")));
+        }
+        let delivery = self
+            .deliveries
+            .iter()
+            .find(|delivery| its(&delivery.process, delivery.incarnation) && self.undisturbed(process, delivery.since));
+        if let Some(Delivery { run, .. }) = delivery {
+            return Err(Breach::now(format!("{process} has left in order and has a delivery of {run} unsettled")));
+        }
+        Ok(())
+    }
+
+    /// A lease is let go of by who held it. One whose run somebody else has ended, or whose holder was cut off from
+    /// Redis, lapses: nobody needs to see to that, as long as nobody renews it.
+    fn lease_owed(&self, session: &str, lease: &Lease) -> Option<Obligation> {
+        let (over, by) = self.over(&lease.run)?;
+        let life = self.health.life(&lease.process);
+        let holder = *by == lease.process && life.alive && life.incarnation == lease.incarnation;
+        if !holder || !self.undisturbed(&lease.process, lease.since) {
+            return None;
+        }
+        let says = format!("{} lets go of the lease on {session}, as {} is over", lease.process, lease.run);
+        Some(Obligation::new(says, *over, *over + HEALTHY))
+    }
+
+    fn delivery_owed(&self, delivery: &Delivery) -> Option<Obligation> {
+        let Delivery { process, run, queue, .. } = delivery;
+        let since = match queue.as_str() {
+            "cancels" => delivery.since,
+            _ => self.over(run)?.0.max(delivery.since),
+        };
+        let calm = self.health.calm_since(of(process));
+        let due = calm.map_or(Duration::MAX, |calm| calm.max(since).max(self.health.life(process).since) + HEALED);
+        let says = format!("the delivery of {run} from the queue of {queue} to {process} is settled");
+        Some(Obligation::new(says, since, due))
+    }
+
+    fn links_owed(&self) -> Vec<Obligation> {
+        let mut owed = Vec::new();
+        let going = self.runs.values().any(|run| run.going);
+        for (near, far, open) in self.links.roads() {
+            let life = self.health.life(near);
+            for link in &open {
+                if !near_is_user(&self.health, near) && (!life.alive || link.incarnation < life.incarnation) {
+                    let says = format!("the connection of a dead {near} to {far} is closed");
+                    owed.push(Obligation::new(says, life.since, life.since + BURIED));
+                } else if !going && matches!(far, "provider" | "agents") {
+                    let since = self.idle_since.max(link.since);
+                    let says = format!("{near}, which works on no run, closes its connection to {far}");
+                    owed.push(Obligation::new(says, since, since + HEALED));
+                }
+            }
+            // One connection is the gateway's own; the others belong to streams, and those to users.
+            if near.starts_with("gateway-") && far == "redis" && open.len() > 1 && self.links.leading_to(near) == 0 {
+                let newest = open.iter().map(|link| link.since).max().unwrap_or_default();
+                let since = newest.max(self.links.last_closed(near));
+                let calm = self.health.calm_since(|target| target.split_once("->").is_some_and(|(_, to)| to == near));
+                let due = calm.map_or(Duration::MAX, |calm| calm.max(since) + HEALED);
+                let says = format!("{near}, which no user is connected to, closes its readers' connections to redis");
+                owed.push(Obligation::new(says, since, due));
+            }
+        }
+        owed
+    }
+}
+
+/// Users have no lives that the world counts.
+fn near_is_user(health: &Health, near: &str) -> bool {
+    health.life(near).incarnation == 0
+}
+
+impl Invariant<Did> for NoLeaks {
+    fn name(&self) -> &'static str {
+        "no_leaks"
+    }
+
+    fn says(&self) -> &'static str {
+        "leases, deliveries and connections are given back when their use is over, and all of them at a clean exit"
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.health.observe(event);
+        self.links.observe(event);
+        if let What::World(Happening::Exited { code: 0 }) = &event.what {
+            return self.left(event);
+        }
+        let What::Product(did) = &event.what else { return Ok(()) };
+        let (process, incarnation) = (event.process.clone(), event.incarnation);
+        match did {
+            Did::Claimed { run, .. } => self.runs.entry(run.clone()).or_default().going = true,
+            Did::HandedBack { run, .. } => {
+                self.runs.entry(run.clone()).or_default().going = false;
+                self.idle_since = event.at;
+            }
+            Did::Ended { run, .. } => {
+                self.armed |= self.leases.values().any(|lease| lease.run == *run);
+                self.runs.insert(run.clone(), Run { going: false, over: Some((event.at, process)) });
+                self.idle_since = event.at;
+            }
+            Did::Leased { session, run, fence, lasts } => {
+                let until = event.at + Duration::from_secs(lasts.unwrap_or_default());
+                let lease = Lease { run: run.clone(), fence: *fence, process, incarnation, since: event.at, until };
+                self.leased(event, session, lease, *lasts)?;
+            }
+            Did::Released { session, run, fence } => {
+                self.leases.retain(|of, lease| of != session || lease.run != *run || lease.fence != *fence);
+            }
+            Did::Delivered { run, queue, line, .. } => {
+                let (run, queue, line) = (run.clone(), queue.clone(), *line);
+                self.deliveries.push(Delivery { process, incarnation, line, queue, run, since: event.at });
+            }
+            Did::Settled { run, queue, line, .. } => self.settled(event, *line, queue, run),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> Vec<Obligation> {
+        let leases = self.leases.iter().filter_map(|(session, lease)| self.lease_owed(session, lease));
+        let deliveries = self.deliveries.iter().filter_map(|delivery| self.delivery_owed(delivery));
+        leases.chain(deliveries).chain(self.links_owed()).collect()
+    }
+
+    fn conclude(&mut self) -> Result<(), Breach> {
+        match self.deliveries.first() {
+            None => Ok(()),
+            Some(Delivery { process, run, .. }) => {
+                Err(Breach::now(format!("at rest a delivery of {run} to {process} is unsettled")))
+            }
+        }
+    }
+
+    fn armed(&self) -> bool {
+        self.armed
+    }
+}
