@@ -8,6 +8,9 @@ use crate::link::ends_in_new;
 use crate::plan::{Cue, Fault, Kind, Length, ORIGIN, Trigger};
 use crate::verdict::FaultReport;
 
+/// A rolling restart takes no longer: four processes that each need the longest legal run to stop.
+pub const ROLLING_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// What to do with a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
@@ -150,8 +153,8 @@ impl Nemesis {
         standing.struck = Some(now);
         standing.seen = 0;
         let (stage, after) = match (&standing.fault.kind, &standing.fault.length) {
-            // It goes on by itself, and ends when its last target was told.
-            (Kind::RollingRestart, _) => (Stage::Ending, None),
+            // It ends when its last target was told; who never boots again does not keep the world waiting for ever.
+            (Kind::RollingRestart, _) => (Stage::Ending, Some(ROLLING_MAX)),
             (kind, _) if kind.instant() => (Stage::Ending, Some(Duration::ZERO)),
             (_, Length::Lasts(length)) => (Stage::Ending, Some(*length)),
             (Kind::ReplyLost { .. }, Length::Instant) => (Stage::Striking, None),
@@ -300,7 +303,7 @@ mod tests {
         assert_eq!(struck(Kind::Pause, lasts.clone()), (Some(Duration::from_secs(5)), false));
         assert_eq!(struck(Kind::Pause, Length::UntilHeal), (None, true));
         assert_eq!(struck(Kind::HostLoss, lasts), (Some(Duration::ZERO), false));
-        assert_eq!(struck(Kind::RollingRestart, Length::Instant), (None, false));
+        assert_eq!(struck(Kind::RollingRestart, Length::Instant), (Some(ROLLING_MAX), false));
         assert_eq!(struck(Kind::ReplyLost { matches: None }, Length::Instant), (None, true));
         assert_eq!(struck(Kind::Close, Length::Instant), (Some(Duration::ZERO), false));
     }

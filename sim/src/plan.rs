@@ -110,7 +110,8 @@ pub enum Kind {
     /// Process: its machine is gone. It makes no further step, and nothing closes: its peers hear nothing at all from
     /// then on, not even an end. The service manager boots it again, elsewhere.
     HostLoss,
-    /// Process: SIGSTOP, and SIGCONT at the end. Connections stay open, bytes wait.
+    /// Process: SIGSTOP, and SIGCONT at the end. Connections stay open, bytes wait. When it goes on it sees the timeouts
+    /// that have passed before the bytes that have come: madsim hands bytes over a millisecond after they are asked for.
     Pause,
     /// Processes, in order: SIGTERM, each after the one before has booted anew.
     RollingRestart,

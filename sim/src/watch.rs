@@ -447,6 +447,7 @@ impl<O: Occurrence> Watch<O> {
             return self.fail(format!("fault {}: there is no process {target}", index + 1));
         }
         if fault.kind == Kind::RollingRestart {
+            self.give(end.into_iter().collect());
             self.rolling.insert(index, (String::new(), fault.targets.into()));
             return self.roll(index);
         }
