@@ -68,7 +68,11 @@ impl NoWriteAfterPoolClose {
     }
 
     fn exit(&self, life: &Life) -> Result<(), Breach> {
-        let pools: &[&str] = if life.0.starts_with("executor-") { &[CHECKPOINTS, STORE] } else { &[STORE] };
+        let pools: &[&str] = match life.0.split('-').next() {
+            Some("executor") => &[CHECKPOINTS, STORE],
+            Some("gateway") => &[STORE],
+            _ => &[],
+        };
         match pools.iter().find(|pool| !self.has_closed(life, pool)) {
             Some(pool) => Err(Breach::now(format!("{} exited without closing its pool `{pool}`", life.0))),
             None => Ok(()),
