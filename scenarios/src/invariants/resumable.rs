@@ -35,8 +35,14 @@ struct Run {
     session: String,
     owner: Option<Owner>,
     over: bool,
-    /// Who marked it.
-    mark: Option<String>,
+    mark: Option<Mark>,
+}
+
+struct Mark {
+    /// As it is written.
+    by: String,
+    /// The process, and which life of it, as the world counts.
+    life: (String, u32),
 }
 
 /// See the module.
@@ -93,10 +99,9 @@ impl Resumable {
             Happening::Exited { .. } => {
                 let calm = self.calm(&event.process);
                 let excused = calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
-                let forgotten = self.runs.iter().find(|(_, run)| {
-                    let mark = run.mark.as_ref().and_then(|mark| mark.rsplit_once('/'));
-                    run.over && mark.is_some_and(|(process, _)| process == event.process)
-                });
+                let life = (event.process.clone(), event.incarnation);
+                let own = |run: &Run| run.mark.as_ref().is_some_and(|mark| mark.life == life);
+                let forgotten = self.runs.iter().find(|(_, run)| run.over && own(run));
                 if let Some((label, _)) = forgotten.filter(|_| !excused) {
                     let says = format!("{} has exited and left its mark on {label}, which is over", event.process);
                     return Err(Breach::now(says));
@@ -109,7 +114,7 @@ impl Resumable {
         Ok(())
     }
 
-    fn marked(&mut self, label: &str, by: &str) -> Result<(), Breach> {
+    fn marked(&mut self, label: &str, by: &str, life: (String, u32)) -> Result<(), Breach> {
         self.owed.remove(label);
         let Some(run) = self.runs.get_mut(label) else { return Ok(()) };
         if self.suspended.contains(&run.session) {
@@ -118,8 +123,8 @@ impl Resumable {
         if run.owner.as_ref().is_none_or(|owner| owner.mark != by) {
             return Err(Breach::now(format!("{label} was marked by {by}, whose it is not")));
         }
-        if let Some(mark) = run.mark.replace(by.to_string()) {
-            return Err(Breach::now(format!("{label} bore the mark of {mark} and was marked again")));
+        if let Some(mark) = run.mark.replace(Mark { by: by.to_string(), life }) {
+            return Err(Breach::now(format!("{label} bore the mark of {} and was marked again", mark.by)));
         }
         Ok(())
     }
@@ -199,7 +204,7 @@ impl Invariant<Did> for Resumable {
                 };
                 self.claimed(run, owner, event.at)?;
             }
-            Did::Marked { run, by, .. } => self.marked(run, by)?,
+            Did::Marked { run, by, .. } => self.marked(run, by, (event.process.clone(), event.incarnation))?,
             Did::Unmarked { run, by, marked_by, .. } => self.unmarked(run, by, marked_by)?,
             Did::MarkFailed { process } => self.owed.retain(|_, (owner, _)| owner.process != *process),
             Did::Noticed { run, .. } => {
