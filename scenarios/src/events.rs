@@ -83,8 +83,9 @@ pub enum Did {
     SawEnd { session: String, run: String, status: String },
     /// A user asked to stop a run, and got the 202.
     Cancelled { session: String },
-    /// A user looked at a message: `unread`, `consumed` or `reported`; and at the answers to it, each with its turn.
-    Found { session: String, run: String, state: String, answers: Vec<(i64, String)> },
+    /// A user looked at a message: `unread`, `consumed` or `reported`; at the answers to it, each with its turn; and at how
+    /// many notices there are about its run.
+    Found { session: String, run: String, state: String, answers: Vec<(i64, String)>, notices: usize },
 }
 
 impl Occurrence for Did {

@@ -36,6 +36,8 @@ struct Run {
     owner: Option<Owner>,
     over: bool,
     mark: Option<Mark>,
+    /// Notices to its user.
+    notices: usize,
 }
 
 struct Mark {
@@ -192,7 +194,7 @@ impl Invariant<Did> for Resumable {
         };
         match did {
             Did::Accepted { session, run } => {
-                let new = Run { session: session.clone(), owner: None, over: false, mark: None };
+                let new = Run { session: session.clone(), owner: None, over: false, mark: None, notices: 0 };
                 self.runs.insert(run.clone(), new);
             }
             Did::Claimed { run, owner: process, incarnation, .. } => {
@@ -207,7 +209,15 @@ impl Invariant<Did> for Resumable {
             Did::Marked { run, by, .. } => self.marked(run, by, (event.process.clone(), event.incarnation))?,
             Did::Unmarked { run, by, marked_by, .. } => self.unmarked(run, by, marked_by)?,
             Did::MarkFailed { process } => self.owed.retain(|_, (owner, _)| owner.process != *process),
+            Did::Found { run: label, notices, .. }
+                if self.runs.get(label).is_some_and(|run| *notices < run.notices) =>
+            {
+                return Err(Breach::now(format!("the user of {label} does not find the notice about it")));
+            }
             Did::Noticed { run, .. } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.notices += 1;
+                }
                 if self.untold.remove(run).is_none() {
                     self.given_up.insert(run.clone(), event.at);
                 }
