@@ -46,3 +46,19 @@ impl Roster {
         let _ = here.wait_for(|here| *here == 0).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_dropped_has_left() {
+        let roster = Roster::default();
+        let (one, two) = (roster.join(), roster.clone().join());
+        assert_eq!(roster.len(), 2);
+        drop(one);
+        assert!(!roster.is_empty());
+        drop(two);
+        assert!(roster.is_empty());
+    }
+}

@@ -86,8 +86,9 @@ pub enum Did {
     SawEnd { session: String, run: String, status: String },
     /// A user asked to stop a run, and got the 202.
     Cancelled { session: String },
-    /// A user looked at a message: `unread`, `consumed` or `reported`; and at the answers to it, each with its turn.
-    Found { session: String, run: String, state: String, answers: Vec<(i64, String)> },
+    /// A user looked at a message: `unread`, `consumed` or `reported`; at the answers to it, each with its turn; and at how
+    /// many notices there are about its run.
+    Found { session: String, run: String, state: String, answers: Vec<(i64, String)>, notices: usize },
     /// The provider refused a call that an agent made under this assignment.
     Refused { session: String, run: String, agent: String, epoch: i64, status: u16 },
     /// An agent was assigned a subscription; the first time `from` is empty.

@@ -117,6 +117,7 @@ impl Product for Lychgate {
             file!("sigkill_during_drain"),
             file!("suspended_in_drain"),
             file!("suspended_for_a_while"),
+            file!("suspended_while_waiting"),
             file!("rolling_restart"),
             file!("two_drains"),
             file!("drain_hears"),

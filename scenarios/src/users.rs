@@ -349,8 +349,26 @@ impl Client {
                 let answers = answer["answers"].as_array().into_iter().flatten().filter(|answer| answer["run"] == run);
                 let text = |answer: &Value| answer["text"].as_str().unwrap_or_default().to_string();
                 let answers = answers.map(|answer| (answer["turn"].as_i64().unwrap_or_default(), text(answer)));
-                let (session, run, answers) = (session_of(label), label.to_string(), answers.collect());
-                return (self.tell)(Did::Found { session, run, state, answers });
+                let answers = answers.collect();
+                let notices = self.notices(label, session, run).await;
+                let (session, run) = (session_of(label), label.to_string());
+                return (self.tell)(Did::Found { session, run, state, answers, notices });
+            }
+            self.pause().await;
+        }
+    }
+
+    /// How many notices the session shows about a run.
+    async fn notices(&mut self, label: &str, session: u32, run: &str) -> usize {
+        let path = format!("/sessions/{}", self.sessions.get(&session).cloned().unwrap_or_default());
+        loop {
+            if let Some((StatusCode::OK, answer)) = self.ask(Method::GET, &path, label, String::new()).await {
+                return answer["notices"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter(|notice| notice["run"] == run)
+                    .count();
             }
             self.pause().await;
         }

@@ -35,17 +35,25 @@ struct Hold {
 }
 
 async fn authorize(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
-    let Some(wanted) = &gateway.config.operator_token else {
-        let says = "this gateway has no operators: set LYCHGATE_OPERATOR_TOKEN to have some";
-        return Problem::new(StatusCode::FORBIDDEN, "no_operators", says).into_response();
-    };
     let sent = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match admit(gateway.config.operator_token.as_deref(), sent) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Whether what was `sent` as authorization is the `wanted` operators' token.
+fn admit(wanted: Option<&str>, sent: Option<&str>) -> Result<(), Problem> {
+    let Some(wanted) = wanted else {
+        let says = "this gateway has no operators: set LYCHGATE_OPERATOR_TOKEN to have some";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "no_operators", says));
+    };
     let token = sent.and_then(|value| value.strip_prefix("Bearer "));
     if token.is_some_and(|token| same(token.as_bytes(), wanted.as_bytes())) {
-        return next.run(request).await;
+        return Ok(());
     }
     let says = "send `Authorization: Bearer TOKEN`, with the token of LYCHGATE_OPERATOR_TOKEN";
-    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", says).into_response()
+    Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", says))
 }
 
 /// Holds a session: 202 follows the commit. A run that waits is over with it; the owner of one that is going hears of it
@@ -79,4 +87,18 @@ async fn unsuspend(State(gateway): State<Arc<Gateway>>, Path(session): Path<Sess
     }
     tracing::info!(%session, "unsuspended");
     Ok(Json(json!({ "session": session })).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_token_nobody_is_an_operator_and_with_one_only_who_sends_it() {
+        let status = |wanted, sent| admit(wanted, sent).map_err(|problem| problem.into_response().status());
+        assert_eq!(status(None, Some("Bearer secret")), Err(StatusCode::FORBIDDEN));
+        assert_eq!(status(Some("secret"), None), Err(StatusCode::UNAUTHORIZED));
+        assert_eq!(status(Some("secret"), Some("Bearer other")), Err(StatusCode::UNAUTHORIZED));
+        assert_eq!(status(Some("secret"), Some("Bearer secret")), Ok(()));
+    }
 }

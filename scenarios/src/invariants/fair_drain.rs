@@ -74,13 +74,14 @@ impl FairDrain {
         let Some((_, told)) = self.told.get(&run.process).filter(|(life, _)| *life == run.incarnation) else {
             return Ok(());
         };
+        if run.finished && !matches!(became, "completed" | "handed back") {
+            // Postgres had the last turn before it was told of the end: nothing excuses that.
+            return Err(Breach::now(format!("{label} was done when its executor stopped, and yet it is {became}")));
+        }
         let known = run.claimed + IN_FLIGHT <= *told;
         let stopped = run.cancelled || self.suspended.contains(&session_of(label));
         if !known || stopped || self.excused(&run.process, at) {
             return Ok(());
-        }
-        if run.finished && became != "completed" {
-            return Err(Breach::now(format!("{label} was done when its executor stopped, and yet it is {became}")));
         }
         if self.settings.interrupts(&run.process) {
             let fair = became != "handed back";

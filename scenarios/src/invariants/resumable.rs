@@ -35,8 +35,16 @@ struct Run {
     session: String,
     owner: Option<Owner>,
     over: bool,
-    /// Who marked it.
-    mark: Option<String>,
+    mark: Option<Mark>,
+    /// Notices to its user.
+    notices: usize,
+}
+
+struct Mark {
+    /// As it is written.
+    by: String,
+    /// The process, and which life of it, as the world counts.
+    life: (String, u32),
 }
 
 /// See the module.
@@ -93,10 +101,9 @@ impl Resumable {
             Happening::Exited { .. } => {
                 let calm = self.calm(&event.process);
                 let excused = calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
-                let forgotten = self.runs.iter().find(|(_, run)| {
-                    let mark = run.mark.as_ref().and_then(|mark| mark.rsplit_once('/'));
-                    run.over && mark.is_some_and(|(process, _)| process == event.process)
-                });
+                let life = (event.process.clone(), event.incarnation);
+                let own = |run: &Run| run.mark.as_ref().is_some_and(|mark| mark.life == life);
+                let forgotten = self.runs.iter().find(|(_, run)| run.over && own(run));
                 if let Some((label, _)) = forgotten.filter(|_| !excused) {
                     let says = format!("{} has exited and left its mark on {label}, which is over", event.process);
                     return Err(Breach::now(says));
@@ -109,7 +116,7 @@ impl Resumable {
         Ok(())
     }
 
-    fn marked(&mut self, label: &str, by: &str) -> Result<(), Breach> {
+    fn marked(&mut self, label: &str, by: &str, life: (String, u32)) -> Result<(), Breach> {
         self.owed.remove(label);
         let Some(run) = self.runs.get_mut(label) else { return Ok(()) };
         if self.suspended.contains(&run.session) {
@@ -118,8 +125,8 @@ impl Resumable {
         if run.owner.as_ref().is_none_or(|owner| owner.mark != by) {
             return Err(Breach::now(format!("{label} was marked by {by}, whose it is not")));
         }
-        if let Some(mark) = run.mark.replace(by.to_string()) {
-            return Err(Breach::now(format!("{label} bore the mark of {mark} and was marked again")));
+        if let Some(mark) = run.mark.replace(Mark { by: by.to_string(), life }) {
+            return Err(Breach::now(format!("{label} bore the mark of {} and was marked again", mark.by)));
         }
         Ok(())
     }
@@ -187,7 +194,7 @@ impl Invariant<Did> for Resumable {
         };
         match did {
             Did::Accepted { session, run } => {
-                let new = Run { session: session.clone(), owner: None, over: false, mark: None };
+                let new = Run { session: session.clone(), owner: None, over: false, mark: None, notices: 0 };
                 self.runs.insert(run.clone(), new);
             }
             Did::Claimed { run, owner: process, incarnation, .. } => {
@@ -199,10 +206,18 @@ impl Invariant<Did> for Resumable {
                 };
                 self.claimed(run, owner, event.at)?;
             }
-            Did::Marked { run, by, .. } => self.marked(run, by)?,
+            Did::Marked { run, by, .. } => self.marked(run, by, (event.process.clone(), event.incarnation))?,
             Did::Unmarked { run, by, marked_by, .. } => self.unmarked(run, by, marked_by)?,
             Did::MarkFailed { process } => self.owed.retain(|_, (owner, _)| owner.process != *process),
+            Did::Found { run: label, notices, .. }
+                if self.runs.get(label).is_some_and(|run| *notices < run.notices) =>
+            {
+                return Err(Breach::now(format!("the user of {label} does not find the notice about it")));
+            }
             Did::Noticed { run, .. } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.notices += 1;
+                }
                 if self.untold.remove(run).is_none() {
                     self.given_up.insert(run.clone(), event.at);
                 }
