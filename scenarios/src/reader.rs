@@ -55,6 +55,8 @@ impl Reader<Did> for LychgateReader {
             Observation::Broker(Broker::Published { queues, body, .. }) if !queues.is_empty() => self.hint(body),
             Observation::Broker(_) => Vec::new(),
             Observation::Provider(call) => self.call(call).into_iter().collect(),
+            // No role runs in a container: the engine has nothing to say.
+            Observation::Engine(_) => Vec::new(),
             Observation::Log(log) => self.log(log).into_iter().collect(),
         }
     }
