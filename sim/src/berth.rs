@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use madsim::runtime::NodeHandle;
 use tokio::sync::Mutex as Turn;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 use crate::engine::{FIRST_PUBLISHED, KILLED, Runner, Running, Spec};
 use crate::hub::Hub;
@@ -79,7 +79,9 @@ async fn boot<P: Product>(
     let mut manned = berth.manned.clone().lock_owned().await;
     let life = manned.bear::<P>(&hub, env);
     let incarnation = life.incarnation;
-    let (died, exit) = watch::channel(None);
+    let (died, death) = oneshot::channel();
+    // The world keeps each life to its end; it drops one only when it ends itself.
+    let exit = async move { death.await.unwrap_or(KILLED) }.boxed().shared();
     let order = |kill: bool| -> Arc<dyn Fn() + Send + Sync> {
         let (hub, process) = (hub.clone(), berth.process.clone());
         Arc::new(move || {
@@ -100,7 +102,7 @@ async fn boot<P: Product>(
             Ended::Killed => KILLED,
         };
         *berth.taken() = false;
-        died.send_replace(Some(code));
+        let _ = died.send(code); // an engine that has forgotten the container asks no more
         manned.bury().await;
     });
     running

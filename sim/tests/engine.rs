@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt, Shared};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request};
@@ -46,7 +47,9 @@ fn fake(hosts: &NodeHandle, starts: Arc<AtomicU32>) -> Runner {
         if spec.env.contains_key("BROKEN") {
             return Box::pin(async { Err("port is already allocated".to_owned()) });
         }
-        let (end, exit) = watch::channel(None);
+        let (end, mut seen) = watch::channel(None);
+        let exit = async move { seen.wait_for(Option::is_some).await.ok().and_then(|code| *code).unwrap_or(KILLED) };
+        let exit = exit.boxed().shared();
         let ends = move |after: Duration, code: i32| {
             let end = end.clone();
             let end: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
@@ -75,7 +78,7 @@ fn fake(hosts: &NodeHandle, starts: Arc<AtomicU32>) -> Runner {
     }))
 }
 
-async fn healthy(port: u16, health: String, mut exit: watch::Receiver<Option<i32>>) {
+async fn healthy(port: u16, health: String, exit: Shared<BoxFuture<'static, i32>>) {
     let listener = TcpListener::bind(("0.0.0.0", port)).await.expect("a port for each start");
     let answer = async {
         loop {
@@ -89,11 +92,13 @@ async fn healthy(port: u16, health: String, mut exit: watch::Receiver<Option<i32
             let answer = format!("HTTP/1.1 {health} Word\r\ncontent-length: 2\r\n\r\n{{}}");
             stream.write_all(answer.as_bytes()).await.expect("a probe waits");
             stream.flush().await.expect("a probe waits");
+            let hung_up = stream.read(&mut request).await.expect("nothing, until the probe hangs up");
+            assert_eq!(hung_up, 0);
         }
     };
     tokio::select! {
         () = answer => {}
-        _ = exit.wait_for(Option::is_some) => {}
+        _ = exit => {}
     }
 }
 

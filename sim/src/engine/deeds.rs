@@ -84,11 +84,11 @@ impl Engine {
             (running, start, std::mem::take(&mut store.stop_extra))
         };
         (running.terminate)();
-        let code = match timeout(grace, running.ended()).await {
+        let code = match timeout(grace, running.exit.clone()).await {
             Ok(code) => code,
             Err(_) => {
                 (running.kill)();
-                running.ended().await
+                running.exit.clone().await
             }
         };
         self.store().ended(&id, start, code);
@@ -110,7 +110,7 @@ impl Engine {
                 return Err(Answer::error(StatusCode::CONFLICT, message));
             }
             (running.kill)();
-            let code = running.ended().await;
+            let code = running.exit.clone().await;
             self.store().ended(&id, start, code);
         }
         self.store().remove(&id, peer);

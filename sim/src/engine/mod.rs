@@ -16,9 +16,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Shared};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use self::store::Store;
 use crate::observation::Tap;
@@ -60,20 +59,12 @@ pub struct Running {
     pub published: u16,
     /// Where its port is reached from inside, for the health probe.
     pub inside: SocketAddr,
-    /// Its exit code once it has ended.
-    pub exit: watch::Receiver<Option<i32>>,
+    /// Its exit code once it has ended. (Not tokio's `watch`: it wakes whoever waits in an order that no seed rules.)
+    pub exit: Shared<BoxFuture<'static, i32>>,
     /// SIGTERM.
     pub terminate: Arc<dyn Fn() + Send + Sync>,
     /// SIGKILL.
     pub kill: Arc<dyn Fn() + Send + Sync>,
-}
-
-impl Running {
-    /// Waits for its end. A runner that is gone took it along.
-    async fn ended(&self) -> i32 {
-        let mut exit = self.exit.clone();
-        exit.wait_for(Option::is_some).await.ok().and_then(|code| *code).unwrap_or(KILLED)
-    }
 }
 
 /// What a request asks for.
@@ -134,7 +125,8 @@ impl Engine {
     /// # Panics
     /// A request that it does not know.
     pub async fn serve(self, listener: TcpListener, tap: Tap) {
-        for (id, start) in self.store().begin(tap) {
+        let running = self.store().begin(tap);
+        for (id, start) in running {
             self.tend(id, start);
         }
         loop {

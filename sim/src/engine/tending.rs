@@ -40,7 +40,7 @@ impl Engine {
             };
             let (answer, took) = tokio::select! {
                 biased;
-                code = running.ended() => {
+                code = running.exit.clone() => {
                     let mut store = self.store();
                     if store.life == life {
                         store.ended(&id, start, code);
