@@ -106,15 +106,15 @@ CREATE TABLE IF NOT EXISTS subscription_failures (
 );
 CREATE INDEX IF NOT EXISTS subscription_failures_at ON subscription_failures (at);
 
--- What users and operators are told: of a session's run, or of an agent's switch.
+-- What users are told beside the answers: of a run (session_id, run_id), or of an agent (agent, epoch).
 CREATE TABLE IF NOT EXISTS notices (
   notice_id text PRIMARY KEY,
-  session_id text,
-  run_id text,
+  session_id text REFERENCES sessions (session_id),
+  run_id text REFERENCES runs (run_id),
   agent text,
   epoch bigint,
   body text NOT NULL,
-  at bigint NOT NULL
+  at bigint NOT NULL,
+  UNIQUE (agent, epoch)
 );
--- One notice of a switch.
-CREATE UNIQUE INDEX IF NOT EXISTS notices_of_switch ON notices (agent, epoch);
+CREATE INDEX IF NOT EXISTS notices_of_session ON notices (session_id, at);

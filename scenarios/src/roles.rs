@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 
 /// The bearer token of every user.
 pub const TOKEN: &str = "let-me-in";
-/// The provider's key.
-pub const PROVIDER_KEY: &str = "sk-world";
+/// What agents may be assigned, in the order of choice.
+pub const SUBSCRIPTIONS: &str = "a=sk-a,b=sk-b,c=sk-c";
 /// Where a gateway listens.
 pub const GATEWAY_PORT: u16 = 8080;
 
@@ -52,8 +52,11 @@ pub fn environment(role: &str, process: &str, links: &BTreeMap<&'static str, Soc
     match role {
         "gateway" => settings.push(("LYCHGATE_TOKEN", TOKEN.to_string())),
         _ => settings.extend([
-            ("LYCHGATE_PROVIDER", format!("http://{}", at("provider"))),
-            ("LYCHGATE_PROVIDER_KEY", PROVIDER_KEY.to_string()),
+            ("LYCHGATE_ENGINE", format!("http://{}", at("engine"))),
+            ("LYCHGATE_AGENT_HOST", links.get("agents").map(|link| link.ip().to_string()).unwrap_or_default()),
+            ("LYCHGATE_SUBSCRIPTIONS", SUBSCRIPTIONS.to_string()),
+            // Each container has a link of its own to it, and is told which.
+            ("LYCHGATE_PROVIDER", "http://provider".to_string()),
             ("LYCHGATE_KILL_WINDOW", format!("{}s", KILL_WINDOW.as_secs())),
         ]),
     }
