@@ -3,15 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use lychgate_sim::engine::{self, Engine, KILLED, Runner, Running, Spec};
 use lychgate_sim::observation::untapped;
 use lychgate_sim::product::Service;
 pub use lychgate_sim::provider::Reply;
 use lychgate_sim::provider::{Provider, Script};
 use lychgate_sim::{postgres, provider, rabbit, redis};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// What the model answers to anything: two turns of three seconds, long enough to watch.
 pub const REPLY: Reply = Reply { turns: 2, takes: Duration::from_secs(3), tokens: 12, first_token_after: None };
@@ -22,6 +27,56 @@ pub struct Loopback {
     /// Where each listens, by service.
     pub links: BTreeMap<&'static str, SocketAddr>,
     tasks: Vec<JoinHandle<&'static str>>,
+    containers: Containers,
+}
+
+/// What kills each container that runs.
+type Containers = Arc<Mutex<Vec<AbortHandle>>>;
+
+/// A container as its task is given it.
+#[derive(Debug)]
+pub struct Container {
+    /// As `lychgate-agent-1-1`.
+    pub name: String,
+    /// The environment that it was created with.
+    pub env: BTreeMap<String, String>,
+    /// Where it must listen, whatever its environment says.
+    pub listen: SocketAddr,
+    /// SIGTERMs as they come.
+    pub signals: mpsc::UnboundedReceiver<()>,
+}
+
+/// The exit code of a Rust program that panicked.
+const PANICKED: i32 = 101;
+
+/// Starts the task of a container.
+async fn begin<R>(spec: Spec, run: Arc<R>, containers: Containers) -> Result<Running, String>
+where
+    R: Fn(Container) -> BoxFuture<'static, i32>,
+{
+    let listen = free_port().await.map_err(|error| format!("no port is free: {error}"))?;
+    let (send, signals) = mpsc::unbounded_channel();
+    let process = spec.name.clone();
+    let task = tokio::spawn(run(Container { name: spec.name, env: spec.env, listen, signals }));
+    let (abort, killer) = (task.abort_handle(), task.abort_handle());
+    {
+        let mut containers = containers.lock().unwrap_or_else(PoisonError::into_inner);
+        containers.retain(|container| !container.is_finished());
+        containers.push(abort);
+    }
+    let exit = async move {
+        match task.await {
+            Ok(code) => code,
+            Err(error) if error.is_panic() => PANICKED,
+            Err(_) => KILLED,
+        }
+    };
+    let terminate = Arc::new(move || {
+        let _ = send.send(()); // one that has dropped its receiver ignores SIGTERM
+    });
+    let kill = Arc::new(move || killer.abort());
+    let exit = exit.boxed().shared();
+    Ok(Running { process, published: listen.port(), inside: listen, exit, terminate, kill })
 }
 
 impl Loopback {
@@ -37,17 +92,39 @@ impl Loopback {
             rabbit::service(rabbit::Rabbit::new(rabbit::Settings::default())),
             provider::service(&Provider::new(script)),
         ];
-        let mut loopback = Loopback { links: BTreeMap::new(), tasks: Vec::new() };
-        for Service { name, serve, .. } in services {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-            loopback.links.insert(name, listener.local_addr()?);
-            let serving = serve(listener, untapped());
-            loopback.tasks.push(tokio::spawn(async move {
-                serving.await;
-                name
-            }));
+        let mut loopback = Loopback { links: BTreeMap::new(), tasks: Vec::new(), containers: Containers::default() };
+        for service in services {
+            loopback.serve(service).await?;
         }
         Ok(loopback)
+    }
+
+    /// Starts a container engine whose containers are tasks: each is what `run` makes of it, and is reached at its real
+    /// port. What the engine is told to do beyond its API is told the handle that this gives.
+    ///
+    /// # Errors
+    /// Loopback has no free port.
+    pub async fn start_engine<R>(&mut self, run: R) -> std::io::Result<Engine>
+    where
+        R: Fn(Container) -> BoxFuture<'static, i32> + Send + Sync + 'static,
+    {
+        let engine = Engine::new([0; 32]);
+        let (run, containers) = (Arc::new(run), self.containers.clone());
+        engine.run_with(Runner(Box::new(move |spec| Box::pin(begin(spec, run.clone(), containers.clone())))));
+        self.serve(engine::service(&engine)).await?;
+        Ok(engine)
+    }
+
+    async fn serve(&mut self, service: Service) -> std::io::Result<()> {
+        let Service { name, serve, .. } = service;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        self.links.insert(name, listener.local_addr()?);
+        let serving = serve(listener, untapped());
+        self.tasks.push(tokio::spawn(async move {
+            serving.await;
+            name
+        }));
+        Ok(())
     }
 
     /// Waits until a stand-in ends, which none does by itself: says which, or that it panicked.
@@ -63,6 +140,9 @@ impl Drop for Loopback {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
+        }
+        for container in self.containers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            container.abort();
         }
     }
 }

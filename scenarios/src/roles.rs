@@ -26,6 +26,7 @@ pub const ROLES: &[Role] = &[
         count: 1,
         grace: Duration::from_secs(30),
         restart_delay: Duration::from_secs(5),
+        contained: None,
     },
     Role {
         name: "executor",
@@ -34,6 +35,7 @@ pub const ROLES: &[Role] = &[
         count: 1,
         grace: KILL_WINDOW,
         restart_delay: Duration::from_secs(5),
+        contained: None,
     },
 ];
 

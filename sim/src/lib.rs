@@ -1,5 +1,5 @@
 //! A deterministic world for services on tokio: processes, links that faults act on, stand-ins for Redis, RabbitMQ,
-//! Postgres and a model provider, and a judge that looks from outside.
+//! Postgres, a container engine and a model provider, and a judge that looks from outside.
 //!
 //! Start with [`product::Product`]: what a system under test must say of itself. [`plan::Plan`] is one run's data,
 //! `run` forks and runs it, `world` builds its nodes, [`link`] is where faults act, [`nemesis`] walks the plan,
@@ -13,8 +13,11 @@ compile_error!(
 );
 
 #[cfg(madsim)]
+mod berth;
+#[cfg(madsim)]
 pub mod cli;
 pub mod duration;
+pub mod engine;
 pub mod event;
 #[cfg(madsim)]
 mod hub;

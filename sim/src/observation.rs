@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -27,6 +28,8 @@ pub enum Observation {
     Broker(Broker),
     /// The model provider was called, or an answer of its ended.
     Provider(Provider),
+    /// The container engine did something to a container, or saw what became of one.
+    Engine(Engine),
     /// A process logged a line through `tracing`.
     Log(Log),
 }
@@ -116,6 +119,24 @@ pub enum Provider {
     Answered { peer: SocketAddr, headers: BTreeMap<String, String>, finish_reason: String },
     /// The caller hung up before the last token.
     Abandoned { peer: SocketAddr, headers: BTreeMap<String, String> },
+}
+
+/// What the container engine did or saw. `id` and `name` are the container's.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // `peer` is the connection's other end
+pub enum Engine {
+    /// A client created it.
+    Created { peer: SocketAddr, id: String, name: String, labels: BTreeMap<String, String> },
+    /// A client started it: from here on it is this process.
+    Started { peer: SocketAddr, id: String, name: String, process: String },
+    /// It ended because a client had stopped it.
+    Stopped { peer: SocketAddr, id: String, name: String },
+    /// It ended by itself or was killed.
+    Exited { id: String, name: String, code: i32 },
+    /// A client removed it.
+    Removed { peer: SocketAddr, id: String, name: String },
+    /// It was asked for its `/health`. No `status`: it did not answer, or not in time.
+    Probed { id: String, name: String, process: String, status: Option<u16>, body: String, took: Duration },
 }
 
 /// A `tracing` event of a process.

@@ -92,13 +92,42 @@ impl Body {
     }
 }
 
-/// The settings of one process: for all, for its role, for itself, the narrowest winning.
-pub(crate) fn settings<W>(plan: &Plan<W>, role: &str, process: &str) -> BTreeMap<String, String> {
+/// The settings of one process: for all, for its role, for itself (of a container: for its agent, for its berth), the
+/// narrowest winning.
+pub(crate) fn settings<W>(plan: &Plan<W>, role: &str, own: &[&str]) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
-    for scope in ["all", role, process] {
-        settings.extend(plan.config.get(scope).into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+    for scope in ["all", role].iter().chain(own) {
+        settings.extend(plan.config.get(*scope).into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
     }
     settings
+}
+
+/// How a life ended.
+pub(crate) enum Ended {
+    Exited(i32),
+    Killed,
+}
+
+/// A life that goes on.
+pub(crate) struct Life {
+    pub(crate) incarnation: u32,
+    signals: mpsc::UnboundedSender<()>,
+    exit: oneshot::Receiver<i32>,
+}
+
+/// A process as whoever boots it holds it: the service manager, or a container engine.
+pub(crate) struct Manned {
+    birth: Birth,
+    body: Arc<Body>,
+    inbox: mpsc::UnboundedReceiver<Order>,
+    incarnations: u32,
+}
+
+/// A process before its first life, and the world's end of it.
+pub(crate) fn man(birth: Birth) -> (Keeper, Manned) {
+    let (orders, inbox) = mpsc::unbounded_channel();
+    let body = Arc::new(Body { node: birth.node, near: birth.near.clone(), far: birth.far.clone() });
+    (Keeper { body: body.clone(), orders }, Manned { birth, body, inbox, incarnations: 0 })
 }
 
 /// Starts the service manager of a process; the future keeps it alive for ever.
@@ -106,84 +135,101 @@ pub(crate) fn keep<P: Product>(
     hub: Arc<Hub<P::Occurrence>>,
     birth: Birth,
 ) -> (Keeper, impl Future<Output = ()> + Send + 'static) {
-    let (orders, inbox) = mpsc::unbounded_channel();
-    let body = Arc::new(Body { node: birth.node, near: birth.near.clone(), far: birth.far.clone() });
-    (Keeper { body: body.clone(), orders }, manage::<P>(hub, birth, body, inbox))
+    let (keeper, manned) = man(birth);
+    (keeper, manage::<P>(hub, manned))
 }
 
-async fn manage<P: Product>(
-    hub: Arc<Hub<P::Occurrence>>,
-    birth: Birth,
-    body: Arc<Body>,
-    mut inbox: mpsc::UnboundedReceiver<Order>,
-) {
-    for incarnation in 1.. {
-        if incarnation > 1 {
-            Handle::current().restart(birth.node);
-        }
-        let (signals, exit) = bear::<P>(&hub, &birth, incarnation);
-        live(&hub, &birth, incarnation, &mut inbox, signals, exit).await;
-        body.bury().await;
-        tokio::time::sleep(birth.role.restart_delay.max(BURIAL)).await;
+async fn manage<P: Product>(hub: Arc<Hub<P::Occurrence>>, mut manned: Manned) {
+    loop {
+        let life = manned.bear::<P>(&hub, BTreeMap::new());
+        let grace = manned.birth.role.grace;
+        manned.live(&hub, life, Some(grace)).await;
+        manned.body.bury().await;
+        tokio::time::sleep(manned.birth.role.restart_delay.max(BURIAL)).await;
     }
 }
 
-/// Begins a life.
-fn bear<P: Product>(
-    hub: &Arc<Hub<P::Occurrence>>,
-    birth: &Birth,
-    incarnation: u32,
-) -> (mpsc::UnboundedSender<()>, oneshot::Receiver<i32>) {
-    let (signals, received) = mpsc::unbounded_channel();
-    let (ended, exit) = oneshot::channel();
-    let boot = Boot {
-        role: birth.role.name,
-        process: birth.process.clone(),
-        incarnation,
-        links: birth.links.clone(),
-        listen: birth.listen,
-        config: birth.config.clone(),
-        entropy: birth.seed.key(&format!("mint/{}/{incarnation}", birth.process)),
-        signals: received,
-    };
-    birth.near.iter().for_each(|link| link.near_up(incarnation));
-    hub.act(|watch| watch.booted(&birth.process, incarnation));
-    let node = Handle::current().get_node(birth.node).expect("nodes are never removed");
-    node.spawn(async move {
-        let code = P::boot(boot).await;
-        let _ = ended.send(code); // nobody listens to one that is being killed
-    });
-    (signals, exit)
-}
+impl Manned {
+    pub(crate) fn process(&self) -> &str {
+        &self.birth.process
+    }
 
-/// Waits for the end of a life, and brings it about if it is told to.
-async fn live<O: Occurrence>(
-    hub: &Arc<Hub<O>>,
-    birth: &Birth,
-    incarnation: u32,
-    inbox: &mut mpsc::UnboundedReceiver<Order>,
-    signals: mpsc::UnboundedSender<()>,
-    mut exit: oneshot::Receiver<i32>,
-) {
-    let grace = tokio::time::sleep(Duration::MAX / 4);
-    tokio::pin!(grace);
-    let mut dying = false;
-    loop {
-        tokio::select! {
-            biased;
-            order = inbox.recv() => match order {
-                Some(Order::Kill(whom)) if whom == incarnation => return,
-                Some(Order::Terminate(whom)) if whom == incarnation => {
-                    let _ = signals.send(()); // a process may have dropped its receiver: it ignores SIGTERM
-                    if !std::mem::replace(&mut dying, true) {
-                        grace.set(tokio::time::sleep(birth.role.grace));
-                    }
-                }
-                Some(_) => {}
-                None => return,
-            },
-            Ok(code) = &mut exit => return hub.act(|watch| watch.exited(&birth.process, code)),
-            () = &mut grace, if dying => return hub.act(|watch| watch.kill(&birth.process)),
+    pub(crate) fn listen(&self) -> Option<SocketAddr> {
+        self.birth.listen
+    }
+
+    /// Begins a life. What the plan sets wins over `environment`.
+    pub(crate) fn bear<P: Product>(
+        &mut self,
+        hub: &Arc<Hub<P::Occurrence>>,
+        environment: BTreeMap<String, String>,
+    ) -> Life {
+        let birth = &self.birth;
+        self.incarnations += 1;
+        let incarnation = self.incarnations;
+        if incarnation > 1 {
+            Handle::current().restart(birth.node);
         }
+        let (signals, received) = mpsc::unbounded_channel();
+        let (ended, exit) = oneshot::channel();
+        let mut config = environment;
+        config.extend(birth.config.clone());
+        let boot = Boot {
+            role: birth.role.name,
+            process: birth.process.clone(),
+            incarnation,
+            links: birth.links.clone(),
+            listen: birth.listen,
+            config,
+            entropy: birth.seed.key(&format!("mint/{}/{incarnation}", birth.process)),
+            signals: received,
+        };
+        birth.near.iter().for_each(|link| link.near_up(incarnation));
+        hub.act(|watch| watch.booted(&birth.process, incarnation));
+        let node = Handle::current().get_node(birth.node).expect("nodes are never removed");
+        node.spawn(async move {
+            let code = P::boot(boot).await;
+            let _ = ended.send(code); // nobody listens to one that is being killed
+        });
+        Life { incarnation, signals, exit }
+    }
+
+    /// Waits for the end of a life, and brings it about if it is told to; `grace` is the time from SIGTERM to SIGKILL.
+    pub(crate) async fn live<O: Occurrence>(&mut self, hub: &Arc<Hub<O>>, life: Life, grace: Option<Duration>) -> Ended {
+        let Life { incarnation, signals, mut exit } = life;
+        let process = &self.birth.process;
+        let patience = tokio::time::sleep(Duration::MAX / 4);
+        tokio::pin!(patience);
+        let mut dying = false;
+        loop {
+            tokio::select! {
+                biased;
+                order = self.inbox.recv() => match order {
+                    Some(Order::Kill(whom)) if whom == incarnation => return Ended::Killed,
+                    Some(Order::Terminate(whom)) if whom == incarnation => {
+                        let _ = signals.send(()); // a process may have dropped its receiver: it ignores SIGTERM
+                        if let Some(grace) = grace && !std::mem::replace(&mut dying, true) {
+                            patience.set(tokio::time::sleep(grace));
+                        }
+                    }
+                    Some(_) => {}
+                    None => return Ended::Killed,
+                },
+                Ok(code) = &mut exit => {
+                    hub.act(|watch| watch.exited(process, code));
+                    return Ended::Exited(code);
+                }
+                () = &mut patience, if dying => {
+                    hub.act(|watch| watch.kill(process));
+                    return Ended::Killed;
+                }
+            }
+        }
+    }
+
+    /// Buries who lived last: afterwards the next life may begin.
+    pub(crate) async fn bury(&self) {
+        self.body.bury().await;
+        tokio::time::sleep(BURIAL).await;
     }
 }

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::engine::Engine;
 use crate::event::Occurrence;
 use crate::judge::Invariant;
 use crate::observation::{Observation, Tap};
@@ -97,6 +98,35 @@ pub struct Role {
     pub grace: Duration,
     /// Time from an exit to the next boot.
     pub restart_delay: Duration,
+    /// Set if a container engine boots its processes; `count` is the number of agents then, and `port` the one that
+    /// each container listens on.
+    pub contained: Option<Contained>,
+}
+
+/// A role whose processes are containers. Agent `agent-2` has berths `agent-2.1`, `agent-2.2`, …: a container of that
+/// agent is the process in one of them, from its start to its end.
+#[derive(Debug)]
+pub struct Contained {
+    /// The service that is the container engine.
+    pub engine: &'static str,
+    /// How many containers of an agent can run at once.
+    pub berths: usize,
+    /// The label of a container that names its agent.
+    pub label: &'static str,
+    /// The service by which other roles name all of them. Whoever has it among its services is given one address; the
+    /// port is to be replaced by the one that the engine says it published.
+    pub reached_as: &'static str,
+}
+
+impl Role {
+    /// The names of its processes if there are `count`, each with the agent that it belongs to: itself, unless it is a
+    /// berth. Berths come agent by agent.
+    pub fn processes(&self, count: usize) -> Vec<(String, String)> {
+        let agents = (1..=count).map(|number| format!("{}-{number}", self.name));
+        let Some(contained) = &self.contained else { return agents.map(|name| (name.clone(), name)).collect() };
+        let berths = |agent: String| (1..=contained.berths).map(move |nth| (agent.clone(), format!("{agent}.{nth}")));
+        agents.flat_map(berths).collect()
+    }
 }
 
 /// A stand-in on a node of its own.
@@ -107,6 +137,8 @@ pub struct Service {
     pub port: u16,
     /// One life of it. State that outlives a restart is shared by the calls.
     pub serve: Arc<dyn Fn(TcpListener, Tap) -> BoxFuture<'static, ()> + Send + Sync>,
+    /// Itself, if it is a container engine: the world says what runs its containers.
+    pub engine: Option<Engine>,
 }
 
 /// What one incarnation is born with.
@@ -121,7 +153,8 @@ pub struct Boot {
     pub links: BTreeMap<&'static str, SocketAddr>,
     /// Where it listens, if its role has a port.
     pub listen: Option<SocketAddr>,
-    /// Overrides from the plan's `[config.all]`, `[config.ROLE]` and `[config.PROCESS]`, the narrowest winning.
+    /// Overrides from the plan's `[config.all]`, `[config.ROLE]` and `[config.PROCESS]`, the narrowest winning. Of a
+    /// container: its environment, under what `[config.all]`, `[config.ROLE]`, `[config.AGENT]` and `[config.BERTH]` set.
     pub config: BTreeMap<String, String>,
     /// Seeds everything that it mints.
     pub entropy: [u8; 32],

@@ -134,6 +134,7 @@ pub fn service(provider: &Provider) -> Service {
         name: "provider",
         port: PORT,
         serve: Arc::new(move |listener, tap| Box::pin(provider.clone().serve(listener, tap))),
+        engine: None,
     }
 }
 

@@ -118,6 +118,7 @@ impl Product for Toy {
                 count: 1,
                 grace: Duration::from_secs(30),
                 restart_delay: Duration::from_secs(1),
+                contained: None,
             },
             Role {
                 name: "executor",
@@ -126,6 +127,7 @@ impl Product for Toy {
                 count: 2,
                 grace: Duration::from_secs(30),
                 restart_delay: Duration::from_secs(1),
+                contained: None,
             },
         ];
         ROLES

@@ -1,14 +1,14 @@
 //! The watch sees everything first: each observation and each fact of a link becomes an event here, and each event goes,
 //! in one order, to the trace, the digest, the invariants and the nemesis. Its one law: nothing in it waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::event::{Event, Happening, Occurrence, What};
 use crate::judge::{Breach, Invariant, Obligation};
 use crate::nemesis::{Move, Nemesis, Order};
-use crate::observation::{Broker, Observation, Provider};
+use crate::observation::{Broker, Engine, Observation, Provider};
 use crate::plan::{Kind, Length};
 use crate::product::{Origin, Reader};
 use crate::trace::Recorder;
@@ -57,6 +57,8 @@ pub(crate) struct Watch<O> {
     /// Who dials from where. Ports are used again: the last one to dial counts.
     origins: BTreeMap<SocketAddr, Origin>,
     lives: BTreeMap<String, Life>,
+    /// Processes that live only while a container runs: when none does they are rightly down.
+    berths: BTreeSet<String>,
     /// Connections whose last request waits for an answer for longer than it should, and since when.
     silent: BTreeMap<(String, u32), Duration>,
     queue: VecDeque<(String, u32, What<O>)>,
@@ -84,6 +86,7 @@ impl<O: Occurrence> Watch<O> {
             reader,
             origins: BTreeMap::new(),
             lives: BTreeMap::new(),
+            berths: BTreeSet::new(),
             silent: BTreeMap::new(),
             queue: VecDeque::new(),
             busy: false,
@@ -124,9 +127,10 @@ impl<O: Occurrence> Watch<O> {
         self.lives.get(process).copied().unwrap_or_default()
     }
 
-    /// The processes that are down.
+    /// The processes that are down and should be up.
     pub(crate) fn down(&self) -> Vec<&str> {
-        self.lives.iter().filter(|(_, life)| !life.alive).map(|(process, _)| process.as_str()).collect()
+        let down = self.lives.iter().filter(|(process, life)| !life.alive && !self.berths.contains(*process));
+        down.map(|(process, _)| process.as_str()).collect()
     }
 
     /// The connections that wait for an answer, and since when.
@@ -203,6 +207,12 @@ impl<O: Occurrence> Watch<O> {
         self.lives.insert(process.to_owned(), Life::default());
     }
 
+    /// There may be such a process, whenever a container engine starts one.
+    pub(crate) fn berth(&mut self, process: &str) {
+        self.expected(process);
+        self.berths.insert(process.to_owned());
+    }
+
     pub(crate) fn booted(&mut self, process: &str, incarnation: u32) {
         self.lives.insert(process.to_owned(), Life { incarnation, alive: true, signals: 0 });
         self.happened(process, incarnation, Happening::Booted);
@@ -227,7 +237,7 @@ impl<O: Occurrence> Watch<O> {
         Some(life.incarnation)
     }
 
-    fn terminate(&mut self, process: &str) {
+    pub(crate) fn terminate(&mut self, process: &str) {
         let Some(life) = self.lives.get_mut(process).filter(|life| life.alive) else { return };
         life.signals += 1;
         let (incarnation, nth) = (life.incarnation, life.signals);
@@ -443,6 +453,12 @@ fn peer(observation: &Observation) -> Option<SocketAddr> {
         Observation::Provider(
             Provider::Called { peer, .. } | Provider::Answered { peer, .. } | Provider::Abandoned { peer, .. },
         ) => Some(*peer),
-        Observation::Log(_) => None,
+        Observation::Engine(
+            Engine::Created { peer, .. }
+            | Engine::Started { peer, .. }
+            | Engine::Stopped { peer, .. }
+            | Engine::Removed { peer, .. },
+        ) => Some(*peer),
+        Observation::Engine(Engine::Exited { .. } | Engine::Probed { .. }) | Observation::Log(_) => None,
     }
 }

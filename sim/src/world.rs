@@ -17,14 +17,16 @@ use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::NodeId;
 use tokio::net::TcpListener;
 
+use crate::berth;
+use crate::engine::Engine;
 use crate::event::{Happening, Occurrence};
 use crate::hub::{Hands, Hub, Sight};
 use crate::journal::{Journal, Line};
 use crate::link::{Link, relay};
 use crate::observation::{Log, Observation};
 use crate::plan::Plan;
-use crate::process::{Birth, keep, settings};
-use crate::product::{Product, Role, Seat, Service};
+use crate::process::{Birth, Keeper, keep, man, settings};
+use crate::product::{Contained, Product, Role, Seat, Service};
 use crate::seed::Seed;
 
 /// For how long faults that are still to come are waited for once the users have ended, and for how long one without an
@@ -64,6 +66,16 @@ struct Builder<O> {
     ground: Ground,
     hub: Arc<Hub<O>>,
     links: BTreeMap<String, Arc<Link>>,
+    /// By service.
+    services: BTreeMap<&'static str, SocketAddr>,
+    fleets: Vec<Fleet>,
+}
+
+/// The berths of a contained role.
+struct Fleet {
+    contained: &'static Contained,
+    /// With the agent of each.
+    berths: Vec<(String, Birth)>,
 }
 
 /// Lives through a whole run. Returns why it made no progress, if it did not.
@@ -101,18 +113,26 @@ impl Crowd {
 
 async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workload>, seed: Seed) -> Crowd {
     let ground = Ground { world: Handle::current(), nodes: 0 };
-    let mut builder = Builder { ground, hub: hub.clone(), links: BTreeMap::new() };
+    let (services, fleets) = (BTreeMap::new(), Vec::new());
+    let mut builder = Builder { ground, hub: hub.clone(), links: BTreeMap::new(), services, fleets };
     let (stage, _) = builder.ground.node("world");
-    let mut services = BTreeMap::new();
+    let mut engines = BTreeMap::new();
     for service in P::services(plan, seed) {
-        services.insert(service.name, builder.service(service).await);
+        engines.extend(service.engine.clone().map(|engine| (service.name, engine)));
+        builder.service(service).await;
+    }
+    let count = |role: &Role| plan.topology.get(role.name).copied().unwrap_or(role.count);
+    for role in P::roles() {
+        if let Some(contained) = &role.contained {
+            builder.fleet(plan, role, contained, count(role), seed).await;
+        }
     }
     let mut births = Vec::new();
     let mut serving = BTreeMap::new();
-    for role in P::roles() {
-        let count = plan.topology.get(role.name).copied().unwrap_or(role.count);
-        for number in 1..=count {
-            let birth = builder.process(plan, role, number, &services, seed).await;
+    for role in P::roles().iter().filter(|role| role.contained.is_none()) {
+        for (agent, process) in role.processes(count(role)) {
+            let config = settings(plan, role.name, &[&agent, &process]);
+            let birth = builder.process(role, process, config, seed).await;
             serving.extend(birth.listen.map(|listen| (birth.process.clone(), listen)));
             births.push(birth);
         }
@@ -129,9 +149,13 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
         }
         seats.push((user, links));
     }
-    let nodes = births.iter().map(|birth| (birth.node, birth.process.clone())).collect();
+    let contained = builder.fleets.iter().flat_map(|fleet| &fleet.berths).map(|(_, birth)| birth);
+    let nodes = births.iter().chain(contained).map(|birth| (birth.node, birth.process.clone())).collect();
     listen(hub, nodes);
     let mut keepers = BTreeMap::new();
+    for fleet in std::mem::take(&mut builder.fleets) {
+        fleet.moor::<P>(hub, &stage, &engines, &mut keepers);
+    }
     let mut managers = Vec::new();
     for birth in births {
         let process = birth.process.clone();
@@ -162,6 +186,29 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
     Crowd { acting, left }
 }
 
+impl Fleet {
+    /// Hands the berths to their engine.
+    fn moor<P: Product>(
+        self,
+        hub: &Arc<Hub<P::Occurrence>>,
+        stage: &NodeHandle,
+        engines: &BTreeMap<&'static str, Engine>,
+        keepers: &mut BTreeMap<String, Keeper>,
+    ) {
+        let Contained { engine, label, .. } = self.contained;
+        let engine = engines.get(engine).unwrap_or_else(|| panic!("service {engine} is no container engine"));
+        let mut berths = Vec::new();
+        for (agent, birth) in self.berths {
+            let process = birth.process.clone();
+            hub.act(|watch| watch.berth(&process));
+            let (keeper, manned) = man(birth);
+            keepers.insert(process, keeper);
+            berths.push((agent, manned));
+        }
+        engine.run_with(berth::runner::<P>(hub, stage, label, berths));
+    }
+}
+
 /// Hears what processes log, on this thread, for the rest of its life.
 fn listen<O: Occurrence>(hub: &Arc<Hub<O>>, processes: BTreeMap<NodeId, String>) {
     let hub = hub.clone();
@@ -178,9 +225,10 @@ fn listen<O: Occurrence>(hub: &Arc<Hub<O>>, processes: BTreeMap<NodeId, String>)
 }
 
 impl<O: Occurrence> Builder<O> {
-    async fn service(&mut self, service: Service) -> SocketAddr {
+    async fn service(&mut self, service: Service) {
         let (node, ip) = self.ground.node(service.name);
         let (tap, port) = (self.hub.tap(), service.port);
+        self.services.insert(service.name, SocketAddr::new(ip, port));
         let first = bind(&node, port).await;
         node.spawn(async move {
             let mut listener = first;
@@ -195,29 +243,61 @@ impl<O: Occurrence> Builder<O> {
                 };
             }
         });
-        SocketAddr::new(ip, port)
     }
 
-    async fn process<W>(
+    /// The berths of a role, before whoever calls them.
+    async fn fleet<W>(
         &mut self,
         plan: &Plan<W>,
         role: &'static Role,
-        number: usize,
-        services: &BTreeMap<&'static str, SocketAddr>,
+        contained: &'static Contained,
+        agents: usize,
+        seed: Seed,
+    ) {
+        let mut berths = Vec::new();
+        for (agent, process) in role.processes(agents) {
+            let config = settings(plan, role.name, &[&agent, &process]);
+            berths.push((agent, self.process(role, process, config, seed).await));
+        }
+        self.fleets.push(Fleet { contained, berths });
+    }
+
+    async fn process(
+        &mut self,
+        role: &'static Role,
+        process: String,
+        config: BTreeMap<String, String>,
         seed: Seed,
     ) -> Birth {
-        let process = format!("{}-{number}", role.name);
         let (node, ip) = self.ground.node(&process);
         let (mut near, mut links) = (Vec::new(), BTreeMap::new());
         for service in role.services {
-            let target = services.get(service).unwrap_or_else(|| panic!("role {}: no service {service}", role.name));
-            let road = self.road(&process, service, *target).await;
+            if let Some(fleet) = self.fleets.iter().position(|fleet| fleet.contained.reached_as == *service) {
+                links.insert(*service, self.quay(&process, fleet, &mut near).await);
+                continue;
+            }
+            let target = *self.services.get(service).unwrap_or_else(|| panic!("role {}: no service {service}", role.name));
+            let road = self.road(&process, service, target).await;
             near.push(road.link);
             links.insert(*service, road.near);
         }
-        let config = settings(plan, role.name, &process);
         let listen = role.port.map(|port| SocketAddr::new(ip, port));
         Birth { role, process, node: node.id(), near, far: Vec::new(), links, listen, config, seed }
+    }
+
+    /// One address at which a process reaches every berth of a fleet, each at the port that the engine publishes for it.
+    async fn quay(&mut self, process: &str, fleet: usize, near: &mut Vec<Arc<Link>>) -> SocketAddr {
+        let (node, ip) = self.ground.node(&format!("{process}->{}", self.fleets[fleet].contained.reached_as));
+        for (index, (_, berth)) in self.fleets[fleet].berths.iter_mut().enumerate() {
+            let link = Link::new(process, &berth.process);
+            let target = berth.listen.expect("the role of a container has a port");
+            let listener = bind(&node, berth::published(index)).await;
+            node.spawn(relay(link.clone(), Arc::new(Sight(self.hub.clone())), listener, target));
+            self.links.insert(link.name.clone(), link.clone());
+            berth.far.push(link.clone());
+            near.push(link);
+        }
+        SocketAddr::new(ip, 0)
     }
 
     async fn road(&mut self, near: &str, far: &str, target: SocketAddr) -> Road {

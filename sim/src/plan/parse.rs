@@ -138,6 +138,7 @@ fn config<P: Product>(
 ) -> Config {
     let mut scopes = vec!["all".to_owned()];
     scopes.extend(P::roles().iter().map(|role| role.name.to_owned()));
+    scopes.extend(words::agents::<P>(topology));
     scopes.extend(words::processes::<P>(topology));
     let mut config = Config::new();
     for (scope, settings) in table_of(value, "config", complaints).unwrap_or_default() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::event::{Happening, Occurrence};
 use crate::plan::{Expect, Plan};
-use crate::product::{Product, Workload};
+use crate::product::{Product, Role, Workload};
 
 /// A plan in which nothing goes wrong and the product has its usual shape.
 pub fn bare<P: Product>() -> Plan<P::Workload> {
@@ -31,24 +31,39 @@ pub fn events<P: Product>() -> Vec<&'static str> {
     Happening::NAMES.iter().chain(<P::Occurrence as Occurrence>::NAMES).copied().collect()
 }
 
-/// The processes of a topology, `executor-1` and so on.
+/// The processes of a topology, `executor-1` and so on, and the berths of containers, `agent-1.1` and so on.
 pub fn processes<P: Product>(topology: &BTreeMap<String, usize>) -> Vec<String> {
-    let mut processes = Vec::new();
-    for role in P::roles() {
-        let count = topology.get(role.name).copied().unwrap_or(role.count);
-        processes.extend((1..=count).map(|n| format!("{}-{n}", role.name)));
-    }
-    processes
+    P::roles().iter().flat_map(|role| of_role(role, topology)).map(|(_, process)| process).collect()
 }
 
-/// The links of a topology: each process to each of its services, each user to each process that serves users.
+/// The agents whose processes are containers, `agent-1` and so on.
+pub fn agents<P: Product>(topology: &BTreeMap<String, usize>) -> Vec<String> {
+    let contained = P::roles().iter().filter(|role| role.contained.is_some());
+    let mut agents: Vec<_> = contained.flat_map(|role| of_role(role, topology)).map(|(agent, _)| agent).collect();
+    agents.dedup();
+    agents
+}
+
+fn of_role(role: &Role, topology: &BTreeMap<String, usize>) -> Vec<(String, String)> {
+    role.processes(topology.get(role.name).copied().unwrap_or(role.count))
+}
+
+/// The links of a topology: each process to each of its services, or to each container that it reaches by that name; each
+/// user to each process that serves users.
 pub fn links<P: Product>(topology: &BTreeMap<String, usize>, users: &P::Workload) -> Vec<String> {
     let mut links = Vec::new();
     for role in P::roles() {
-        let count = topology.get(role.name).copied().unwrap_or(role.count);
-        for process in (1..=count).map(|n| format!("{}-{n}", role.name)) {
-            links.extend(role.services.iter().map(|service| format!("{process}->{service}")));
-            if role.port.is_some() {
+        for (_, process) in of_role(role, topology) {
+            for service in role.services {
+                let reached = |role: &&Role| role.contained.as_ref().is_some_and(|it| it.reached_as == *service);
+                match P::roles().iter().find(reached) {
+                    Some(role) => {
+                        links.extend(of_role(role, topology).iter().map(|(_, far)| format!("{process}->{far}")));
+                    }
+                    None => links.push(format!("{process}->{service}")),
+                }
+            }
+            if role.port.is_some() && role.contained.is_none() {
                 links.extend(users.users().iter().map(|user| format!("{user}->{process}")));
             }
         }

@@ -162,5 +162,6 @@ pub fn service(postgres: &Postgres) -> Service {
         name: "postgres",
         port: 5432,
         serve: Arc::new(move |listener, tap| Box::pin(postgres.clone().serve(listener, tap))),
+        engine: None,
     }
 }

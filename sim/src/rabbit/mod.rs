@@ -137,5 +137,6 @@ pub fn service(rabbit: Rabbit) -> Service {
         name: "rabbitmq",
         port: 5672,
         serve: Arc::new(move |listener, tap| Box::pin(rabbit.clone().serve(listener, tap))),
+        engine: None,
     }
 }

@@ -58,6 +58,7 @@ pub fn service(redis: &Redis) -> Service {
         name: "redis",
         port: PORT,
         serve: Arc::new(move |listener, tap| Box::pin(redis.clone().serve(listener, tap))),
+        engine: None,
     }
 }
 

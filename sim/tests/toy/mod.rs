@@ -174,6 +174,7 @@ static ROLES: [Role; 1] = [Role {
     count: 1,
     grace: Duration::from_secs(5),
     restart_delay: Duration::from_secs(2),
+    contained: None,
 }];
 
 impl Product for Toys {
@@ -197,6 +198,7 @@ impl Product for Toys {
                 serve: Arc::new(move |listener, tap| {
                     Box::pin(store(listener, tap, quirks.clone(), served.clone())) as BoxFuture<'static, ()>
                 }),
+                engine: None,
             }
         };
         vec![store("store", 6000, plan.users.quirks.clone()), store("spare", 6001, BTreeSet::new())]

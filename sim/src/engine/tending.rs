@@ -1,0 +1,85 @@
+//! Sees a running container to its end, and asks it every few seconds how it is: from inside, over no link, so that no
+//! fault of a road is taken for its illness.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1::handshake;
+use hyper::header::HOST;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Engine, Running};
+use crate::observation::Engine as Seen;
+
+/// From the end of one probe to the next, and from the start to the first.
+pub const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// A probe that takes longer has failed.
+pub const PROBE_MAX: Duration = Duration::from_secs(2);
+/// The longest answer to a probe.
+const BODY_MAX: usize = 256 << 10;
+
+impl Engine {
+    /// Tends start number `start` of a container until it ends, or the engine's life does.
+    pub(super) fn tend(&self, id: String, start: u64) {
+        let life = self.store().life;
+        tokio::spawn(self.clone().tending(id, start, life));
+    }
+
+    async fn tending(self, id: String, start: u64, life: u64) {
+        let Some(running) = self.store().find(&id).and_then(|container| container.running().cloned()) else { return };
+        loop {
+            let probe = async {
+                sleep(PROBE_EVERY).await;
+                let began = Instant::now();
+                let answer = timeout(PROBE_MAX, ask(&running)).await.ok().flatten();
+                (answer, began.elapsed())
+            };
+            let (answer, took) = tokio::select! {
+                biased;
+                code = running.exit.clone() => {
+                    let mut store = self.store();
+                    if store.life == life {
+                        store.ended(&id, start, code);
+                    }
+                    return;
+                }
+                probed = probe => probed,
+            };
+            let mut store = self.store();
+            let Some(container) = store.get_mut(&id).filter(|container| container.start == start) else { return };
+            let name = container.spec.name.clone();
+            container.probed(matches!(answer, Some((status, _)) if status.is_success()));
+            if store.life != life {
+                return;
+            }
+            let status = answer.as_ref().map(|(status, _)| status.as_u16());
+            let body = answer.map(|(_, body)| body).unwrap_or_default();
+            let (id, process) = (id.clone(), running.process.clone());
+            store.tell(Seen::Probed { id, name, process, status, body, took });
+        }
+    }
+}
+
+/// `GET /health`. `None` if there was no whole answer.
+async fn ask(running: &Running) -> Option<(StatusCode, String)> {
+    let stream = TcpStream::connect(running.inside).await.ok()?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await.ok()?;
+    let request = Request::get("/health").header(HOST, running.inside.to_string()).body(Empty::<Bytes>::new()).ok()?;
+    let answer = async {
+        let answer = sender.send_request(request).await.ok()?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), BODY_MAX).collect().await.ok()?.to_bytes();
+        Some((status, String::from_utf8_lossy(&body).into_owned()))
+    };
+    tokio::pin!(connection, answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        // The connection may end with the answer in hand.
+        _ = connection => answer.await,
+    }
+}
