@@ -16,12 +16,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lychgate::limits::Limits;
+use lychgate_sim::engine::Engine;
 use lychgate_sim::judge::Invariant;
 use lychgate_sim::plan::Plan;
 use lychgate_sim::product::{Boot, Product, Reader, Role, Scenario, Service, Source, User};
 use lychgate_sim::provider::Provider;
 use lychgate_sim::seed::Seed;
-use lychgate_sim::{postgres, provider, rabbit, redis};
+use lychgate_sim::{engine, postgres, provider, rabbit, redis};
 
 use crate::events::Did;
 use crate::invariants::Deadlines;
@@ -50,12 +51,13 @@ impl Product for Lychgate {
         &SETTINGS
     }
 
-    fn services(plan: &Plan<Everybody>, _: Seed) -> Vec<Service> {
+    fn services(plan: &Plan<Everybody>, seed: Seed) -> Vec<Service> {
         vec![
             postgres::service(&postgres::Postgres::new()),
             redis::service(&redis::Redis::new()),
             rabbit::service(rabbit::Rabbit::new(rabbit::Settings::default())),
             provider::service(&Provider::new(users::script(&plan.users))),
+            engine::service(&Engine::new(seed.key("engine"))),
         ]
     }
 

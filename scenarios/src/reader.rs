@@ -55,6 +55,7 @@ impl Reader<Did> for LychgateReader {
             Observation::Broker(Broker::Published { queues, body, .. }) if !queues.is_empty() => self.hint(body),
             Observation::Broker(_) => Vec::new(),
             Observation::Provider(call) => self.call(call).into_iter().collect(),
+            Observation::Engine(_) => Vec::new(),
             Observation::Log(log) => self.log(log).into_iter().collect(),
         }
     }

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lychgate::config::{self, Environment};
+use lychgate::engine::LABEL_AGENT;
 use lychgate::mint::Mint;
 use lychgate::signal::{Exit, Signal};
-use lychgate_sim::product::{Boot, Role};
+use lychgate_sim::product::{Boot, Contained, Role};
 use tokio::sync::mpsc;
 
 /// The bearer token of every user.
@@ -17,7 +18,7 @@ pub const SUBSCRIPTIONS: &str = "a=sk-a,b=sk-b,c=sk-c";
 /// Where a gateway listens.
 pub const GATEWAY_PORT: u16 = 8080;
 
-/// Gateways before executors, as they boot.
+/// Gateways before executors, as they boot. Agents come as executors make them.
 pub const ROLES: &[Role] = &[
     Role {
         name: "gateway",
@@ -30,12 +31,22 @@ pub const ROLES: &[Role] = &[
     },
     Role {
         name: "executor",
-        services: &["postgres", "redis", "rabbitmq", "provider"],
+        services: &["postgres", "redis", "rabbitmq", "engine", "agents"],
         port: None,
         count: 1,
         grace: KILL_WINDOW,
         restart_delay: Duration::from_secs(5),
         contained: None,
+    },
+    Role {
+        name: "agent",
+        services: &["provider"],
+        port: Some(lychgate::agent::PORT),
+        count: 1,
+        // The engine keeps containers, no service manager does.
+        grace: lychgate::limits::STOP_GRACE,
+        restart_delay: Duration::from_secs(5),
+        contained: Some(Contained { engine: "engine", berths: 3, label: LABEL_AGENT, reached_as: "agents" }),
     },
 ];
 
@@ -65,13 +76,26 @@ pub fn environment(role: &str, process: &str, links: &BTreeMap<&'static str, Soc
     settings.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }
 
+/// What a container is told, with what the world knows better: where the provider's link begins, and where to listen.
+fn contained(boot: &Boot) -> Environment {
+    let mut environment = boot.config.clone();
+    let provider = boot.links.get("provider").map(|link| ("LYCHGATE_PROVIDER", format!("http://{link}")));
+    let listen = boot.listen.map(|listen| ("LYCHGATE_LISTEN", listen.to_string()));
+    environment.extend(provider.into_iter().chain(listen).map(|(name, value)| (name.to_string(), value)));
+    environment
+}
+
+/// The settings of any other process.
+fn uncontained(boot: &Boot) -> Environment {
+    let mut environment = environment(boot.role, &boot.process, &boot.links);
+    environment.extend(boot.listen.map(|listen| ("LYCHGATE_LISTEN".to_string(), listen.to_string())));
+    environment.extend(boot.config.clone());
+    environment
+}
+
 /// One life of one process, as `main` would run it.
 pub async fn boot(mut boot: Boot) -> i32 {
-    let mut environment = environment(boot.role, &boot.process, &boot.links);
-    if let Some(listen) = boot.listen {
-        environment.insert("LYCHGATE_LISTEN".into(), listen.to_string());
-    }
-    environment.extend(boot.config);
+    let environment = if boot.role == "agent" { contained(&boot) } else { uncontained(&boot) };
     let mint = Mint::seeded(boot.entropy);
     let (forward, signals) = mpsc::unbounded_channel();
     let relay = async move {
@@ -81,21 +105,37 @@ pub async fn boot(mut boot: Boot) -> i32 {
         }
         std::future::pending::<()>().await;
     };
-    let serve = async {
-        match boot.role {
-            "gateway" => match config::Gateway::from(&environment) {
-                Ok(config) => lychgate::gateway::serve(config, mint, signals).await,
-                Err(error) => panic!("{error}"),
-            },
-            _ => match config::Executor::from(&environment) {
-                Ok(config) => lychgate::executor::serve(config, mint, signals).await,
-                Err(error) => panic!("{error}"),
-            },
-        }
-    };
+    let serve = serve(boot.role, environment, mint, signals);
     let exit: Exit = tokio::select! {
         exit = serve => exit,
         () = relay => unreachable!("it waits for ever"),
     };
     exit.code()
+}
+
+/// Serves a role until its end.
+///
+/// # Panics
+/// The settings are wrong: the plan's mistake.
+async fn serve(role: &str, environment: Environment, mint: Mint, signals: mpsc::UnboundedReceiver<Signal>) -> Exit {
+    match role {
+        "gateway" => match config::Gateway::from(&environment) {
+            Ok(config) => lychgate::gateway::serve(config, mint, signals).await,
+            Err(error) => panic!("{error}"),
+        },
+        "executor" => match config::Executor::from(&environment) {
+            Ok(config) => lychgate::executor::serve(config, mint, signals).await,
+            Err(error) => panic!("{error}"),
+        },
+        "agent" => match config::Agent::from(&environment) {
+            Ok(config) => lychgate::agent::serve(config, threads, signals).await,
+            Err(error) => panic!("{error}"),
+        },
+        other => panic!("there is no role {other}"),
+    }
+}
+
+/// All processes of a world share one thread.
+fn threads() -> usize {
+    1
 }

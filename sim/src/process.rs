@@ -195,7 +195,12 @@ impl Manned {
     }
 
     /// Waits for the end of a life, and brings it about if it is told to; `grace` is the time from SIGTERM to SIGKILL.
-    pub(crate) async fn live<O: Occurrence>(&mut self, hub: &Arc<Hub<O>>, life: Life, grace: Option<Duration>) -> Ended {
+    pub(crate) async fn live<O: Occurrence>(
+        &mut self,
+        hub: &Arc<Hub<O>>,
+        life: Life,
+        grace: Option<Duration>,
+    ) -> Ended {
         let Life { incarnation, signals, mut exit } = life;
         let process = &self.birth.process;
         let patience = tokio::time::sleep(Duration::MAX / 4);

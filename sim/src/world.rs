@@ -276,7 +276,8 @@ impl<O: Occurrence> Builder<O> {
                 links.insert(*service, self.quay(&process, fleet, &mut near).await);
                 continue;
             }
-            let target = *self.services.get(service).unwrap_or_else(|| panic!("role {}: no service {service}", role.name));
+            let target =
+                *self.services.get(service).unwrap_or_else(|| panic!("role {}: no service {service}", role.name));
             let road = self.road(&process, service, target).await;
             near.push(road.link);
             links.insert(*service, road.near);

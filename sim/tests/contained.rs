@@ -348,10 +348,8 @@ async fn ask(to: SocketAddr, method: Method, path: &str, body: String) -> Option
 
 fn plan(play: &str, faults: Vec<Fault>) -> Plan<Play> {
     let set = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
-    let mut config = BTreeMap::from([
-        ("keeper".to_owned(), set("PLAY", play)),
-        ("agent-2".to_owned(), set("COLOR", "blue")),
-    ]);
+    let mut config =
+        BTreeMap::from([("keeper".to_owned(), set("PLAY", play)), ("agent-2".to_owned(), set("COLOR", "blue"))]);
     if play == "grace" {
         config.insert("agent-1.1".to_owned(), set("STUBBORN", "1"));
     }

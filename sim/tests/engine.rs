@@ -72,7 +72,9 @@ fn fake(hosts: &NodeHandle, starts: Arc<AtomicU32>) -> Runner {
         }
         let inside = format!("10.0.0.2:{port}").parse().expect("an address");
         let process = format!("fake-{nth}");
-        Box::pin(async move { Ok(Running { process, published: FIRST_PUBLISHED + nth, inside, exit, terminate, kill }) })
+        Box::pin(
+            async move { Ok(Running { process, published: FIRST_PUBLISHED + nth, inside, exit, terminate, kill }) },
+        )
     }))
 }
 

@@ -23,6 +23,8 @@ fn bound(link: &str) -> Duration {
         // Acknowledgements are not answered; what must come is a heartbeat.
         "rabbitmq" => limits::BROKER_HEARTBEAT * 2 + limits::BROKER_CALL,
         "provider" => limits::PROVIDER_FIRST_TOKEN.max(limits::PROVIDER_STALL),
+        "engine" => limits::ENGINE_STOP,
+        agent if agent.starts_with("agent-") => limits::AGENT_FIRST_LINE.max(limits::AGENT_STALL),
         // Users leave a stream that is silent for longer than two heartbeats.
         _ => limits::SSE_HEARTBEAT * 2 + limits::POSTGRES_CALL * 2,
     }

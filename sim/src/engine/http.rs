@@ -219,7 +219,9 @@ struct Filters {
 
 fn filtered(text: &str) -> Vec<String> {
     let filters: Result<Filters, _> = serde_json::from_str(text);
-    filters.unwrap_or_else(|error| panic!("the container engine stand-in does not know the filters {text}: {error}")).label
+    filters
+        .unwrap_or_else(|error| panic!("the container engine stand-in does not know the filters {text}: {error}"))
+        .label
 }
 
 #[derive(Deserialize)]

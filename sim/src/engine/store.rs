@@ -201,9 +201,7 @@ impl Container {
     /// As `GET /containers/json` shows it.
     pub(super) fn listed(&self) -> Value {
         let Spec { id, name, image, labels, port, .. } = &self.spec;
-        let published = |running: &Running| {
-            json!({"IP": "0.0.0.0", "PrivatePort": port, "PublicPort": running.published, "Type": "tcp"})
-        };
+        let published = |running: &Running| json!({"IP": "0.0.0.0", "PrivatePort": port, "PublicPort": running.published, "Type": "tcp"});
         let ports: Vec<_> = self.running().map(published).into_iter().collect();
         let names = [format!("/{name}")];
         json!({"Id": id, "Names": names, "Image": image, "Labels": labels, "State": self.status(), "Ports": ports})
