@@ -100,6 +100,7 @@ impl Product for Lychgate {
             file!("ambiguous_end"),
             file!("silent_owner"),
             file!("owner_killed"),
+            file!("agent_killed"),
             file!("reader_returns"),
             file!("frames_make_room"),
             file!("drain_finishes"),

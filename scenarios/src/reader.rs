@@ -14,6 +14,8 @@ struct Run {
     session: String,
     label: String,
     owner: Option<String>,
+    /// The agent's process that answers a turn of it, for as long as it does.
+    agent: Option<String>,
     fence: i64,
     ended: bool,
     unshown: bool,
@@ -48,13 +50,13 @@ fn int(value: Option<&Value>) -> i64 {
 }
 
 impl Reader<Did> for LychgateReader {
-    fn read(&mut self, observation: &Observation, _: &Origin) -> Vec<Did> {
+    fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<Did> {
         match observation {
             Observation::Statement(statement) => self.statement(statement),
             Observation::Command(command) => self.command(command).into_iter().collect(),
             Observation::Broker(Broker::Published { queues, body, .. }) if !queues.is_empty() => self.hint(body),
             Observation::Broker(_) => Vec::new(),
-            Observation::Provider(call) => self.call(call).into_iter().collect(),
+            Observation::Provider(call) => self.call(call, &origin.process).into_iter().collect(),
             Observation::Engine(_) => Vec::new(),
             Observation::Log(log) => self.log(log).into_iter().collect(),
         }
@@ -67,7 +69,8 @@ impl Reader<Did> for LychgateReader {
     }
 
     fn served_by(&self, process: &str) -> Option<String> {
-        let served = |run: &&Run| run.is_live() && run.owner.as_deref() == Some(process);
+        let by = |name: &Option<String>| name.as_deref() == Some(process);
+        let served = |run: &&Run| run.is_live() && (by(&run.owner) || by(&run.agent));
         self.runs.values().find(served).map(|run| run.label.clone())
     }
 }
@@ -95,6 +98,7 @@ impl LychgateReader {
                     session: session.clone(),
                     label: label.clone(),
                     owner: None,
+                    agent: None,
                     fence: 0,
                     ended: false,
                     unshown: false,
@@ -216,14 +220,16 @@ impl LychgateReader {
         self.named(id).map(|(session, run)| Did::Hinted { session, run }).into_iter().collect()
     }
 
-    fn call(&self, call: &Provider) -> Option<Did> {
+    fn call(&mut self, call: &Provider, agent: &str) -> Option<Did> {
         let headers = match call {
             Provider::Called { headers, .. }
             | Provider::Answered { headers, .. }
             | Provider::Abandoned { headers, .. } => headers,
         };
         let mut name = headers.get("lychgate-call")?.split(' ');
-        let (session, run) = self.named(name.next()?)?;
+        let run = self.runs.get_mut(name.next()?)?;
+        run.agent = matches!(call, Provider::Called { .. }).then(|| agent.to_string());
+        let (session, run) = (run.session.clone(), run.label.clone());
         let mut number = || name.next().and_then(|word| word.parse().ok()).unwrap_or(-1);
         let (fence, turn, attempt) = (number(), number(), number());
         Some(match call {

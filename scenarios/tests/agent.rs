@@ -88,7 +88,6 @@ impl World {
             }
             Seen::Answered { .. } => "answered".to_string(),
             Seen::Abandoned { headers, .. } => format!("abandoned {}", headers["lychgate-call"]),
-            other => format!("{other:?}"),
         };
         seen.iter().map(word).collect()
     }
