@@ -61,8 +61,8 @@ impl Product for Lychgate {
             postgres::service(&postgres::Postgres::new()),
             redis::service(&redis::Redis::new()),
             rabbit::service(rabbit::Rabbit::new(broker())),
-            engine::service(&Engine::new(seed.key("engine"))),
             provider::service(&Provider::new(users::script(&plan.users))),
+            engine::service(&Engine::new(seed.key("engine"))),
         ]
     }
 
@@ -105,6 +105,7 @@ impl Product for Lychgate {
             file!("ambiguous_end"),
             file!("silent_owner"),
             file!("owner_killed"),
+            file!("agent_killed"),
             file!("reader_returns"),
             file!("frames_make_room"),
             file!("drain_finishes"),

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use lychgate::config;
+use lychgate::signal::Signal;
 use lychgate_sim::engine::{self, Engine, KILLED, Runner, Running, Spec};
 use lychgate_sim::observation::untapped;
 use lychgate_sim::product::Service;
@@ -49,6 +51,9 @@ pub struct Container {
 /// The exit code of a Rust program that panicked.
 const PANICKED: i32 = 101;
 
+/// The exit code for wrong settings.
+const USAGE: i32 = 2;
+
 /// Starts the task of a container.
 async fn begin<R>(spec: Spec, run: Arc<R>, containers: Containers) -> Result<Running, String>
 where
@@ -77,6 +82,32 @@ where
     let kill = Arc::new(move || killer.abort());
     let exit = exit.boxed().shared();
     Ok(Running { process, published: listen.port(), inside: listen, exit, terminate, kill })
+}
+
+/// An agent as a container's task, whose provider is the stand-in.
+async fn agent(container: Container, provider: String) -> i32 {
+    let Container { mut env, listen, signals: mut told, .. } = container;
+    env.insert("LYCHGATE_PROVIDER".into(), provider);
+    env.insert("LYCHGATE_LISTEN".into(), listen.to_string());
+    let config = match config::Agent::from(&env) {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!(%error, "an agent's container is told nonsense");
+            return USAGE;
+        }
+    };
+    let (tell, signals) = mpsc::unbounded_channel();
+    let relay = async move {
+        while let Some(()) = told.recv().await {
+            // One that has ended hears no signals.
+            let _ = tell.send(Signal::Terminate);
+        }
+        std::future::pending::<i32>().await
+    };
+    tokio::select! {
+        exit = lychgate::agent::serve(config, || 0, signals) => exit.code(),
+        code = relay => code,
+    }
 }
 
 impl Loopback {
@@ -113,6 +144,15 @@ impl Loopback {
         engine.run_with(Runner(Box::new(move |spec| Box::pin(begin(spec, run.clone(), containers.clone())))));
         self.serve(engine::service(&engine)).await?;
         Ok(engine)
+    }
+
+    /// Starts a container engine whose containers are agents of the product.
+    ///
+    /// # Errors
+    /// Loopback has no free port.
+    pub async fn start_agents(&mut self) -> std::io::Result<Engine> {
+        let provider = self.links.get("provider").map(|link| format!("http://{link}")).unwrap_or_default();
+        self.start_engine(move |container| agent(container, provider.clone()).boxed()).await
     }
 
     async fn serve(&mut self, service: Service) -> std::io::Result<()> {

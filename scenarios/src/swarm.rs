@@ -102,15 +102,18 @@ fn faults(users: &Everybody, gateways: usize, executors: usize) -> impl Strategy
         .collect();
     let mut links: Vec<String> = Vec::new();
     for process in &processes {
-        let provider = process.starts_with("executor").then_some("provider");
-        let services = ["postgres", "redis", "rabbitmq"].into_iter().chain(provider);
+        // An agent lies in its first berth until it is switched.
+        let further: &[&str] = if process.starts_with("executor") { &["engine", "agent-1.1"] } else { &[] };
+        let services = ["postgres", "redis", "rabbitmq"].iter().chain(further);
         links.extend(services.map(|service| format!("{process}->{service}")));
     }
+    links.push("agent-1.1->provider".into());
     for person in &users.0 {
         links.extend((1..=gateways).map(|n| format!("{}->gateway-{n}", person.name)));
     }
     // Where most of the harm is done.
-    let executor_links: Vec<String> = links.iter().filter(|link| link.starts_with("executor")).cloned().collect();
+    let executor_links: Vec<String> =
+        links.iter().filter(|link| link.starts_with("executor") || link.starts_with("agent")).cloned().collect();
     let link = prop_oneof![3 => select(executor_links), 1 => select(links)];
     let sessions = lychgate_sim::product::Workload::sessions(users);
     let owner_stops = proptest::option::weighted(0.6, stop(executors));

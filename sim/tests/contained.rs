@@ -149,7 +149,13 @@ impl Product for Kept {
     }
     fn services(_: &Plan<Play>, seed: Seed) -> Vec<Service> {
         let serve = |listener| Box::pin(echo(listener)) as BoxFuture<'static, ()>;
-        let echo = Service { name: "echo", port: 7, serve: Arc::new(move |listener, _| serve(listener)), engine: None };
+        let echo = Service {
+            name: "echo",
+            port: 7,
+            serve: Arc::new(move |listener, _| serve(listener)),
+            control: None,
+            engine: None,
+        };
         vec![echo, service(&Engine::new(seed.key("engine")))]
     }
     fn boot(boot: Boot) -> BoxFuture<'static, i32> {
@@ -354,6 +360,7 @@ fn plan(play: &str, faults: Vec<Fault>) -> Plan<Play> {
         config.insert("agent-1.1".to_owned(), set("STUBBORN", "1"));
     }
     Plan {
+        service: BTreeMap::new(),
         about: String::new(),
         arms: Vec::new(),
         must_reach: Vec::new(),

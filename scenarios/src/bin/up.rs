@@ -76,6 +76,7 @@ RUST_LOG=info shows what the product logs, on stderr (default: warn).
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut stand_ins = Loopback::start(loopback::REPLY).await?;
+        stand_ins.start_agents().await?;
 
         let listen = loopback::free_port().await?;
         let gateway = config::Gateway::from(&environment("gateway", &stand_ins, listen))?;

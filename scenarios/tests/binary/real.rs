@@ -194,7 +194,8 @@ async fn a_message_is_answered_and_a_run_outlives_sigterm() {
 
 async fn story() {
     let reply = Reply { takes: Duration::from_secs(2), tokens: 3, ..REPLY };
-    let stand_ins = Loopback::start(reply).await.expect("loopback is free");
+    let mut stand_ins = Loopback::start(reply).await.expect("loopback is free");
+    stand_ins.start_agents().await.expect("loopback is free");
     let user = User { gateway: free_port().await.expect("a port is free") };
     let environment = |role: &str| {
         let mut environment = roles::environment(role, &format!("{role}-1"), &stand_ins.links);
@@ -245,13 +246,13 @@ fn help_teaches_the_roles_and_every_setting() {
         let line = help.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name} is missing: {help}"));
         assert!(line.contains(what) && line.contains(default), "{line}");
     }
-    assert!(help.contains("  gateway ") && help.contains("  executor "), "{help}");
+    assert!(["gateway", "executor", "agent"].iter().all(|role| help.contains(&format!("  {role} "))), "{help}");
 }
 
 #[test]
 fn what_is_wrong_is_said_in_one_line() {
     let somewhere = SocketAddr::from(([127, 0, 0, 1], 1));
-    let links = ["postgres", "redis", "rabbitmq", "provider"].map(|service| (service, somewhere)).into();
+    let links = ["postgres", "redis", "rabbitmq", "engine"].map(|service| (service, somewhere)).into();
     let wrong = |words: &[&str], name: &str, value: &str, expected: &str| {
         let mut environment = roles::environment(words.first().unwrap_or(&""), "process-1", &links);
         environment.insert(name.to_string(), value.to_string());
