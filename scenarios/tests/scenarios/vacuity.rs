@@ -12,7 +12,6 @@ target = "executor-1->redis"
 on = { event = "called", session = "ann/1", after = "10s" }
 until = { event = "ended", session = "ann/1", after = "30s" }
 "#;
-const TARGET: &str = r#"target = "executor-1->redis""#;
 const ON: &str = r#"on = { event = "called", session = "ann/1", after = "10s" }"#;
 const UNTIL: &str = r#"until = { event = "ended", session = "ann/1", after = "30s" }"#;
 
