@@ -140,7 +140,7 @@ async fn refusal(status: StatusCode, answer: Answer) -> TurnError {
         Ok(Refused::Stale { message }) => TurnError::Stale(message),
         Ok(Refused::Draining) => TurnError::Away("it stops".into()),
         Ok(Refused::Busy) => TurnError::Away("it has too much to do".into()),
-        Ok(Refused::Refused { message }) => TurnError::Refused(message),
+        Ok(Refused::Never { message }) => TurnError::Refused(message),
         // A proxy in between, or something that is no agent.
         Err(_) => TurnError::Away(format!("it answered {status}, and not as an agent does")),
     }

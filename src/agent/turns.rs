@@ -50,14 +50,14 @@ impl IntoResponse for Refused {
             Refused::Provider { .. } => StatusCode::BAD_GATEWAY,
             Refused::Stale { .. } => StatusCode::CONFLICT,
             Refused::Draining | Refused::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Refused::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Refused::Never { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         };
         (status, Json(self)).into_response()
     }
 }
 
 fn refused(message: impl Into<String>) -> Refused {
-    Refused::Refused { message: message.into() }
+    Refused::Never { message: message.into() }
 }
 
 fn stale(message: impl Into<String>) -> Refused {
@@ -184,6 +184,6 @@ fn trouble(agent: &Agent, error: CallError) -> Refused {
         CallError::RateLimited { .. } => failed(Kind::RateLimit),
         CallError::Auth(_) => failed(Kind::Auth),
         CallError::Unavailable(_) | CallError::Abandoned => Refused::Provider { message },
-        CallError::Refused(_) => Refused::Refused { message },
+        CallError::Refused(_) => Refused::Never { message },
     }
 }

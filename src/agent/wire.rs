@@ -40,7 +40,8 @@ pub(super) enum Refused {
     /// Too many turns are going: 503.
     Busy,
     /// It will not do, however often it is tried: 422.
-    Refused { message: String },
+    #[serde(rename = "refused")]
+    Never { message: String },
 }
 
 /// How a subscription failed.

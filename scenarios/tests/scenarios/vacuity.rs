@@ -14,7 +14,6 @@ target = "executor-1->redis"
 on = { event = "called", session = "ann/1", after = "10s" }
 until = { event = "ended", session = "ann/1", after = "30s" }
 "#;
-const TARGET: &str = r#"target = "executor-1->redis""#;
 const ON: &str = r#"on = { event = "called", session = "ann/1", after = "10s" }"#;
 const UNTIL: &str = r#"until = { event = "ended", session = "ann/1", after = "30s" }"#;
 
@@ -71,9 +70,9 @@ fn zero_long() -> Result<(), Failed> {
 }
 
 fn unused_link() -> Result<(), Failed> {
-    let edits = [("executor = 1", "executor = 2"), (TARGET, r#"target = "executor-2->redis""#)];
-    // The only run is the first executor's: the second one's Redis is nobody's.
-    let because = ["executor-1 claims ann/1#1", "fault 1 (wedge on executor-2->redis) was not felt by any live work"];
+    let edits = [("executor = 1", "executor = 2")];
+    // The only run is the second executor's: the first one's Redis is nobody's.
+    let because = ["executor-2 claims ann/1#1", "fault 1 (wedge on executor-1->redis) was not felt by any live work"];
     vacuous("unused_link", &edits, &because)
 }
 
