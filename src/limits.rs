@@ -139,7 +139,7 @@ const _: () = assert!(FAILURES_KEPT.as_secs() > SKIP_WINDOW.as_secs());
 /// How often old failures are deleted.
 pub const FAILURES_SWEPT: Duration = secs(3600);
 /// How often each agent's row is looked at for a switch that nobody finishes.
-pub const TEND_EVERY: Duration = secs(5);
+pub const TEND_EVERY: Duration = secs(15);
 /// How often its container is inspected.
 pub const INSPECT_EVERY: Duration = secs(30);
 /// What runs tell of one agent and nobody has heard yet: as many runs as one executor may have, and more.

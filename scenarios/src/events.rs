@@ -234,6 +234,10 @@ impl Occurrence for Did {
         }
     }
 
+    fn routine(&self) -> bool {
+        matches!(self, Did::Probed { .. })
+    }
+
     fn session(&self) -> Option<&str> {
         match self {
             Did::Beat { .. }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, Plan, Trigger};
+use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, ORIGIN, Plan, Trigger};
 use lychgate_sim::seed::{Purpose, Seed};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use crate::users::{Everybody, Person, Saying};
 
 /// For `list`.
-pub const ABOUT: &str = "Users, turns, link faults and kills drawn from the seed";
+pub const ABOUT: &str = "Users, turns, and faults of links, processes and subscriptions, drawn from the seed";
 
 const NAMES: &[&str] = &["ann", "ben", "cid", "dee"];
 
@@ -25,21 +25,31 @@ const EAGER_TAKEOVER: &str = "45s";
 /// The plan of a seed.
 pub fn draw(seed: Seed) -> Plan<Everybody> {
     let users = drawn(seed, Purpose::Workload, everybody());
-    let (gateways, executors) =
-        drawn(seed, Purpose::Workload, (1..=2usize, prop_oneof![2 => Just(1usize), 3 => Just(2), 1 => Just(3)]));
-    let faults = drawn(seed, Purpose::Faults, faults(&users, gateways, executors));
+    let executors = prop_oneof![2 => Just(1usize), 3 => Just(2), 1 => Just(3)];
+    let agents = prop_oneof![3 => Just(1usize), 1 => Just(2)];
+    let (gateways, executors, agents) = drawn(seed, Purpose::Workload, (1..=2usize, executors, agents));
+    let topology = Topology { gateways, executors, agents };
+    let users = spread(users, &topology);
+    let faults = drawn(seed, Purpose::Faults, faults(&users, &topology));
+    let subscriptions = drawn(seed, Purpose::Workload, select(vec!["a=sk-a,b=sk-b", "a=sk-a,b=sk-b,c=sk-c"]));
+    let everybodys =
+        [("LYCHGATE_AGENTS", topology.agents().join(",")), ("LYCHGATE_SUBSCRIPTIONS", subscriptions.into())];
+    let everybodys = everybodys.map(|(name, value)| (name.to_string(), value)).into();
     let takeover = drawn(seed, Purpose::Workload, prop_oneof![Just(None), Just(Some(EAGER_TAKEOVER))]);
     let policy = drawn(seed, Purpose::Workload, prop_oneof![3 => Just(None), 1 => Just(Some("interrupt"))]);
     let settings = [("LYCHGATE_TAKEOVER_AFTER", takeover), ("LYCHGATE_DRAIN_POLICY", policy)];
     let settings = settings.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.to_string())));
     let settings: BTreeMap<String, String> = settings.collect();
     let settings = Some(settings).filter(|settings| !settings.is_empty());
+    let settings = settings.map(|settings| ("executor".to_string(), settings));
     Plan {
         about: format!("Drawn from seed {}", seed.0),
         arms: Vec::new(),
         must_reach: Vec::new(),
-        topology: BTreeMap::from([("gateway".into(), gateways), ("executor".into(), executors)]),
-        config: settings.map(|settings| ("executor".into(), settings)).into_iter().collect(),
+        topology: [("gateway", gateways), ("executor", executors), ("agent", agents)]
+            .map(|(role, count)| (role.to_string(), count))
+            .into(),
+        config: [("all".to_string(), everybodys)].into_iter().chain(settings).collect(),
         service: BTreeMap::new(),
         users,
         faults,
@@ -94,35 +104,102 @@ fn everybody() -> impl Strategy<Value = Everybody> {
     })
 }
 
-/// Faults near the moments that matter: between a run's claim and the end of its terminal writes.
-fn faults(users: &Everybody, gateways: usize, executors: usize) -> impl Strategy<Value = Vec<Fault>> + use<> {
-    let processes: Vec<String> = (1..=executors)
-        .map(|n| format!("executor-{n}"))
-        .chain((1..=gateways).map(|n| format!("gateway-{n}")))
-        .collect();
-    let mut links: Vec<String> = Vec::new();
-    for process in &processes {
-        // An agent lies in its first berth until it is switched.
-        let further: &[&str] = if process.starts_with("executor") { &["engine", "agent-1.1"] } else { &[] };
-        let services = ["postgres", "redis", "rabbitmq"].iter().chain(further);
-        links.extend(services.map(|service| format!("{process}->{service}")));
+/// How many there are of each.
+struct Topology {
+    gateways: usize,
+    executors: usize,
+    agents: usize,
+}
+
+impl Topology {
+    fn agents(&self) -> Vec<String> {
+        (1..=self.agents).map(|n| format!("agent-{n}")).collect()
     }
-    links.push("agent-1.1->provider".into());
-    for person in &users.0 {
-        links.extend((1..=gateways).map(|n| format!("{}->gateway-{n}", person.name)));
+
+    fn executors(&self) -> Vec<String> {
+        (1..=self.executors).map(|n| format!("executor-{n}")).collect()
+    }
+
+    fn gateways(&self) -> Vec<String> {
+        (1..=self.gateways).map(|n| format!("gateway-{n}")).collect()
+    }
+
+    /// Where an agent lies before it is switched, and after.
+    fn berths(&self) -> Vec<String> {
+        self.agents().iter().flat_map(|agent| [format!("{agent}.1"), format!("{agent}.2")]).collect()
+    }
+}
+
+/// Gives every user an agent, in turn.
+fn spread(mut users: Everybody, topology: &Topology) -> Everybody {
+    for (person, agent) in users.0.iter_mut().zip(topology.agents().iter().cycle()) {
+        person.agent = Some(agent.clone());
+    }
+    users
+}
+
+/// Faults near the moments that matter: between a run's claim and the end of its terminal writes, inside a drain, inside
+/// a switch.
+fn faults(users: &Everybody, topology: &Topology) -> impl Strategy<Value = Vec<Fault>> + use<> {
+    let (gateways, executors, berths) = (topology.gateways(), topology.executors(), topology.berths());
+    let mut links: Vec<String> = berths.iter().map(|berth| format!("{berth}->provider")).collect();
+    for executor in &executors {
+        let services = ["postgres", "redis", "rabbitmq", "engine"].into_iter().map(String::from);
+        links.extend(services.chain(berths.iter().cloned()).map(|service| format!("{executor}->{service}")));
     }
     // Where most of the harm is done.
-    let executor_links: Vec<String> =
-        links.iter().filter(|link| link.starts_with("executor") || link.starts_with("agent")).cloned().collect();
+    let executor_links = links.clone();
+    for gateway in &gateways {
+        links.extend(["postgres", "redis", "rabbitmq"].map(|service| format!("{gateway}->{service}")));
+        links.extend(users.0.iter().map(|person| format!("{}->{gateway}", person.name)));
+    }
     let link = prop_oneof![3 => select(executor_links), 1 => select(links)];
+    let process = prop_oneof![8 => select(executors.clone()), 1 => select(gateways), 2 => select(berths)];
     let sessions = lychgate_sim::product::Workload::sessions(users);
-    let owner_stops = proptest::option::weighted(0.6, stop(executors));
-    let others =
-        subsequence(vec!["wedge", "close", "reply_lost", "delay", "kill"], 1..=3).prop_flat_map(move |kinds| {
-            let one = fault(kinds, link.clone(), processes.clone(), sessions.clone());
-            vec(one, 1..=5)
+    let owner_stops = proptest::option::weighted(0.6, stop(executors.len()));
+    let switches = proptest::option::weighted(0.35, switch(topology.agents as u32));
+    let restart = proptest::option::weighted(0.1, restart(executors));
+    let kinds = vec!["wedge", "close", "reply_lost", "delay", "kill", "pause", "host_loss"];
+    let others = subsequence(kinds, 1..=3).prop_flat_map(move |kinds| {
+        let one = fault(kinds, link.clone(), process.clone(), sessions.clone());
+        vec(one, 1..=5)
+    });
+    (others, owner_stops, switches, restart).prop_map(|(faults, stop, switch, restart)| {
+        faults.into_iter().chain(stop).chain(switch.into_iter().flatten()).chain(restart).collect()
+    })
+}
+
+/// A subscription fails while it is in use, and now and then whoever moves the agent comes to grief over it.
+fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
+    let trigger = (1..=3u32, seconds(0..=20));
+    let trigger = trigger.prop_map(|(nth, after)| Cue { event: "called".into(), session: None, nth, after });
+    let status = select(Kind::REFUSALS.to_vec());
+    let lasts = prop_oneof![1 => seconds(5..=60).prop_map(Length::Lasts), 2 => Just(Length::UntilHeal)];
+    let refuse =
+        (select(vec!["sk-a", "sk-a", "sk-b"]), trigger, status, lasts).prop_map(|(token, cue, status, length)| {
+            let kind = Kind::Refuse { status, retry_after: None };
+            Fault { kind, targets: vec![format!("provider/{token}")], trigger: Trigger::On(cue), length }
         });
-    (others, owner_stops).prop_map(|(faults, stop)| faults.into_iter().chain(stop).collect())
+    let grief =
+        (select(vec![Kind::Sigkill, Kind::Sigterm, Kind::HostLoss, Kind::Pause]), seconds(0..=3), seconds(5..=120));
+    let grief = grief.prop_map(move |(kind, after, lasts)| {
+        // The first assignments are no switches.
+        let cue = Cue { event: "assigned".into(), session: None, nth: agents + 1, after };
+        let length = if kind == Kind::Pause { Length::Lasts(lasts) } else { Length::Instant };
+        Fault { kind, targets: vec![ORIGIN.into()], trigger: Trigger::On(cue), length }
+    });
+    (vec(refuse, 1..=2), proptest::option::of(grief))
+        .prop_map(|(faults, grief)| faults.into_iter().chain(grief).collect())
+}
+
+/// Every executor in turn.
+fn restart(executors: Vec<String>) -> impl Strategy<Value = Fault> {
+    seconds(5..=60).prop_map(move |at| Fault {
+        kind: Kind::RollingRestart,
+        targets: executors.clone(),
+        trigger: Trigger::At(at),
+        length: Length::Instant,
+    })
 }
 
 /// An executor is killed, or told to stop, a moment after some call, often enough the one that made it, or while it
@@ -144,7 +221,7 @@ fn stop(executors: usize) -> impl Strategy<Value = Fault> {
 fn fault(
     kinds: Vec<&'static str>,
     link: impl Strategy<Value = String> + Clone + 'static,
-    processes: Vec<String>,
+    process: impl Strategy<Value = String> + Clone + 'static,
     sessions: Vec<String>,
 ) -> impl Strategy<Value = Fault> {
     let moment = select(vec!["claimed", "called", "answered", "checkpointed", "ended", "shown", "accepted"]);
@@ -153,10 +230,6 @@ fn fault(
     let cue = cue.prop_map(|(event, session, nth, after)| Cue { event: event.into(), session, nth, after });
     let trigger = prop_oneof![4 => cue.prop_map(Trigger::On), 1 => seconds(0..=120).prop_map(Trigger::At)];
     let lasts = prop_oneof![3 => seconds(1..=15), 2 => seconds(15..=90), 1 => seconds(90..=400)];
-    let process = prop_oneof![
-        4 => select(processes.iter().filter(|p| p.starts_with("executor")).cloned().collect::<Vec<_>>()),
-        1 => select(processes),
-    ];
     let by = prop_oneof![seconds(0..=2), seconds(1..=12)];
     let statement = select(vec![None, Some("run.terminal"), Some("run.checkpoint"), Some("run.claim"), Some("COMMIT")]);
     (select(kinds), link, process, trigger, lasts, by, statement, any::<bool>()).prop_map(
@@ -170,6 +243,8 @@ fn fault(
                 "close" => (Kind::Close, link, lasts),
                 "reply_lost" => (Kind::ReplyLost { matches }, link, Length::UntilHeal),
                 "delay" => (Kind::Delay { by }, link, lasts),
+                "pause" => (Kind::Pause, process, lasts),
+                "host_loss" => (Kind::HostLoss, process, Length::Instant),
                 _ if hard => (Kind::Sigkill, process, Length::Instant),
                 _ => (Kind::Sigterm, process, Length::Instant),
             };

@@ -108,9 +108,11 @@ fn is_zero(n: &u32) -> bool {
 }
 
 impl Person {
-    /// How long the model takes over everything that she says.
+    /// How long it takes to say everything: until its moment has come, or until the model has answered what was before.
     pub fn busy(&self) -> Duration {
-        self.says.iter().map(|saying| saying.takes * saying.turns * saying.times).sum()
+        let last = |saying: &Saying| saying.at + saying.every * saying.times;
+        let model = self.says.iter().map(|saying| saying.takes * saying.turns * saying.times).sum::<Duration>();
+        self.says.iter().map(last).max().unwrap_or_default() + model
     }
 
     /// Each time that she says something, with the label of its run (the second in `ann/1` is `ann/1#2`) and the moment

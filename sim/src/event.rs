@@ -13,6 +13,11 @@ pub trait Occurrence: Clone + Debug + Serialize + Send + 'static {
     /// The event's name in plans, as `run_claimed`.
     fn name(&self) -> &'static str;
 
+    /// Whether it happens by itself for ever, whatever is stuck, as a probe does: it is no sign of progress.
+    fn routine(&self) -> bool {
+        false
+    }
+
     /// The label of the session it is about, as `ann/1`. Labels come from the plan, never from minted ids.
     fn session(&self) -> Option<&str>;
 

@@ -14,7 +14,7 @@ use crate::product::{Control, Origin, Reader};
 use crate::trace::Recorder;
 
 /// How often obligations are asked for while events come: far below any deadline that a product has.
-const ASK_EVERY: Duration = Duration::from_millis(100);
+const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// Why a run was stopped before it settled.
 #[derive(Clone, Debug, PartialEq)]
@@ -353,8 +353,10 @@ impl<O: Occurrence> Watch<O> {
                 return self.halt(Stop::Breach { invariant, breach });
             }
         }
-        if matches!(event.what, What::Product(_)) {
-            self.last_product = self.now;
+        if let What::Product(occurrence) = &event.what {
+            if !occurrence.routine() {
+                self.last_product = self.now;
+            }
             if self.now >= self.asked + ASK_EVERY {
                 self.ask();
             }

@@ -7,13 +7,18 @@ use lychgate_sim::event::{Event, Happening, What};
 use lychgate_sim::judge::{Breach, Invariant};
 
 use crate::events::Did;
+use crate::health::Health;
 
 /// A gauge may lag by so much behind what the provider sees, and lead it by as much.
 const MOMENT: Duration = Duration::from_millis(200);
 
+/// After a line has healed, a call that was given up on it is told to the provider within this.
+const HUNG_UP: Duration = Duration::from_secs(60);
+
 /// See the module.
 #[derive(Default)]
 pub struct HealthAnswers {
+    health: Health,
     /// Calls that are going at the provider, by berth: since when.
     calls: BTreeMap<String, BTreeMap<String, Duration>>,
     /// Berths that stand still, or did a moment ago.
@@ -42,6 +47,7 @@ impl Invariant<Did> for HealthAnswers {
     }
 
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.health.observe(event);
         let process = event.process.clone();
         match &event.what {
             What::World(Happening::Paused) => {
@@ -69,6 +75,12 @@ impl Invariant<Did> for HealthAnswers {
                 }
                 if *status != Some(200) {
                     return Err(Breach::now(format!("{agent} is up, and its /health does not answer 200")));
+                }
+                // Over a faulty line the provider does not hear that a caller has hung up.
+                let line = format!("{process}->provider");
+                let calm = self.health.calm_since(|target| target == line);
+                if calm.is_none_or(|calm| !calm.is_zero() && calm + HUNG_UP > asked) {
+                    return Ok(());
                 }
                 let calls = self.calls.get(process);
                 let settled = |since: &&Duration| **since + MOMENT <= asked;

@@ -62,11 +62,11 @@ pub struct NoLeaks {
 }
 
 fn of<'a>(process: &'a str) -> impl Fn(&str) -> bool + 'a {
-    move |target| target.split_once("->").is_some_and(|(near, _)| near == process)
+    move |target| target.split("->").next() == Some(process)
 }
 
 impl NoLeaks {
-    /// Whether no link of `process` has been faulty from a minute before `since` until now.
+    /// Whether neither `process` nor any link of it has been faulty from a minute before `since` until now.
     fn undisturbed(&self, process: &str, since: Duration) -> bool {
         self.health.calm_since(of(process)).is_some_and(|calm| calm.is_zero() || calm + HEALED <= since)
     }
@@ -158,7 +158,9 @@ impl NoLeaks {
                 } else if !going && matches!(far, "provider" | "agents") {
                     let since = self.idle_since.max(link.since);
                     let says = format!("{near}, which works on no run, closes its connection to {far}");
-                    owed.push(Obligation::new(says, since, since + HEALED));
+                    let calm = self.health.calm_since(of(near));
+                    let due = calm.map_or(Duration::MAX, |calm| calm.max(since) + HEALED);
+                    owed.push(Obligation::new(says, since, due));
                 }
             }
             // One connection is the gateway's own; the others belong to streams, and those to users.

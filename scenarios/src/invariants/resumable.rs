@@ -252,7 +252,11 @@ impl Invariant<Did> for Resumable {
     fn pending(&self) -> Vec<Obligation> {
         let marks = self.owed.iter().map(|(label, (owner, since))| {
             let says = format!("{label}, which {} has in flight, is marked", owner.process);
-            let due = self.calm(&owner.process).map(|calm| calm.max(*since) + limits::MARK + SLACK);
+            let life = self.health.life(&owner.process);
+            // One that stands still hears of the signal when it goes on.
+            let moves = (!life.paused).then(|| if life.paused_for.is_zero() { *since } else { life.since.max(*since) });
+            let due = self.calm(&owner.process).zip(moves);
+            let due = due.map(|(calm, moves)| calm.max(moves) + limits::MARK + SLACK);
             Obligation::new(says, *since, due.unwrap_or(Duration::MAX))
         });
         let told = self.untold.iter().map(|(label, since)| {

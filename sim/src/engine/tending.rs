@@ -15,8 +15,10 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Engine, Running};
 use crate::observation::Engine as Seen;
 
-/// From the end of one probe to the next, and from the start to the first. Docker's default is 30 s.
-pub const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// From the end of one probe to the next, as Docker has it unless it is told otherwise.
+pub const PROBE_EVERY: Duration = Duration::from_secs(30);
+/// The same until the first one has succeeded, likewise.
+pub const PROBE_START: Duration = Duration::from_secs(5);
 /// A probe that takes longer has failed.
 pub const PROBE_MAX: Duration = Duration::from_secs(2);
 /// The longest answer to a probe.
@@ -31,9 +33,10 @@ impl Engine {
 
     async fn tending(self, id: String, start: u64, life: u64) {
         let Some(running) = self.store().find(&id).and_then(|container| container.running().cloned()) else { return };
+        let mut pause = PROBE_START;
         loop {
             let probe = async {
-                sleep(PROBE_EVERY).await;
+                sleep(pause).await;
                 let began = Instant::now();
                 let answer = timeout(PROBE_MAX, ask(&running)).await.ok().flatten();
                 (answer, began.elapsed())
@@ -52,7 +55,11 @@ impl Engine {
             let mut store = self.store();
             let Some(container) = store.get_mut(&id).filter(|container| container.start == start) else { return };
             let name = container.spec.name.clone();
-            container.probed(matches!(answer, Some((status, _)) if status.is_success()));
+            let healthy = matches!(answer, Some((status, _)) if status.is_success());
+            container.probed(healthy);
+            if healthy {
+                pause = PROBE_EVERY;
+            }
             if store.life != life {
                 return;
             }
