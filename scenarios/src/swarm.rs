@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, Plan, Trigger};
+use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, ORIGIN, Plan, Trigger};
 use lychgate_sim::seed::{Purpose, Seed};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -27,7 +27,8 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
     let users = drawn(seed, Purpose::Workload, everybody());
     let (gateways, executors) =
         drawn(seed, Purpose::Workload, (1..=2usize, prop_oneof![2 => Just(1usize), 3 => Just(2), 1 => Just(3)]));
-    let faults = drawn(seed, Purpose::Faults, faults(&users, gateways, executors));
+    let mut faults = drawn(seed, Purpose::Faults, faults(&users, gateways, executors));
+    faults.extend(drawn(seed, Purpose::Provider, refusals()));
     let takeover = drawn(seed, Purpose::Workload, prop_oneof![Just(None), Just(Some(EAGER_TAKEOVER))]);
     let policy = drawn(seed, Purpose::Workload, prop_oneof![3 => Just(None), 1 => Just(Some("interrupt"))]);
     let settings = [("LYCHGATE_TAKEOVER_AFTER", takeover), ("LYCHGATE_DRAIN_POLICY", policy)];
@@ -123,6 +124,33 @@ fn faults(users: &Everybody, gateways: usize, executors: usize) -> impl Strategy
             vec(one, 1..=5)
         });
     (others, owner_stops).prop_map(|(faults, stop)| faults.into_iter().chain(stop).collect())
+}
+
+/// Now and then a subscription fails, or two do, or all three; and whoever moves the agent dies over it, or stands still.
+fn refusals() -> impl Strategy<Value = Vec<Fault>> {
+    let status = select(vec![429u16, 401, 403]);
+    let lasts = prop_oneof![2 => Just(Length::UntilHeal), 1 => seconds(5..=300).prop_map(Length::Lasts)];
+    let refusal = (status, seconds(0..=60), lasts);
+    let which = prop_oneof![3 => Just(1usize), 2 => Just(2), 1 => Just(3)];
+    let all = (which, vec(refusal, 3)).prop_map(|(which, refusals)| {
+        let fault = |(token, (status, at, length)): (&str, (u16, Duration, Length))| Fault {
+            kind: Kind::Refuse { status, retry_after: None },
+            targets: vec![format!("provider/{token}")],
+            trigger: Trigger::At(at),
+            length,
+        };
+        ["sk-a", "sk-b", "sk-c"].into_iter().zip(refusals).take(which).map(fault).collect::<Vec<_>>()
+    });
+    let kind = select(vec![Kind::Sigkill, Kind::HostLoss, Kind::Pause]);
+    let after = prop_oneof![2 => (0..=500u64).prop_map(Duration::from_millis), 1 => seconds(0..=15)];
+    let holder = (kind, 2..=3u32, after, seconds(30..=400)).prop_map(|(kind, nth, after, lasts)| {
+        let length = if kind == Kind::Pause { Length::Lasts(lasts) } else { Length::Instant };
+        let trigger = Trigger::On(Cue { event: "assigned".into(), session: None, nth, after });
+        Fault { kind, targets: vec![ORIGIN.into()], trigger, length }
+    });
+    let some = (all, proptest::option::weighted(0.5, holder))
+        .prop_map(|(all, holder)| all.into_iter().chain(holder).collect());
+    prop_oneof![3 => Just(Vec::new()), 2 => some]
 }
 
 /// An executor is killed, or told to stop, a moment after some call, often enough the one that made it, or while it

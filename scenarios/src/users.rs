@@ -108,9 +108,11 @@ fn is_zero(n: &u32) -> bool {
 }
 
 impl Person {
-    /// How long the model takes over everything that she says.
+    /// How long everything that she says takes: until the last moment before which she says nothing, and what the model
+    /// takes over it all.
     pub fn busy(&self) -> Duration {
-        self.says.iter().map(|saying| saying.takes * saying.turns * saying.times).sum()
+        let last = self.labelled().iter().map(|(_, at, _)| *at).max().unwrap_or_default();
+        last + self.says.iter().map(|saying| saying.takes * saying.turns * saying.times).sum::<Duration>()
     }
 
     /// Each time that she says something, with the label of its run (the second in `ann/1` is `ann/1#2`) and the moment

@@ -11,6 +11,9 @@ use crate::events::Did;
 /// A gauge may lag by so much behind what the provider sees, and lead it by as much.
 const MOMENT: Duration = Duration::from_millis(200);
 
+/// What every answer tells.
+const GAUGES: [&str; 5] = ["threads", "tasks", "runs", "history", "history_limit"];
+
 /// See the module.
 #[derive(Default)]
 pub struct HealthAnswers {
@@ -69,6 +72,9 @@ impl Invariant<Did> for HealthAnswers {
                 }
                 if *status != Some(200) {
                     return Err(Breach::now(format!("{agent} is up, and its /health does not answer 200")));
+                }
+                if let Some(missing) = GAUGES.iter().find(|name| gauges.get(**name).is_none_or(|gauge| *gauge < 0)) {
+                    return Err(Breach::now(format!("{agent}'s /health does not tell its {missing}")));
                 }
                 let calls = self.calls.get(process);
                 let settled = |since: &&Duration| **since + MOMENT <= asked;
