@@ -38,6 +38,10 @@ impl Agents {
         let (agent, epoch) = (text(statement, 1), statement.params.get(1).and_then(Value::as_int).unwrap_or_default());
         match statement.name.as_str() {
             "switch.begin" => Some(Did::Assigned { agent, from: text(statement, 3), to: text(statement, 4), epoch }),
+            "subscription.fail" => {
+                let epoch = statement.params.get(3).and_then(Value::as_int).unwrap_or_default();
+                Some(Did::SubscriptionFailed { agent: text(statement, 2), subscription: text(statement, 3), epoch })
+            }
             "switch.ready" => Some(Did::SwitchReady { agent, epoch }),
             "notice.switch" => {
                 let epoch = statement.params.get(2).and_then(Value::as_int).unwrap_or_default();
@@ -48,7 +52,19 @@ impl Agents {
     }
 
     /// What became of a container.
-    pub fn engine(&mut self, seen: &Engine) -> Option<Did> {
+    pub fn engine(&mut self, seen: &Engine) -> Vec<Did> {
+        let removed = |did: &Did| match (seen, did) {
+            (Engine::Removed { .. }, Did::ContainerEnded { agent, container }) => {
+                Some(Did::ContainerRemoved { agent: agent.clone(), container: container.clone() })
+            }
+            _ => None,
+        };
+        let did = self.change(seen);
+        let removed = did.as_ref().and_then(removed);
+        did.into_iter().chain(removed).collect()
+    }
+
+    fn change(&mut self, seen: &Engine) -> Option<Did> {
         if let Engine::Created { id, labels, .. } = seen {
             let agent = labels.get(AGENT)?.clone();
             let epoch = labels.get(EPOCH)?.parse().ok()?;

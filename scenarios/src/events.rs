@@ -93,6 +93,8 @@ pub enum Did {
     Refused { session: String, run: String, agent: String, epoch: i64, status: u16 },
     /// An agent was assigned a subscription; the first time `from` is empty.
     Assigned { agent: String, from: String, to: String, epoch: i64 },
+    /// It was recorded that a call of an agent failed because of its subscription.
+    SubscriptionFailed { agent: String, subscription: String, epoch: i64 },
     /// An agent was found ready under an assignment.
     SwitchReady { agent: String, epoch: i64 },
     /// The users of an agent were told of an assignment.
@@ -103,6 +105,8 @@ pub enum Did {
     ContainerStarted { agent: String, epoch: i64, container: String },
     /// It does not run any more.
     ContainerEnded { agent: String, container: String },
+    /// There is no such container any more.
+    ContainerRemoved { agent: String, container: String },
     /// A container called the provider for a turn.
     TurnServed { agent: String, epoch: i64, container: String },
     /// A container was asked for its `/health`, and answered after `took`, if `status` is there.
@@ -162,12 +166,14 @@ impl Occurrence for Did {
         "cancelled",
         "found",
         "refused",
+        "subscription_failed",
         "assigned",
         "switch_ready",
         "switch_noticed",
         "container_created",
         "container_started",
         "container_ended",
+        "container_removed",
         "turn_served",
         "probed",
         "leased",
@@ -218,12 +224,14 @@ impl Occurrence for Did {
             Did::Cancelled { .. } => "cancelled",
             Did::Found { .. } => "found",
             Did::Refused { .. } => "refused",
+            Did::SubscriptionFailed { .. } => "subscription_failed",
             Did::Assigned { .. } => "assigned",
             Did::SwitchReady { .. } => "switch_ready",
             Did::SwitchNoticed { .. } => "switch_noticed",
             Did::ContainerCreated { .. } => "container_created",
             Did::ContainerStarted { .. } => "container_started",
             Did::ContainerEnded { .. } => "container_ended",
+            Did::ContainerRemoved { .. } => "container_removed",
             Did::TurnServed { .. } => "turn_served",
             Did::Probed { .. } => "probed",
             Did::Leased { .. } => "leased",
@@ -245,12 +253,14 @@ impl Occurrence for Did {
             | Did::MarkFailed { .. }
             | Did::PoolClosed { .. }
             | Did::PoolAbandoned { .. } => None,
-            Did::Assigned { .. }
+            Did::SubscriptionFailed { .. }
+            | Did::Assigned { .. }
             | Did::SwitchReady { .. }
             | Did::SwitchNoticed { .. }
             | Did::ContainerCreated { .. }
             | Did::ContainerStarted { .. }
             | Did::ContainerEnded { .. }
+            | Did::ContainerRemoved { .. }
             | Did::TurnServed { .. }
             | Did::Probed { .. } => None,
             Did::Refused { session, .. }

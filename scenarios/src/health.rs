@@ -119,6 +119,16 @@ pub fn matters_to_ends(target: &str) -> bool {
         || target.starts_with("executor-") && !target.contains("->")
 }
 
+/// Whether it is in the way of this agent, no other one's: its containers and whoever calls them, the engine, Postgres, an
+/// executor.
+pub fn matters_to_agent(agent: &str) -> impl Fn(&str) -> bool {
+    let berths = format!("{agent}.");
+    move |target: &str| match target.split_once("->") {
+        Some((from, to)) => to == "engine" || to == "postgres" || from.starts_with(&berths) || to.starts_with(&berths),
+        None => target.starts_with(&berths) || target.starts_with("executor-"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -125,6 +125,9 @@ impl Product for Lychgate {
             file!("concurrent_subscription_failures"),
             file!("switch_holder_killed"),
             file!("switch_holder_paused"),
+            file!("switch_holder_overtaken"),
+            file!("no_subscription_left"),
+            file!("agents_do_not_wait"),
             file!("long_uptime"),
             Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]

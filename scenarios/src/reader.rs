@@ -88,7 +88,7 @@ impl Reader<Did> for LychgateReader {
                 self.deliveries.read(broker, label).into_iter().collect()
             }
             Observation::Provider(call) => self.call(call, &origin.process),
-            Observation::Engine(seen) => self.agents.engine(seen).into_iter().collect(),
+            Observation::Engine(seen) => self.agents.engine(seen),
             Observation::Log(log) => self.log(log).into_iter().collect(),
         }
     }

@@ -108,11 +108,11 @@ fn is_zero(n: &u32) -> bool {
 }
 
 impl Person {
-    /// How long it takes to say everything: until its moment has come, or until the model has answered what was before.
+    /// How long everything that she says takes: until the last moment before which she says nothing, and what the model
+    /// takes over it all.
     pub fn busy(&self) -> Duration {
-        let last = |saying: &Saying| saying.at + saying.every * saying.times;
-        let model = self.says.iter().map(|saying| saying.takes * saying.turns * saying.times).sum::<Duration>();
-        self.says.iter().map(last).max().unwrap_or_default() + model
+        let last = self.labelled().iter().map(|(_, at, _)| *at).max().unwrap_or_default();
+        last + self.says.iter().map(|saying| saying.takes * saying.turns * saying.times).sum::<Duration>()
     }
 
     /// Each time that she says something, with the label of its run (the second in `ann/1` is `ann/1#2`) and the moment

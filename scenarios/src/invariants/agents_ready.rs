@@ -1,5 +1,6 @@
-//! At rest every agent is there: its container runs, ready, under the subscription that it is assigned. Whoever died in
-//! the middle of bringing it up, somebody else has finished it, and no agent waited for another one.
+//! At rest every agent is there: its container runs and answers, under the subscription that it is assigned, and no
+//! container of an older assignment is left. Whoever died in the middle of bringing it up, somebody else has finished it,
+//! and no agent waited for another one: only what is in its own way puts its deadline off.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,31 +9,39 @@ use lychgate_sim::event::{Event, What};
 use lychgate_sim::judge::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
-use crate::health::Health;
+use crate::health::{Health, matters_to_agent};
 
 /// From an assignment, a container's end or the healing of what they need, to an agent that is ready: a dead holder's
 /// lock, the next look of another, the stop of the old container and the start of the new one.
 const READY: Duration = Duration::from_secs(180);
+
+struct Container {
+    epoch: i64,
+    runs: bool,
+    /// Whether it has answered since it was started.
+    answers: bool,
+}
 
 #[derive(Default)]
 struct Agent {
     epoch: i64,
     /// The epoch under which it was last found ready.
     ready: i64,
-    /// Running containers, by id, with their epoch.
-    running: BTreeMap<String, i64>,
+    /// Those that were not removed, by label.
+    containers: BTreeMap<String, Container>,
     /// When any of this last changed for the worse.
     since: Duration,
 }
 
 impl Agent {
     fn is_ready(&self) -> bool {
-        self.ready == self.epoch && self.running.values().any(|epoch| *epoch == self.epoch)
+        let there = |container: &Container| container.epoch == self.epoch && container.runs && container.answers;
+        self.ready == self.epoch && self.containers.values().any(there)
     }
 
-    /// Containers of older assignments that still run.
+    /// Containers of other assignments.
     fn leftover(&self) -> bool {
-        self.running.values().any(|epoch| *epoch < self.epoch)
+        self.containers.values().any(|container| container.epoch != self.epoch)
     }
 }
 
@@ -69,14 +78,36 @@ impl Invariant<Did> for AgentsReady {
                 (agent.epoch, agent.since) = (*epoch, event.at);
             }
             Did::SwitchReady { agent, epoch } => self.agent(agent).ready = *epoch,
-            Did::ContainerStarted { agent, epoch, container } => {
-                self.agent(agent).running.insert(container.clone(), *epoch);
+            Did::ContainerCreated { agent, epoch, container } => {
+                let agent = self.agent(agent);
+                let created = Container { epoch: *epoch, runs: false, answers: false };
+                agent.containers.insert(container.clone(), created);
+                if *epoch != agent.epoch {
+                    agent.since = event.at;
+                }
+            }
+            Did::ContainerStarted { agent, container, .. } => {
+                if let Some(container) = self.agent(agent).containers.get_mut(container) {
+                    (container.runs, container.answers) = (true, false);
+                }
+            }
+            Did::Probed { agent, status: Some(200), gauges, .. } => {
+                let epoch = gauges.get("epoch").copied();
+                let answered = |container: &&mut Container| container.runs && Some(container.epoch) == epoch;
+                self.agent(agent).containers.values_mut().filter(answered).for_each(|it| it.answers = true);
             }
             Did::ContainerEnded { agent, container } => {
                 let agent = self.agent(agent);
-                if agent.running.remove(container).is_some() {
+                if let Some(container) = agent.containers.get_mut(container).filter(|container| container.runs) {
+                    container.runs = false;
                     agent.since = event.at;
                     self.armed = true;
+                }
+            }
+            Did::ContainerRemoved { agent, container } => {
+                let agent = self.agent(agent);
+                if agent.containers.remove(container).is_some_and(|gone| gone.runs || gone.epoch == agent.epoch) {
+                    agent.since = event.at;
                 }
             }
             _ => {}
@@ -85,21 +116,14 @@ impl Invariant<Did> for AgentsReady {
     }
 
     fn pending(&self) -> Vec<Obligation> {
-        let matters = |target: &str| {
-            target.ends_with("->engine")
-                || target.ends_with("->postgres")
-                || target.starts_with("agent-")
-                || target.contains("->agent-")
-                || target.starts_with("executor-") && !target.contains("->")
-        };
         let executor = self.health.executor_since();
-        let calm = self.health.calm_since(matters);
         let owed = self.agents.iter().filter_map(|(name, agent)| {
             let says = match (agent.is_ready(), agent.leftover()) {
                 (true, false) => return None,
-                (true, true) => format!("no container of an older assignment of {name} runs any more"),
+                (true, true) => format!("no container of another assignment of {name} is left"),
                 (false, _) => format!("{name} is ready under the subscription that it is assigned"),
             };
+            let calm = self.health.calm_since(matters_to_agent(name));
             let due = calm.zip(executor).map(|(calm, executor)| calm.max(executor).max(agent.since) + READY);
             Some(Obligation::new(says, agent.since, due.unwrap_or(Duration::MAX)))
         });

@@ -1,5 +1,6 @@
 //! However many failures of a subscription come at once: an agent moves once for each of its assignments, to a
-//! subscription that is well, and its users are told once. A failure about X never moves an agent off Y.
+//! subscription that is well, and its users are told once. A failure about X never moves an agent off Y, and leaves no
+//! trace on Y. Who waits for a move is answered under the next assignment; where there is none, its user is told so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,28 +10,47 @@ use lychgate_sim::event::{Event, Happening, What};
 use lychgate_sim::judge::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
-use crate::health::Health;
+use crate::health::{Health, matters_to_agent};
 
-/// From a failure that an executor received until its agent is ready under the next assignment: the old container's
-/// stop, the new one's start, and turns that must notice.
+/// From a failure that an executor received to the next assignment, if nothing is faulty: a lock that is free, and a few
+/// statements. A look at the agent's container that is going on comes first.
+const ASSIGNED: Duration = Duration::from_secs(30);
+/// From a failure that an executor received until its agent answers under the next assignment: the old container's stop,
+/// the new one's start, and turns that must notice.
 const SWITCHED: Duration = Duration::from_secs(120);
 /// What is left of the lock of a holder that died: all of it, at worst, and the next look of another.
 const LOCK_LEFT: Duration = Duration::from_secs(75);
+/// What is recorded later than this before a move may not have been seen by whoever chose.
+const UNSEEN: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct Agent {
     epoch: i64,
-    subscription: String,
+    /// What it is assigned now, and was before, by epoch.
+    subscriptions: BTreeMap<i64, String>,
     /// When it became ready under its epoch.
-    ready: bool,
-    /// How often the provider refused it, by epoch, and when first.
+    ready: Option<Duration>,
+    /// When the provider first refused it, by epoch.
     refused: BTreeMap<i64, Duration>,
-    /// The runs whose calls were refused under the newest epoch, with the executor that heard of it.
-    heard_by: BTreeMap<String, (String, u32)>,
     created: BTreeSet<i64>,
     noticed: BTreeSet<i64>,
     /// The container that serves turns, by epoch.
     serving: BTreeMap<i64, String>,
+}
+
+impl Agent {
+    fn subscription(&self) -> &str {
+        self.subscriptions.get(&self.epoch).map(String::as_str).unwrap_or_default()
+    }
+}
+
+/// A run whose call was refused, until something comes of it.
+struct Waiting {
+    agent: String,
+    epoch: i64,
+    since: Duration,
+    /// Its executor, and which life of it.
+    owner: (String, u32),
 }
 
 /// See the module.
@@ -39,10 +59,15 @@ pub struct ExactlyOneSwitch {
     /// Every subscription, in the configured order.
     subscriptions: Vec<String>,
     agents: BTreeMap<String, Agent>,
-    /// When a subscription last failed, on any agent.
+    /// When the provider last refused a subscription, on any agent.
     failed: BTreeMap<String, Duration>,
+    /// When that was last recorded.
+    recorded: BTreeMap<String, Duration>,
     /// The owner of each run, and its life.
     owners: BTreeMap<String, (String, u32)>,
+    waiting: BTreeMap<String, Waiting>,
+    /// The run that a container calls the provider for.
+    calling: String,
     armed: bool,
 }
 
@@ -54,7 +79,10 @@ impl ExactlyOneSwitch {
             subscriptions,
             agents: BTreeMap::new(),
             failed: BTreeMap::new(),
+            recorded: BTreeMap::new(),
             owners: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            calling: String::new(),
             armed: false,
         }
     }
@@ -63,50 +91,85 @@ impl ExactlyOneSwitch {
         self.agents.entry(name.to_string()).or_default()
     }
 
-    fn well(&self, subscription: &str, at: Duration) -> bool {
-        self.failed.get(subscription).is_none_or(|failed| *failed + limits::SKIP_WINDOW <= at)
+    /// Whether nobody was refused on some subscription other than `present` within the window before `at`.
+    fn candidate(&self, present: &str, at: Duration) -> bool {
+        let well =
+            |name: &String| self.failed.get(name).is_none_or(|failed| *failed + limits::SKIP_WINDOW + UNSEEN <= at);
+        self.subscriptions.iter().any(|other| other != present && well(other))
     }
 
     fn assigned(&mut self, name: &str, from: &str, to: &str, epoch: i64, at: Duration) -> Result<(), Breach> {
-        let well = self.well(to, at);
+        let seen = |recorded: &Duration| *recorded + UNSEEN <= at && at + UNSEEN <= *recorded + limits::SKIP_WINDOW;
+        let skipped = self.recorded.get(to).is_some_and(seen);
         let agent = self.agent(name);
         if epoch != agent.epoch + 1 {
             return Err(Breach::now(format!("{name} was assigned twice under the same serial")));
         }
         if epoch > 1 {
             if !agent.refused.contains_key(&agent.epoch) {
-                return Err(Breach::now(format!("{name} was moved off {from}, which never failed there")));
+                return Err(Breach::now(format!("{name} was moved off {}, which never failed", agent.subscription())));
             }
-            if from != agent.subscription || to == from {
-                return Err(Breach::now(format!(
-                    "{name} was on {}, and was moved from {from} to {to}",
-                    agent.subscription
-                )));
+            if from != agent.subscription() || to == from {
+                let says = format!("{name} was on {}, and was moved from {from} to {to}", agent.subscription());
+                return Err(Breach::now(says));
             }
-            if !well {
+            if skipped {
                 return Err(Breach::now(format!("{name} was moved to {to}, which failed a short while ago")));
             }
         }
-        (agent.epoch, agent.subscription, agent.ready) = (epoch, to.to_string(), false);
-        agent.heard_by.clear();
+        (agent.epoch, agent.ready) = (epoch, None);
+        agent.subscriptions.insert(epoch, to.to_string());
         Ok(())
     }
 
     fn refused(&mut self, name: &str, run: &str, epoch: i64, at: Duration) {
-        let owner = self.owners.get(run).cloned();
         let agent = self.agent(name);
         let several = agent.refused.contains_key(&epoch);
         agent.refused.entry(epoch).or_insert(at);
-        if epoch == agent.epoch
-            && let Some(owner) = owner
-        {
-            agent.heard_by.insert(run.to_string(), owner);
-        }
-        let subscription = agent.subscription.clone();
-        if epoch == self.agent(name).epoch {
+        if let Some(subscription) = agent.subscriptions.get(&epoch).cloned() {
             self.failed.insert(subscription, at);
         }
         self.armed |= several;
+        let waits = self.waiting.get(run).is_some_and(|waiting| waiting.agent == name && waiting.epoch == epoch);
+        if let Some(owner) = self.owners.get(run).cloned().filter(|_| !waits) {
+            self.waiting.insert(run.to_string(), Waiting { agent: name.to_string(), epoch, since: at, owner });
+        }
+    }
+
+    /// A failure was recorded.
+    fn recorded(&mut self, name: &str, subscription: &str, epoch: i64, at: Duration) -> Result<(), Breach> {
+        let agent = self.agent(name);
+        if epoch != agent.epoch || subscription != agent.subscription() || !agent.refused.contains_key(&epoch) {
+            let says = format!("a failure of {subscription} was recorded on {name}, which did not fail there");
+            return Err(Breach::now(says));
+        }
+        self.recorded.insert(subscription.to_string(), at);
+        Ok(())
+    }
+
+    fn noticed(&mut self, name: &str, epoch: i64) -> Result<(), Breach> {
+        let agent = self.agent(name);
+        if epoch < 2 || epoch != agent.epoch || agent.ready.is_none() {
+            return Err(Breach::now(format!("the users of {name} were told of a switch that is none, or not done")));
+        }
+        Self::once(&mut agent.noticed, epoch, || format!("the users of {name} were told twice of one switch"))
+    }
+
+    /// A run was given up.
+    fn failed(&self, run: &str, reason: &str, at: Duration) -> Result<(), Breach> {
+        let Some(waiting) = self.waiting.get(run) else { return Ok(()) };
+        let present = self.agents[&waiting.agent].subscriptions.get(&waiting.epoch);
+        let present = present.map(String::as_str).unwrap_or_default();
+        let candidate = self.candidate(present, at);
+        let told = reason.starts_with("no_subscription");
+        if told && candidate {
+            return Err(Breach::now(format!("{run} was given up for want of a subscription, and there was one")));
+        }
+        let calm = self.health.calm_since(matters_to_agent(&waiting.agent));
+        if !told && !candidate && calm.is_some_and(|calm| calm + LOCK_LEFT <= waiting.since) {
+            return Err(Breach::now(format!("{run} had no subscription left, and its user was told {reason:?}")));
+        }
+        Ok(())
     }
 
     /// Something that must be true once only.
@@ -114,28 +177,47 @@ impl ExactlyOneSwitch {
         if set.insert(epoch) { Ok(()) } else { Err(Breach::now(says())) }
     }
 
+    /// Since when the executor that heard of a failure is there to see it through.
+    fn heard(&self, waiting: &Waiting) -> Option<Duration> {
+        let life = self.health.life(&waiting.owner.0);
+        let there = life.alive && !life.draining && !life.paused && life.incarnation == waiting.owner.1;
+        there.then_some(life.since)
+    }
+
+    /// When something is due that takes so long after `since`, if nothing is in `agent`'s way.
+    fn due(&self, agent: &str, since: Duration, calmly: Duration) -> Duration {
+        match self.health.calm_since(matters_to_agent(agent)) {
+            None => Duration::MAX,
+            Some(calm) if calm.is_zero() || calm + SWITCHED + LOCK_LEFT < since => since + calmly,
+            Some(calm) => calm.max(since) + SWITCHED + LOCK_LEFT,
+        }
+    }
+
     /// Whoever heard of a failure and is still there must see it through.
-    fn owed(&self, name: &str, agent: &Agent) -> Option<Obligation> {
-        let since = *agent.refused.get(&agent.epoch)?;
-        let alive = |(process, incarnation): &(String, u32)| {
-            let life = self.health.life(process);
-            life.alive && !life.draining && life.incarnation == *incarnation
-        };
-        let heard = agent.heard_by.values().any(alive);
-        let candidate = self.subscriptions.iter().any(|other| *other != agent.subscription && self.well(other, since));
-        (heard && candidate).then(|| {
-            let matters = |target: &str| {
-                target.ends_with("->engine")
-                    || target.ends_with("->postgres")
-                    || target.starts_with("agent-")
-                    || target.contains("->agent-")
-                    || target.starts_with("executor-") && !target.contains("->")
-            };
-            let says = format!("{name} leaves {}, which failed", agent.subscription);
-            let calm = self.health.calm_since(matters);
-            let due = calm.map_or(Duration::MAX, |calm| calm.max(since) + SWITCHED + LOCK_LEFT);
-            Obligation::new(says, since, due)
+    fn leaves(&self, name: &str, agent: &Agent) -> Option<Obligation> {
+        let first = *agent.refused.get(&agent.epoch)?;
+        let about = |waiting: &&Waiting| waiting.agent == name && waiting.epoch == agent.epoch;
+        let heard = self.waiting.values().filter(about).filter_map(|waiting| self.heard(waiting)).min()?;
+        self.candidate(agent.subscription(), first).then(|| {
+            let says = format!("{name} leaves {}, which failed", agent.subscription());
+            Obligation::new(says, first, self.due(name, first.max(heard), ASSIGNED))
         })
+    }
+
+    /// Who was refused is answered under another assignment, or told that there is none.
+    fn goes_on(&self, run: &str, waiting: &Waiting) -> Option<Obligation> {
+        let heard = self.heard(waiting)?;
+        let says = format!("{run}, whose call {} could not make, is answered or ended", waiting.agent);
+        let since = self.agents[&waiting.agent].ready.unwrap_or_default().max(waiting.since).max(heard);
+        Some(Obligation::new(says, waiting.since, self.due(&waiting.agent, since, SWITCHED)))
+    }
+
+    /// The users of an agent are told.
+    fn tells(&self, name: &str, agent: &Agent) -> Option<Obligation> {
+        let ready = agent.ready.filter(|_| agent.epoch > 1 && !agent.noticed.contains(&agent.epoch))?;
+        let due = self.health.executor_since().map(|there| self.due(name, ready.max(there), SWITCHED));
+        let says = format!("the users of {name} are told that it uses {} now", agent.subscription());
+        Some(Obligation::new(says, ready, due.unwrap_or(Duration::MAX)))
     }
 }
 
@@ -162,32 +244,50 @@ impl Invariant<Did> for ExactlyOneSwitch {
             Did::Claimed { run, owner, .. } => {
                 let incarnation = self.health.life(owner).incarnation;
                 self.owners.insert(run.clone(), (owner.clone(), incarnation));
+                self.waiting.remove(run);
             }
-            Did::HandedBack { run, .. } | Did::Ended { run, .. } | Did::CancelRequested { run, .. } => {
+            Did::HandedBack { run, .. } | Did::CancelRequested { run, .. } | Did::Lost { run, .. } => {
                 self.owners.remove(run);
-                for agent in self.agents.values_mut() {
-                    agent.heard_by.remove(run);
-                }
+                self.waiting.remove(run);
             }
-            Did::Refused { run, agent, epoch, .. } => self.refused(agent, run, *epoch, event.at),
+            Did::Suspended { session } => {
+                self.waiting.retain(|run, _| crate::reader::session_of(run) != *session);
+            }
+            Did::Ended { run, status, reason, .. } => {
+                if status == "failed" {
+                    self.failed(run, reason, event.at)?;
+                }
+                self.owners.remove(run);
+                self.waiting.remove(run);
+            }
+            // Of its own the provider may fail with any other status.
+            Did::Refused { run, agent, epoch, status: 401 | 403 | 429, .. } => {
+                self.refused(agent, run, *epoch, event.at);
+            }
+            Did::SubscriptionFailed { agent, subscription, epoch } => {
+                self.recorded(agent, subscription, *epoch, event.at)?;
+            }
             Did::Assigned { agent, from, to, epoch } => self.assigned(agent, from, to, *epoch, event.at)?,
             Did::ContainerCreated { agent, epoch, .. } => {
                 let says = || format!("two containers of {agent} were created for one assignment");
                 Self::once(&mut self.agent(agent).created, *epoch, says)?;
             }
-            Did::SwitchNoticed { agent, epoch } => {
-                let says = || format!("the users of {agent} were told twice of one switch");
-                Self::once(&mut self.agent(agent).noticed, *epoch, says)?;
-            }
+            Did::SwitchNoticed { agent, epoch } => self.noticed(agent, *epoch)?,
+            Did::Called { run, .. } => self.calling.clone_from(run),
             Did::TurnServed { agent, epoch, container } => {
                 let serving = self.agent(agent).serving.entry(*epoch).or_insert_with(|| container.clone());
                 if serving != container {
                     return Err(Breach::now(format!("two containers of {agent} served turns under one assignment")));
                 }
+                if self.waiting.get(&self.calling).is_some_and(|waiting| waiting.epoch < *epoch) {
+                    self.waiting.remove(&self.calling);
+                }
             }
             Did::SwitchReady { agent, epoch } => {
                 let agent = self.agent(agent);
-                agent.ready |= *epoch == agent.epoch;
+                if *epoch == agent.epoch {
+                    agent.ready = Some(event.at);
+                }
             }
             _ => {}
         }
@@ -195,7 +295,10 @@ impl Invariant<Did> for ExactlyOneSwitch {
     }
 
     fn pending(&self) -> Vec<Obligation> {
-        self.agents.iter().filter_map(|(name, agent)| self.owed(name, agent)).collect()
+        let of_agents =
+            self.agents.iter().flat_map(|(name, agent)| [self.leaves(name, agent), self.tells(name, agent)]);
+        let of_runs = self.waiting.iter().map(|(run, waiting)| self.goes_on(run, waiting));
+        of_agents.chain(of_runs).flatten().collect()
     }
 
     fn armed(&self) -> bool {

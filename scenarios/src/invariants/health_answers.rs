@@ -14,6 +14,8 @@ const MOMENT: Duration = Duration::from_millis(200);
 
 /// After a line has healed, a call that was given up on it is told to the provider within this.
 const HUNG_UP: Duration = Duration::from_secs(60);
+/// What every answer tells.
+const GAUGES: [&str; 5] = ["threads", "tasks", "runs", "history", "history_limit"];
 
 /// See the module.
 #[derive(Default)]
@@ -75,6 +77,9 @@ impl Invariant<Did> for HealthAnswers {
                 }
                 if *status != Some(200) {
                     return Err(Breach::now(format!("{agent} is up, and its /health does not answer 200")));
+                }
+                if let Some(missing) = GAUGES.iter().find(|name| gauges.get(**name).is_none_or(|gauge| *gauge < 0)) {
+                    return Err(Breach::now(format!("{agent}'s /health does not tell its {missing}")));
                 }
                 // Over a faulty line the provider does not hear that a caller has hung up.
                 let line = format!("{process}->provider");
