@@ -167,7 +167,7 @@ impl NoLeaks {
             if near.starts_with("gateway-") && far == "redis" && open.len() > 1 && self.links.leading_to(near) == 0 {
                 let newest = open.iter().map(|link| link.since).max().unwrap_or_default();
                 let since = newest.max(self.links.last_closed(near));
-                let calm = self.health.calm_since(|target| target.split_once("->").is_some_and(|(_, to)| to == near));
+                let calm = self.health.calm_since(|target| target.split("->").last() == Some(near));
                 let due = calm.map_or(Duration::MAX, |calm| calm.max(since) + HEALED);
                 let says = format!("{near}, which no user is connected to, closes its readers' connections to redis");
                 owed.push(Obligation::new(says, since, due));
