@@ -131,7 +131,9 @@ impl NoLeaks {
             return None;
         }
         let says = format!("{} lets go of the lease on {session}, as {} is over", lease.process, lease.run);
-        Some(Obligation::new(says, *over, *over + HEALTHY))
+        // Who stands still can give nothing back.
+        let due = if life.paused { Duration::MAX } else { life.since.max(*over) + HEALTHY };
+        Some(Obligation::new(says, *over, due))
     }
 
     fn delivery_owed(&self, delivery: &Delivery) -> Option<Obligation> {
@@ -140,8 +142,9 @@ impl NoLeaks {
             "cancels" => delivery.since,
             _ => self.over(run)?.0.max(delivery.since),
         };
-        let calm = self.health.calm_since(of(process));
-        let due = calm.map_or(Duration::MAX, |calm| calm.max(since).max(self.health.life(process).since) + HEALED);
+        let life = self.health.life(process);
+        let calm = self.health.calm_since(of(process)).filter(|_| !life.paused);
+        let due = calm.map_or(Duration::MAX, |calm| calm.max(since).max(life.since) + HEALED);
         let says = format!("the delivery of {run} from the queue of {queue} to {process} is settled");
         Some(Obligation::new(says, since, due))
     }
