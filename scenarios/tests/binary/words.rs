@@ -13,7 +13,8 @@ fn help_teaches_the_roles_and_every_setting() {
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).expect("text");
     for (name, what, default) in SETTINGS {
-        let line = help.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name} is missing: {help}"));
+        let line = help.lines().find(|line| line.split_whitespace().next() == Some(name));
+        let line = line.unwrap_or_else(|| panic!("{name} is missing: {help}"));
         assert!(line.contains(what) && line.contains(default), "{line}");
     }
     assert!(["gateway", "executor", "agent"].iter().all(|role| help.contains(&format!("  {role} "))), "{help}");
