@@ -6,6 +6,7 @@ pub mod agents;
 pub mod events;
 pub mod health;
 pub mod invariants;
+pub mod levers;
 pub mod links;
 pub mod loopback;
 pub mod reader;

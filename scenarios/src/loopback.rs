@@ -12,6 +12,7 @@ use lychgate::config;
 use lychgate::signal::Signal;
 use lychgate_sim::engine::{self, Engine, KILLED, Runner, Running, Spec};
 use lychgate_sim::observation::untapped;
+pub use lychgate_sim::product::Control;
 use lychgate_sim::product::Service;
 pub use lychgate_sim::provider::Reply;
 use lychgate_sim::provider::{Provider, Script};
@@ -19,6 +20,8 @@ use lychgate_sim::{postgres, provider, rabbit, redis};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
+
+use crate::levers;
 
 /// What the model answers to anything: two turns of three seconds, long enough to watch.
 pub const REPLY: Reply = Reply { turns: 2, takes: Duration::from_secs(3), tokens: 12, first_token_after: None };
@@ -28,6 +31,8 @@ pub const REPLY: Reply = Reply { turns: 2, takes: Duration::from_secs(3), tokens
 pub struct Loopback {
     /// Where each listens, by service.
     pub links: BTreeMap<&'static str, SocketAddr>,
+    /// The one that agents ask: it refuses whom it is told to.
+    pub provider: Provider,
     tasks: Vec<JoinHandle<&'static str>>,
     containers: Containers,
 }
@@ -116,14 +121,15 @@ impl Loopback {
     /// # Errors
     /// Loopback has no free port.
     pub async fn start(reply: Reply) -> std::io::Result<Self> {
-        let script = Script { replies: BTreeMap::new(), default_reply: Some(reply) };
+        let provider = Provider::new(Script { replies: BTreeMap::new(), default_reply: Some(reply) });
         let services = [
             postgres::service(&postgres::Postgres::new()),
             redis::service(&redis::Redis::new()),
             rabbit::service(rabbit::Rabbit::new(rabbit::Settings::default())),
-            provider::service(&Provider::new(script)),
+            provider::service(&provider),
         ];
-        let mut loopback = Loopback { links: BTreeMap::new(), tasks: Vec::new(), containers: Containers::default() };
+        let (links, tasks, containers) = (BTreeMap::new(), Vec::new(), Containers::default());
+        let mut loopback = Loopback { links, provider, tasks, containers };
         for service in services {
             loopback.serve(service).await?;
         }
@@ -153,6 +159,14 @@ impl Loopback {
     pub async fn start_agents(&mut self) -> std::io::Result<Engine> {
         let provider = self.links.get("provider").map(|link| format!("http://{link}")).unwrap_or_default();
         self.start_engine(move |container| agent(container, provider.clone()).boxed()).await
+    }
+
+    /// Serves what breaks subscriptions by hand, for those with these bearer tokens.
+    ///
+    /// # Errors
+    /// Loopback has no free port.
+    pub async fn start_levers(&mut self, tokens: Vec<String>) -> std::io::Result<()> {
+        self.serve(levers::service(self.provider.clone(), tokens)).await
     }
 
     async fn serve(&mut self, service: Service) -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! The container engine on loopback: containers are tasks, reached at their real ports.
+//! On loopback containers are tasks, reached at their real ports, and levers break subscriptions by hand.
 #![cfg(madsim)]
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,7 +35,8 @@ async fn ask(to: SocketAddr, method: Method, path: &str, body: Value) -> (u16, V
     let stream = TcpStream::connect(to).await.expect("it listens");
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.expect("a handshake is local");
     tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(path).header("Host", "engine");
+    let request =
+        Request::builder().method(method).uri(path).header("Host", "engine").header("Authorization", "Bearer sk-a");
     let request = request.body(Full::new(Bytes::from(body.to_string()))).expect("a request");
     let answer = sender.send_request(request).await.expect("an answer");
     let status = answer.status().as_u16();
@@ -80,10 +81,48 @@ async fn play() {
     }
 }
 
-#[test]
-fn a_container_is_a_task() {
+async fn pull() {
+    let mut loopback = Loopback::start(REPLY).await.expect("loopback is free");
+    loopback.start_levers(vec!["sk-a".into(), "sk-b".into()]).await.expect("loopback is free");
+    let (levers, provider) = (loopback.links["levers"], loopback.links["provider"]);
+    let called = async || {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": true});
+        ask(provider, Method::POST, "/v1/chat/completions", body).await.0
+    };
+    let pulled = async |method: Method, path: &str| ask(levers, method, path, Value::Null).await.0;
+    assert_eq!(pulled(Method::POST, "/subscriptions/sk-b/fail?status=429").await, 200);
+    assert_eq!(called().await, 200, "another one is refused");
+    for (path, status) in [("/subscriptions/sk-a/fail", 429), ("/subscriptions/sk-a/fail?status=401", 401)] {
+        assert_eq!(pulled(Method::POST, path).await, 200);
+        assert_eq!(called().await, status);
+    }
+    let wrong = [
+        (Method::POST, "/subscriptions/sk-c/heal", 404),
+        (Method::POST, "/subscriptions/sk-a/mend", 404),
+        (Method::GET, "/subscriptions/sk-a/heal", 405),
+        (Method::POST, "/subscriptions/sk-a/fail?status=418", 400),
+    ];
+    for (method, path, status) in wrong {
+        assert_eq!(pulled(method, path).await, status, "{path}");
+        assert_eq!(called().await, 401, "{path} changes nothing");
+    }
+    assert_eq!(pulled(Method::POST, "/subscriptions/sk-a/heal").await, 200);
+    assert_eq!(called().await, 200);
+}
+
+fn on_one_node(play: impl Future<Output = ()> + 'static) {
     Runtime::with_seed_and_config(1, madsim::Config::default()).block_on(async {
         let node = Handle::current().create_node().ip([10, 0, 0, 1].into()).build();
-        node.spawn(play()).await.expect("it ran to its end");
+        node.spawn(play).await.expect("it ran to its end");
     });
+}
+
+#[test]
+fn a_container_is_a_task() {
+    on_one_node(play());
+}
+
+#[test]
+fn whoever_pulls_a_lever_makes_the_provider_refuse_and_take_that_token() {
+    on_one_node(pull());
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -127,6 +128,12 @@ struct State {
     refused: BTreeMap<String, Refusal>,
 }
 
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").finish_non_exhaustive()
+    }
+}
+
 /// The stand-in as the world runs it.
 pub fn service(provider: &Provider) -> Service {
     let (provider, controlled) = (provider.clone(), provider.clone());
@@ -159,8 +166,8 @@ impl Provider {
     /// Does to the caller with that bearer token what a fault wants.
     ///
     /// # Panics
-    /// A status that is no error of HTTP.
-    fn control(&self, control: Control) {
+    /// A status that is none of 401, 403, 429 and 500 to 599.
+    pub fn control(&self, control: Control) {
         match control {
             Control::Accept { name } => self.accept(&format!("Bearer {name}")),
             Control::Refuse { name, status, retry_after } => {

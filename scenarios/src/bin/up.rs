@@ -24,7 +24,7 @@ mod up {
     use lychgate::mint::Mint;
     use lychgate::signal::{Exit, Signal};
     use lychgate_scenarios::loopback::{self, Loopback};
-    use lychgate_scenarios::roles;
+    use lychgate_scenarios::{levers, roles};
     use tokio::net::TcpStream;
     use tokio::signal::unix::{SignalKind, signal};
     use tokio::sync::mpsc;
@@ -36,8 +36,9 @@ mod up {
     const HELP: &str = "\
 Usage: cargo up
 
-Serves the product on loopback, with stand-ins for Postgres, Redis, RabbitMQ and the model provider: no server needed,
-nothing is kept. It prints how to talk to it. Ctrl-C (or SIGTERM) drains it.
+Serves the product on loopback, with stand-ins for Postgres, Redis, RabbitMQ, the container engine and the model provider:
+no server needed, nothing is kept. It prints how to talk to it, and how to make a subscription fail. Ctrl-C (or SIGTERM)
+drains it.
 
 Environment: settings of the product (`cargo real run -p lychgate -- --help` lists them) override its own, so that
   LYCHGATE_LISTEN=127.0.0.1:8080 cargo up     serves on a port of your choice
@@ -81,12 +82,20 @@ RUST_LOG=info shows what the product logs, on stderr (default: warn).
         let listen = loopback::free_port().await?;
         let gateway = config::Gateway::from(&environment("gateway", &stand_ins, listen))?;
         let executor = config::Executor::from(&environment("executor", &stand_ins, listen))?;
-        let (greeted, token) = (gateway.listen, gateway.token.clone());
+        stand_ins.start_levers(executor.subscriptions.iter().map(|each| each.token.clone()).collect()).await?;
+        let greeting = Greeting {
+            gateway: gateway.listen,
+            token: gateway.token.clone(),
+            operator_token: gateway.operator_token.clone(),
+            subscription: executor.subscriptions[0].token.clone(),
+            engine: executor.engine.host.clone(),
+            levers: stand_ins.links[levers::NAME],
+        };
         let (tell_gateway, to_gateway) = mpsc::unbounded_channel();
         let (tell_executor, to_executor) = mpsc::unbounded_channel();
         let gateway = together(lychgate::gateway::serve(gateway, mint()?, to_gateway), &tell_executor);
         let executor = together(lychgate::executor::serve(executor, mint()?, to_executor), &tell_gateway);
-        tokio::spawn(greet(greeted, token));
+        tokio::spawn(greeting.say());
 
         let ends = futures_util::future::try_join(gateway, executor);
         tokio::pin!(ends);
@@ -138,28 +147,86 @@ RUST_LOG=info shows what the product logs, on stderr (default: warn).
         })
     }
 
-    /// Says how to talk to the gateway, once it listens.
-    async fn greet(address: SocketAddr, token: String) {
-        while TcpStream::connect(address).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let ask = format!("curl -sS -H 'Authorization: Bearer {token}'");
-        let field = |name: &str| format!(r#"$(echo "$SAID" | sed 's/.*"{name}":"\([^"]*\)".*/\1/')"#);
-        let (events, session) = (field("events"), field("session"));
-        let begin = "-H 'Content-Type: application/json' -H \"Idempotency-Key: $(date +%s)\" -d '{\"text\":\"Who goes there?\"}'";
-        println!(
-            "\
-Lychgate is up at http://{address} (Ctrl-C drains it). Paste, one after the other:
+    /// What a person needs in order to talk to all of it.
+    struct Greeting {
+        gateway: SocketAddr,
+        token: String,
+        operator_token: Option<String>,
+        /// The token of the first subscription.
+        subscription: String,
+        engine: String,
+        levers: SocketAddr,
+    }
 
+    impl Greeting {
+        /// Says it, once the gateway listens.
+        async fn say(self) {
+            while TcpStream::connect(self.gateway).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let Greeting { gateway, levers, engine, subscription, .. } = &self;
+            println!("Lychgate is up at http://{gateway} (Ctrl-C drains it). Paste, one after the other:\n");
+            self.say_how_to_talk();
+            println!(
+                "\
+# Make the provider refuse the agent's subscription: the next turn moves the agent to another one. Do it while an answer
+# comes, or say more afterwards.
+curl -sS -X POST 'http://{levers}/subscriptions/{subscription}/fail?status=429'
+
+# What to watch: lychgate-agent-1-1 goes, lychgate-agent-1-2 comes; the label lychgate.subscription says on what it lives.
+curl -sS 'http://{engine}/containers/json?all=1'; echo
+
+# Heal it:
+curl -sS -X POST 'http://{levers}/subscriptions/{subscription}/heal'
+"
+            );
+            self.say_how_to_operate();
+        }
+
+        fn say_how_to_talk(&self) {
+            let Greeting { gateway, token, .. } = self;
+            let ask = format!("curl -sS -H 'Authorization: Bearer {token}'");
+            let say = |text: &str| {
+                format!(
+                    "{ask} -H 'Content-Type: application/json' -H \"Idempotency-Key: $(date +%s)\" -d '{{\"text\":\"{text}\"}}'"
+                )
+            };
+            let (events, session) = (said("events"), said("session"));
+            println!(
+                "\
 # Begin a session with a message:
-SAID=$({ask} {begin} http://{address}/sessions); echo \"$SAID\"
+SAID=$({begin} http://{gateway}/sessions); SESSION={session}; echo \"$SAID\"
 
 # Watch the answer come:
-{ask} -N \"http://{address}{events}\"
+{ask} -N \"http://{gateway}{events}\"
 
 # Look at the session:
-{ask} \"http://{address}/sessions/{session}\"; echo
-"
-        );
+{ask} \"http://{gateway}/sessions/$SESSION\"; echo
+
+# Say more, and watch as before:
+SAID=$({more} \"http://{gateway}/sessions/$SESSION/messages\"); echo \"$SAID\"
+",
+                begin = say("Who goes there?"),
+                more = say("And what for?"),
+            );
+        }
+
+        fn say_how_to_operate(&self) {
+            let Some(token) = &self.operator_token else { return };
+            let ask = format!("curl -sS -H 'Authorization: Bearer {token}'");
+            println!(
+                "\
+# As an operator, hold the session, whatever it is at (messages are answered 423), and let it go again:
+{ask} -H 'Content-Type: application/json' -d '{{\"reason\":\"We look into it.\"}}' \"http://{gateway}/sessions/$SESSION/suspend\"; echo
+{ask} -X POST \"http://{gateway}/sessions/$SESSION/unsuspend\"; echo
+",
+                gateway = self.gateway
+            );
+        }
+    }
+
+    /// Shell for a field of what the gateway said last.
+    fn said(field: &str) -> String {
+        format!(r#"$(echo "$SAID" | sed 's/.*"{field}":"\([^"]*\)".*/\1/')"#)
     }
 }
