@@ -15,6 +15,9 @@ use crate::sim::{SEEDS_ENV, command, file, said, workspace};
 /// So many seeds show whether timing matters to a story.
 const STORY_SEEDS: u64 = 5;
 
+/// Stories that go on for days: one seed each.
+const LONG: [&str; 1] = ["long_uptime"];
+
 /// So many drawn plans fit into a few seconds on one core.
 const DRAWN_SEEDS: u64 = 40;
 

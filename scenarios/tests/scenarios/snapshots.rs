@@ -20,7 +20,19 @@ fn story(name: &str) -> Result<(), Failed> {
     let report = report(name, 1)?;
     let lines = report["story"].as_array().ok_or("a report without a story")?;
     let lines: Vec<&str> = lines.iter().filter_map(|line| line.as_str()).collect();
-    kept(&format!("story_{name}"), &lines.join("\n"))
+    kept(&format!("story_{name}"), &told(&lines))
+}
+
+/// A story as people read it: of one that goes on for days its beginning and its end.
+fn told(lines: &[&str]) -> String {
+    const PART: usize = 40;
+    match lines.len().checked_sub(2 * PART).filter(|left_out| *left_out > PART) {
+        None => lines.join("\n"),
+        Some(left_out) => {
+            let (first, last) = (lines[..PART].join("\n"), lines[lines.len() - PART..].join("\n"));
+            format!("{first}\n(and so on, for {left_out} lines)\n{last}")
+        }
+    }
 }
 
 fn drawn_plan() -> Result<(), Failed> {
