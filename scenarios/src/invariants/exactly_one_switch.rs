@@ -20,7 +20,7 @@ const ASSIGNED: Duration = Duration::from_secs(30);
 const SWITCHED: Duration = Duration::from_secs(120);
 /// What is left of the lock of a holder that died: all of it, at worst, and the next look of another.
 const LOCK_LEFT: Duration = Duration::from_secs(75);
-/// What is recorded later than this before a move may not have been seen by whoever chose.
+/// What is recorded on another agent later than this before a move may not have been seen by whoever chose.
 const UNSEEN: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
@@ -61,8 +61,8 @@ pub struct ExactlyOneSwitch {
     agents: BTreeMap<String, Agent>,
     /// When the provider last refused a subscription, on any agent.
     failed: BTreeMap<String, Duration>,
-    /// When that was last recorded.
-    recorded: BTreeMap<String, Duration>,
+    /// When that was last recorded, and on which agent.
+    recorded: BTreeMap<(String, String), Duration>,
     /// The owner of each run, and its life.
     owners: BTreeMap<String, (String, u32)>,
     waiting: BTreeMap<String, Waiting>,
@@ -99,8 +99,10 @@ impl ExactlyOneSwitch {
     }
 
     fn assigned(&mut self, name: &str, from: &str, to: &str, epoch: i64, at: Duration) -> Result<(), Breach> {
-        let seen = |recorded: &Duration| *recorded + UNSEEN <= at && at + UNSEEN <= *recorded + limits::SKIP_WINDOW;
-        let skipped = self.recorded.get(to).is_some_and(seen);
+        let skipped = self.recorded.iter().any(|((subscription, agent), recorded)| {
+            let unseen = if agent == name { Duration::ZERO } else { UNSEEN };
+            subscription == to && *recorded + unseen <= at && at + UNSEEN <= *recorded + limits::SKIP_WINDOW
+        });
         let agent = self.agent(name);
         if epoch != agent.epoch + 1 {
             return Err(Breach::now(format!("{name} was assigned twice under the same serial")));
@@ -143,7 +145,7 @@ impl ExactlyOneSwitch {
             let says = format!("a failure of {subscription} was recorded on {name}, which did not fail there");
             return Err(Breach::now(says));
         }
-        self.recorded.insert(subscription.to_string(), at);
+        self.recorded.insert((subscription.to_string(), name.to_string()), at);
         Ok(())
     }
 

@@ -81,7 +81,8 @@ impl NoLeaks {
         }
         if let Some((over, _)) = self.over(&lease.run)
             && self.undisturbed(&event.process, event.at)
-            && event.at > *over + HEALED
+            // Who goes on after a pause learns a moment later that the run is over.
+            && event.at > self.health.life(&event.process).since.max(*over) + HEALED
         {
             let says = format!("{} renews the lease on {session} long after {} is over", event.process, lease.run);
             return Err(Breach::now(says));
