@@ -110,7 +110,7 @@ async fn pull() {
     assert_eq!(called().await, 200);
 }
 
-fn on_one_node(play: impl Future<Output = ()> + 'static) {
+fn on_one_node(play: impl Future<Output = ()> + Send + 'static) {
     Runtime::with_seed_and_config(1, madsim::Config::default()).block_on(async {
         let node = Handle::current().create_node().ip([10, 0, 0, 1].into()).build();
         node.spawn(play).await.expect("it ran to its end");
