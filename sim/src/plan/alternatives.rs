@@ -30,7 +30,7 @@ impl<'t> Alternatives<'t> {
     /// Finds the alternatives in `text`; `path` is for messages.
     ///
     /// # Errors
-    /// One that is not closed, with its line; more than [`COMBINATIONS_MAX`] combinations.
+    /// One that is not closed, with its line; more than `COMBINATIONS_MAX` combinations.
     pub fn of(path: &str, text: &'t str) -> Result<Self, PlanErrors> {
         let wrong = |at, says| PlanErrors(vec![PlanError::at(path, text, at, says, None)]);
         let places = places(text).map_err(|at| {
