@@ -37,7 +37,7 @@ mod process {
     /// A role with its settings.
     enum Role {
         Gateway(config::Gateway),
-        Executor(config::Executor),
+        Executor(Box<config::Executor>),
         Agent(config::Agent),
     }
 
@@ -95,7 +95,9 @@ Exit codes: 0 everything was finished or handed back, 1 it could not start or no
         let environment = environment()?;
         let role = match words {
             ["gateway"] => Role::Gateway(config::Gateway::from(&environment).map_err(|error| error.to_string())?),
-            ["executor"] => Role::Executor(config::Executor::from(&environment).map_err(|error| error.to_string())?),
+            ["executor"] => {
+                Role::Executor(Box::new(config::Executor::from(&environment).map_err(|error| error.to_string())?))
+            }
             ["agent"] => Role::Agent(config::Agent::from(&environment).map_err(|error| error.to_string())?),
             [] => {
                 return Err("which role? `lychgate gateway`, `executor` or `agent`; `lychgate --help` says more".into());
@@ -153,7 +155,7 @@ Exit codes: 0 everything was finished or handed back, 1 it could not start or no
             let signals = signals()?;
             Ok::<_, std::io::Error>(match role {
                 Role::Gateway(config) => lychgate::gateway::serve(config, mint, signals).await,
-                Role::Executor(config) => lychgate::executor::serve(config, mint, signals).await,
+                Role::Executor(config) => lychgate::executor::serve(*config, mint, signals).await,
                 Role::Agent(config) => lychgate::agent::serve(config, threads, signals).await,
             })
         });
