@@ -7,16 +7,20 @@ use lychgate_sim::event::{Event, Happening, What};
 use lychgate_sim::judge::{Breach, Invariant};
 
 use crate::events::Did;
+use crate::health::Health;
 
 /// A gauge may lag by so much behind what the provider sees, and lead it by as much.
 const MOMENT: Duration = Duration::from_millis(200);
 
+/// After a fault of an agent's line to its provider so much later, at most, the provider knows who has hung up.
+const HEARD: Duration = Duration::from_secs(15);
 /// What every answer tells.
 const GAUGES: [&str; 5] = ["threads", "tasks", "runs", "history", "history_limit"];
 
 /// See the module.
 #[derive(Default)]
 pub struct HealthAnswers {
+    health: Health,
     /// Calls that are going at the provider, by berth: since when.
     calls: BTreeMap<String, BTreeMap<String, Duration>>,
     /// Berths that stand still, or did a moment ago.
@@ -45,6 +49,7 @@ impl Invariant<Did> for HealthAnswers {
     }
 
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.health.observe(event);
         let process = event.process.clone();
         match &event.what {
             What::World(Happening::Paused) => {
@@ -78,7 +83,11 @@ impl Invariant<Did> for HealthAnswers {
                 }
                 let calls = self.calls.get(process);
                 let settled = |since: &&Duration| **since + MOMENT <= asked;
-                let going = calls.map_or(0, |calls| calls.values().filter(settled).count());
+                // Of a call over a faulty line the provider may not know yet that its caller is gone.
+                let line = format!("{process}->provider");
+                let calm = self.health.calm_since(|target| target == line);
+                let hears = calm.is_some_and(|calm| calm.is_zero() || calm + HEARD <= asked);
+                let going = calls.filter(|_| hears).map_or(0, |calls| calls.values().filter(settled).count());
                 self.armed |= going > 0;
                 if gauges.get("runs").is_none_or(|runs| *runs < i64::try_from(going).unwrap_or(i64::MAX)) {
                     let says = format!("{agent} works on {going} turns at least, and its /health does not say so");
