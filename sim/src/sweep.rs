@@ -188,9 +188,10 @@ impl Reach {
         }
     }
 
-    /// What no run put to the test; a sweep with any proves less than it seems to.
+    /// What no run put to the test; a sweep with any proves less than it seems to. A kind of fault that no plan drew is
+    /// not asked for: a service without tokens cannot refuse one.
     pub fn missing(&self) -> Vec<String> {
-        let faults = self.faults.iter().filter(|(_, (_, felt))| *felt == 0);
+        let faults = self.faults.iter().filter(|(_, (drawn, felt))| *drawn > 0 && *felt == 0);
         let armed = self.armed.iter().filter(|(_, armed)| **armed == 0);
         faults
             .map(|(kind, _)| format!("no run felt a `{kind}`"))
