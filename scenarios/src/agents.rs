@@ -3,14 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use lychgate::engine::{LABEL_AGENT, LABEL_EPOCH};
 use lychgate_sim::observation::{Engine, Statement, Value};
 
 use crate::events::Did;
-
-/// The label of a container that names its agent.
-pub const AGENT: &str = "lychgate.agent";
-/// The label of a container that names its assignment.
-const EPOCH: &str = "lychgate.epoch";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Container {
@@ -66,8 +62,8 @@ impl Agents {
 
     fn change(&mut self, seen: &Engine) -> Option<Did> {
         if let Engine::Created { id, labels, .. } = seen {
-            let agent = labels.get(AGENT)?.clone();
-            let epoch = labels.get(EPOCH)?.parse().ok()?;
+            let agent = labels.get(LABEL_AGENT)?.clone();
+            let epoch = labels.get(LABEL_EPOCH)?.parse().ok()?;
             let nth = 1 + self.containers.values().filter(|other| other.agent == agent).count();
             let label = format!("{agent}/{nth}");
             let container = Container { agent: agent.clone(), epoch, label: label.clone() };
