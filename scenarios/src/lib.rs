@@ -9,6 +9,8 @@ pub mod invariants;
 pub mod levers;
 pub mod links;
 pub mod loopback;
+#[cfg(real)]
+pub mod outside;
 pub mod reader;
 pub mod roles;
 pub mod settings;

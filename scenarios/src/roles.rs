@@ -104,17 +104,22 @@ fn one_thread() -> usize {
     1
 }
 
-/// One life of one process, as `main` would run it.
-pub async fn boot(mut boot: Boot) -> i32 {
-    let environment = match (boot.role, boot.listen) {
-        ("agent", Some(listen)) => in_container(boot.config, listen, &boot.links),
+/// The environment of one life of one process.
+pub fn environment_of(boot: &Boot) -> Environment {
+    match (boot.role, boot.listen) {
+        ("agent", Some(listen)) => in_container(boot.config.clone(), listen, &boot.links),
         _ => {
             let mut environment = environment(boot.role, &boot.process, &boot.links);
             environment.extend(boot.listen.map(|listen| ("LYCHGATE_LISTEN".to_string(), listen.to_string())));
-            environment.extend(boot.config);
+            environment.extend(boot.config.clone());
             environment
         }
-    };
+    }
+}
+
+/// One life of one process, as `main` would run it.
+pub async fn boot(mut boot: Boot) -> i32 {
+    let environment = environment_of(&boot);
     let mint = Mint::seeded(boot.entropy);
     let (forward, signals) = mpsc::unbounded_channel();
     let relay = async move {

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+#[cfg(madsim)]
 use madsim::runtime::NodeHandle;
+#[cfg(madsim)]
 use madsim::time::TimeHandle;
 use tokio::sync::Notify;
 
@@ -14,7 +16,14 @@ use crate::event::{Happening, Occurrence, What};
 use crate::link::{Effect, HALF_OPEN, Link, Witness};
 use crate::nemesis::Order;
 use crate::observation::{Observation, Tap};
+#[cfg(real)]
+use crate::outside::{
+    Around,
+    ground::{NodeHandle, TimeHandle},
+    process::Keeper,
+};
 use crate::plan::Kind;
+#[cfg(madsim)]
 use crate::process::Keeper;
 use crate::product::Control;
 use crate::watch::{Deed, Watch};
@@ -39,13 +48,24 @@ pub(crate) struct Hub<O> {
     hands: OnceLock<Hands>,
     /// Rung when the run stops, and when a user ends.
     pub(crate) bell: Notify,
+    /// What the world is built around, outside of the simulation.
+    #[cfg(real)]
+    pub(crate) around: Around,
 }
 
 impl<O: Occurrence> Hub<O> {
     /// Call it inside the runtime.
+    #[cfg(madsim)]
     pub(crate) fn new(watch: Watch<O>) -> Arc<Hub<O>> {
         let time = TimeHandle::current();
         Arc::new(Hub { watch: Mutex::new(watch), time, hands: OnceLock::new(), bell: Notify::new() })
+    }
+
+    /// Call it inside the runtime.
+    #[cfg(real)]
+    pub(crate) fn new(watch: Watch<O>, around: Around) -> Arc<Hub<O>> {
+        let time = TimeHandle::current();
+        Arc::new(Hub { watch: Mutex::new(watch), time, hands: OnceLock::new(), bell: Notify::new(), around })
     }
 
     /// The world is built: from here on deeds can be done.
@@ -80,6 +100,7 @@ impl<O: Occurrence> Hub<O> {
     }
 
     /// As [`Hub::act`], unless the watch is at work: for what its own callees cause.
+    #[cfg(madsim)]
     pub(crate) fn try_act(self: &Arc<Self>, act: impl FnOnce(&mut Watch<O>)) {
         if self.watch.try_lock().is_ok() {
             self.act(act);
@@ -193,6 +214,10 @@ impl<O: Occurrence> Witness for Sight<O> {
     }
 
     fn fact(&self, link: &Link, incarnation: u32, happening: Happening) {
+        #[cfg(real)]
+        if let Happening::LinkOpened { conn, .. } = happening {
+            self.0.opened(link, conn, incarnation);
+        }
         self.0.act(|watch| watch.happened(&link.near, incarnation, happening));
     }
 
@@ -202,6 +227,20 @@ impl<O: Occurrence> Witness for Sight<O> {
 
     fn carried(&self, link: &Link, conn: u32, up: bool, bytes: &[u8]) {
         self.0.act(|watch| watch.carried(&link.name, conn, up, bytes));
+        #[cfg(real)]
+        if up {
+            self.0.overheard(link, conn, |wire| wire.up(bytes));
+        }
+    }
+
+    #[cfg(real)]
+    fn returned(&self, link: &Link, conn: u32, bytes: &[u8]) {
+        self.0.overheard(link, conn, |wire| wire.down(bytes));
+    }
+
+    #[cfg(real)]
+    fn over(&self, link: &Link, conn: u32) -> bool {
+        self.0.overheard(link, conn, |wire| wire.over())
     }
 
     fn mentions(&self, _: &Link, request: &[u8]) -> Option<String> {

@@ -12,7 +12,6 @@ compile_error!(
      `--cfg madsim` to it, or unset it"
 );
 
-#[cfg(madsim)]
 mod berth;
 #[cfg(madsim)]
 pub mod cli;
@@ -22,6 +21,7 @@ pub mod duration;
 pub mod engine;
 pub mod event;
 #[cfg(madsim)]
+mod ground;
 mod hub;
 pub mod item;
 #[cfg(madsim)]
@@ -32,6 +32,9 @@ mod known_bugs;
 pub mod link;
 pub mod nemesis;
 pub mod observation;
+mod outcome;
+#[cfg(real)]
+pub mod outside;
 pub mod plan;
 pub mod postgres;
 #[cfg(madsim)]
@@ -57,7 +60,5 @@ mod table;
 mod toy;
 pub mod trace;
 pub mod verdict;
-#[cfg(madsim)]
 mod watch;
-#[cfg(madsim)]
 pub mod world;

@@ -65,6 +65,14 @@ pub trait Witness: Send + Sync {
     fn arrived(&self, link: &Link, bytes: &[u8], old: usize);
     /// A chunk is carried now: towards the service if `up`.
     fn carried(&self, link: &Link, conn: u32, up: bool, bytes: &[u8]);
+    /// A chunk of an answer was read from the service, and may yet be held, delayed or lost.
+    #[cfg(real)]
+    fn returned(&self, _: &Link, _conn: u32, _bytes: &[u8]) {}
+    /// Nothing more is carried to the service. Says whether what it still answers is of interest.
+    #[cfg(real)]
+    fn over(&self, _: &Link, _conn: u32) -> bool {
+        false
+    }
     /// The label of live work that these bytes of a request mention.
     fn mentions(&self, link: &Link, request: &[u8]) -> Option<String>;
     /// The label of live work that the link's process does.

@@ -6,7 +6,6 @@
 
 use std::any::Any;
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -19,12 +18,13 @@ use futures_util::FutureExt;
 
 use crate::hub::Hub;
 use crate::nemesis::Nemesis;
+use crate::outcome::{blank, judge};
 use crate::plan::Plan;
 use crate::product::Product;
 use crate::seed::Seed;
 use crate::trace::Recorder;
 use crate::verdict::{Report, Verdict};
-use crate::watch::{Stop, Watch};
+use crate::watch::Watch;
 use crate::world;
 
 /// How to run, apart from what.
@@ -106,7 +106,7 @@ fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Se
         vec![last.unwrap_or_else(|| message(&*panic))]
     });
     let report = match slot.get() {
-        Some(hub) => judge::<P>(hub, scenario, plan, seed, options, lived),
+        Some(hub) => judge(hub, scenario, plan, seed, options.strict, lived),
         None => blank(scenario, seed, Verdict::Panicked, lived.err().unwrap_or_default().join("; ")),
     };
     std::mem::forget(slot);
@@ -122,91 +122,6 @@ fn turn_selects(seed: Seed) {
             futures_util::select! { () = one => {}, () = other => {} }
         }
         .now_or_never();
-    }
-}
-
-fn judge<P: Product>(
-    hub: &Hub<P::Occurrence>,
-    scenario: &str,
-    plan: &Plan<P::Workload>,
-    seed: Seed,
-    options: &Options,
-    lived: Result<Vec<String>, Vec<String>>,
-) -> Report {
-    hub.look(|watch| {
-        watch.close();
-        let broken = watch.recorder.flush();
-        let mut report = blank(scenario, seed, Verdict::Passed, String::new());
-        report.because.clear();
-        report.digest = watch.recorder.digest();
-        report.events = watch.recorder.events();
-        report.virtual_seconds = watch.now().as_secs_f64();
-        report.reached = watch.recorder.reached();
-        report.faults = watch.nemesis.report();
-        report.story = watch.recorder.story().to_vec();
-        let armed = watch.invariants.iter().filter(|invariant| invariant.armed());
-        report.armed = armed.map(|invariant| invariant.name().to_owned()).collect();
-        match (lived, watch.stop(), broken) {
-            (Err(panics), ..) => (report.verdict, report.because) = (Verdict::Panicked, panics),
-            (_, Some(Stop::Error(why)), _) => {
-                (report.verdict, report.because) = (Verdict::Error, vec![why.clone()]);
-            }
-            (_, Some(Stop::Breach { invariant, breach }), _) => {
-                report.verdict = Verdict::Violated;
-                report.invariant = Some(invariant.clone());
-                report.breach = Some(breach.clone());
-            }
-            (_, _, Some(why)) => (report.verdict, report.because) = (Verdict::Error, vec![why]),
-            (Ok(because), ..) if !because.is_empty() => {
-                (report.verdict, report.because) = (Verdict::NoProgress, because);
-            }
-            _ if options.strict => {
-                report.because = vacuity(plan, &report);
-                if !report.because.is_empty() {
-                    report.verdict = Verdict::Vacuous;
-                }
-            }
-            _ => {}
-        }
-        report
-    })
-}
-
-/// What a run of this plan should have shown and did not.
-fn vacuity<W>(plan: &Plan<W>, report: &Report) -> Vec<String> {
-    let mut because = Vec::new();
-    for (number, fault) in report.faults.iter().enumerate() {
-        let name = format!("fault {} ({} on {})", number + 1, fault.kind, fault.targets.join(", "));
-        match (fault.struck, fault.felt) {
-            (None, _) => because.push(format!("{name} never struck: its trigger did not come")),
-            (_, None) => because.push(format!("{name} was not felt by any live work")),
-            _ => {}
-        }
-    }
-    let unseen = plan.must_reach.iter().filter(|event| !report.reached.contains_key(*event));
-    because.extend(unseen.map(|event| format!("{event} must be reached and was not")));
-    let unarmed = plan.arms.iter().filter(|invariant| !report.armed.contains(invariant));
-    because.extend(unarmed.map(|invariant| format!("{invariant} was not put to the test")));
-    because
-}
-
-/// A report without a run.
-pub(crate) fn blank(scenario: &str, seed: Seed, verdict: Verdict, because: String) -> Report {
-    Report {
-        scenario: scenario.to_owned(),
-        seed: seed.0,
-        verdict,
-        invariant: None,
-        breach: None,
-        digest: String::new(),
-        events: 0,
-        virtual_seconds: 0.0,
-        wall_seconds: 0.0,
-        armed: Vec::new(),
-        reached: BTreeMap::new(),
-        faults: Vec::new(),
-        story: Vec::new(),
-        because: vec![because],
     }
 }
 

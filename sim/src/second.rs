@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::run::blank;
+use crate::outcome::blank;
 use crate::seed::Seed;
 use crate::sweep::Running;
 use crate::verdict::{Report, Verdict};

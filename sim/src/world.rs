@@ -9,22 +9,33 @@
 //! any more, at least [`SETTLE_MIN`] if anything had to at its beginning, at most `settle_max`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use madsim::runtime::{Handle, NodeHandle};
+#[cfg(madsim)]
+use madsim::runtime::NodeHandle;
+#[cfg(madsim)]
 use madsim::task::NodeId;
 use tokio::net::TcpListener;
 
 use crate::berth;
 use crate::engine::Engine;
 use crate::event::{Happening, Occurrence};
+#[cfg(madsim)]
+use crate::ground::{Ground, host};
 use crate::hub::{Hands, Hub, Sight};
+#[cfg(madsim)]
 use crate::journal::{Journal, Line};
 use crate::link::{Link, relay};
+#[cfg(madsim)]
 use crate::observation::{Log, Observation};
+#[cfg(real)]
+use crate::outside::ground::{Ground, NodeHandle, NodeId, host};
+#[cfg(real)]
+use crate::outside::process::{Birth, Keeper, keep, man, settings};
 use crate::plan::Plan;
+#[cfg(madsim)]
 use crate::process::{Birth, Keeper, keep, man, settings};
 use crate::product::{Contained, Product, Role, Seat, Service};
 use crate::seed::Seed;
@@ -34,27 +45,13 @@ use crate::seed::Seed;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// After so long without an event of the product nothing will happen unless something heals.
 pub const STANDSTILL: Duration = Duration::from_secs(300);
-/// Settling takes at least this long if something had to happen: what goes wrong a minute later still counts.
-pub const SETTLE_MIN: Duration = Duration::from_secs(70);
+/// Settling takes at least this long if something had to happen: what goes wrong a minute later still counts. Where a
+/// minute is one, ten seconds must do.
+pub const SETTLE_MIN: Duration = Duration::from_secs(if cfg!(real) { 10 } else { 70 });
 /// How often the world looks at itself.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a stand-in that has returned is out of service.
 const SERVICE_PAUSE: Duration = Duration::from_millis(10);
-
-/// Hands out nodes and addresses, in the order of asking.
-struct Ground {
-    world: Handle,
-    nodes: u16,
-}
-
-impl Ground {
-    fn node(&mut self, name: &str) -> (NodeHandle, IpAddr) {
-        self.nodes += 1;
-        let [high, low] = self.nodes.to_be_bytes();
-        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, high, low));
-        (self.world.create_node().name(name).ip(ip).build(), ip)
-    }
-}
 
 /// A link's near end, as the process or user that owns it is told.
 struct Road {
@@ -112,7 +109,7 @@ impl Crowd {
 }
 
 async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workload>, seed: Seed) -> Crowd {
-    let ground = Ground { world: Handle::current(), nodes: 0 };
+    let ground = Ground::new();
     let (services, fleets) = (BTreeMap::new(), Vec::new());
     let mut builder = Builder { ground, hub: hub.clone(), links: BTreeMap::new(), services, fleets };
     let (stage, _) = builder.ground.node("world");
@@ -209,7 +206,12 @@ impl Fleet {
     }
 }
 
+/// Of a process of the operating system its lines are heard.
+#[cfg(real)]
+fn listen<O: Occurrence>(_: &Arc<Hub<O>>, _: BTreeMap<NodeId, String>) {}
+
 /// Hears what processes log, on this thread, for the rest of its life.
+#[cfg(madsim)]
 fn listen<O: Occurrence>(hub: &Arc<Hub<O>>, processes: BTreeMap<NodeId, String>) {
     let hub = hub.clone();
     let tell = move |process: &str, line: Line| {
@@ -226,10 +228,15 @@ fn listen<O: Occurrence>(hub: &Arc<Hub<O>>, processes: BTreeMap<NodeId, String>)
 
 impl<O: Occurrence> Builder<O> {
     async fn service(&mut self, service: Service) {
+        #[cfg(real)]
+        if let Some(server) = self.hub.around.servers.get(service.name) {
+            self.services.insert(service.name, server.addr);
+            return;
+        }
         let (node, ip) = self.ground.node(service.name);
         let (tap, port) = (self.hub.tap(), service.port);
         self.services.insert(service.name, SocketAddr::new(ip, port));
-        let first = bind(&node, port).await;
+        let first = bind(&node, ip, port).await;
         node.spawn(async move {
             let mut listener = first;
             loop {
@@ -237,7 +244,7 @@ impl<O: Occurrence> Builder<O> {
                 // The port stays bound while any connection of the last life stands.
                 listener = loop {
                     tokio::time::sleep(SERVICE_PAUSE).await;
-                    if let Ok(listener) = TcpListener::bind(("0.0.0.0", port)).await {
+                    if let Ok(listener) = TcpListener::bind((host(ip), port)).await {
                         break listener;
                     }
                 };
@@ -299,7 +306,7 @@ impl<O: Occurrence> Builder<O> {
         for (index, (_, berth)) in self.fleets[fleet].berths.iter_mut().enumerate() {
             let link = Link::new(process, &berth.process);
             let target = berth.listen.expect("the role of a container has a port");
-            let listener = bind(&node, berth::published(index)).await;
+            let listener = bind(&node, ip, berth::published(index)).await;
             node.spawn(relay(link.clone(), Arc::new(Sight(self.hub.clone())), listener, target));
             self.links.insert(link.name.clone(), link.clone());
             berth.far.push(link.clone());
@@ -311,15 +318,15 @@ impl<O: Occurrence> Builder<O> {
     async fn road(&mut self, near: &str, far: &str, target: SocketAddr) -> Road {
         let link = Link::new(near, far);
         let (node, ip) = self.ground.node(&link.name);
-        let listener = bind(&node, target.port()).await;
+        let listener = bind(&node, ip, target.port()).await;
         node.spawn(relay(link.clone(), Arc::new(Sight(self.hub.clone())), listener, target));
         self.links.insert(link.name.clone(), link.clone());
         Road { link, near: SocketAddr::new(ip, target.port()) }
     }
 }
 
-async fn bind(node: &NodeHandle, port: u16) -> TcpListener {
-    let bound = node.spawn(async move { TcpListener::bind(("0.0.0.0", port)).await }).await;
+async fn bind(node: &NodeHandle, ip: IpAddr, port: u16) -> TcpListener {
+    let bound = node.spawn(async move { TcpListener::bind((host(ip), port)).await }).await;
     bound.expect("a node of the world is never cancelled").expect("a fresh node has every port free")
 }
 

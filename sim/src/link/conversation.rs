@@ -24,6 +24,9 @@ const REQUEST_MAX: usize = 8 * 1024;
 const TAIL: usize = 128;
 /// For real networks, where connecting may take for ever.
 const DIAL_MAX: Duration = Duration::from_secs(10);
+/// Longer than any statement may take.
+#[cfg(real)]
+const HEAR_OUT_MAX: Duration = Duration::from_secs(6);
 
 /// A connection through the relay.
 pub(super) struct Conversation {
@@ -156,6 +159,30 @@ impl Conversation {
 
     /// Carries bytes until either side, a fault or a death ends it.
     pub(super) async fn run(mut self, target: SocketAddr) {
+        self.carry(target).await;
+        #[cfg(real)]
+        self.hear_out().await;
+    }
+
+    /// Who has taken requests of one that is gone still carries them out, and whoever listens in learns what came of them.
+    #[cfg(real)]
+    async fn hear_out(&mut self) {
+        if !self.witness.over(&self.link, self.conn) {
+            return;
+        }
+        let Some(mut far) = self.far.take() else { return };
+        let (link, witness, conn) = (&self.link, &self.witness, self.conn);
+        let answers = async {
+            let _ = far.shutdown().await; // one that is gone answers no more
+            let mut bytes = vec![0; READ];
+            while let Ok(read @ 1..) = far.read(&mut bytes).await {
+                witness.returned(link, conn, &bytes[..read]);
+            }
+        };
+        let _ = tokio::time::timeout(HEAR_OUT_MAX, answers).await; // then it is no answer but a stream
+    }
+
+    async fn carry(&mut self, target: SocketAddr) {
         let link = self.link.clone();
         let mut from_near = vec![0; READ];
         let mut from_far = vec![0; READ];
@@ -348,6 +375,8 @@ impl Conversation {
         if bytes.is_empty() {
             return self.far_end();
         }
+        #[cfg(real)]
+        self.witness.returned(&self.link, self.conn, bytes);
         if self.mute {
             return;
         }

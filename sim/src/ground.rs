@@ -1,0 +1,29 @@
+//! Where a simulated world stands: a node and an address of its own for everything in it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use madsim::runtime::{Handle, NodeHandle};
+
+/// Hands out nodes and addresses, in the order of asking.
+pub(crate) struct Ground {
+    world: Handle,
+    nodes: u16,
+}
+
+impl Ground {
+    pub(crate) fn new() -> Ground {
+        Ground { world: Handle::current(), nodes: 0 }
+    }
+
+    pub(crate) fn node(&mut self, name: &str) -> (NodeHandle, IpAddr) {
+        self.nodes += 1;
+        let [high, low] = self.nodes.to_be_bytes();
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, high, low));
+        (self.world.create_node().name(name).ip(ip).build(), ip)
+    }
+}
+
+/// What a node with this address binds to: it has no other.
+pub(crate) fn host(_: IpAddr) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+}

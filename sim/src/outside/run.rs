@@ -1,0 +1,80 @@
+//! One plan, run outside of the simulation.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::taps::Around;
+pub use super::taps::Elsewhere;
+use crate::hub::Hub;
+use crate::nemesis::Nemesis;
+use crate::outcome::{blank, judge};
+use crate::plan::Plan;
+use crate::product::{Boot, Product};
+use crate::seed::Seed;
+use crate::trace::Recorder;
+use crate::verdict::{Report, Verdict};
+use crate::watch::Watch;
+use crate::world;
+
+/// What a run outside of the simulation needs besides its plan.
+pub struct Options {
+    /// The real servers, by the name of the service whose stand-in each replaces. Their wire is listened to.
+    pub servers: BTreeMap<&'static str, Elsewhere>,
+    /// The command line of one life of a process, with its environment.
+    pub command: Box<dyn Fn(&Boot) -> Command + Send + Sync>,
+    /// Where to write the trace as JSON lines.
+    pub trace: Option<PathBuf>,
+    /// How long all of it may take.
+    pub wall_max: Duration,
+}
+
+impl Elsewhere {
+    /// A Redis.
+    pub fn redis(addr: SocketAddr) -> Elsewhere {
+        Elsewhere { addr, speaks: super::taps::Speaks::Redis }
+    }
+
+    /// A PostgreSQL.
+    pub fn postgres(addr: SocketAddr) -> Elsewhere {
+        Elsewhere { addr, speaks: super::taps::Speaks::Postgres }
+    }
+
+    /// A RabbitMQ.
+    pub fn rabbitmq(addr: SocketAddr) -> Elsewhere {
+        Elsewhere { addr, speaks: super::taps::Speaks::RabbitMq }
+    }
+}
+
+/// Runs a plan with processes, signals, sockets and seconds of this machine, on this thread. A verdict is strict: what
+/// proves nothing is vacuous.
+pub fn run<P: Product>(scenario: &str, plan: &Plan<P::Workload>, options: Options) -> Report {
+    let began = Instant::now();
+    let seed = Seed(1);
+    let Options { servers, command, trace, wall_max } = options;
+    let recorder = match Recorder::new(trace.as_deref(), scenario, seed.0) {
+        Ok(recorder) => recorder,
+        Err(error) => return blank(scenario, seed, Verdict::Error, format!("the trace cannot be written: {error}")),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return blank(scenario, seed, Verdict::Error, format!("no runtime: {error}")),
+    };
+    let slot = OnceLock::new();
+    let lived = runtime.block_on(async {
+        let watch = Watch::new(recorder, Nemesis::new(&plan.faults), P::invariants(plan), P::reader(plan));
+        let hub = slot.get_or_init(|| Hub::new(watch, Around::new(servers, command))).clone();
+        let lived = tokio::time::timeout(wall_max, world::live::<P>(hub.clone(), plan, seed)).await;
+        hub.look(|watch| watch.close());
+        lived.unwrap_or_else(|_| vec![format!("it has not ended after {} s", wall_max.as_secs())])
+    });
+    // With its tasks the processes end, and with the stand-ins' tasks what they have kept.
+    drop(runtime);
+    let hub: &Arc<Hub<P::Occurrence>> = slot.get().expect("it was made before anything lived");
+    let mut report = judge(hub, scenario, plan, seed, true, Ok(lived));
+    report.wall_seconds = began.elapsed().as_secs_f64();
+    report
+}
