@@ -1,5 +1,5 @@
 //! Stories outside of the simulation: the plans of scenarios, against real servers or the stand-ins, with the binary's
-//! processes. `scenarios/outside.toml` says which, and how long things take where time is real.
+//! processes. `scenarios/outside/times.toml` says which, and how long things take where time is real.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,11 +40,11 @@ pub struct Outside {
 /// Every story that is told outside, by name.
 ///
 /// # Panics
-/// `scenarios/outside.toml` cannot be read.
+/// `scenarios/outside/times.toml` cannot be read.
 pub fn stories() -> BTreeMap<String, Outside> {
-    let text = include_str!("../outside.toml");
+    let text = include_str!("../outside/times.toml");
     let mut stories: BTreeMap<String, Outside> =
-        toml::from_str(text).unwrap_or_else(|error| panic!("scenarios/outside.toml: {error}"));
+        toml::from_str(text).unwrap_or_else(|error| panic!("scenarios/outside/times.toml: {error}"));
     let all = stories.remove("all").unwrap_or_default();
     for outside in stories.values_mut() {
         for (scope, settings) in &all.config {
@@ -71,7 +71,8 @@ pub fn plan(name: &str, seed: usize, outside: &Outside) -> Result<Plan<Everybody
     // Of alternatives some are left out, and their times with them.
     let times = outside.times.iter().filter(|(was, _)| text.contains(&format!("\"{was}\"")));
     let times = times.map(|(was, is)| (was.clone(), is.clone())).collect();
-    let text = pace::compressed(&text, &times).map_err(|says| format!("scenarios/outside.toml: {name}: {says}"))?;
+    let text =
+        pace::compressed(&text, &times).map_err(|says| format!("scenarios/outside/times.toml: {name}: {says}"))?;
     let mut plan = plan::parse::<Lychgate>(&path, &text).map_err(|errors| errors.to_string())?;
     for (scope, settings) in &outside.config {
         plan.config.entry(scope.clone()).or_default().extend(settings.clone());
@@ -87,20 +88,14 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts all of them, fresh.
+    /// Starts all of them, fresh. They end with this thread, too.
     ///
     /// # Panics
     /// One is not installed, with what installs it, or does not come up.
     pub fn start() -> Servers {
-        std::thread::scope(|scope| {
-            let postgres = scope.spawn(servers::postgres::start);
-            let redis = scope.spawn(servers::redis::start);
-            let rabbitmq = servers::rabbit::start();
-            let joined = |server: std::thread::ScopedJoinHandle<'_, Server>| {
-                server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            Servers { postgres: joined(postgres), redis: joined(redis), rabbitmq }
-        })
+        // On this thread, one after the other: a server ends with the thread that started it.
+        let (postgres, redis) = (servers::postgres::start(), servers::redis::start());
+        Servers { postgres, redis, rabbitmq: servers::rabbit::start() }
     }
 
     fn elsewhere(&self) -> BTreeMap<&'static str, Elsewhere> {

@@ -1,0 +1,86 @@
+//! The same plans against real servers: processes of the binary, signals, relays, a Redis, a RabbitMQ and a PostgreSQL for
+//! each story. The verdict must be the simulation's, and the story too, up to timing.
+#![cfg(real)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use lychgate_scenarios::outside::{Servers, plan, stories, tell};
+use lychgate_sim::verdict::{Report, Verdict};
+
+/// All at once: they mostly wait.
+#[test]
+fn the_stories_are_the_simulations_own() {
+    let stories = stories();
+    assert_eq!(
+        stories.keys().collect::<Vec<_>>(),
+        ["concurrent_subscription_failures", "pool_close", "sigkill_during_drain", "wedged_redis"]
+    );
+    let told: Vec<_> = std::thread::scope(|scope| {
+        let story = |(name, outside)| {
+            scope.spawn(move || {
+                let plan = plan(name, 1, outside)?;
+                let servers = Servers::start();
+                let report = tell(name, &plan, Path::new(env!("CARGO_BIN_EXE_lychgate")), Some(&servers), None);
+                judge(&report).map_err(|why| format!("{name}: {why}\n{report:#?}"))
+            })
+        };
+        let telling: Vec<_> = stories.iter().map(story).collect();
+        telling.into_iter().map(|story| story.join().expect("it tells its story")).collect()
+    });
+    let wrong: Vec<String> = told.into_iter().filter_map(Result::err).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn judge(report: &Report) -> Result<(), String> {
+    if report.verdict != Verdict::Passed {
+        return Err(format!("{:?}", report.verdict));
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("snapshots/story_{}.snap", report.scenario));
+    let kept = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let (_, simulated) = kept.split_once("\n---\n").ok_or("the snapshot has no header")?;
+    let (simulated, real): (Vec<&str>, Vec<&str>) =
+        (simulated.lines().collect(), report.story.iter().map(String::as_str).collect());
+    alike(&simulated, &real)
+}
+
+/// Whether two stories differ in timing alone: the same things happen, and to each run in the same order. How often
+/// something is tried is timing; when a user looks is, too.
+fn alike(simulated: &[&str], real: &[&str]) -> Result<(), String> {
+    let (theirs, ours): (BTreeSet<_>, BTreeSet<_>) = (simulated.iter().collect(), real.iter().collect());
+    let missing: Vec<_> = theirs.difference(&ours).collect();
+    let new: Vec<_> = ours.difference(&theirs).collect();
+    if !missing.is_empty() || !new.is_empty() {
+        return Err(format!("only simulated: {missing:?}; only real: {new:?}"));
+    }
+    let (theirs, ours) = (by_run(simulated), by_run(real));
+    match theirs.iter().find(|(run, lines)| ours.get(*run) != Some(lines)) {
+        None => Ok(()),
+        Some((run, lines)) => Err(format!("of {run} the simulation tells {lines:?}, this {:?}", ours.get(run))),
+    }
+}
+
+/// The lines about each run, in order, each where it comes first.
+fn by_run<'s>(story: &[&'s str]) -> BTreeMap<&'s str, Vec<&'s str>> {
+    let mut runs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in story.iter().filter(|line| !line.starts_with("the user")) {
+        for run in line.split([' ', ':']).filter(|word| word.contains('#')) {
+            let lines = runs.entry(run).or_default();
+            if !lines.contains(line) {
+                lines.push(line);
+            }
+        }
+    }
+    runs
+}
+
+#[test]
+fn stories_that_differ_in_more_than_timing_are_told_apart() {
+    let story =
+        ["agent-1 is ready", "a/1#1 is accepted", "a/1#1 is completed", "the user sees that a/1#1 is completed"];
+    let [ready, accepted, completed, seen] = story;
+    assert_eq!(alike(&story, &[accepted, completed, completed, ready, seen]), Ok(()));
+    assert!(alike(&story, &[ready, accepted, seen]).is_err_and(|why| why.contains("is completed")));
+    assert!(alike(&story, &[ready, completed, accepted, seen]).is_err());
+    assert!(alike(&story, &[ready, accepted, completed, seen, "executor-1 is killed"]).is_err());
+}
