@@ -10,7 +10,7 @@ use lychgate_sim::outside::servers::{self, Server};
 use lychgate_sim::outside::{Elsewhere, Options, pace, run};
 use lychgate_sim::plan::{self, Alternatives, Plan};
 use lychgate_sim::product::{Boot, Product, Source};
-use lychgate_sim::verdict::Report;
+pub use lychgate_sim::verdict::{Report, Verdict};
 use serde::Deserialize;
 
 use crate::users::Everybody;
@@ -98,7 +98,8 @@ impl Servers {
         Servers { postgres, redis, rabbitmq: servers::rabbit::start() }
     }
 
-    fn elsewhere(&self) -> BTreeMap<&'static str, Elsewhere> {
+    /// Where they are, by the service whose stand-in each replaces.
+    pub fn elsewhere(&self) -> BTreeMap<&'static str, Elsewhere> {
         [
             ("postgres", Elsewhere::postgres(self.postgres.addr)),
             ("redis", Elsewhere::redis(self.redis.addr)),
@@ -108,15 +109,15 @@ impl Servers {
     }
 }
 
-/// Tells a story with processes of `binary`, against these servers, or the stand-ins.
+/// Tells a story with processes of `binary`, against these servers, and the stand-ins of all others.
 pub fn tell(
     name: &str,
     plan: &Plan<Everybody>,
     binary: &Path,
-    servers: Option<&Servers>,
+    servers: BTreeMap<&'static str, Elsewhere>,
     trace: Option<PathBuf>,
 ) -> Report {
-    let (binary, real) = (binary.to_owned(), servers.is_some());
+    let (binary, real) = (binary.to_owned(), servers.contains_key("postgres"));
     let command = move |boot: &Boot| {
         let mut environment = roles::environment_of(boot);
         if let Some(link) = boot.links.get("postgres").filter(|_| real) {
@@ -126,6 +127,5 @@ pub fn tell(
         command.arg(boot.role).env_clear().envs(environment);
         command
     };
-    let servers = servers.map(Servers::elsewhere).unwrap_or_default();
     run::<Lychgate>(name, plan, Options { servers, command: Box::new(command), trace, wall_max: WALL_MAX })
 }

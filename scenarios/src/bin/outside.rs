@@ -17,9 +17,14 @@ fn main() -> ExitCode {
 mod outside {
     use std::path::PathBuf;
     use std::process::ExitCode;
+    use std::sync::{Arc, Mutex, PoisonError};
 
     use lychgate_scenarios::outside::{Servers, plan, stories, tell};
     use lychgate_sim::outside::servers::INSTALL;
+    use tokio::signal::unix::{SignalKind, signal};
+
+    /// As a shell says of what SIGINT ended.
+    const INTERRUPTED: i32 = 130;
 
     const HELP: &str = "\
 Usage: cargo real run -p lychgate-scenarios --bin outside -- SCENARIO[@SEED] [--stand-ins] [--trace FILE]
@@ -79,6 +84,29 @@ LYCHGATE_BINARY names another binary. Exit codes: 0 passed, 1 violated, 2 usage,
         )
     }
 
+    /// Whoever is told to stop ends the servers that it started.
+    fn end_with_a_signal(servers: Arc<Mutex<Option<Servers>>>) {
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let Ok(runtime) = runtime else { return };
+            let told = runtime.block_on(async {
+                let mut terminate = signal(SignalKind::terminate())?;
+                tokio::select! {
+                    _ = terminate.recv() => Ok(()),
+                    told = tokio::signal::ctrl_c() => told,
+                }
+            });
+            if told.is_ok() {
+                end(&servers);
+                std::process::exit(INTERRUPTED);
+            }
+        });
+    }
+
+    fn end(servers: &Mutex<Option<Servers>>) {
+        drop(servers.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     fn grant(wish: Wish) -> Result<u8, String> {
         let outside = stories().remove(&wish.name).unwrap_or_default();
         let seed = wish.seed.or(outside.seeds.first().copied()).unwrap_or(1);
@@ -88,7 +116,11 @@ LYCHGATE_BINARY names another binary. Exit codes: 0 passed, 1 violated, 2 usage,
         let binary = binary.filter(|file| file.is_file()).ok_or("there is no binary: `cargo real build` makes it")?;
         eprintln!("{} of seed {seed}, with {}", wish.name, binary.display());
         let servers = (!wish.stand_ins).then(Servers::start);
-        let report = tell(&wish.name, &plan, &binary, servers.as_ref(), wish.trace);
+        let elsewhere = servers.as_ref().map(Servers::elsewhere).unwrap_or_default();
+        let servers = Arc::new(Mutex::new(servers));
+        end_with_a_signal(servers.clone());
+        let report = tell(&wish.name, &plan, &binary, elsewhere, wish.trace);
+        end(&servers);
         report.story.iter().for_each(|line| println!("  {line}"));
         report.because.iter().for_each(|because| println!("because: {because}"));
         if let Some(breach) = &report.breach {

@@ -5,27 +5,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use lychgate_scenarios::outside::{Servers, plan, stories, tell};
-use lychgate_sim::verdict::{Report, Verdict};
+use lychgate_scenarios::outside::{Outside, Report, Servers, Verdict, plan, stories, tell};
 
 /// All at once: they mostly wait.
 #[test]
 fn the_stories_are_the_simulations_own() {
     let stories = stories();
-    assert_eq!(
-        stories.keys().collect::<Vec<_>>(),
-        ["concurrent_subscription_failures", "pool_close", "sigkill_during_drain", "wedged_redis"]
-    );
-    let told: Vec<_> = std::thread::scope(|scope| {
-        let story = |(name, outside)| {
+    let names = ["concurrent_subscription_failures", "pool_close", "sigkill_during_drain", "wedged_redis"];
+    assert_eq!(stories.keys().collect::<Vec<_>>(), names);
+    let stories = names.into_iter().zip(stories.into_values());
+    let told: Vec<Result<(), String>> = std::thread::scope(|scope| {
+        let story = |(name, outside): (&'static str, Outside)| {
             scope.spawn(move || {
-                let plan = plan(name, 1, outside)?;
+                let plan = plan(name, 1, &outside)?;
                 let servers = Servers::start();
-                let report = tell(name, &plan, Path::new(env!("CARGO_BIN_EXE_lychgate")), Some(&servers), None);
+                let report = tell(name, &plan, Path::new(env!("CARGO_BIN_EXE_lychgate")), servers.elsewhere(), None);
                 judge(&report).map_err(|why| format!("{name}: {why}\n{report:#?}"))
             })
         };
-        let telling: Vec<_> = stories.iter().map(story).collect();
+        let telling: Vec<_> = stories.map(story).collect();
         telling.into_iter().map(|story| story.join().expect("it tells its story")).collect()
     });
     let wrong: Vec<String> = told.into_iter().filter_map(Result::err).collect();

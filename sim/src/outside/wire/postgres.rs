@@ -352,3 +352,58 @@ impl Body<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        [&[kind], length.as_slice(), body].concat()
+    }
+
+    /// A connection whose client has sent these simple queries.
+    fn asked(queries: &[&str]) -> Postgres {
+        let mut postgres = Postgres::new(SocketAddr::from(([0, 0, 0, 1], 1)));
+        let start = message(0, &[&VERSION_3.to_be_bytes(), b"application_name\0me\0\0".as_slice()].concat());
+        let queries = queries.iter().flat_map(|query| message(b'Q', &[query.as_bytes(), b"\0"].concat()));
+        for byte in start[1..].iter().copied().chain(queries) {
+            postgres.up(&[byte]).unwrap();
+        }
+        postgres
+    }
+
+    fn told(postgres: &mut Postgres, answers: &[(u8, &[u8])]) -> Vec<String> {
+        let bytes = answers.iter().flat_map(|(kind, body)| message(*kind, body));
+        let heard = bytes.flat_map(|byte| postgres.down(&[byte]).unwrap());
+        let name = |observation| match observation {
+            Observation::Statement(Statement { name, affected, application, .. }) => {
+                format!("{application}: {name} {affected}")
+            }
+            other => panic!("{other:?}"),
+        };
+        heard.map(name).collect()
+    }
+
+    #[test]
+    fn a_statement_counts_once_it_is_committed() {
+        let queries = ["BEGIN", "/* run.end */ UPDATE runs", "COMMIT"];
+        let open: &[(u8, &[u8])] = &[(b'C', b"BEGIN\0"), (b'Z', b"T"), (b'C', b"UPDATE 2\0"), (b'Z', b"T")];
+        let mut postgres = asked(&queries);
+        assert!(told(&mut postgres, open).is_empty());
+        assert_eq!(told(&mut postgres, &[(b'C', b"COMMIT\0"), (b'Z', b"I")]), ["me:  0", "me: run.end 2", "me:  0"]);
+        let mut postgres = asked(&queries);
+        assert!(told(&mut postgres, open).is_empty());
+        // What the server answers to COMMIT if the transaction had failed.
+        assert!(told(&mut postgres, &[(b'C', b"ROLLBACK\0"), (b'Z', b"I")]).is_empty());
+        assert!(postgres.done.is_empty());
+    }
+
+    #[test]
+    fn an_error_leaves_nothing_behind() {
+        let mut postgres = asked(&["/* run.claim */ UPDATE runs"]);
+        assert!(told(&mut postgres, &[(b'E', b"\0"), (b'Z', b"I")]).is_empty());
+        assert!(postgres.asked.is_empty());
+        assert!(postgres.down(&message(b'D', &[0, 0])).is_err(), "nobody asked");
+    }
+}

@@ -181,3 +181,27 @@ fn reply(bytes: &[u8]) -> Result<Option<usize>, String> {
         _ => Err(format!("Redis says {head:?}: only RESP2 is understood")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_told_with_its_answer_however_it_comes() {
+        // Nobody asks how a key stands that is only read.
+        let shared = Shared::new(SocketAddr::from(([127, 0, 0, 1], 1)));
+        let mut redis = Redis::new(SocketAddr::from(([0, 0, 0, 1], 1)), shared);
+        for byte in b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n" {
+            assert_eq!(redis.up(&[*byte]), Ok(Vec::new()));
+        }
+        let mut told = Vec::new();
+        for byte in b"*2\r\n$1\r\nx\r\n:5\r\n+PONG\r\n" {
+            told.extend(redis.down(&[*byte]).unwrap());
+        }
+        let [Observation::Command(get), Observation::Command(ping)] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((get.words.len(), get.reply.as_ref()), (2, b"*2\r\n$1\r\nx\r\n:5\r\n".as_slice()));
+        assert_eq!(ping.reply.as_ref(), b"+PONG\r\n");
+        assert!(redis.down(b"+OK\r\n").is_err(), "nobody asked");
+        assert!(redis.down(b"%1\r\n").is_err(), "RESP3");
+    }
+}
