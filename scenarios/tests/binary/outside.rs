@@ -43,9 +43,10 @@ fn judge(report: &Report) -> Result<(), String> {
 }
 
 /// Whether two stories differ in timing alone: the same things happen, and to each run in the same order. How often
-/// something is tried is timing; when a user looks is, too.
+/// something is tried is timing; when a user looks is, too, and whose calls are refused before their agent has moved.
 fn alike(simulated: &[&str], real: &[&str]) -> Result<(), String> {
-    let (theirs, ours): (BTreeSet<_>, BTreeSet<_>) = (simulated.iter().collect(), real.iter().collect());
+    let happened = |story: &[&str]| story.iter().map(|line| what(line)).collect::<BTreeSet<_>>();
+    let (theirs, ours) = (happened(simulated), happened(real));
     let missing: Vec<_> = theirs.difference(&ours).collect();
     let new: Vec<_> = ours.difference(&theirs).collect();
     if !missing.is_empty() || !new.is_empty() {
@@ -58,10 +59,20 @@ fn alike(simulated: &[&str], real: &[&str]) -> Result<(), String> {
     }
 }
 
+/// A line without what is timing in it.
+fn what(line: &str) -> String {
+    match line.split_once("'s call for ") {
+        Some((agent, run_and_status)) => {
+            format!("{agent}'s call with {}", run_and_status.rsplit(' ').next().unwrap_or_default())
+        }
+        None => line.to_owned(),
+    }
+}
+
 /// The lines about each run, in order, each where it comes first.
 fn by_run<'s>(story: &[&'s str]) -> BTreeMap<&'s str, Vec<&'s str>> {
     let mut runs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for line in story.iter().filter(|line| !line.starts_with("the user")) {
+    for line in story.iter().filter(|line| !["the user", "the provider"].iter().any(|who| line.starts_with(who))) {
         for run in line.split([' ', ':']).filter(|word| word.contains('#')) {
             let lines = runs.entry(run).or_default();
             if !lines.contains(line) {
