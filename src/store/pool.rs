@@ -55,7 +55,9 @@ impl Manager for Dialer {
     type Error = StoreError;
 
     async fn create(&self) -> Result<Wire, StoreError> {
-        let dialled = tokio::time::timeout(limits::CONNECT, self.dial()).await;
+        // Boxed, as dialling takes a hundred times the memory of a statement, and every future with a statement in it would
+        // have room for it, and be copied with it.
+        let dialled = tokio::time::timeout(limits::CONNECT, Box::pin(self.dial())).await;
         dialled.map_err(|_| StoreError::unavailable("connecting took too long"))?
     }
 
