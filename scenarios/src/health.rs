@@ -84,7 +84,7 @@ impl Health {
             return None;
         }
         let healed = self.healed.iter().filter(|(target, _)| matters(target)).map(|(_, at)| *at).max();
-        let moved = self.lives.iter().filter(|(name, life)| matters(name) && life.incarnation > 1);
+        let moved = self.lives.iter().filter(|(name, life)| life.incarnation > 1 && matters(name));
         let moved = moved.map(|(_, life)| life.since).max();
         Some(healed.max(moved).unwrap_or(Duration::ZERO))
     }
@@ -111,10 +111,9 @@ impl Health {
 
 /// Whether `target` is the link of some process to `service`, or a caller that it refuses.
 pub fn leads_to(target: &str, service: &str) -> bool {
-    match target.split_once("->") {
-        Some((_, to)) => to == service,
-        None => target.split_once('/').is_some_and(|(refuses, _)| refuses == service),
-    }
+    // Asked for every target at every event: no search for the arrow.
+    target.strip_suffix(service).is_some_and(|from| from.ends_with("->"))
+        || target.strip_prefix(service).is_some_and(|caller| caller.starts_with('/') && !caller.contains("->"))
 }
 
 /// Whether it is a link to Postgres or Redis, or an executor: what a run's end depends on.

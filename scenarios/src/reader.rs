@@ -243,6 +243,11 @@ impl LychgateReader {
     }
 
     fn command(&mut self, command: &Command) -> Option<Did> {
+        // Most commands read, and are none of these.
+        let first = command.words.first()?;
+        if !["EVAL", "EVALSHA", "XADD"].iter().any(|name| first.eq_ignore_ascii_case(name.as_bytes())) {
+            return None;
+        }
         let words: Vec<String> = command.words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
         let word = |n: usize| words.get(n).map(String::as_str).unwrap_or_default();
         match word(0).to_ascii_uppercase().as_str() {

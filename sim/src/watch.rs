@@ -87,6 +87,8 @@ pub(crate) struct Watch<O> {
     now: Duration,
     next_due: Duration,
     asked: Duration,
+    /// Something happened since then: what invariants wait for follows from events alone.
+    stale: bool,
     last_product: Duration,
     stop: Option<Stop>,
     over: bool,
@@ -118,6 +120,7 @@ impl<O: Occurrence> Watch<O> {
             now: Duration::ZERO,
             next_due: Duration::MAX,
             asked: Duration::ZERO,
+            stale: true,
             last_product: Duration::ZERO,
             stop: None,
             over: false,
@@ -347,6 +350,7 @@ impl<O: Occurrence> Watch<O> {
         }
         let event = Event { seq: self.recorder.events(), at: self.now, process, incarnation, what };
         self.recorder.event(&event);
+        self.stale = true;
         for invariant in &mut self.invariants {
             if let Err(breach) = invariant.observe(&event) {
                 let invariant = invariant.name().to_owned();
@@ -368,11 +372,19 @@ impl<O: Occurrence> Watch<O> {
 
     // What must happen.
 
+    /// Asks, unless nothing has happened since the last time and no deadline has passed.
+    pub(crate) fn ask_again(&mut self) {
+        if self.stale || self.now > self.next_due {
+            self.ask();
+        }
+    }
+
     /// Asks what settling must wait for, and stops the run if it is too late for some of it.
     pub(crate) fn ask(&mut self) -> Vec<Obligation> {
         let mut all = Vec::new();
         let mut missed = None;
         self.asked = self.now;
+        self.stale = false;
         self.next_due = Duration::MAX;
         for invariant in &self.invariants {
             for obligation in invariant.pending() {

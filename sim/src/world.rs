@@ -403,7 +403,7 @@ async fn rest<O: Occurrence>(hub: &Arc<Hub<O>>) -> bool {
         () = tokio::time::sleep(wait) => {}
     }
     hub.act(|watch| {
-        watch.ask();
+        watch.ask_again();
         watch.stop().is_some()
     })
 }

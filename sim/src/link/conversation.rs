@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -157,9 +158,9 @@ impl Conversation {
     /// Carries bytes until either side, a fault or a death ends it.
     pub(super) async fn run(mut self, target: SocketAddr) {
         let link = self.link.clone();
-        let mut from_near = vec![0; READ];
-        let mut from_far = vec![0; READ];
-        let mut timer: Option<(Duration, Pin<Box<Sleep>>)> = None;
+        let mut from_near = Vec::with_capacity(READ);
+        let mut from_far = Vec::with_capacity(READ);
+        let mut alarm = Alarm::default();
         loop {
             let changed = link.changed.notified();
             tokio::pin!(changed);
@@ -168,20 +169,15 @@ impl Conversation {
                 Step::Over => return,
                 Step::Wait(wake) => wake,
             };
-            if timer.as_ref().is_none_or(|(at, _)| wake < *at) {
-                timer = (wake < Duration::MAX).then(|| {
-                    let left = wake.saturating_sub(self.witness.now());
-                    (wake, Box::pin(tokio::time::sleep(left)))
-                });
-            }
+            alarm.set(wake, &*self.witness);
             let near_open = self.near.is_some() && self.up.bytes < HELD_MAX;
             let far_open = self.far.is_some() && self.down.bytes < HELD_MAX;
             tokio::select! {
                 biased;
                 () = changed => {}
-                read = read(&mut self.near, &mut from_near), if near_open => self.near_read(&from_near[..read]),
-                read = read(&mut self.far, &mut from_far), if far_open => self.far_read(&from_far[..read]),
-                () = tick(&mut timer), if timer.is_some() => timer = None,
+                () = read(&mut self.near, &mut from_near), if near_open => self.near_read(&from_near),
+                () = read(&mut self.far, &mut from_far), if far_open => self.far_read(&from_far),
+                () = alarm.rings(&*self.witness), if alarm.is_set() => {}
             }
         }
     }
@@ -480,10 +476,13 @@ impl Lane {
     }
 }
 
-/// Reads once; an error is an end like any other. Cancelling it loses nothing.
-async fn read(stream: &mut Option<TcpStream>, buffer: &mut [u8]) -> usize {
+/// Reads once, into an emptied buffer, as much as it has room for; an error is an end like any other, and at the end
+/// nothing is read. Cancelling it loses nothing.
+async fn read(stream: &mut Option<TcpStream>, buffer: &mut Vec<u8>) {
+    buffer.clear();
     match stream {
-        Some(stream) => stream.read(buffer).await.unwrap_or(0),
+        // What came with an error does not count.
+        Some(stream) => drop(stream.read_buf(buffer).await),
         None => std::future::pending().await,
     }
 }
@@ -493,9 +492,44 @@ async fn write(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
     stream.flush().await
 }
 
-async fn tick(timer: &mut Option<(Duration, Pin<Box<Sleep>>)>) {
-    match timer {
-        Some((_, sleep)) => sleep.as_mut().await,
-        None => std::future::pending().await,
+/// Wakes a connection's task when something is due. A timer that was polled wakes the task at its time, whatever else
+/// has woken it before; so it is polled once, and kept if a later time is asked for: the task looks at the clock anyway.
+#[derive(Default)]
+struct Alarm(Option<Timer>);
+
+struct Timer {
+    at: Duration,
+    sleep: Pin<Box<Sleep>>,
+    polled: bool,
+}
+
+impl Alarm {
+    /// It rings at `wake` at the latest.
+    fn set(&mut self, wake: Duration, witness: &dyn Witness) {
+        if wake < self.0.as_ref().map_or(Duration::MAX, |timer| timer.at) {
+            let sleep = tokio::time::sleep(wake.saturating_sub(witness.now()));
+            self.0 = Some(Timer { at: wake, sleep: Box::pin(sleep), polled: false });
+        }
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Waits for its time; it is not set any more then.
+    async fn rings(&mut self, witness: &dyn Witness) {
+        std::future::poll_fn(|context| {
+            let Some(timer) = &mut self.0 else { return Poll::Pending };
+            let rung = match std::mem::replace(&mut timer.polled, true) {
+                true => timer.at <= witness.now(),
+                false => timer.sleep.as_mut().poll(context).is_ready(),
+            };
+            if !rung {
+                return Poll::Pending;
+            }
+            self.0 = None;
+            Poll::Ready(())
+        })
+        .await;
     }
 }
