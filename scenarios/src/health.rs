@@ -8,6 +8,31 @@ use lychgate_sim::event::{Event, Happening, What};
 /// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
 const ORDERS: [&str; 2] = ["sigterm", "rolling_restart"];
 
+/// What becomes of what Redis holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// It is gone.
+    Lost,
+    /// From here on it will be lost, and what there is now will be back.
+    Noted,
+    /// It is what it was when it was noted.
+    Restored,
+}
+
+impl Memory {
+    /// What this event does to it.
+    pub fn of<O>(event: &Event<O>) -> Option<Memory> {
+        match &event.what {
+            What::World(Happening::FaultStruck { kind: "restart", target, .. }) if target == "redis" => {
+                Some(Memory::Lost)
+            }
+            What::World(Happening::FaultStruck { kind: "failover", .. }) => Some(Memory::Noted),
+            What::World(Happening::FaultHealed { kind: "failover", .. }) => Some(Memory::Restored),
+            _ => None,
+        }
+    }
+}
+
 /// What is known of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Life {
@@ -80,13 +105,20 @@ impl Health {
 
     /// Since when no fault has been on any target that matters, or `None` while there is one. Zero: there never was.
     pub fn calm_since(&self, matters: impl Fn(&str) -> bool) -> Option<Duration> {
-        if self.faults.keys().any(|(_, target)| matters(target)) {
+        let reaches = |target: &str| self.reaches(target, &matters);
+        if self.faults.keys().any(|(_, target)| reaches(target)) {
             return None;
         }
-        let healed = self.healed.iter().filter(|(target, _)| matters(target)).map(|(_, at)| *at).max();
+        let healed = self.healed.iter().filter(|(target, _)| reaches(target)).map(|(_, at)| *at).max();
         let moved = self.lives.iter().filter(|(name, life)| life.incarnation > 1 && matters(name));
         let moved = moved.map(|(_, life)| life.since).max();
         Some(healed.max(moved).unwrap_or(Duration::ZERO))
+    }
+
+    /// Whether a fault on `target` is one on what matters. What ails a service is on every process's link to it.
+    fn reaches(&self, target: &str, matters: impl Fn(&str) -> bool) -> bool {
+        let service = !target.contains(['>', '/']) && !self.lives.contains_key(target);
+        matters(target) || service && self.lives.keys().any(|process| matters(&format!("{process}->{target}")))
     }
 
     /// A process's life.

@@ -1,5 +1,6 @@
 //! A plan is data: topology, settings, workload and faults of one run. Drawn or written, it prints in one format.
 
+mod ailment;
 mod alternatives;
 mod errors;
 mod faults;
@@ -13,6 +14,7 @@ pub mod words;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use ailment::Ailment;
 pub use alternatives::Alternatives;
 pub use errors::{PlanError, PlanErrors, nearest};
 pub use parse::{parse, parse_all};
@@ -97,7 +99,8 @@ pub const ORIGIN: &str = "origin";
 pub struct Fault {
     /// What.
     pub kind: Kind,
-    /// Where: links as `executor-1->redis`, processes as `executor-1`, or callers of a service as `provider/sk-a`. One
+    /// Where: links as `executor-1->redis`, processes as `executor-1`, services as `redis`, or callers of one as
+    /// `provider/sk-a`. One
     /// cause may take several. [`ORIGIN`] stands for the process whose event begins it.
     pub targets: Vec<String>,
     /// When it begins.
@@ -132,6 +135,8 @@ pub enum Kind {
     RollingRestart,
     /// Caller of a service: its calls are answered with this HTTP status.
     Refuse { status: u16, retry_after: Option<Duration> },
+    /// Service: it is ill itself, for whoever talks to it.
+    Ail(Ailment),
 }
 
 /// What a kind of fault strikes.
@@ -143,6 +148,8 @@ pub enum Aim {
     Process,
     /// Callers of a service, as `provider/sk-a`.
     Caller,
+    /// Services, as `redis`.
+    Service,
 }
 
 impl Fault {
@@ -165,6 +172,16 @@ impl Kind {
         "pause",
         "rolling_restart",
         "refuse",
+        "restart",
+        "readonly",
+        "loading",
+        "full",
+        "failover",
+        "evict",
+        "purge",
+        "serialization_failure",
+        "too_many_connections",
+        "slow_commit",
     ];
 
     /// The statuses that `refuse` may answer with.
@@ -183,6 +200,7 @@ impl Kind {
             Kind::Pause => "pause",
             Kind::RollingRestart => "rolling_restart",
             Kind::Refuse { .. } => "refuse",
+            Kind::Ail(ailment) => ailment.name(),
         }
     }
 
@@ -192,6 +210,7 @@ impl Kind {
             Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => Aim::Link,
             Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::RollingRestart => Aim::Process,
             Kind::Refuse { .. } => Aim::Caller,
+            Kind::Ail(_) => Aim::Service,
         }
     }
 
@@ -202,7 +221,11 @@ impl Kind {
 
     /// Whether it can have no length.
     pub fn instant(&self) -> bool {
-        matches!(self, Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::RollingRestart)
+        match self {
+            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::RollingRestart => true,
+            Kind::Ail(ailment) => ailment.instant(),
+            _ => false,
+        }
     }
 }
 

@@ -170,6 +170,9 @@ impl Provider {
     pub fn control(&self, control: Control) {
         match control {
             Control::Accept { name } => self.accept(&format!("Bearer {name}")),
+            Control::Ail(ailment) | Control::Recover(ailment) => {
+                panic!("the provider stand-in does not know the fault {}", ailment.name())
+            }
             Control::Refuse { name, status, retry_after } => {
                 let status = StatusCode::from_u16(status).unwrap_or_else(|_| panic!("{status} is no status of HTTP"));
                 let (code, message) = match status {

@@ -165,9 +165,21 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
                 "delay" => Some(format!("{target} slows down")),
                 "host_loss" => Some(format!("the machine of {target} is gone")),
                 "refuse" => Some(format!("{target} is refused")),
+                "restart" => Some(format!("{target} goes down")),
+                "readonly" => Some(format!("{target} takes no writes")),
+                "loading" => Some(format!("{target} loads its data")),
+                "full" => Some(format!("{target} is full")),
+                "failover" => Some(format!("what {target} takes from here on will be lost")),
+                "evict" => Some(format!("{target} forgets what it need not keep")),
+                "purge" => Some(format!("the queues of {target} are purged")),
+                "serialization_failure" => Some(format!("{target} refuses commits")),
+                "too_many_connections" => Some(format!("{target} takes no more connections")),
+                "slow_commit" => Some(format!("{target} commits slowly")),
                 _ => None, // the process tells it
             },
             Happening::FaultHealed { kind: "refuse", target, .. } => Some(format!("{target} is let in again")),
+            Happening::FaultHealed { kind: "restart", target, .. } => Some(format!("{target} comes up again")),
+            Happening::FaultHealed { kind: "failover", target, .. } => Some(format!("another {target} takes over")),
             // A moment leaves nothing to heal, and neither does one lost reply; a process tells that it goes on.
             Happening::FaultHealed { kind, target, lasted: true, .. } if !matches!(*kind, "reply_lost" | "pause") => {
                 Some(format!("{target} heals"))

@@ -16,6 +16,7 @@ use std::time::Duration;
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::NodeId;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::berth;
 use crate::engine::Engine;
@@ -69,6 +70,8 @@ struct Builder<O> {
     /// By service.
     services: BTreeMap<&'static str, SocketAddr>,
     fleets: Vec<Fleet>,
+    /// By service: ends its life.
+    restarts: BTreeMap<&'static str, Arc<Notify>>,
 }
 
 /// The berths of a contained role.
@@ -114,7 +117,8 @@ impl Crowd {
 async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workload>, seed: Seed) -> Crowd {
     let ground = Ground { world: Handle::current(), nodes: 0 };
     let (services, fleets) = (BTreeMap::new(), Vec::new());
-    let mut builder = Builder { ground, hub: hub.clone(), links: BTreeMap::new(), services, fleets };
+    let (links, restarts) = (BTreeMap::new(), BTreeMap::new());
+    let mut builder = Builder { ground, hub: hub.clone(), links, services, fleets, restarts };
     let (stage, _) = builder.ground.node("world");
     let (mut engines, mut controls) = (BTreeMap::new(), BTreeMap::new());
     for service in P::services(plan, seed) {
@@ -164,7 +168,8 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
         keepers.insert(process, keeper);
         managers.push(manager);
     }
-    hub.arm(Hands { links: builder.links, keepers, controls, stage: stage.clone() });
+    let restarts = builder.restarts;
+    hub.arm(Hands { links: builder.links, keepers, controls, restarts, stage: stage.clone() });
     hub.act(|watch| {
         watch.happened("", 0, Happening::Phase { name: "chaos" });
         watch.open();
@@ -230,10 +235,16 @@ impl<O: Occurrence> Builder<O> {
         let (tap, port) = (self.hub.tap(), service.port);
         self.services.insert(service.name, SocketAddr::new(ip, port));
         let first = bind(&node, port).await;
+        let restart = Arc::new(Notify::new());
+        self.restarts.insert(service.name, restart.clone());
         node.spawn(async move {
             let mut listener = first;
             loop {
-                (service.serve)(listener, tap.clone()).await;
+                tokio::select! {
+                    biased;
+                    () = restart.notified() => {}
+                    () = (service.serve)(listener, tap.clone()) => {}
+                }
                 // The port stays bound while any connection of the last life stands.
                 listener = loop {
                     tokio::time::sleep(SERVICE_PAUSE).await;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::faults::usual;
-use super::{Cue, Fault, Kind, Length, Manager, Plan, Trigger};
+use super::{Ailment, Cue, Fault, Kind, Length, Manager, Plan, Trigger};
 use crate::duration;
 use crate::product::Workload;
 
@@ -110,7 +110,9 @@ fn fault(fault: &Fault) -> String {
     };
     let mut text = format!("\n[[faults]]\nkind = {}\ntarget = {target}\n", quoted(fault.kind.name()));
     match &fault.kind {
-        Kind::Delay { by } => text.push_str(&format!("by = {}\n", time(*by))),
+        Kind::Delay { by } | Kind::Ail(Ailment::SlowCommit { by }) => {
+            text.push_str(&format!("by = {}\n", time(*by)));
+        }
         Kind::ReplyLost { matches: Some(matches) } => text.push_str(&format!("matches = {}\n", quoted(matches))),
         Kind::Refuse { status, retry_after } => {
             text.push_str(&format!("status = {status}\n"));

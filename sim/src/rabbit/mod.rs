@@ -18,7 +18,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use crate::observation::Tap;
-use crate::product::Service;
+use crate::plan::Ailment;
+use crate::product::{Control, Service};
 
 /// How the broker is configured.
 #[derive(Clone, Debug)]
@@ -89,6 +90,23 @@ impl Rabbit {
         self.lock().act(core::Core::unblock);
     }
 
+    /// Does to it what a fault wants.
+    ///
+    /// # Panics
+    /// What RabbitMQ does not suffer from.
+    pub fn control(&self, control: Control) {
+        match control {
+            // Its next life knows what it has on disk.
+            Control::Ail(Ailment::Restart) => {}
+            // The reason that RabbitMQ gives when its memory alarm goes off.
+            Control::Ail(Ailment::Full) => self.block("low on memory"),
+            Control::Recover(Ailment::Full) => self.unblock(),
+            Control::Ail(Ailment::Purge) => self.lock().act(core::Core::purge_all),
+            Control::Recover(_) => {}
+            other => panic!("the RabbitMQ stand-in does not know the fault {other:?}"),
+        }
+    }
+
     /// An operator deletes a queue: its consumers are cancelled.
     ///
     /// # Panics
@@ -133,11 +151,12 @@ impl Rabbit {
 
 /// The broker as the world boots it: `rabbitmq` on port 5672.
 pub fn service(rabbit: Rabbit) -> Service {
+    let controlled = rabbit.clone();
     Service {
         name: "rabbitmq",
         port: 5672,
         serve: Arc::new(move |listener, tap| Box::pin(rabbit.clone().serve(listener, tap))),
-        control: None,
+        control: Some(Arc::new(move |control| controlled.control(control))),
         engine: None,
     }
 }

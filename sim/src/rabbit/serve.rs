@@ -51,6 +51,7 @@ impl Inner {
         deed(&mut self.core, &mut effects);
         for effect in effects.list {
             match effect {
+                Effect::Suffered(suffered) => (self.tap)(crate::observation::Observation::Suffered(suffered)),
                 Effect::Saw(broker) => (self.tap)(crate::observation::Observation::Broker(broker)),
                 Effect::Send(connection, frame) => self.tell(connection, Line::Frame(Box::new(frame))),
                 Effect::Heartbeat(connection, interval) => self.tell(connection, Line::Heartbeat(interval)),

@@ -64,7 +64,7 @@ struct Entry {
 }
 
 /// All keys, as they are at one instant.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Keyspace {
     entries: BTreeMap<Bytes, Entry>,
     /// The time of the command that runs, since 1970. It stands still while a script runs.
@@ -141,6 +141,11 @@ impl Keyspace {
         let now = self.now();
         self.entries.retain(|_, entry| entry.expires_at.is_none_or(|at| now <= at));
         self.entries.iter().map(|(key, entry)| (key, entry.value.type_name()))
+    }
+
+    /// Forgets what would expire some day.
+    pub fn evict(&mut self) {
+        self.entries.retain(|_, entry| entry.expires_at.is_none());
     }
 
     /// Forgets everything.
