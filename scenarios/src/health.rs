@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use lychgate_sim::event::{Event, Happening, What};
 
+/// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
+const ORDERS: [&str; 2] = ["sigterm", "rolling_restart"];
+
 /// What is known of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Life {
@@ -41,12 +44,14 @@ impl Health {
         let What::World(happening) = &event.what else { return };
         let life = |alive| Life { incarnation: event.incarnation, alive, since: event.at, ..Life::default() };
         match happening {
+            Happening::FaultStruck { kind, .. } if ORDERS.contains(kind) => {}
             Happening::FaultStruck { fault, target, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
             }
             Happening::FaultHealed { fault, target, .. } => {
-                self.faults.remove(&(*fault, target.clone()));
-                self.healed.insert(target.clone(), event.at);
+                if self.faults.remove(&(*fault, target.clone())).is_some() {
+                    self.healed.insert(target.clone(), event.at);
+                }
             }
             Happening::Booted => {
                 self.lives.insert(event.process.clone(), life(true));

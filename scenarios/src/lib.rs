@@ -115,6 +115,8 @@ impl Product for Lychgate {
             file!("drain_completes"),
             file!("wedged_drain"),
             file!("pool_close"),
+            file!("pool_borrowed"),
+            file!("same_name"),
             file!("resumes_with_notice"),
             file!("sigkill_during_drain"),
             file!("suspended_in_drain"),

@@ -31,7 +31,7 @@ pub struct Plan<W> {
     pub topology: BTreeMap<String, usize>,
     /// Overrides of the product's settings for `all`, for a role or for a process.
     pub config: BTreeMap<String, BTreeMap<String, String>>,
-    /// Overrides of the service manager's ways, by role.
+    /// Overrides of the service manager's ways, by role or process; the narrowest wins.
     pub service: BTreeMap<String, Manager>,
     /// What users do.
     pub users: W,
@@ -43,13 +43,28 @@ pub struct Plan<W> {
     pub repro: Option<Repro>,
 }
 
-/// How the service manager treats the processes of a role, where that differs from what the role says.
+/// How the service manager treats the processes of a role, or one of them, where that differs from what the role says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Manager {
     /// Time from SIGTERM to SIGKILL.
     pub grace: Option<Duration>,
     /// Time from an exit to the next boot.
     pub restart_delay: Option<Duration>,
+    /// Time from the beginning of the run to the first boot.
+    pub first_boot: Option<Duration>,
+}
+
+impl Manager {
+    /// The ways with one process of a role.
+    pub(crate) fn of(managers: &BTreeMap<String, Manager>, role: &str, process: &str) -> Manager {
+        let (general, own) = (managers.get(role).copied(), managers.get(process).copied());
+        let (general, own) = (general.unwrap_or_default(), own.unwrap_or_default());
+        Manager {
+            grace: own.grace.or(general.grace),
+            restart_delay: own.restart_delay.or(general.restart_delay),
+            first_boot: own.first_boot.or(general.first_boot),
+        }
+    }
 }
 
 /// What a plan expects of its run.

@@ -62,9 +62,8 @@ thread_local! {
 pub fn run_here<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Seed, options: &Options) -> Report {
     let began = Instant::now();
     let mut report = std::thread::scope(|scope| {
-        // Futures of whole processes are built on it, and how much they take depends on the optimiser: 8 MiB were too few
-        // for one build in some. What is not touched costs nothing.
-        let run = std::thread::Builder::new().name("run".into()).stack_size(64 << 20);
+        // As much as a main thread has.
+        let run = std::thread::Builder::new().name("run".into()).stack_size(8 << 20);
         match run.spawn_scoped(scope, || on_this_thread::<P>(scenario, plan, seed, options)) {
             Ok(thread) => thread.join().unwrap_or_else(|panic| {
                 blank(scenario, seed, Verdict::Error, format!("the harness panicked: {}", message(&*panic)))

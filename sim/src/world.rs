@@ -25,7 +25,7 @@ use crate::hub::{Hands, Hub, Sight};
 use crate::journal::{Journal, Line};
 use crate::link::{Link, Target, relay};
 use crate::observation::{Log, Observation};
-use crate::plan::Plan;
+use crate::plan::{Manager, Plan};
 use crate::process::{Birth, Keeper, keep, man, settings};
 use crate::product::{Contained, Product, Role, Seat, Service};
 use crate::seed::Seed;
@@ -280,12 +280,13 @@ impl<O: Occurrence> Builder<O> {
             links.insert(*service, road.near);
         }
         let listen = role.port.map(|port| SocketAddr::new(ip, port));
-        let manager = plan.service.get(role.name).copied().unwrap_or_default();
+        let manager = Manager::of(&plan.service, role.name, &process);
         let grace = manager.grace.unwrap_or(role.grace);
         let restart_delay = manager.restart_delay.unwrap_or(role.restart_delay);
+        let first_boot = manager.first_boot.unwrap_or_default();
         let config = settings(plan, role.name, &[agent, &process]);
-        let far = Vec::new();
-        Birth { role, process, node: node.id(), near, far, links, listen, config, grace, restart_delay, seed }
+        let (node, far) = (node.id(), Vec::new());
+        Birth { role, process, node, near, far, links, listen, config, grace, restart_delay, first_boot, seed }
     }
 
     /// One address at which a process reaches every berth of a fleet, each at the port that the engine publishes for it.

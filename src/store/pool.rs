@@ -110,11 +110,15 @@ impl Postgres {
     }
 
     /// Runs `work` within `bound`, the wait for a connection included. Whatever it left unfinished dies with its connection.
-    pub(super) async fn within<T>(
+    pub(super) fn within<T>(
         bound: Duration,
         work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        tokio::time::timeout(bound, work).await.unwrap_or_else(|_| Err(StoreError::unavailable("took too long")))
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        // On the heap: each timeout further up may hold its future twice, and this one has kilobytes.
+        let work = Box::pin(work);
+        async move {
+            tokio::time::timeout(bound, work).await.unwrap_or_else(|_| Err(StoreError::unavailable("took too long")))
+        }
     }
 
     /// A connection, to be given back by [`Lent::give_back`].
