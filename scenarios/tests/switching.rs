@@ -110,7 +110,7 @@ impl World {
             links.insert(name, SocketAddr::from(([10, 0, 0, last], port)));
             let tap = if name == "engine" { noting(done.clone()) } else { untapped() };
             node(name, [10, 0, 0, last]).spawn(async move {
-                serve(TcpListener::bind(("0.0.0.0", port)).await.unwrap(), tap).await;
+                serve(TcpListener::bind(("0.0.0.0", port)).await.unwrap().into(), tap).await;
             });
         }
         links.insert("agents", SocketAddr::from((AGENTS, 0)));

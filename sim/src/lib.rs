@@ -18,6 +18,7 @@ mod berth;
 pub mod cli;
 #[cfg(madsim)]
 mod divergence;
+pub mod dock;
 pub mod duration;
 pub mod engine;
 pub mod event;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::dock::Listener;
 use crate::engine::Engine;
 use crate::event::Occurrence;
 use crate::judge::Invariant;
@@ -141,7 +141,7 @@ pub struct Service {
     /// Where it listens.
     pub port: u16,
     /// One life of it. State that outlives a restart is shared by the calls.
-    pub serve: Arc<dyn Fn(TcpListener, Tap) -> BoxFuture<'static, ()> + Send + Sync>,
+    pub serve: Arc<dyn Fn(Listener, Tap) -> BoxFuture<'static, ()> + Send + Sync>,
     /// How faults inside of it reach it; `None` if it has none.
     pub control: Option<Arc<dyn Fn(Control) + Send + Sync>>,
     /// Itself, if it is a container engine: the world says what runs its containers.

@@ -19,11 +19,12 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::berth;
+use crate::dock::Dock;
 use crate::engine::Engine;
 use crate::event::{Happening, Occurrence};
 use crate::hub::{Hands, Hub, Sight};
 use crate::journal::{Journal, Line};
-use crate::link::{Link, relay};
+use crate::link::{Link, Target, relay};
 use crate::observation::{Log, Observation};
 use crate::plan::{Manager, Plan};
 use crate::process::{Birth, Keeper, keep, man, settings};
@@ -68,7 +69,7 @@ struct Builder<O> {
     hub: Arc<Hub<O>>,
     links: BTreeMap<String, Arc<Link>>,
     /// By service.
-    services: BTreeMap<&'static str, SocketAddr>,
+    services: BTreeMap<&'static str, (Dock, u16)>,
     fleets: Vec<Fleet>,
     /// By service: ends its life.
     restarts: BTreeMap<&'static str, Arc<Notify>>,
@@ -124,7 +125,7 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
     for service in P::services(plan, seed) {
         controls.extend(service.control.clone().map(|control| (service.name, control)));
         engines.extend(service.engine.clone().map(|engine| (service.name, engine)));
-        builder.service(service).await;
+        builder.service(service);
     }
     let count = |role: &Role| plan.topology.get(role.name).copied().unwrap_or(role.count);
     for role in P::roles() {
@@ -145,7 +146,7 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
     for user in P::users(plan, seed) {
         let mut links = BTreeMap::new();
         for (process, listen) in &serving {
-            let road = builder.road(&user.name, process, *listen).await;
+            let road = builder.road(&user.name, process, listen.port(), |_| Target::Address(*listen)).await;
             if let Some(birth) = births.iter_mut().find(|birth| birth.process == *process) {
                 birth.far.push(road.link);
             }
@@ -230,28 +231,22 @@ fn listen<O: Occurrence>(hub: &Arc<Hub<O>>, processes: BTreeMap<NodeId, String>)
 }
 
 impl<O: Occurrence> Builder<O> {
-    async fn service(&mut self, service: Service) {
-        let (node, ip) = self.ground.node(service.name);
-        let (tap, port) = (self.hub.tap(), service.port);
-        self.services.insert(service.name, SocketAddr::new(ip, port));
-        let first = bind(&node, port).await;
+    fn service(&mut self, service: Service) {
+        let (node, _) = self.ground.node(service.name);
+        let (tap, dock) = (self.hub.tap(), Dock::default());
+        self.services.insert(service.name, (dock.clone(), service.port));
         let restart = Arc::new(Notify::new());
         self.restarts.insert(service.name, restart.clone());
+        let mut listener = dock.open();
         node.spawn(async move {
-            let mut listener = first;
             loop {
                 tokio::select! {
                     biased;
                     () = restart.notified() => {}
                     () = (service.serve)(listener, tap.clone()) => {}
                 }
-                // The port stays bound while any connection of the last life stands.
-                listener = loop {
-                    tokio::time::sleep(SERVICE_PAUSE).await;
-                    if let Ok(listener) = TcpListener::bind(("0.0.0.0", port)).await {
-                        break listener;
-                    }
-                };
+                tokio::time::sleep(SERVICE_PAUSE).await;
+                listener = dock.open();
             }
         });
     }
@@ -289,9 +284,9 @@ impl<O: Occurrence> Builder<O> {
                 links.insert(*service, self.quay(&process, fleet, &mut near).await);
                 continue;
             }
-            let target =
-                *self.services.get(service).unwrap_or_else(|| panic!("role {}: no service {service}", role.name));
-            let road = self.road(&process, service, target).await;
+            let known = self.services.get(service);
+            let (dock, port) = known.cloned().unwrap_or_else(|| panic!("role {}: no service {service}", role.name));
+            let road = self.road(&process, service, port, |ip| Target::Dock(dock, ip)).await;
             near.push(road.link);
             links.insert(*service, road.near);
         }
@@ -320,13 +315,14 @@ impl<O: Occurrence> Builder<O> {
         SocketAddr::new(ip, 0)
     }
 
-    async fn road(&mut self, near: &str, far: &str, target: SocketAddr) -> Road {
+    /// `target` learns the address of the relay.
+    async fn road(&mut self, near: &str, far: &str, port: u16, target: impl FnOnce(IpAddr) -> Target) -> Road {
         let link = Link::new(near, far);
         let (node, ip) = self.ground.node(&link.name);
-        let listener = bind(&node, target.port()).await;
-        node.spawn(relay(link.clone(), Arc::new(Sight(self.hub.clone())), listener, target));
+        let listener = bind(&node, port).await;
+        node.spawn(relay(link.clone(), Arc::new(Sight(self.hub.clone())), listener, target(ip)));
         self.links.insert(link.name.clone(), link.clone());
-        Road { link, near: SocketAddr::new(ip, target.port()) }
+        Road { link, near: SocketAddr::new(ip, port) }
     }
 }
 

@@ -48,7 +48,7 @@ async fn world<F: Future<Output = ()>>(log: Log, clients: fn(Handle, Redis) -> F
         let (service, tap) = (service(&served), tap.clone());
         async move {
             let listener = TcpListener::bind(("0.0.0.0", PORT)).await.expect("the port is free");
-            (service.serve)(listener, tap).await;
+            (service.serve)(listener.into(), tap).await;
         }
     };
     handle.create_node().name("redis").ip([10, 0, 0, 1].into()).init(boot).build();

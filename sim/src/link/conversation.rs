@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::{Epochs, LATE, Link, Lost, QUIET, Witness};
+use super::{Epochs, LATE, Link, Lost, QUIET, Target, Witness};
+use crate::dock::Stream;
 use crate::event::{Happening, Side};
 
 /// One read. A chunk of the simulation that is longer is carried in several.
@@ -36,9 +37,9 @@ pub(super) struct Conversation {
     /// One end's host is lost: nothing is carried.
     mute: bool,
     /// The process's side; `None` once it has ended.
-    near: Option<TcpStream>,
+    near: Option<Stream>,
     /// The service's side; `None` before it is dialled and once it has ended.
-    far: Option<TcpStream>,
+    far: Option<Stream>,
     far_ended: bool,
     up: Lane,
     down: Lane,
@@ -135,7 +136,7 @@ impl Conversation {
             incarnation,
             epochs,
             mute: false,
-            near: Some(near),
+            near: Some(Stream::Tcp(near)),
             far: None,
             far_ended: false,
             up: Lane::default(),
@@ -156,7 +157,7 @@ impl Conversation {
     }
 
     /// Carries bytes until either side, a fault or a death ends it.
-    pub(super) async fn run(mut self, target: SocketAddr) {
+    pub(super) async fn run(mut self, target: Target) {
         let link = self.link.clone();
         let mut from_near = Vec::with_capacity(READ);
         let mut from_far = Vec::with_capacity(READ);
@@ -165,7 +166,7 @@ impl Conversation {
             let changed = link.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let wake = match self.step(target).await {
+            let wake = match self.step(&target).await {
                 Step::Over => return,
                 Step::Wait(wake) => wake,
             };
@@ -183,7 +184,7 @@ impl Conversation {
     }
 
     /// Does everything that can be done now.
-    async fn step(&mut self, target: SocketAddr) -> Step {
+    async fn step(&mut self, target: &Target) -> Step {
         loop {
             let (epochs, closed_by, expired, away) = {
                 let state = self.link.state();
@@ -263,17 +264,25 @@ impl Conversation {
         wake
     }
 
-    async fn dial(&mut self, target: SocketAddr) -> bool {
+    async fn dial(&mut self, target: &Target) -> bool {
         self.dial.tell(&self.link, &*self.witness, self.witness.now());
-        let Ok(Ok(far)) = tokio::time::timeout(DIAL_MAX, TcpStream::connect(target)).await else {
+        let dialled = match target {
+            Target::Address(address) => dial(*address).await,
+            Target::Dock(dock, ip) => {
+                // Used again after so many connections, as ports are.
+                let port = u16::try_from(self.conn % u32::from(u16::MAX)).expect("smaller than the divisor") + 1;
+                let from = SocketAddr::new(*ip, port);
+                dock.connect(from).ok().map(|pipe| (Stream::Pipe(pipe), Some(from)))
+            }
+        };
+        let Some((far, local)) = dialled else {
             self.far_ended = true;
             self.tell_closed(Side::Service);
             return false;
         };
-        if let Ok(local) = far.local_addr() {
+        if let Some(local) = local {
             self.witness.dialled(&self.link, self.incarnation, local);
         }
-        let _ = far.set_nodelay(true);
         self.far = Some(far);
         true
     }
@@ -476,9 +485,17 @@ impl Lane {
     }
 }
 
+/// Dials over TCP; says from where.
+async fn dial(address: SocketAddr) -> Option<(Stream, Option<SocketAddr>)> {
+    let far = tokio::time::timeout(DIAL_MAX, TcpStream::connect(address)).await.ok()?.ok()?;
+    let local = far.local_addr().ok();
+    let _ = far.set_nodelay(true);
+    Some((Stream::Tcp(far), local))
+}
+
 /// Reads once, into an emptied buffer, as much as it has room for; an error is an end like any other, and at the end
 /// nothing is read. Cancelling it loses nothing.
-async fn read(stream: &mut Option<TcpStream>, buffer: &mut Vec<u8>) {
+async fn read(stream: &mut Option<Stream>, buffer: &mut Vec<u8>) {
     buffer.clear();
     match stream {
         // What came with an error does not count.
@@ -487,7 +504,7 @@ async fn read(stream: &mut Option<TcpStream>, buffer: &mut Vec<u8>) {
     }
 }
 
-async fn write(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+async fn write(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
 }

@@ -20,12 +20,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgwire::messages::startup::SecretKey;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use self::database::Database;
 use self::illness::Illness;
 use self::refusal::Refusal;
+use crate::dock::{Listener, Stream};
 use crate::observation::{Tap, Value};
 use crate::product::{Control, Service};
 
@@ -131,8 +131,9 @@ impl Postgres {
     ///
     /// # Panics
     /// In a task of its own, when a client asks for something outside of the dialect.
-    pub async fn serve(self, listener: TcpListener, tap: Tap) {
+    pub async fn serve(self, listener: impl Into<Listener>, tap: Tap) {
         let (_alive, ended) = watch::channel(());
+        let mut listener = listener.into();
         while let Ok((stream, peer)) = listener.accept().await {
             tokio::spawn(serve_one(stream, peer, self.shared.clone(), tap.clone(), ended.clone()));
         }
@@ -167,7 +168,7 @@ impl Postgres {
     }
 }
 
-async fn serve_one(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, tap: Tap, mut ended: watch::Receiver<()>) {
+async fn serve_one(stream: Stream, peer: SocketAddr, shared: Arc<Shared>, tap: Tap, mut ended: watch::Receiver<()>) {
     tokio::select! {
         biased;
         _ = ended.changed() => {}

@@ -15,8 +15,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-
+use crate::dock::Listener;
 use crate::observation::Tap;
 use crate::plan::Ailment;
 use crate::product::{Control, Service};
@@ -75,8 +74,8 @@ impl Rabbit {
 
     /// One life of the broker. It begins with what the last one left on disk: durable exchanges and queues, and the
     /// persistent messages in them.
-    pub async fn serve(self, listener: TcpListener, tap: Tap) {
-        serve::accept(self.inner, listener, tap).await;
+    pub async fn serve(self, listener: impl Into<Listener>, tap: Tap) {
+        serve::accept(self.inner, listener.into(), tap).await;
     }
 
     /// It takes no messages from now on (out of memory or disk). It says so to whoever publishes, and reads nothing more

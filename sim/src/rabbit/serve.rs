@@ -9,13 +9,13 @@ use std::time::Duration;
 use amq_protocol::frame::AMQPFrame;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::Settings;
 use super::core::{Core, Effect, Effects};
 use super::wire::{next_frame, write_frame};
+use crate::dock::{Listener, Stream};
 use crate::observation::{Tap, untapped};
 
 /// After a pause of this node an expired clock is seen before the bytes that had come in time: one more read.
@@ -74,7 +74,7 @@ pub(super) fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
 }
 
 /// One life of the broker.
-pub(super) async fn accept(inner: Arc<Mutex<Inner>>, listener: TcpListener, tap: Tap) {
+pub(super) async fn accept(inner: Arc<Mutex<Inner>>, mut listener: Listener, tap: Tap) {
     {
         let mut inner = lock(&inner);
         inner.tap = tap;
@@ -87,7 +87,7 @@ pub(super) async fn accept(inner: Arc<Mutex<Inner>>, listener: TcpListener, tap:
     }
 }
 
-async fn talk(inner: Arc<Mutex<Inner>>, mut stream: TcpStream, peer: SocketAddr) {
+async fn talk(inner: Arc<Mutex<Inner>>, mut stream: Stream, peer: SocketAddr) {
     let (sender, mut lines) = mpsc::unbounded_channel();
     let (connection, frame_max, looks) = {
         let mut inner = lock(&inner);

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use super::core::{Client, Core, Outcome};
 use super::resp::{Reply, take_command};
+use crate::dock::{Listener, Stream};
 use crate::observation::{Command, Observation, Suffered, Tap};
 use crate::plan::Ailment;
 use crate::product::{Control, Service};
@@ -96,8 +96,9 @@ impl Redis {
     ///
     /// # Panics
     /// A command that this stand-in does not know.
-    pub async fn serve(self, listener: TcpListener, tap: Tap) {
+    pub async fn serve(self, listener: impl Into<Listener>, tap: Tap) {
         let life = self.state().begin();
+        let mut listener = listener.into();
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
@@ -222,7 +223,7 @@ impl Connection {
         }
     }
 
-    async fn run(mut self, mut stream: TcpStream) {
+    async fn run(mut self, mut stream: Stream) {
         loop {
             let complaint = self.execute_arrived().err();
             while let Ok(outgoing) = self.outbox.try_recv() {
@@ -269,7 +270,7 @@ impl Connection {
         }
     }
 
-    async fn wake(&mut self, stream: &mut TcpStream) -> Wake {
+    async fn wake(&mut self, stream: &mut Stream) -> Wake {
         let deadline = self.blocked.flatten();
         let full = self.blocked.is_some() && self.input.len() >= AHEAD_MAX;
         self.input.reserve(READ);
