@@ -73,10 +73,10 @@ impl Health {
             Happening::FaultStruck { fault, target, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
             }
+            Happening::FaultHealed { kind, .. } if ORDERS.contains(kind) => {}
             Happening::FaultHealed { fault, target, .. } => {
-                if self.faults.remove(&(*fault, target.clone())).is_some() {
-                    self.healed.insert(target.clone(), event.at);
-                }
+                self.faults.remove(&(*fault, target.clone()));
+                self.healed.insert(target.clone(), event.at);
             }
             Happening::Booted => {
                 self.lives.insert(event.process.clone(), life(true));

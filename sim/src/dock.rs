@@ -46,7 +46,10 @@ impl Listener {
 
 /// Where relays moor at a service. Clones are the same dock.
 #[derive(Clone, Default)]
-pub struct Dock(Arc<Mutex<Option<mpsc::UnboundedSender<(Pipe, SocketAddr)>>>>);
+pub struct Dock(Arc<Mutex<Option<Quay>>>);
+
+/// The way to a life of the service.
+type Quay = mpsc::UnboundedSender<(Pipe, SocketAddr)>;
 
 impl Dock {
     /// A new life of the service: from now on it gets the connections, until what is returned is dropped.

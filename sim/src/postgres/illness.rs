@@ -34,22 +34,24 @@ impl Illness {
         }
     }
 
-    /// Whether a statement may run: without disk none that writes a row.
-    pub fn allow(&self, verb: &Verb) -> Result<(), (Ailment, Refusal)> {
+    /// What a statement is refused with: without disk each that writes a row.
+    pub fn refuses(&self, verb: &Verb) -> Option<(Ailment, Refusal)> {
         if self.full && matches!(verb, Verb::Insert | Verb::Update | Verb::Schema(_)) {
             let text = "could not extend file \"base/5/16384\": No space left on device";
-            return Err((Ailment::Full, Refusal::new("53100", text)));
+            return Some((Ailment::Full, Refusal::new("53100", text)));
         }
-        Ok(())
+        None
     }
 
-    /// Whether a transaction that has changed something may commit, and how late.
-    pub fn allow_commit(&self) -> Result<Duration, (Ailment, Refusal)> {
-        if self.serialization_failure {
-            let text = "could not serialize access due to read/write dependencies among transactions";
-            return Err((Ailment::SerializationFailure, Refusal::new("40001", text)));
-        }
-        Ok(self.slow_commit)
+    /// What the commit of a change is refused with.
+    pub fn refuses_commit(&self) -> Option<(Ailment, Refusal)> {
+        let text = "could not serialize access due to read/write dependencies among transactions";
+        self.serialization_failure.then(|| (Ailment::SerializationFailure, Refusal::new("40001", text)))
+    }
+
+    /// By how much such a commit is late.
+    pub fn slow_commit(&self) -> Duration {
+        self.slow_commit
     }
 
     /// Whether somebody new may connect.

@@ -136,8 +136,11 @@ impl Session {
             _ => {}
         }
         self.take_turn().await?;
-        let allowed = self.shared.illness().allow(&plan.statement.verb);
-        allowed.map_err(|(ailment, refusal)| self.suffer(ailment, refusal, &plan.statement.name, params))?;
+        let refused = self.shared.illness().refuses(&plan.statement.verb);
+        if let Some((ailment, refusal)) = refused {
+            self.suffer(ailment, &plan.statement.name, params);
+            return Err(refusal);
+        }
         let outcome = self.shared.database().run(plan, params)?;
         Ok(self.note(plan, params, outcome))
     }
@@ -250,30 +253,25 @@ impl Session {
         if !self.changed {
             return Ok(());
         }
-        let allowed = self.shared.illness().allow_commit();
+        let (refused, late) = {
+            let illness = self.shared.illness();
+            (illness.refuses_commit(), illness.slow_commit())
+        };
         let last = self.done.last().map(|statement| (statement.name.clone(), statement.params.clone()));
         let (name, params) = last.unwrap_or_default();
-        match allowed {
-            Ok(Duration::ZERO) => Ok(()),
-            Ok(late) => {
-                self.show_suffering(Ailment::SlowCommit { by: late }, &name, &params);
-                tokio::time::sleep(late).await;
-                Ok(())
-            }
-            Err((ailment, refusal)) => {
-                let refusal = self.suffer(ailment, refusal, &name, &params);
-                self.roll_back();
-                Err(refusal)
-            }
+        if let Some((ailment, refusal)) = refused {
+            self.suffer(ailment, &name, &params);
+            self.roll_back();
+            return Err(refusal);
         }
+        if !late.is_zero() {
+            self.suffer(Ailment::SlowCommit { by: late }, &name, &params);
+            tokio::time::sleep(late).await;
+        }
+        Ok(())
     }
 
-    fn suffer(&self, ailment: Ailment, refusal: Refusal, name: &str, params: &[Value]) -> Refusal {
-        self.show_suffering(ailment, name, params);
-        refusal
-    }
-
-    fn show_suffering(&self, ailment: Ailment, name: &str, params: &[Value]) {
+    fn suffer(&self, ailment: Ailment, name: &str, params: &[Value]) {
         let texts = params.iter().filter_map(Value::as_text).collect::<Vec<_>>().join(" ");
         let request = format!("{name} {texts}").into_bytes();
         let (peer, service, ailment) = (self.peer, "postgres", ailment.name());
