@@ -146,6 +146,9 @@ struct RunArgs {
     /// Does not look for a smaller plan that fails the same way.
     #[arg(long)]
     no_shrink: bool,
+    /// Fails if anything was said to Redis, RabbitMQ or Postgres whose shape is no line of this file.
+    #[arg(long, value_name = "FILE")]
+    covered_by: Option<PathBuf>,
     /// Goes on after a run that proves nothing.
     #[arg(long, hide = true)]
     past_vacuous: bool,
