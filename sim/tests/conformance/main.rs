@@ -1,6 +1,6 @@
 //! The stand-ins beside the real servers: one body with two arms, and what both said is kept. The arm of the stand-in
 //! runs always; that of the real server needs it installed, and `cargo sim conformance` runs it.
-//! `CONFORMANCE=record` writes what the real server says into the file that is compared.
+//! `INSTA_UPDATE=always` writes what the real server says into the file that is compared.
 #![allow(missing_docs)]
 
 mod postgres;
@@ -9,5 +9,5 @@ mod servers;
 
 /// Whether what the real servers say is written down, not compared.
 fn records() -> bool {
-    std::env::var("CONFORMANCE").is_ok_and(|value| value == "record")
+    std::env::var("INSTA_UPDATE").is_ok_and(|value| value == "always")
 }
