@@ -8,6 +8,7 @@
 
 mod amqp;
 mod arms;
+mod interleavings;
 mod redis;
 #[cfg(real)]
 #[path = "../../../sim/tests/conformance/servers/mod.rs"]
