@@ -155,7 +155,7 @@ impl Stage {
         let filled = |line: &String| line.replace('$', &own);
         for line in &scene.setup {
             let said = Say::parse(&filled(line)).to(&self.control).await;
-            assert!(!said.starts_with(" 2"), "{}: {line}:{said}", pair.name);
+            assert!(said.starts_with(" 1 of them"), "{}: {line}:{said}", pair.name);
         }
         let steps = |side: usize| {
             let middle = pair.sides[side].iter().map(filled);
@@ -191,7 +191,7 @@ impl Stage {
 fn brief(said: &str) -> String {
     let words = said.split_whitespace().filter(|word| !word.ends_with("=null") && !word.ends_with("=T"));
     let words = words.collect::<Vec<_>>().join(" ");
-    if words.is_empty() { " no row".to_owned() } else { format!(" [{words}]") }
+    format!(" [{}]", words.strip_suffix(" of them").unwrap_or(&words).replace(" of them ", ": "))
 }
 
 pub async fn body(place: Place) -> Outcomes {

@@ -47,7 +47,11 @@ impl Script {
                 "stream" => ask(&["XRANGE", &key, "-", "+"]).await,
                 _ => ask(&["GET", &key]).await,
             };
-            writeln!(lines, "  {key} ({:?}): {content:?}", ask(&["TTL", &key]).await).expect("a string");
+            let seconds: i64 = redis::from_redis_value(ask(&["TTL", &key]).await).expect("a number");
+            // No two servers are equally fast.
+            let lasts =
+                if seconds < 0 { "for ever".to_owned() } else { format!("about {} s", (seconds + 5) / 10 * 10) };
+            writeln!(lines, "  {key} ({lasts}): {content:?}").expect("a string");
         }
         self.lines.push_str(&lines);
     }

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::pin::pin;
 
+use futures_util::StreamExt;
 use lychgate::sql;
 use tokio::net::TcpStream;
 use tokio_postgres::types::{ToSql, Type};
@@ -124,7 +126,7 @@ impl Say {
         };
         let answered = match plain {
             Some(text) => client.simple_query(&text).await.map(|messages| completed(&messages)),
-            None => self.typed(client).await.map(|rows| rows.iter().map(row).collect()),
+            None => self.typed(client).await,
         };
         answered.unwrap_or_else(|error| match error.as_db_error() {
             Some(refusal) => format!(" {} {}", refusal.code().code(), refusal.message()),
@@ -132,7 +134,8 @@ impl Say {
         })
     }
 
-    async fn typed(&self, client: &Client) -> Result<Vec<Row>, tokio_postgres::Error> {
+    /// How many rows it touched or returned, and those that it returned.
+    async fn typed(&self, client: &Client) -> Result<String, tokio_postgres::Error> {
         let each = |param: &'_ Param| match param {
             Param::Int(_) => Type::INT8,
             Param::Text(_) => Type::TEXT,
@@ -144,7 +147,12 @@ impl Say {
             Param::Bool(flag) => flag,
         });
         let params: Vec<_> = values.zip(self.params.iter().map(each)).collect();
-        client.query_typed(named(&self.name), &params).await
+        let mut rows = pin!(client.query_typed_raw(named(&self.name), params).await?);
+        let mut text = String::new();
+        while let Some(found) = rows.as_mut().next().await {
+            text.push_str(&row(&found?));
+        }
+        Ok(format!(" {} of them{text}", rows.rows_affected().unwrap_or_default()))
     }
 }
 
