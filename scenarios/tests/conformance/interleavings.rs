@@ -222,6 +222,7 @@ pub async fn body(place: Place) -> Outcomes {
     outcomes
 }
 
+#[cfg(real)]
 /// A line for each pair, its endings and what came of it, with the orders in which it did.
 fn told(outcomes: &Outcomes) -> String {
     let (_, pairs) = read();
@@ -262,25 +263,29 @@ fn the_stand_in_comes_to_what_postgres_came_to() {
     let (outcomes, _) = crate::arms::stand_in(crate::arms::Service::Postgres, body);
     let (_, pairs) = read();
     let mut real = kept();
-    let mut differing: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    let mut differing: BTreeMap<usize, BTreeMap<String, Vec<String>>> = BTreeMap::new();
     for ((number, ends, order), fake) in outcomes {
         let found = real.remove(&(pairs[number].name.clone(), ends.to_owned(), order.clone()));
         let found = found.unwrap_or_else(|| "not asked yet".to_owned());
         if found != fake {
-            let says = format!("  {ends}, {order}:\n    PostgreSQL {found}\n    stand-in   {fake}\n");
-            differing.entry(number).or_default().push(says);
+            let how = format!("  {ends}:\n    PostgreSQL {found}\n    stand-in   {fake}\n");
+            differing.entry(number).or_default().entry(how).or_default().push(order);
         }
     }
     assert!(real.is_empty(), "these are asked no more: {:?}", real.keys().collect::<BTreeSet<_>>());
-    let mut wrong = String::new();
+    let (mut table, mut wrong) = (String::new(), String::new());
     for (number, pair) in pairs.iter().enumerate() {
-        match (differing.get(&number), &pair.differs) {
-            (Some(how), None) => wrong.push_str(&format!("{}: {} outcomes differ\n{}", pair.name, how.len(), how[0])),
-            (None, Some(_)) => wrong.push_str(&format!("{}: nothing differs any more\n", pair.name)),
-            _ => {}
+        let how = differing.remove(&number).unwrap_or_default();
+        let lines = how.iter().map(|(how, orders)| format!("{how}    {}\n", orders.join(" "))).collect::<String>();
+        match &pair.differs {
+            None if !how.is_empty() => wrong.push_str(&format!("{}, without a reason:\n{lines}", pair.name)),
+            Some(_) if how.is_empty() => wrong.push_str(&format!("{}: nothing differs any more\n", pair.name)),
+            Some(reason) => table.push_str(&format!("{}: {reason}.\n{lines}", pair.name)),
+            None => {}
         }
     }
-    assert!(wrong.is_empty(), "{wrong}");
+    assert!(wrong.is_empty(), "the stand-in comes to something else than PostgreSQL:\n{wrong}");
+    crate::kept("differences", &table);
 }
 
 #[cfg(real)]
