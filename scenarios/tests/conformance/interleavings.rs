@@ -5,7 +5,7 @@
 //! A boundary is a BEGIN, a statement, a COMMIT or ROLLBACK. A step of a connection that waits for a lock waits with all
 //! that follows it there. `$` in a name is a number of the interleaving's own, so that none sees another's rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -272,7 +272,7 @@ fn the_stand_in_comes_to_what_postgres_came_to() {
             differing.entry(number).or_default().entry(how).or_default().push(order);
         }
     }
-    assert!(real.is_empty(), "these are asked no more: {:?}", real.keys().collect::<BTreeSet<_>>());
+    assert!(real.is_empty(), "these are asked no more: {:?}", real.keys().collect::<Vec<_>>());
     let (mut table, mut wrong) = (String::new(), String::new());
     for (number, pair) in pairs.iter().enumerate() {
         let how = differing.remove(&number).unwrap_or_default();

@@ -8,7 +8,11 @@
 
 mod amqp;
 mod arms;
+#[cfg(real)]
+mod foreign;
 mod interleavings;
+#[cfg(real)]
+mod rabbit_random;
 mod redis;
 #[cfg(real)]
 #[path = "../../../sim/tests/conformance/servers/mod.rs"]

@@ -205,6 +205,9 @@ pub async fn body(place: Place) -> String {
         let said = Say::parse(say).to(&clients[who]).await;
         writeln!(transcript, "  ={said}").expect("a string takes everything");
     }
+    drop(clients);
+    // Until they have taken their leave.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     transcript
 }
 

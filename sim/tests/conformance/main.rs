@@ -5,6 +5,7 @@
 
 mod postgres;
 mod redis;
+mod redis_random;
 mod servers;
 
 /// Whether what the real servers say is written down, not compared.

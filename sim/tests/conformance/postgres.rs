@@ -11,8 +11,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use lychgate_sim::observation::untapped;
-use lychgate_sim::postgres::Postgres;
 use pgwire::messages::extendedquery::{Bind, Describe, Execute, Parse, Sync};
 use pgwire::messages::simplequery::Query;
 use pgwire::messages::startup::Startup;
@@ -231,6 +229,9 @@ fn compare(real: &str, fake: &str) {
 #[cfg(madsim)]
 #[test]
 fn the_stand_in_says_what_postgres_said() {
+    use lychgate_sim::observation::untapped;
+    use lychgate_sim::postgres::Postgres;
+
     let runtime = madsim::runtime::Runtime::with_seed_and_config(1, madsim::Config::default());
     let node = runtime.create_node().ip("10.0.0.1".parse().unwrap()).build();
     let client = runtime.create_node().ip("10.0.0.2".parse().unwrap()).build();

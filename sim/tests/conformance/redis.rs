@@ -17,16 +17,22 @@ use crate::servers;
 const TRANSCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/redis.txt");
 
 /// Something that takes commands.
-trait Server {
+pub trait Server {
     /// What each connection got of one command.
     fn tell(&mut self, client: u64, words: &[Bytes]) -> BTreeMap<u64, Vec<u8>>;
     fn wait(&mut self, time: Duration) -> BTreeMap<u64, Vec<u8>>;
 }
 
-struct StandIn {
+pub struct StandIn {
     core: Core,
     now: Duration,
     deadlines: BTreeMap<u64, Duration>,
+}
+
+impl StandIn {
+    pub fn new() -> StandIn {
+        StandIn { core: Core::default(), now: Duration::from_secs(1_700_000_000), deadlines: BTreeMap::new() }
+    }
 }
 
 impl Server for StandIn {
@@ -56,12 +62,16 @@ impl Server for StandIn {
     }
 }
 
-struct Real {
+pub struct Real {
     server: servers::Server,
     connections: BTreeMap<u64, TcpStream>,
 }
 
 impl Real {
+    pub fn new(server: servers::Server) -> Real {
+        Real { server, connections: BTreeMap::new() }
+    }
+
     /// Everything that arrives until nothing has for a moment. `owed` is waited for longer.
     fn hear(&mut self, owed: Option<(u64, Duration)>) -> BTreeMap<u64, Vec<u8>> {
         let mut got: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
@@ -128,7 +138,7 @@ fn transcribe(transcript: &str, server: &mut impl Server) -> String {
 }
 
 /// Words apart by spaces; in double quotes, `\n`, `\"` and `\\` are escapes.
-fn words_of(line: &str) -> Vec<Bytes> {
+pub fn words_of(line: &str) -> Vec<Bytes> {
     let mut words = Vec::new();
     let mut rest = line.chars().peekable();
     while let Some(first) = rest.next() {
@@ -181,8 +191,7 @@ fn exchanges(transcript: &str) -> Vec<String> {
 
 #[test]
 fn the_stand_in_answers_as_the_transcript_says() {
-    let now = Duration::from_secs(1_700_000_000);
-    let mut stand_in = StandIn { core: Core::default(), now, deadlines: BTreeMap::new() };
+    let mut stand_in = StandIn::new();
     let transcript = read();
     assert_same(&transcript, &transcribe(&transcript, &mut stand_in));
 }
@@ -190,7 +199,7 @@ fn the_stand_in_answers_as_the_transcript_says() {
 #[test]
 #[ignore = "needs redis-server; `cargo sim conformance` runs it"]
 fn the_real_server_answers_as_the_transcript_says() {
-    let mut real = Real { server: servers::redis::start(), connections: BTreeMap::new() };
+    let mut real = Real::new(servers::redis::start());
     let transcript = read();
     let found = transcribe(&transcript, &mut real);
     if crate::records() {
