@@ -52,11 +52,11 @@ async fn psql(place: Place) -> String {
         UPDATE t SET n = n + 1, done = true WHERE id = 'a' RETURNING id, n, done;\n\
         INSERT INTO t (id, n) VALUES ('a', 1);\nINSERT INTO t (id) VALUES ('c');\n\
         BEGIN;\nDELETE FROM t WHERE id = 'b';\nINSERT INTO t (id, n) VALUES ('a', 1);\nSELECT id FROM t;\nCOMMIT;\n\
-        BEGIN;\nDELETE FROM t WHERE id = 'b';\nROLLBACK;\nSELECT count(*) AS n FROM t;\nSELECT nothing FROM t;\n\
+        BEGIN;\nDELETE FROM t WHERE id = 'b';\nROLLBACK;\nSELECT count(*) AS n FROM t;\nSELECT missing FROM t;\n\
         BEGIN;\nUPDATE t SET n = 7 WHERE id = 'b';\nCOMMIT;\nSELECT id, n FROM t ORDER BY n DESC;\n";
     let mut command = at("psql", place.tapped);
-    // Its own words for an error name a line of its input, and draw the place: `terse` says what the server said.
-    command.args(["-U", "postgres", "-d", "postgres", "-X", "-v", "VERBOSITY=terse", "-f", "-"]);
+    // Its words for an error draw the place in the statement, which the stand-in does not know.
+    command.args(["-U", "postgres", "-d", "postgres", "-X", "-v", "VERBOSITY=sqlstate", "-f", "-"]);
     command.env("PGSSLMODE", "prefer").env("PGGSSENCMODE", "disable");
     said(command, input).await
 }
