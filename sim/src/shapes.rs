@@ -94,7 +94,7 @@ impl Shapes {
             self.seen.insert("amqp > protocol header".to_owned());
         }
         let length = u32::from_be_bytes(lane.bytes.get(3..7)?.try_into().ok()?) as usize;
-        let whole = lane.bytes.len() >= 7 + length + 1;
+        let whole = lane.bytes.len() > 7 + length;
         let frame = whole.then(|| lane.bytes.split_to(7 + length + 1))?;
         let shape = match frame[0] {
             1 => method(u16::from_be_bytes([frame[7], frame[8]]), u16::from_be_bytes([frame[9], frame[10]])),
@@ -188,7 +188,8 @@ fn options(name: &str, words: &[Bytes]) -> String {
 
 /// A method by its numbers in the protocol.
 fn method(class: u16, method: u16) -> String {
-    const CLASSES: &[(u16, &str, &[(u16, &str)])] = &[
+    type Methods = &'static [(u16, &'static str)];
+    const CLASSES: &[(u16, &str, Methods)] = &[
         (
             10,
             "connection",
