@@ -48,6 +48,7 @@ pub mod run;
 #[cfg(madsim)]
 mod second;
 pub mod seed;
+pub mod shapes;
 #[cfg(madsim)]
 mod shrink;
 #[cfg(madsim)]

@@ -38,12 +38,14 @@ pub struct Options {
     pub strict: bool,
     /// Where to stream every [`Item`](crate::item::Item) while the run goes on, a JSON object a line.
     pub items: Option<Arc<File>>,
+    /// Whether to keep the [shapes](crate::shapes) of what processes say to Redis, RabbitMQ and Postgres.
+    pub shapes: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // A long run takes seconds; two minutes is a hang even on a loaded machine.
-        Options { trace: None, wall_max: Duration::from_secs(120), strict: false, items: None }
+        Options { trace: None, wall_max: Duration::from_secs(120), strict: false, items: None, shapes: false }
     }
 }
 
@@ -79,7 +81,7 @@ fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Se
     hook();
     SCENE.set(Some(Scene { title: format!("scenario {scenario}, seed {}", seed.0), panics: Vec::new() }));
     let recorder = match Recorder::new(options.trace.as_deref(), scenario, seed.0) {
-        Ok(recorder) => recorder.streaming(options.items.clone()),
+        Ok(recorder) => recorder.streaming(options.items.clone()).shaping(options.shapes),
         Err(error) => return blank(scenario, seed, Verdict::Error, format!("the trace cannot be written: {error}")),
     };
     // The runtime is first: it seeds the keys of every hash map that this thread makes from here on.
@@ -143,6 +145,7 @@ fn judge<P: Product>(
         report.reached = watch.recorder.reached();
         report.faults = watch.nemesis.report();
         report.story = watch.recorder.story().to_vec();
+        report.shapes = watch.recorder.shapes();
         let armed = watch.invariants.iter().filter(|invariant| invariant.armed());
         report.armed = armed.map(|invariant| invariant.name().to_owned()).collect();
         match (lived, watch.stop(), broken) {
@@ -206,6 +209,7 @@ pub(crate) fn blank(scenario: &str, seed: Seed, verdict: Verdict, because: Strin
         faults: Vec::new(),
         story: Vec::new(),
         because: vec![because],
+        shapes: Vec::new(),
     }
 }
 

@@ -114,7 +114,7 @@ fn hashes_and_wrong_types() {
             let mut redis = connect().await;
             let () = redis.hset_multiple("h", &[("b", "2"), ("a", "1")]).await.unwrap();
             let pairs: Vec<(String, String)> = redis.hgetall("h").await.unwrap();
-            assert_eq!(pairs, [("a".into(), "1".into()), ("b".into(), "2".into())]);
+            assert_eq!(pairs, [("b".into(), "2".into()), ("a".into(), "1".into())]);
             let length: usize = redis.hlen("h").await.unwrap();
             assert_eq!(length, 2);
             let error = redis.get::<_, String>("h").await.unwrap_err();

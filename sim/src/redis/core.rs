@@ -151,7 +151,7 @@ impl Core {
             let entries = match keys.get(name) {
                 None => 0,
                 Some(Value::Text(_)) => 1,
-                Some(Value::Hash(hash)) => hash.len(),
+                Some(Value::Hash(hash)) => hash.count(),
                 Some(Value::Stream(stream)) => stream.count(),
             };
             let left = keys.expiry(name).flatten().map(|at| at.saturating_sub(keys.now()));
