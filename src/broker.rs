@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -17,6 +16,7 @@ use crate::backoff::Backoff;
 use crate::config::Address;
 use crate::ids::{RunId, SessionId};
 use crate::limits;
+use crate::socket::Socket;
 
 /// Where runs are announced: a direct exchange and the durable queue that all executors share.
 pub const RUNS: &str = "lychgate.runs";
@@ -58,7 +58,7 @@ pub enum Topic {
 }
 
 async fn dial(address: &Address, name: &str) -> Result<Connection, Error> {
-    let dialled = tokio::time::timeout(limits::CONNECT, TcpStream::connect(&address.host)).await;
+    let dialled = tokio::time::timeout(limits::CONNECT, Socket::connect(&address.host)).await;
     let stream = dialled
         .map_err(|_| Error::Lost("connecting took too long".into()))?
         .map_err(|error| Error::Lost(error.to_string()))?;

@@ -10,10 +10,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::limits;
+use crate::socket::Socket;
 use crate::tasks::Tasks;
 
 /// Why a conversation came to nothing, in words.
@@ -50,7 +50,7 @@ impl Line {
     /// Dials `host` (`HOST:PORT`), within [`limits::CONNECT`].
     pub async fn dial(host: &str, tasks: &Tasks) -> Result<Self, Lost> {
         let dial = async {
-            let stream = TcpStream::connect(host).await.map_err(lost)?;
+            let stream = Socket::connect(host).await.map_err(lost)?;
             http1::handshake(TokioIo::new(stream)).await.map_err(lost)
         };
         let dialled = tokio::time::timeout(limits::CONNECT, dial).await;

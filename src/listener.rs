@@ -10,12 +10,13 @@ use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::limits;
+use crate::socket::Socket;
 use crate::tasks::Tasks;
 
 /// Serves until `draining`, then waits for the connections that are open. Each is one of `tasks`.
@@ -38,7 +39,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, draining: Cance
                 backoff.reset();
                 let (router, draining) = (router.clone(), draining.clone());
                 tasks.spawn(async move {
-                    connection(stream, router, draining).await;
+                    connection(stream.into(), router, draining).await;
                     drop(place);
                 });
             }
@@ -55,7 +56,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, draining: Cance
     let _ = places.acquire_many(all).await;
 }
 
-async fn connection(stream: TcpStream, router: Router, draining: CancellationToken) {
+async fn connection(stream: Socket, router: Router, draining: CancellationToken) {
     let serving = http1::Builder::new()
         .timer(Clock)
         .header_read_timeout(limits::HTTP_HEADERS)

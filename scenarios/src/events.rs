@@ -16,15 +16,16 @@ pub enum Did {
     Accepted { session: String, run: String },
     /// A hint of a waiting run was routed to a queue.
     Hinted { session: String, run: String },
-    /// A run was claimed: its fence was minted.
-    Claimed { session: String, run: String, fence: i64, owner: String, incarnation: i64 },
+    /// A run was claimed: its fence was minted. `owner` is the process that did it, `mark` what it would leave on it:
+    /// `NAME/INCARNATION`, as Postgres counts.
+    Claimed { session: String, run: String, fence: i64, owner: String, mark: String },
     /// A beat was executed: what it named, and for each run that is still its own whether a cancel was requested.
     Beat { owner: String, named: Vec<(String, i64)>, confirmed: Vec<(String, i64, bool)> },
     /// A turn was committed, through this pool of its process.
     Checkpointed { session: String, run: String, turn: i64, fence: i64, last: bool, pool: String },
     /// A checkpoint consumed a message.
     Consumed { session: String, message: String, turn: i64 },
-    /// A run was marked; `by` is `PROCESS/INCARNATION`, as Postgres counts.
+    /// A run was marked; `by` is `NAME/INCARNATION`, as Postgres counts.
     Marked { session: String, run: String, by: String },
     /// A process took a mark off a run: whose it was, `marked_by` says.
     Unmarked { session: String, run: String, by: String, marked_by: String },

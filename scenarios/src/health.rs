@@ -5,6 +5,34 @@ use std::time::Duration;
 
 use lychgate_sim::event::{Event, Happening, What};
 
+/// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
+const ORDERS: [&str; 2] = ["sigterm", "rolling_restart"];
+
+/// What becomes of what Redis holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// It is gone.
+    Lost,
+    /// From here on it will be lost, and what there is now will be back.
+    Noted,
+    /// It is what it was when it was noted.
+    Restored,
+}
+
+impl Memory {
+    /// What this event does to it.
+    pub fn of<O>(event: &Event<O>) -> Option<Memory> {
+        match &event.what {
+            What::World(Happening::FaultStruck { kind: "restart", target, .. }) if target == "redis" => {
+                Some(Memory::Lost)
+            }
+            What::World(Happening::FaultStruck { kind: "failover", .. }) => Some(Memory::Noted),
+            What::World(Happening::FaultHealed { kind: "failover", .. }) => Some(Memory::Restored),
+            _ => None,
+        }
+    }
+}
+
 /// What is known of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Life {
@@ -41,9 +69,11 @@ impl Health {
         let What::World(happening) = &event.what else { return };
         let life = |alive| Life { incarnation: event.incarnation, alive, since: event.at, ..Life::default() };
         match happening {
+            Happening::FaultStruck { kind, .. } if ORDERS.contains(kind) => {}
             Happening::FaultStruck { fault, target, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
             }
+            Happening::FaultHealed { kind, .. } if ORDERS.contains(kind) => {}
             Happening::FaultHealed { fault, target, .. } => {
                 self.faults.remove(&(*fault, target.clone()));
                 self.healed.insert(target.clone(), event.at);
@@ -75,13 +105,20 @@ impl Health {
 
     /// Since when no fault has been on any target that matters, or `None` while there is one. Zero: there never was.
     pub fn calm_since(&self, matters: impl Fn(&str) -> bool) -> Option<Duration> {
-        if self.faults.keys().any(|(_, target)| matters(target)) {
+        let reaches = |target: &str| self.reaches(target, &matters);
+        if self.faults.keys().any(|(_, target)| reaches(target)) {
             return None;
         }
-        let healed = self.healed.iter().filter(|(target, _)| matters(target)).map(|(_, at)| *at).max();
-        let moved = self.lives.iter().filter(|(name, life)| matters(name) && life.incarnation > 1);
+        let healed = self.healed.iter().filter(|(target, _)| reaches(target)).map(|(_, at)| *at).max();
+        let moved = self.lives.iter().filter(|(name, life)| life.incarnation > 1 && matters(name));
         let moved = moved.map(|(_, life)| life.since).max();
         Some(healed.max(moved).unwrap_or(Duration::ZERO))
+    }
+
+    /// Whether a fault on `target` is one on what matters. What ails a service is on every process's link to it.
+    fn reaches(&self, target: &str, matters: impl Fn(&str) -> bool) -> bool {
+        let service = !target.contains(['>', '/']) && !self.lives.contains_key(target);
+        matters(target) || service && self.lives.keys().any(|process| matters(&format!("{process}->{target}")))
     }
 
     /// A process's life.
@@ -106,10 +143,9 @@ impl Health {
 
 /// Whether `target` is the link of some process to `service`, or a caller that it refuses.
 pub fn leads_to(target: &str, service: &str) -> bool {
-    match target.split_once("->") {
-        Some((_, to)) => to == service,
-        None => target.split_once('/').is_some_and(|(refuses, _)| refuses == service),
-    }
+    // Asked for every target at every event: no search for the arrow.
+    target.strip_suffix(service).is_some_and(|from| from.ends_with("->"))
+        || target.strip_prefix(service).is_some_and(|caller| caller.starts_with('/') && !caller.contains("->"))
 }
 
 /// Whether it is a link to Postgres or Redis, or an executor: what a run's end depends on.

@@ -11,10 +11,10 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use lychgate::limits::SKIP_WINDOW;
+use lychgate_sim::dock::{Listener, Stream};
 use lychgate_sim::plan::Kind;
 use lychgate_sim::product::{Control, Service};
 use lychgate_sim::provider::Provider;
-use tokio::net::{TcpListener, TcpStream};
 
 /// The name under which they stand among the stand-ins.
 pub const NAME: &str = "levers";
@@ -42,7 +42,7 @@ pub fn service(provider: Provider, tokens: Vec<String>) -> Service {
 }
 
 impl Levers {
-    async fn serve(self, listener: TcpListener) {
+    async fn serve(self, mut listener: Listener) {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -53,7 +53,7 @@ impl Levers {
         }
     }
 
-    async fn connection(self, stream: TcpStream) {
+    async fn connection(self, stream: Stream) {
         let answer = service_fn(|request: Request<Incoming>| {
             let (status, says) = match self.pull(request.method(), request.uri().path(), request.uri().query()) {
                 Ok(says) => (StatusCode::OK, says),

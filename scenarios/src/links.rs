@@ -43,8 +43,8 @@ impl Links {
     }
 
     /// Every road that was ever used, and what is open on it.
-    pub fn roads(&self) -> impl Iterator<Item = (&str, &str, Vec<Open>)> {
-        self.roads.iter().map(|((near, far), open)| (near.as_str(), far.as_str(), open.values().copied().collect()))
+    pub fn roads(&self) -> impl Iterator<Item = (&str, &str, &BTreeMap<u32, Open>)> {
+        self.roads.iter().map(|((near, far), open)| (near.as_str(), far.as_str(), open))
     }
 
     /// How many connections lead to `far`.

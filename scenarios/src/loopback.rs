@@ -173,7 +173,7 @@ impl Loopback {
         let Service { name, serve, .. } = service;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         self.links.insert(name, listener.local_addr()?);
-        let serving = serve(listener, untapped());
+        let serving = serve(listener.into(), untapped());
         self.tasks.push(tokio::spawn(async move {
             serving.await;
             name

@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// A fifth of a run is spent on allocating: this one takes half of what the system's takes. No digest depends on it.
+#[cfg(madsim)]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[cfg(madsim)]
 fn main() -> ExitCode {
     lychgate_sim::cli::main::<lychgate_scenarios::Lychgate>(env!("CARGO_MANIFEST_DIR"))

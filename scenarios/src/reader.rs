@@ -74,7 +74,7 @@ fn int(value: Option<&Value>) -> i64 {
 impl Reader<Did> for LychgateReader {
     fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<Did> {
         match observation {
-            Observation::Statement(statement) => self.statement(statement),
+            Observation::Statement(statement) => self.statement(statement, &origin.process),
             Observation::Command(command) => {
                 let did = self.command(command);
                 let label = |id: &str| self.runs.get(id).map(|run| run.label.clone());
@@ -89,6 +89,8 @@ impl Reader<Did> for LychgateReader {
             }
             Observation::Provider(call) => self.call(call, &origin.process),
             Observation::Engine(seen) => self.agents.engine(seen),
+            // What follows from it shows by itself.
+            Observation::Suffered(_) => Vec::new(),
             Observation::Log(log) => self.log(log).into_iter().collect(),
         }
     }
@@ -111,11 +113,11 @@ impl LychgateReader {
         self.runs.get(id).map(|run| (run.session.clone(), run.label.clone()))
     }
 
-    fn statement(&mut self, statement: &Statement) -> Vec<Did> {
+    fn statement(&mut self, statement: &Statement, process: &str) -> Vec<Did> {
         let param = |n: usize| statement.params.get(n - 1);
         let row = |name: &str| statement.rows.first().and_then(|row| row.get(name));
         if statement.name == "run.beat" {
-            return vec![self.beat(statement)];
+            return vec![self.beat(statement, process)];
         }
         if statement.affected == 0 {
             return Vec::new();
@@ -145,11 +147,12 @@ impl LychgateReader {
                 Some(Did::Accepted { session, run: label })
             }
             "run.claim" => self.runs.get_mut(&text(param(1))).map(|run| {
-                let owner = text(param(3));
+                // Two lives may go by one name: the owner is whoever sent this.
+                let (owner, mark) = (process.to_string(), format!("{}/{}", text(param(3)), int(param(4))));
                 run.owner = Some(owner.clone());
                 run.fence = int(row("fence"));
                 let (session, label) = (run.session.clone(), run.label.clone());
-                Did::Claimed { session, run: label, fence: run.fence, owner, incarnation: int(param(4)) }
+                Did::Claimed { session, run: label, fence: run.fence, owner, mark }
             }),
             "run.checkpoint" => self.named(&text(param(1))).map(|(session, run)| {
                 let last = param(4) == Some(&Value::Bool(true));
@@ -223,12 +226,12 @@ impl LychgateReader {
         Some(Did::Ended { session, run: label, fence, status, reason, by_owner })
     }
 
-    fn beat(&self, statement: &Statement) -> Did {
+    fn beat(&self, statement: &Statement, process: &str) -> Did {
         let label = |id: &str| self.runs.get(id).map_or_else(|| id.to_string(), |run| run.label.clone());
         let named = text(statement.params.get(2));
         let named = named.split('|').filter_map(|pair| pair.split_once(':'));
         Did::Beat {
-            owner: text(statement.params.first()),
+            owner: process.to_string(),
             named: named.map(|(run, fence)| (label(run), fence.parse().unwrap_or(-1))).collect(),
             confirmed: statement
                 .rows
@@ -242,6 +245,11 @@ impl LychgateReader {
     }
 
     fn command(&mut self, command: &Command) -> Option<Did> {
+        // Most commands read, and are none of these.
+        let first = command.words.first()?;
+        if !["EVAL", "EVALSHA", "XADD"].iter().any(|name| first.eq_ignore_ascii_case(name.as_bytes())) {
+            return None;
+        }
         let words: Vec<String> = command.words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
         let word = |n: usize| words.get(n).map(String::as_str).unwrap_or_default();
         match word(0).to_ascii_uppercase().as_str() {

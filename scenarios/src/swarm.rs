@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, ORIGIN, Plan, Trigger};
+use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, Manager, ORIGIN, Plan, Trigger};
 use lychgate_sim::seed::{Purpose, Seed};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -41,6 +41,11 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
     let settings = settings.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.to_string())));
     let settings: BTreeMap<String, String> = settings.collect();
     let settings = Some(settings).filter(|settings| !settings.is_empty());
+    // Now and then the last executor comes later, while the others are at work.
+    let late = drawn(seed, Purpose::Workload, proptest::option::weighted(0.1, seconds(5..=60)));
+    let late = late.filter(|_| executors > 1).map(|first_boot| {
+        (format!("executor-{executors}"), Manager { first_boot: Some(first_boot), ..Manager::default() })
+    });
     let settings = settings.map(|settings| ("executor".to_string(), settings));
     Plan {
         about: format!("Drawn from seed {}", seed.0),
@@ -50,7 +55,7 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
             .map(|(role, count)| (role.to_string(), count))
             .into(),
         config: [("all".to_string(), everybodys)].into_iter().chain(settings).collect(),
-        service: BTreeMap::new(),
+        service: late.into_iter().collect(),
         users,
         faults,
         expect: Expect { verdict: "passed".into(), invariant: None },
@@ -206,7 +211,7 @@ fn restart(executors: Vec<String>) -> impl Strategy<Value = Fault> {
 /// commits a turn.
 fn stop(executors: usize) -> impl Strategy<Value = Fault> {
     let kind = prop_oneof![3 => Just(Kind::Sigkill), 4 => Just(Kind::Sigterm)];
-    let moment = (seconds(0..=15), 0..=20u64, proptest::bool::weighted(0.35));
+    let moment = (seconds(0..=15), 0..=20u64, proptest::bool::weighted(0.5));
     (kind, 1..=executors, 1..=3u32, moment).prop_map(|(kind, n, nth, (after, millis, commits))| {
         let trigger = if commits {
             let (link, matches) = (format!("executor-{n}->postgres"), "run.checkpoint".into());

@@ -58,7 +58,9 @@ impl World {
         };
         let served = service(&provider);
         let node = Handle::current().create_node().name("provider").ip([10, 0, 0, 1].into()).build();
-        node.spawn(async move { (served.serve)(TcpListener::bind(("0.0.0.0", PORT)).await.unwrap(), tap).await });
+        node.spawn(
+            async move { (served.serve)(TcpListener::bind(("0.0.0.0", PORT)).await.unwrap().into(), tap).await },
+        );
 
         let mut environment: BTreeMap<_, _> = [
             ("LYCHGATE_AGENT", "agent-1"),

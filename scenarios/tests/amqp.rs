@@ -37,15 +37,18 @@ impl World {
             })
         };
         let served = rabbit.clone();
-        let broker = Handle::current()
-            .create_node()
-            .name("rabbitmq")
-            .ip("10.0.0.1".parse().unwrap())
-            .init(move || {
-                let (service, tap) = (service(served.clone()), tap.clone());
-                async move { (service.serve)(TcpListener::bind(("0.0.0.0", service.port)).await.unwrap(), tap).await }
-            })
-            .build();
+        let broker =
+            Handle::current()
+                .create_node()
+                .name("rabbitmq")
+                .ip("10.0.0.1".parse().unwrap())
+                .init(move || {
+                    let (service, tap) = (service(served.clone()), tap.clone());
+                    async move {
+                        (service.serve)(TcpListener::bind(("0.0.0.0", service.port)).await.unwrap().into(), tap).await
+                    }
+                })
+                .build();
         World { rabbit, broker, log }
     }
 

@@ -51,9 +51,7 @@ fn simulate<F: Future<Output = ()> + Send + 'static>(executors: usize, agents: &
                 timeout(Duration::from_secs(24 * 3600), node.spawn(test(world))).await.expect("it ends").unwrap();
             });
         };
-        // Without optimisation the futures of two executors and a test do not fit a thread's usual 2 MiB.
-        let thread = std::thread::Builder::new().stack_size(32 << 20).spawn(run).expect("a thread");
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        std::thread::spawn(run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     }
 }
 
@@ -112,7 +110,7 @@ impl World {
             links.insert(name, SocketAddr::from(([10, 0, 0, last], port)));
             let tap = if name == "engine" { noting(done.clone()) } else { untapped() };
             node(name, [10, 0, 0, last]).spawn(async move {
-                serve(TcpListener::bind(("0.0.0.0", port)).await.unwrap(), tap).await;
+                serve(TcpListener::bind(("0.0.0.0", port)).await.unwrap().into(), tap).await;
             });
         }
         links.insert("agents", SocketAddr::from((AGENTS, 0)));

@@ -2,6 +2,7 @@
 //! error, and every usage error shows what would have been right.
 
 mod choose;
+mod conformance;
 mod determinism;
 mod failing;
 mod list;
@@ -33,6 +34,7 @@ Examples:
   cargo sim plan swarm@17 > my.toml             the plan that a seed draws, to edit
   cargo sim check-determinism swarm@17          the same seed in two processes, compared step by step
   cargo sim known-bugs                          put historical bugs back in and see them caught
+  cargo sim conformance                         compare the stand-ins with real servers
 
 Exit codes: 0 passed, 1 violated, 2 usage, 3 no progress, 4 panicked, 5 nondeterministic,
 6 vacuous (passed, but proves nothing), 7 error of the harness. Of many runs the worst counts.
@@ -105,6 +107,8 @@ enum Command {
     },
     /// Puts historical bugs back into a copy of the tree, one at a time, and shows that they are caught.
     KnownBugs(known_bugs::Args),
+    /// Compares the stand-ins with real servers, which it starts.
+    Conformance(conformance::Args),
     /// Runs one seed and prints its report as JSON: the second process of a confirmation.
     #[command(hide = true)]
     One {
@@ -146,6 +150,9 @@ struct RunArgs {
     /// Does not look for a smaller plan that fails the same way.
     #[arg(long)]
     no_shrink: bool,
+    /// Fails if anything was said to Redis, RabbitMQ or Postgres whose shape is no line of this file.
+    #[arg(long, value_name = "FILE")]
+    covered_by: Option<PathBuf>,
     /// Goes on after a run that proves nothing.
     #[arg(long, hide = true)]
     past_vacuous: bool,
@@ -192,6 +199,7 @@ fn dispatch<P: Product>(line: Line, root: &Path) -> Outcome {
         Some(Command::Run(args)) => run::run::<P>(&args, root),
         Some(Command::Replay { what, trace }) => replay::replay::<P>(&what, trace),
         Some(Command::Plan { what }) => replay::plan::<P>(&what),
+        Some(Command::Conformance(args)) => conformance::conformance(&args, root),
         Some(Command::KnownBugs(args)) => known_bugs::known_bugs(&args, root),
         Some(Command::CheckDeterminism { what, json }) => determinism::check::<P>(&what, json.as_deref()),
         Some(Command::One { what, seed }) => replay::one::<P>(&what, seed),

@@ -32,8 +32,10 @@ use crate::watch::{Deed, Watch};
 pub(crate) struct Hands {
     pub(crate) links: BTreeMap<String, Arc<Link>>,
     pub(crate) keepers: BTreeMap<String, Keeper>,
-    /// Of the services that can refuse callers.
+    /// Of the services that have faults of their own.
     pub(crate) controls: BTreeMap<&'static str, Controlled>,
+    /// Rung to end the life of a service; the next begins at once.
+    pub(crate) restarts: BTreeMap<&'static str, Arc<Notify>>,
     /// The node on which timers of faults run.
     pub(crate) stage: NodeHandle,
 }
@@ -163,8 +165,15 @@ impl<O: Occurrence> Hub<O> {
             }
             Deed::Control { service, control } => match hands.controls.get(service.as_str()) {
                 Some(tell) => tell(control),
-                None => self.act(|watch| watch.fail(format!("`refuse`: the service {service} refuses nobody"))),
+                None => self.act(|watch| watch.fail(format!("the service {service} knows no faults of its own"))),
             },
+            Deed::Down { number, service, down } => {
+                let links = hands.links.values().filter(|link| link.far == service);
+                links.for_each(|link| if down { link.strike(number, Effect::Close) } else { link.heal(number) });
+                if down && let Some(restart) = hands.restarts.get(service.as_str()) {
+                    restart.notify_one();
+                }
+            }
         }
     }
 
@@ -197,7 +206,7 @@ fn effect(kind: Kind) -> Option<Effect> {
         Kind::ReplyLost { matches } => Some(Effect::ReplyLost { matches: matches.map(String::into_bytes) }),
         Kind::Delay { by } => Some(Effect::Delay(by)),
         Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::RollingRestart => None,
-        Kind::Refuse { .. } => None,
+        Kind::Refuse { .. } | Kind::Ail(_) => None,
     }
 }
 

@@ -17,6 +17,7 @@ mod berth;
 pub mod cli;
 #[cfg(madsim)]
 mod divergence;
+pub mod dock;
 pub mod duration;
 pub mod engine;
 pub mod event;
@@ -50,6 +51,7 @@ pub mod run;
 #[cfg(madsim)]
 mod second;
 pub mod seed;
+pub mod shapes;
 #[cfg(madsim)]
 mod shrink;
 #[cfg(madsim)]

@@ -16,13 +16,14 @@
 mod conversation;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+use crate::dock::Dock;
 use crate::event::Happening;
 
 /// A request that has waited this long without a byte of answer is a fact worth telling: longer than any healthy
@@ -50,6 +51,21 @@ pub enum Effect {
     },
     /// Each chunk is carried this much later, in order.
     Delay(Duration),
+}
+
+/// Where a relay carries bytes to.
+#[derive(Clone)]
+pub enum Target {
+    /// A process or a server, over TCP.
+    Address(SocketAddr),
+    /// A stand-in, over pipes that come from this address; each connection has a port of its own.
+    Dock(Dock, IpAddr),
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Target {
+        Target::Address(address)
+    }
 }
 
 /// Who watches links: the judge in a simulation, a logger before a real server. Called synchronously, in order.
@@ -250,7 +266,8 @@ pub fn ends_in_new(bytes: &[u8], old: usize, pattern: &[u8]) -> bool {
 }
 
 /// Runs the relay of `link`: takes connections from `listener` and carries each to `target`, for ever.
-pub async fn relay(link: Arc<Link>, witness: Arc<dyn Witness>, listener: TcpListener, target: SocketAddr) {
+pub async fn relay(link: Arc<Link>, witness: Arc<dyn Witness>, listener: TcpListener, target: impl Into<Target>) {
+    let target = target.into();
     loop {
         let Ok((near, _)) = listener.accept().await else {
             // Out of file descriptors, say, on a real runtime: nothing to tell here, and no reason to spin.
@@ -271,7 +288,7 @@ pub async fn relay(link: Arc<Link>, witness: Arc<dyn Witness>, listener: TcpList
             conversation::Conversation::new(link.clone(), witness.clone(), near, conn, incarnation, epochs);
         match shut {
             Some(fault) => conversation.refuse(fault),
-            None => drop(tokio::spawn(conversation.run(target))),
+            None => drop(tokio::spawn(conversation.run(target.clone()))),
         }
     }
 }

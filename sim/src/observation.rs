@@ -30,8 +30,23 @@ pub enum Observation {
     Provider(Provider),
     /// The container engine did something to a container, or saw what became of one.
     Engine(Engine),
+    /// What ails a service has changed what somebody was answered.
+    Suffered(Suffered),
     /// A process logged a line through `tracing`.
     Log(Log),
+}
+
+/// A request that was answered otherwise than by a healthy service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suffered {
+    /// The connection, as the stand-in sees its other end.
+    pub peer: SocketAddr,
+    /// The service, as `redis`.
+    pub service: &'static str,
+    /// What ails it, as plans say it.
+    pub ailment: &'static str,
+    /// Bytes of the request, or what is known of it: enough to find out whom it was about.
+    pub request: Vec<u8>,
 }
 
 /// A committed statement. Those of one transaction are shown together, in order, at its commit.

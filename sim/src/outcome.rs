@@ -29,6 +29,7 @@ pub(crate) fn judge<O: Occurrence, W>(
         report.reached = watch.recorder.reached();
         report.faults = watch.nemesis.report();
         report.story = watch.recorder.story().to_vec();
+        report.shapes = watch.recorder.shapes();
         let armed = watch.invariants.iter().filter(|invariant| invariant.armed());
         report.armed = armed.map(|invariant| invariant.name().to_owned()).collect();
         match (lived, watch.stop(), broken) {
@@ -92,5 +93,6 @@ pub(crate) fn blank(scenario: &str, seed: Seed, verdict: Verdict, because: Strin
         faults: Vec::new(),
         story: Vec::new(),
         because: vec![because],
+        shapes: Vec::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! A plan is data: topology, settings, workload and faults of one run. Drawn or written, it prints in one format.
 
+mod ailment;
 mod alternatives;
 mod errors;
 mod faults;
@@ -13,6 +14,7 @@ pub mod words;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use ailment::Ailment;
 pub use alternatives::Alternatives;
 pub use errors::{PlanError, PlanErrors, nearest};
 pub use parse::{parse, parse_all};
@@ -31,7 +33,7 @@ pub struct Plan<W> {
     pub topology: BTreeMap<String, usize>,
     /// Overrides of the product's settings for `all`, for a role or for a process.
     pub config: BTreeMap<String, BTreeMap<String, String>>,
-    /// Overrides of the service manager's ways, by role.
+    /// Overrides of the service manager's ways, by role or process; the narrowest wins.
     pub service: BTreeMap<String, Manager>,
     /// What users do.
     pub users: W,
@@ -43,13 +45,28 @@ pub struct Plan<W> {
     pub repro: Option<Repro>,
 }
 
-/// How the service manager treats the processes of a role, where that differs from what the role says.
+/// How the service manager treats the processes of a role, or one of them, where that differs from what the role says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Manager {
     /// Time from SIGTERM to SIGKILL.
     pub grace: Option<Duration>,
     /// Time from an exit to the next boot.
     pub restart_delay: Option<Duration>,
+    /// Time from the beginning of the run to the first boot.
+    pub first_boot: Option<Duration>,
+}
+
+impl Manager {
+    /// The ways with one process of a role.
+    pub(crate) fn of(managers: &BTreeMap<String, Manager>, role: &str, process: &str) -> Manager {
+        let (general, own) = (managers.get(role).copied(), managers.get(process).copied());
+        let (general, own) = (general.unwrap_or_default(), own.unwrap_or_default());
+        Manager {
+            grace: own.grace.or(general.grace),
+            restart_delay: own.restart_delay.or(general.restart_delay),
+            first_boot: own.first_boot.or(general.first_boot),
+        }
+    }
 }
 
 /// What a plan expects of its run.
@@ -82,7 +99,8 @@ pub const ORIGIN: &str = "origin";
 pub struct Fault {
     /// What.
     pub kind: Kind,
-    /// Where: links as `executor-1->redis`, processes as `executor-1`, or callers of a service as `provider/sk-a`. One
+    /// Where: links as `executor-1->redis`, processes as `executor-1`, services as `redis`, or callers of one as
+    /// `provider/sk-a`. One
     /// cause may take several. [`ORIGIN`] stands for the process whose event begins it.
     pub targets: Vec<String>,
     /// When it begins.
@@ -117,6 +135,8 @@ pub enum Kind {
     RollingRestart,
     /// Caller of a service: its calls are answered with this HTTP status.
     Refuse { status: u16, retry_after: Option<Duration> },
+    /// Service: it is ill itself, for whoever talks to it.
+    Ail(Ailment),
 }
 
 /// What a kind of fault strikes.
@@ -128,6 +148,8 @@ pub enum Aim {
     Process,
     /// Callers of a service, as `provider/sk-a`.
     Caller,
+    /// Services, as `redis`.
+    Service,
 }
 
 impl Fault {
@@ -150,6 +172,16 @@ impl Kind {
         "pause",
         "rolling_restart",
         "refuse",
+        "restart",
+        "readonly",
+        "loading",
+        "full",
+        "failover",
+        "evict",
+        "purge",
+        "serialization_failure",
+        "too_many_connections",
+        "slow_commit",
     ];
 
     /// The statuses that `refuse` may answer with.
@@ -168,6 +200,7 @@ impl Kind {
             Kind::Pause => "pause",
             Kind::RollingRestart => "rolling_restart",
             Kind::Refuse { .. } => "refuse",
+            Kind::Ail(ailment) => ailment.name(),
         }
     }
 
@@ -177,6 +210,7 @@ impl Kind {
             Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => Aim::Link,
             Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::RollingRestart => Aim::Process,
             Kind::Refuse { .. } => Aim::Caller,
+            Kind::Ail(_) => Aim::Service,
         }
     }
 
@@ -187,7 +221,11 @@ impl Kind {
 
     /// Whether it can have no length.
     pub fn instant(&self) -> bool {
-        matches!(self, Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::RollingRestart)
+        match self {
+            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::RollingRestart => true,
+            Kind::Ail(ailment) => ailment.instant(),
+            _ => false,
+        }
     }
 }
 

@@ -10,14 +10,14 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::dock::Listener;
 use crate::engine::Engine;
 use crate::event::Occurrence;
 use crate::judge::Invariant;
 use crate::observation::{Observation, Tap};
-use crate::plan::Plan;
+use crate::plan::{Ailment, Plan};
 use crate::seed::Seed;
 
 /// A system under test.
@@ -141,14 +141,14 @@ pub struct Service {
     /// Where it listens.
     pub port: u16,
     /// One life of it. State that outlives a restart is shared by the calls.
-    pub serve: Arc<dyn Fn(TcpListener, Tap) -> BoxFuture<'static, ()> + Send + Sync>,
-    /// How the fault `refuse` reaches it; `None` if it refuses nobody.
+    pub serve: Arc<dyn Fn(Listener, Tap) -> BoxFuture<'static, ()> + Send + Sync>,
+    /// How faults inside of it reach it; `None` if it has none.
     pub control: Option<Arc<dyn Fn(Control) + Send + Sync>>,
     /// Itself, if it is a container engine: the world says what runs its containers.
     pub engine: Option<Engine>,
 }
 
-/// What a service is told to do to one of its callers, by the name with which that one authenticates.
+/// What a service is told to do: to one of its callers, by the name with which that one authenticates, or to all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the variants say what the fields are
 pub enum Control {
@@ -156,6 +156,10 @@ pub enum Control {
     Refuse { name: String, status: u16, retry_after: Option<Duration> },
     /// It is served again.
     Accept { name: String },
+    /// From now on this ails it.
+    Ail(Ailment),
+    /// It is well again.
+    Recover(Ailment),
 }
 
 /// What one incarnation is born with.

@@ -20,10 +20,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::dock::{Listener, Stream};
 use crate::observation::{Observation, Provider as Seen, Tap};
 use crate::product::{Control, Service};
 
@@ -170,6 +170,9 @@ impl Provider {
     pub fn control(&self, control: Control) {
         match control {
             Control::Accept { name } => self.accept(&format!("Bearer {name}")),
+            Control::Ail(ailment) | Control::Recover(ailment) => {
+                panic!("the provider stand-in does not know the fault {}", ailment.name())
+            }
             Control::Refuse { name, status, retry_after } => {
                 let status = StatusCode::from_u16(status).unwrap_or_else(|_| panic!("{status} is no status of HTTP"));
                 let (code, message) = match status {
@@ -188,7 +191,8 @@ impl Provider {
     ///
     /// # Panics
     /// A request for anything but chat completions.
-    pub async fn serve(self, listener: TcpListener, tap: Tap) {
+    pub async fn serve(self, listener: impl Into<Listener>, tap: Tap) {
+        let mut listener = listener.into();
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
@@ -204,7 +208,7 @@ impl Provider {
     }
 }
 
-async fn connection(provider: Provider, stream: TcpStream, peer: SocketAddr, tap: Tap) {
+async fn connection(provider: Provider, stream: Stream, peer: SocketAddr, tap: Tap) {
     let answer = service_fn(|request| {
         let call = Call { provider: provider.clone(), peer, tap: tap.clone() };
         async move { Ok::<_, Infallible>(call.answer(request).await.unwrap_or_else(|refusal| refusal.response())) }

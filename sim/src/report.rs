@@ -201,6 +201,7 @@ pub(crate) mod tests {
             faults: vec![fault("wedge", Some(2.5)), fault("delay", None)],
             story: vec!["ann says hello".into(), "the run is claimed".into()],
             because: Vec::new(),
+            shapes: Vec::new(),
         }
     }
 

@@ -38,12 +38,14 @@ pub struct Options {
     pub strict: bool,
     /// Where to stream every [`Item`](crate::item::Item) while the run goes on, a JSON object a line.
     pub items: Option<Arc<File>>,
+    /// Whether to keep the [shapes](crate::shapes) of what processes say to Redis, RabbitMQ and Postgres.
+    pub shapes: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // A long run takes seconds; two minutes is a hang even on a loaded machine.
-        Options { trace: None, wall_max: Duration::from_secs(120), strict: false, items: None }
+        Options { trace: None, wall_max: Duration::from_secs(120), strict: false, items: None, shapes: false }
     }
 }
 
@@ -62,9 +64,8 @@ thread_local! {
 pub fn run_here<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Seed, options: &Options) -> Report {
     let began = Instant::now();
     let mut report = std::thread::scope(|scope| {
-        // Futures of whole processes are built on it, and how much they take depends on the optimiser: 8 MiB were too few
-        // for one build in some. What is not touched costs nothing.
-        let run = std::thread::Builder::new().name("run".into()).stack_size(64 << 20);
+        // As much as a main thread has.
+        let run = std::thread::Builder::new().name("run".into()).stack_size(8 << 20);
         match run.spawn_scoped(scope, || on_this_thread::<P>(scenario, plan, seed, options)) {
             Ok(thread) => thread.join().unwrap_or_else(|panic| {
                 blank(scenario, seed, Verdict::Error, format!("the harness panicked: {}", message(&*panic)))
@@ -80,7 +81,7 @@ fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Se
     hook();
     SCENE.set(Some(Scene { title: format!("scenario {scenario}, seed {}", seed.0), panics: Vec::new() }));
     let recorder = match Recorder::new(options.trace.as_deref(), scenario, seed.0) {
-        Ok(recorder) => recorder.streaming(options.items.clone()),
+        Ok(recorder) => recorder.streaming(options.items.clone()).shaping(options.shapes),
         Err(error) => return blank(scenario, seed, Verdict::Error, format!("the trace cannot be written: {error}")),
     };
     // The runtime is first: it seeds the keys of every hash map that this thread makes from here on.

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::event::{Event, Happening, Occurrence, What};
 use crate::item::{Item, Items, Line};
+use crate::shapes::Shapes;
 
 /// The version of the trace's format, in its first line.
 pub const VERSION: u32 = 1;
@@ -36,6 +37,7 @@ pub struct Recorder {
     events: u64,
     reached: BTreeMap<&'static str, u64>,
     story: Vec<String>,
+    shapes: Option<Shapes>,
 }
 
 impl Recorder {
@@ -62,12 +64,19 @@ impl Recorder {
             events: 0,
             reached: BTreeMap::new(),
             story: Vec::new(),
+            shapes: None,
         })
     }
 
     /// Streams every item to `out` as well, in batches.
     pub fn streaming(mut self, out: Option<Arc<File>>) -> Recorder {
         self.items = out.map(Items::new);
+        self
+    }
+
+    /// Keeps the shapes of what is said as well.
+    pub fn shaping(mut self, shaping: bool) -> Recorder {
+        self.shapes = shaping.then(Shapes::default);
         self
     }
 
@@ -101,6 +110,9 @@ impl Recorder {
         digest.update(at.as_nanos().to_le_bytes());
         digest.update((bytes.len() as u64).to_le_bytes());
         digest.update(bytes);
+        if let (Some(shapes), Some((_, service))) = (&mut self.shapes, link.split_once("->")) {
+            shapes.carried(service, link, conn, up, bytes);
+        }
         self.stream(|digest| Item::chunk(link, conn, up, bytes, at, digest));
     }
 
@@ -122,6 +134,11 @@ impl Recorder {
     /// How often each event happened.
     pub fn reached(&self) -> BTreeMap<String, u64> {
         self.reached.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
+    /// The shapes that were seen, if any were looked for.
+    pub fn shapes(&self) -> Vec<String> {
+        self.shapes.as_ref().map(|shapes| shapes.all().into_iter().collect()).unwrap_or_default()
     }
 
     /// The story so far.
@@ -165,9 +182,21 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
                 "delay" => Some(format!("{target} slows down")),
                 "host_loss" => Some(format!("the machine of {target} is gone")),
                 "refuse" => Some(format!("{target} is refused")),
+                "restart" => Some(format!("{target} goes down")),
+                "readonly" => Some(format!("{target} takes no writes")),
+                "loading" => Some(format!("{target} loads its data")),
+                "full" => Some(format!("{target} is full")),
+                "failover" => Some(format!("what {target} takes from here on will be lost")),
+                "evict" => Some(format!("{target} forgets what it need not keep")),
+                "purge" => Some(format!("the queues of {target} are purged")),
+                "serialization_failure" => Some(format!("{target} refuses commits")),
+                "too_many_connections" => Some(format!("{target} takes no more connections")),
+                "slow_commit" => Some(format!("{target} commits slowly")),
                 _ => None, // the process tells it
             },
             Happening::FaultHealed { kind: "refuse", target, .. } => Some(format!("{target} is let in again")),
+            Happening::FaultHealed { kind: "restart", target, .. } => Some(format!("{target} comes up again")),
+            Happening::FaultHealed { kind: "failover", target, .. } => Some(format!("another {target} takes over")),
             // A moment leaves nothing to heal, and neither does one lost reply; a process tells that it goes on.
             Happening::FaultHealed { kind, target, lasted: true, .. } if !matches!(*kind, "reply_lost" | "pause") => {
                 Some(format!("{target} heals"))

@@ -86,6 +86,9 @@ pub struct Report {
     pub story: Vec<String>,
     /// What makes it vacuous, why it made no progress, what panicked.
     pub because: Vec<String>,
+    /// The [shapes](crate::shapes) of what was said to services, if they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shapes: Vec<String>,
 }
 
 /// What came of one fault of the plan.

@@ -9,7 +9,7 @@ use crate::event::{Event, Happening, Occurrence, What};
 use crate::judge::{Breach, Invariant, Obligation};
 use crate::nemesis::{Move, Nemesis, Order};
 use crate::observation::{Broker, Engine, Observation, Provider};
-use crate::plan::{Aim, Kind, Length};
+use crate::plan::{Ailment, Aim, Kind, Length};
 use crate::product::{Control, Origin, Reader};
 use crate::trace::Recorder;
 
@@ -48,8 +48,10 @@ pub(crate) enum Deed {
     Pause { process: String },
     /// SIGCONT for one that still lives.
     Resume { process: String },
-    /// A service refuses a caller, or accepts it again.
+    /// A service refuses a caller, or accepts it again; something ails it, or no longer.
     Control { service: String, control: Control },
+    /// Fault `number` takes a service down, with every connection to it; or it comes up again.
+    Down { number: usize, service: String, down: bool },
 }
 
 /// Where a process stands.
@@ -77,6 +79,8 @@ pub(crate) struct Watch<O> {
     rolling: BTreeMap<usize, (String, VecDeque<String>)>,
     /// The faults for which a caller is refused, by target, each with what it is told.
     refusals: BTreeMap<String, BTreeMap<usize, Control>>,
+    /// What ails services, by service and fault.
+    ailing: BTreeMap<(String, usize), Ailment>,
     /// Processes that live only while a container runs: when none does they are rightly down.
     berths: BTreeSet<String>,
     /// Connections whose last request waits for an answer for longer than it should, and since when.
@@ -87,6 +91,8 @@ pub(crate) struct Watch<O> {
     now: Duration,
     next_due: Duration,
     asked: Duration,
+    /// Something happened since then: what invariants wait for follows from events alone.
+    stale: bool,
     last_product: Duration,
     stop: Option<Stop>,
     over: bool,
@@ -110,6 +116,7 @@ impl<O: Occurrence> Watch<O> {
             losses: BTreeMap::new(),
             rolling: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            ailing: BTreeMap::new(),
             berths: BTreeSet::new(),
             silent: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -118,6 +125,7 @@ impl<O: Occurrence> Watch<O> {
             now: Duration::ZERO,
             next_due: Duration::MAX,
             asked: Duration::ZERO,
+            stale: true,
             last_product: Duration::ZERO,
             stop: None,
             over: false,
@@ -195,6 +203,9 @@ impl<O: Occurrence> Watch<O> {
         self.read(observation, &origin);
         if let Observation::Provider(Provider::Refused { headers, token, .. }) = observation {
             self.refused(&format!("provider/{token}"), headers);
+        }
+        if let Observation::Suffered(suffered) = observation {
+            self.suffered(suffered.service, suffered.ailment, &suffered.request, &origin.process);
         }
     }
 
@@ -347,6 +358,7 @@ impl<O: Occurrence> Watch<O> {
         }
         let event = Event { seq: self.recorder.events(), at: self.now, process, incarnation, what };
         self.recorder.event(&event);
+        self.stale = true;
         for invariant in &mut self.invariants {
             if let Err(breach) = invariant.observe(&event) {
                 let invariant = invariant.name().to_owned();
@@ -368,11 +380,19 @@ impl<O: Occurrence> Watch<O> {
 
     // What must happen.
 
+    /// Asks, unless nothing has happened since the last time and no deadline has passed.
+    pub(crate) fn ask_again(&mut self) {
+        if self.stale || self.now > self.next_due {
+            self.ask();
+        }
+    }
+
     /// Asks what settling must wait for, and stops the run if it is too late for some of it.
     pub(crate) fn ask(&mut self) -> Vec<Obligation> {
         let mut all = Vec::new();
         let mut missed = None;
         self.asked = self.now;
+        self.stale = false;
         self.next_due = Duration::MAX;
         for invariant in &self.invariants {
             for obligation in invariant.pending() {
@@ -475,6 +495,7 @@ impl<O: Occurrence> Watch<O> {
             Kind::HostLoss => self.lose(&target),
             Kind::Pause => self.pause(&target, index),
             Kind::Refuse { status, retry_after } => self.refuse(index, target, *status, *retry_after),
+            Kind::Ail(ailment) => self.ail(index, target, *ailment),
             Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => {
                 self.deeds.push(Deed::Strike { number, kind: kind.clone(), link: target });
             }
@@ -504,6 +525,41 @@ impl<O: Occurrence> Watch<O> {
         self.deeds.push(Deed::Control { service, control });
     }
 
+    fn ail(&mut self, index: usize, service: String, ailment: Ailment) {
+        self.ailing.insert((service.clone(), index), ailment);
+        if ailment.closes() {
+            self.deeds.push(Deed::Down { number: index + 1, service: service.clone(), down: true });
+        }
+        self.deeds.push(Deed::Control { service, control: Control::Ail(ailment) });
+    }
+
+    /// It recovers from what no other fault does to it.
+    fn recover(&mut self, index: usize, service: &str) {
+        let Some(ailment) = self.ailing.remove(&(service.to_owned(), index)) else { return };
+        let (number, to) = (index + 1, service.to_owned());
+        if ailment == Ailment::Failover {
+            // Whoever was connected to the old one is not to the new one.
+            self.deeds.push(Deed::Down { number, service: to.clone(), down: true });
+        }
+        if ailment.closes() || ailment == Ailment::Failover {
+            self.deeds.push(Deed::Down { number, service: to, down: false });
+        }
+        let still = self.ailing.iter().any(|((of, _), other)| of == service && other.name() == ailment.name());
+        if !still {
+            let control = Control::Recover(ailment);
+            self.deeds.push(Deed::Control { service: service.to_owned(), control });
+        }
+    }
+
+    /// A service has shown this request that something ails it.
+    fn suffered(&mut self, service: &str, ailment: &str, request: &[u8], process: &str) {
+        let all = self.ailing.iter().filter(|((of, _), other)| of == service && other.name() == ailment);
+        let faults: Vec<usize> = all.map(|((_, index), _)| *index).collect();
+        if let Some(label) = self.reader.mentioned(request).or_else(|| self.reader.served_by(process)) {
+            faults.into_iter().for_each(|index| self.felt(index, service, &label));
+        }
+    }
+
     /// One fault refuses it no longer; it is served again if no other does.
     fn accept(&mut self, index: usize, target: &str) {
         let Some((service, name)) = target.split_once('/') else { return };
@@ -526,6 +582,7 @@ impl<O: Occurrence> Watch<O> {
             match fault.kind.aim() {
                 Aim::Link => self.deeds.push(Deed::Heal { number, link: target.clone() }),
                 Aim::Caller => self.accept(index, &target),
+                Aim::Service => self.recover(index, &target),
                 Aim::Process if fault.kind == Kind::Pause => self.resume(&target, index),
                 Aim::Process => {}
             }
@@ -579,6 +636,7 @@ fn peer(observation: &Observation) -> Option<SocketAddr> {
     match observation {
         Observation::Statement(statement) => Some(statement.peer),
         Observation::Command(command) => Some(command.peer),
+        Observation::Suffered(suffered) => Some(suffered.peer),
         Observation::Broker(
             Broker::Published { peer, .. }
             | Broker::Delivered { peer, .. }

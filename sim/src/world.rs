@@ -18,8 +18,10 @@ use madsim::runtime::NodeHandle;
 #[cfg(madsim)]
 use madsim::task::NodeId;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::berth;
+use crate::dock::Dock;
 use crate::engine::Engine;
 use crate::event::{Happening, Occurrence};
 #[cfg(madsim)]
@@ -27,14 +29,14 @@ use crate::ground::{Ground, host};
 use crate::hub::{Hands, Hub, Sight};
 #[cfg(madsim)]
 use crate::journal::{Journal, Line};
-use crate::link::{Link, relay};
+use crate::link::{Link, Target, relay};
 #[cfg(madsim)]
 use crate::observation::{Log, Observation};
 #[cfg(real)]
 use crate::outside::ground::{Ground, NodeHandle, NodeId, host};
 #[cfg(real)]
 use crate::outside::process::{Birth, Keeper, keep, man, settings};
-use crate::plan::Plan;
+use crate::plan::{Manager, Plan};
 #[cfg(madsim)]
 use crate::process::{Birth, Keeper, keep, man, settings};
 use crate::product::{Contained, Product, Role, Seat, Service};
@@ -64,8 +66,31 @@ struct Builder<O> {
     hub: Arc<Hub<O>>,
     links: BTreeMap<String, Arc<Link>>,
     /// By service.
-    services: BTreeMap<&'static str, SocketAddr>,
+    services: BTreeMap<&'static str, (Site, u16)>,
     fleets: Vec<Fleet>,
+    /// By service: ends its life.
+    restarts: BTreeMap<&'static str, Arc<Notify>>,
+}
+
+/// Where a service is.
+#[derive(Clone)]
+enum Site {
+    /// A stand-in's.
+    Dock(Dock),
+    /// A real server's.
+    #[cfg(real)]
+    Server(SocketAddr),
+}
+
+impl Site {
+    /// What the relay at this address carries to.
+    fn seen_from(self, relay: IpAddr) -> Target {
+        match self {
+            Site::Dock(dock) => Target::Dock(dock, relay),
+            #[cfg(real)]
+            Site::Server(addr) => addr.into(),
+        }
+    }
 }
 
 /// The berths of a contained role.
@@ -111,13 +136,14 @@ impl Crowd {
 async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workload>, seed: Seed) -> Crowd {
     let ground = Ground::new();
     let (services, fleets) = (BTreeMap::new(), Vec::new());
-    let mut builder = Builder { ground, hub: hub.clone(), links: BTreeMap::new(), services, fleets };
+    let (links, restarts) = (BTreeMap::new(), BTreeMap::new());
+    let mut builder = Builder { ground, hub: hub.clone(), links, services, fleets, restarts };
     let (stage, _) = builder.ground.node("world");
     let (mut engines, mut controls) = (BTreeMap::new(), BTreeMap::new());
     for service in P::services(plan, seed) {
         controls.extend(service.control.clone().map(|control| (service.name, control)));
         engines.extend(service.engine.clone().map(|engine| (service.name, engine)));
-        builder.service(service).await;
+        builder.service(service);
     }
     let count = |role: &Role| plan.topology.get(role.name).copied().unwrap_or(role.count);
     for role in P::roles() {
@@ -138,7 +164,7 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
     for user in P::users(plan, seed) {
         let mut links = BTreeMap::new();
         for (process, listen) in &serving {
-            let road = builder.road(&user.name, process, *listen).await;
+            let road = builder.road(&user.name, process, listen.port(), |_| Target::Address(*listen)).await;
             if let Some(birth) = births.iter_mut().find(|birth| birth.process == *process) {
                 birth.far.push(road.link);
             }
@@ -161,7 +187,8 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
         keepers.insert(process, keeper);
         managers.push(manager);
     }
-    hub.arm(Hands { links: builder.links, keepers, controls, stage: stage.clone() });
+    let restarts = builder.restarts;
+    hub.arm(Hands { links: builder.links, keepers, controls, restarts, stage: stage.clone() });
     hub.act(|watch| {
         watch.happened("", 0, Happening::Phase { name: "chaos" });
         watch.open();
@@ -227,27 +254,27 @@ fn listen<O: Occurrence>(hub: &Arc<Hub<O>>, processes: BTreeMap<NodeId, String>)
 }
 
 impl<O: Occurrence> Builder<O> {
-    async fn service(&mut self, service: Service) {
+    fn service(&mut self, service: Service) {
         #[cfg(real)]
         if let Some(server) = self.hub.around.servers.get(service.name) {
-            self.services.insert(service.name, server.addr);
+            self.services.insert(service.name, (Site::Server(server.addr), server.addr.port()));
             return;
         }
-        let (node, ip) = self.ground.node(service.name);
-        let (tap, port) = (self.hub.tap(), service.port);
-        self.services.insert(service.name, SocketAddr::new(ip, port));
-        let first = bind(&node, ip, port).await;
+        let (node, _) = self.ground.node(service.name);
+        let (tap, dock) = (self.hub.tap(), Dock::default());
+        self.services.insert(service.name, (Site::Dock(dock.clone()), service.port));
+        let restart = Arc::new(Notify::new());
+        self.restarts.insert(service.name, restart.clone());
+        let mut listener = dock.open();
         node.spawn(async move {
-            let mut listener = first;
             loop {
-                (service.serve)(listener, tap.clone()).await;
-                // The port stays bound while any connection of the last life stands.
-                listener = loop {
-                    tokio::time::sleep(SERVICE_PAUSE).await;
-                    if let Ok(listener) = TcpListener::bind((host(ip), port)).await {
-                        break listener;
-                    }
-                };
+                tokio::select! {
+                    biased;
+                    () = restart.notified() => {}
+                    () = (service.serve)(listener, tap.clone()) => {}
+                }
+                tokio::time::sleep(SERVICE_PAUSE).await;
+                listener = dock.open();
             }
         });
     }
@@ -285,19 +312,20 @@ impl<O: Occurrence> Builder<O> {
                 links.insert(*service, self.quay(&process, fleet, &mut near).await);
                 continue;
             }
-            let target =
-                *self.services.get(service).unwrap_or_else(|| panic!("role {}: no service {service}", role.name));
-            let road = self.road(&process, service, target).await;
+            let known = self.services.get(service);
+            let (site, port) = known.cloned().unwrap_or_else(|| panic!("role {}: no service {service}", role.name));
+            let road = self.road(&process, service, port, |ip| site.seen_from(ip)).await;
             near.push(road.link);
             links.insert(*service, road.near);
         }
         let listen = role.port.map(|port| SocketAddr::new(ip, port));
-        let manager = plan.service.get(role.name).copied().unwrap_or_default();
+        let manager = Manager::of(&plan.service, role.name, &process);
         let grace = manager.grace.unwrap_or(role.grace);
         let restart_delay = manager.restart_delay.unwrap_or(role.restart_delay);
+        let first_boot = manager.first_boot.unwrap_or_default();
         let config = settings(plan, role.name, &[agent, &process]);
-        let far = Vec::new();
-        Birth { role, process, node: node.id(), near, far, links, listen, config, grace, restart_delay, seed }
+        let (node, far) = (node.id(), Vec::new());
+        Birth { role, process, node, near, far, links, listen, config, grace, restart_delay, first_boot, seed }
     }
 
     /// One address at which a process reaches every berth of a fleet, each at the port that the engine publishes for it.
@@ -315,13 +343,14 @@ impl<O: Occurrence> Builder<O> {
         SocketAddr::new(ip, 0)
     }
 
-    async fn road(&mut self, near: &str, far: &str, target: SocketAddr) -> Road {
+    /// `target` learns the address of the relay.
+    async fn road(&mut self, near: &str, far: &str, port: u16, target: impl FnOnce(IpAddr) -> Target) -> Road {
         let link = Link::new(near, far);
         let (node, ip) = self.ground.node(&link.name);
-        let listener = bind(&node, ip, target.port()).await;
-        node.spawn(relay(link.clone(), Arc::new(Sight(self.hub.clone())), listener, target));
+        let listener = bind(&node, ip, port).await;
+        node.spawn(relay(link.clone(), Arc::new(Sight(self.hub.clone())), listener, target(ip)));
         self.links.insert(link.name.clone(), link.clone());
-        Road { link, near: SocketAddr::new(ip, target.port()) }
+        Road { link, near: SocketAddr::new(ip, port) }
     }
 }
 
@@ -409,7 +438,7 @@ async fn rest<O: Occurrence>(hub: &Arc<Hub<O>>) -> bool {
         () = tokio::time::sleep(wait) => {}
     }
     hub.act(|watch| {
-        watch.ask();
+        watch.ask_again();
         watch.stop().is_some()
     })
 }

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::handshake;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use lychgate_sim::dock::Listener;
 use lychgate_sim::engine::{Engine, service};
 use lychgate_sim::event::{Event, Occurrence};
 use lychgate_sim::judge::{Breach, Invariant, Obligation};
@@ -185,7 +186,7 @@ impl Product for Kept {
     }
 }
 
-async fn echo(listener: TcpListener) {
+async fn echo(mut listener: Listener) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else { return };
         tokio::spawn(async move {

@@ -135,7 +135,7 @@ async fn world<F: Future<Output = ()> + Send + 'static>(log: Log, client: fn(Eng
     node.spawn(async move {
         let listener = TcpListener::bind(("0.0.0.0", PORT)).await.expect("the port is free");
         tokio::select! {
-            () = serve(listener) => {}
+            () = serve(listener.into()) => {}
             () = sleep(RESTART) => {}
         }
         let listener = loop {
@@ -144,7 +144,7 @@ async fn world<F: Future<Output = ()> + Send + 'static>(log: Log, client: fn(Eng
                 break listener;
             }
         };
-        serve(listener).await;
+        serve(listener.into()).await;
     });
     sleep(Duration::from_millis(10)).await;
     let node = handle.create_node().ip([10, 0, 1, 1].into()).build();

@@ -52,7 +52,7 @@ async fn world<F: Future<Output = ()> + Send + 'static>(log: Log, caller: fn(Pro
     let node = handle.create_node().name("provider").ip([10, 0, 0, 1].into()).build();
     node.spawn(async move {
         let listener = TcpListener::bind(("0.0.0.0", PORT)).await.expect("the port is free");
-        (served.serve)(listener, tap).await;
+        (served.serve)(listener.into(), tap).await;
     });
     tokio::time::sleep(Duration::from_millis(10)).await;
     let node = handle.create_node().ip([10, 0, 1, 1].into()).build();

@@ -48,7 +48,7 @@ async fn world<F: Future<Output = ()>>(log: Log, clients: fn(Handle, Redis) -> F
         let (service, tap) = (service(&served), tap.clone());
         async move {
             let listener = TcpListener::bind(("0.0.0.0", PORT)).await.expect("the port is free");
-            (service.serve)(listener, tap).await;
+            (service.serve)(listener.into(), tap).await;
         }
     };
     handle.create_node().name("redis").ip([10, 0, 0, 1].into()).init(boot).build();
@@ -114,7 +114,7 @@ fn hashes_and_wrong_types() {
             let mut redis = connect().await;
             let () = redis.hset_multiple("h", &[("b", "2"), ("a", "1")]).await.unwrap();
             let pairs: Vec<(String, String)> = redis.hgetall("h").await.unwrap();
-            assert_eq!(pairs, [("a".into(), "1".into()), ("b".into(), "2".into())]);
+            assert_eq!(pairs, [("b".into(), "2".into()), ("a".into(), "1".into())]);
             let length: usize = redis.hlen("h").await.unwrap();
             assert_eq!(length, 2);
             let error = redis.get::<_, String>("h").await.unwrap_err();

@@ -183,7 +183,7 @@ fn a_plan_may_have_its_own_service_manager() {
     let term = fault(Kind::Sigterm, "worker-1", Trigger::On(on("stepped", 3)), Length::Instant);
     let mut stubborn = plan(vec![term]);
     stubborn.config.insert("worker".into(), [("STUBBORN".to_owned(), "1".to_owned())].into());
-    let manager = Manager { grace: Some(secs(1)), restart_delay: Some(secs(7)) };
+    let manager = Manager { grace: Some(secs(1)), restart_delay: Some(secs(7)), ..Manager::default() };
     stubborn.service.insert("worker".into(), manager);
     let (report, trace) = trace(&stubborn, "manager");
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");

@@ -182,3 +182,20 @@ async fn boot(store: &Store, process: &str) -> Result<Owner, StoreError> {
         backoff.wait().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+
+    /// Every timeout may hold its future twice: nested ones have made hundreds of kilobytes out of one query, to be copied
+    /// at every spawn.
+    #[test]
+    fn the_futures_of_an_executor_are_small() {
+        let biggest = bytes(Executor::take_in).max(bytes(Executor::keep_sweeping)).max(bytes(Executor::keep_beating));
+        assert!(biggest < 16 * 1024, "{biggest} bytes");
+    }
+}

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, IntoConnectionInfo, RedisError};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::Address;
 use crate::limits;
+use crate::socket::Socket;
 
 /// Redis did not answer; nothing durable may depend on it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -202,7 +202,7 @@ impl Shared {
 
 async fn dial(address: &Address) -> Result<(MultiplexedConnection, Driver), RedisDown> {
     let dialled = async {
-        let stream = TcpStream::connect(&address.host).await.map_err(|error| RedisDown(error.to_string()))?;
+        let stream = Socket::connect(&address.host).await.map_err(|error| RedisDown(error.to_string()))?;
         let login = match (address.user.as_str(), address.password.as_str()) {
             ("", "") => String::new(),
             (user, password) => format!("{user}:{password}@"),

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use deadpool::managed::{Manager, Metrics, Object, Pool, RecycleError, RecycleResult};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, NoTls, Row};
@@ -14,6 +13,7 @@ use super::StoreError;
 use crate::config::Address;
 use crate::limits;
 use crate::roster::Roster;
+use crate::socket::Socket;
 use crate::sql;
 
 /// What is lent: a client, and the task that drives its socket.
@@ -55,7 +55,9 @@ impl Manager for Dialer {
     type Error = StoreError;
 
     async fn create(&self) -> Result<Wire, StoreError> {
-        let dialled = tokio::time::timeout(limits::CONNECT, self.dial()).await;
+        // Boxed, as dialling takes a hundred times the memory of a statement, and every future with a statement in it would
+        // have room for it, and be copied with it.
+        let dialled = tokio::time::timeout(limits::CONNECT, Box::pin(self.dial())).await;
         dialled.map_err(|_| StoreError::unavailable("connecting took too long"))?
     }
 
@@ -66,7 +68,7 @@ impl Manager for Dialer {
 
 impl Dialer {
     async fn dial(&self) -> Result<Wire, StoreError> {
-        let stream = TcpStream::connect(&self.address.host).await.map_err(StoreError::unavailable)?;
+        let stream = Socket::connect(&self.address.host).await.map_err(StoreError::unavailable)?;
         let mut config = tokio_postgres::Config::new();
         config.user(&self.address.user).application_name(&self.application);
         if !self.address.password.is_empty() {
@@ -108,11 +110,15 @@ impl Postgres {
     }
 
     /// Runs `work` within `bound`, the wait for a connection included. Whatever it left unfinished dies with its connection.
-    pub(super) async fn within<T>(
+    pub(super) fn within<T>(
         bound: Duration,
         work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        tokio::time::timeout(bound, work).await.unwrap_or_else(|_| Err(StoreError::unavailable("took too long")))
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        // On the heap: each timeout further up may hold its future twice, and this one has kilobytes.
+        let work = Box::pin(work);
+        async move {
+            tokio::time::timeout(bound, work).await.unwrap_or_else(|_| Err(StoreError::unavailable("took too long")))
+        }
     }
 
     /// A connection, to be given back by [`Lent::give_back`].

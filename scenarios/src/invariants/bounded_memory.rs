@@ -9,7 +9,7 @@ use lychgate_sim::event::{Event, Happening, What};
 use lychgate_sim::judge::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
-use crate::health::{Health, leads_to};
+use crate::health::{Health, Memory, leads_to};
 use crate::links::Links;
 
 /// A connection that is replaced may overlap with its successor for as long as its end is on its way.
@@ -26,6 +26,7 @@ const CHECKPOINT_CONNECTIONS: usize = limits::CHECKPOINT_CONNECTIONS;
 const SLOPE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// A key of Redis.
+#[derive(Clone)]
 struct Key {
     kind: &'static str,
     lapses: bool,
@@ -52,6 +53,8 @@ pub struct BoundedMemory {
     above: BTreeMap<(String, String), Duration>,
     keys: BTreeMap<String, Key>,
     live: usize,
+    /// Both of these when Redis's memory was noted.
+    noted: (BTreeMap<String, Key>, usize),
     sessions: BTreeSet<String>,
     /// Runs that are not over.
     open: BTreeMap<String, String>,
@@ -76,6 +79,7 @@ impl BoundedMemory {
             above: BTreeMap::new(),
             keys: BTreeMap::new(),
             live: 0,
+            noted: Default::default(),
             sessions: BTreeSet::new(),
             open: BTreeMap::new(),
             over: BTreeMap::new(),
@@ -274,6 +278,15 @@ impl Invariant<Did> for BoundedMemory {
 
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
         self.health.observe(event);
+        match Memory::of(event) {
+            Some(Memory::Lost) => (self.keys, self.live) = Default::default(),
+            Some(Memory::Noted) => self.noted = (self.keys.clone(), self.live),
+            Some(Memory::Restored) => (self.keys, self.live) = self.noted.clone(),
+            None => {}
+        }
+        if let What::World(Happening::FaultStruck { kind: "purge", .. }) = &event.what {
+            self.ready.clear();
+        }
         if self.links.observe(event) {
             self.count_links(event.at);
         }

@@ -154,9 +154,14 @@ impl NoLeaks {
         let mut owed = Vec::new();
         let going = self.runs.values().any(|run| run.going);
         for (near, far, open) in self.links.roads() {
+            if open.is_empty() {
+                continue;
+            }
             let life = self.health.life(near);
-            for link in &open {
-                if !near_is_user(&self.health, near) && (!life.alive || link.incarnation < life.incarnation) {
+            // Users have no lives that the world counts.
+            let of_user = life.incarnation == 0;
+            for link in open.values() {
+                if !of_user && (!life.alive || link.incarnation < life.incarnation) {
                     let says = format!("the connection of a dead {near} to {far} is closed");
                     owed.push(Obligation::new(says, life.since, life.since + BURIED));
                 } else if !going && matches!(far, "provider" | "agents") {
@@ -169,7 +174,7 @@ impl NoLeaks {
             }
             // One connection is the gateway's own; the others belong to streams, and those to users.
             if near.starts_with("gateway-") && far == "redis" && open.len() > 1 && self.links.leading_to(near) == 0 {
-                let newest = open.iter().map(|link| link.since).max().unwrap_or_default();
+                let newest = open.values().map(|link| link.since).max().unwrap_or_default();
                 let since = newest.max(self.links.last_closed(near));
                 let calm = self.health.calm_since(|target| target.split("->").last() == Some(near));
                 let due = calm.map_or(Duration::MAX, |calm| calm.max(since) + HEALED);
@@ -179,11 +184,6 @@ impl NoLeaks {
         }
         owed
     }
-}
-
-/// Users have no lives that the world counts.
-fn near_is_user(health: &Health, near: &str) -> bool {
-    health.life(near).incarnation == 0
 }
 
 impl Invariant<Did> for NoLeaks {

@@ -8,7 +8,7 @@ use lychgate_sim::event::{Event, What};
 use lychgate_sim::judge::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
-use crate::health::{Health, matters_to_ends};
+use crate::health::{Health, Memory, matters_to_ends};
 use crate::reader::session_of;
 
 /// Both terminal writes of a run, with healthy stores.
@@ -54,13 +54,31 @@ pub struct NoZombies {
     deadlines: Deadlines,
     health: Health,
     runs: BTreeMap<String, Run>,
+    /// What the live view said of runs when Redis's memory was noted.
+    noted: BTreeMap<String, (Option<i64>, bool)>,
     armed: bool,
 }
 
 impl NoZombies {
     /// For a run with these deadlines.
     pub fn new(deadlines: Deadlines) -> Self {
-        NoZombies { deadlines, health: Health::default(), runs: BTreeMap::new(), armed: false }
+        NoZombies { deadlines, health: Health::default(), runs: BTreeMap::new(), noted: BTreeMap::new(), armed: false }
+    }
+
+    /// The live view is what is left in Redis.
+    fn remembers(&mut self, memory: Memory) {
+        match memory {
+            Memory::Lost => self.runs.values_mut().for_each(|run| (run.shown, run.unshown) = (None, true)),
+            Memory::Noted => {
+                let said = |(label, run): (&String, &Run)| (label.clone(), (run.shown, run.unshown));
+                self.noted = self.runs.iter().map(said).collect();
+            }
+            Memory::Restored => {
+                for (label, run) in &mut self.runs {
+                    (run.shown, run.unshown) = self.noted.get(label).copied().unwrap_or((None, true));
+                }
+            }
+        }
     }
 
     fn stage(&mut self, run: &str, at: Duration, stage: Stage, fence: i64) {
@@ -139,6 +157,9 @@ impl Invariant<Did> for NoZombies {
 
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
         self.health.observe(event);
+        if let Some(memory) = Memory::of(event) {
+            self.remembers(memory);
+        }
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
             Did::Accepted { run, .. } => {

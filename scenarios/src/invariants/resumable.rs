@@ -197,11 +197,11 @@ impl Invariant<Did> for Resumable {
                 let new = Run { session: session.clone(), owner: None, over: false, mark: None, notices: 0 };
                 self.runs.insert(run.clone(), new);
             }
-            Did::Claimed { run, owner: process, incarnation, .. } => {
+            Did::Claimed { run, owner: process, mark, .. } => {
                 let owner = Owner {
                     process: process.clone(),
                     incarnation: self.health.life(process).incarnation,
-                    mark: format!("{process}/{incarnation}"),
+                    mark: mark.clone(),
                     since: event.at,
                 };
                 self.claimed(run, owner, event.at)?;

@@ -11,7 +11,6 @@ use lychgate_sim::judge::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
 use crate::health::Health;
-use crate::reader::session_of;
 
 /// Two heartbeats and what the gateway may wait for its stores in between.
 const SILENCE: Duration = Duration::from_secs(2 * limits::SSE_HEARTBEAT.as_secs() + 5);
@@ -240,11 +239,10 @@ impl Invariant<Did> for StreamTruth {
     fn pending(&self) -> Vec<Obligation> {
         let owed =
             self.streams.iter().filter(|(_, stream)| stream.open && !stream.ended).flat_map(|(label, stream)| {
-                let session = session_of(label);
-                let user = session.split('/').next().unwrap_or_default().to_string();
+                let user = label.split('/').next().unwrap_or_default();
                 // Her own links, the gateways, and their stores: Redis's silence is theirs to bear.
                 let matters = |target: &str| {
-                    target.starts_with(&format!("{user}->"))
+                    target.strip_prefix(user).is_some_and(|rest| rest.starts_with("->"))
                         || target.starts_with("gateway-")
                             && !target.ends_with("->redis")
                             && !target.ends_with("->rabbitmq")

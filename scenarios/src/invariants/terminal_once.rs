@@ -40,7 +40,6 @@ impl Invariant<Did> for TerminalOnce {
 
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
         self.health.observe(event);
-        let calm = self.health.calm_since(matters_to_ends).is_some_and(|calm| calm.is_zero());
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
             Did::Claimed { run, fence, .. } => {
@@ -59,6 +58,7 @@ impl Invariant<Did> for TerminalOnce {
                 }
                 run.ended = Some(status.clone());
                 let contested = run.contested;
+                let calm = self.health.calm_since(matters_to_ends).is_some_and(|calm| calm.is_zero());
                 self.armed |= contested || !calm;
             }
             Did::SawEnd { run: label, status, .. } => match &self.run(label).ended {

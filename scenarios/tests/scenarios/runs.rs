@@ -42,7 +42,9 @@ fn run(name: &str, source: &Source<Everybody>) -> Result<(), Failed> {
         Source::File { path, text } => (false, STORY_SEEDS.max(Alternatives::of(path, text)?.count() as u64)),
     };
     let jobs = available_parallelism().map_or(1, usize::from).to_string();
-    let mut command = command(["run", name, "--jobs", &jobs]);
+    // What the stand-ins are asked, and no real server beside them, is a promise that nobody has checked.
+    let covered = workspace().join("snapshots/conformance_shapes.snap").display().to_string();
+    let mut command = command(["run", name, "--jobs", &jobs, "--covered-by", &covered]);
     let set = |name: &str| std::env::var_os(name);
     let cases = match set("PROPTEST_CASES").filter(|_| drawn) {
         Some(text) => {

@@ -40,6 +40,16 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "SIGTERM to the first target; to the next once that one has booted again, and so on",
     ),
     ("refuse", "caller", "calls of `SERVICE/NAME` are answered with `status` (and `retry_after`) meanwhile"),
+    ("restart", "service", "it is down, then up again: redis empty, rabbitmq and postgres with what is on disk"),
+    ("readonly", "service", "redis: writes are answered with READONLY"),
+    ("loading", "service", "redis: commands are answered with LOADING"),
+    ("full", "service", "redis: OOM to writes; rabbitmq: publishers are blocked; postgres: 53100 to writes"),
+    ("failover", "service", "redis: what is written meanwhile is lost at the end, and every connection"),
+    ("evict", "service", "redis: every key with a TTL is gone"),
+    ("purge", "service", "rabbitmq: what is ready in any queue is gone"),
+    ("serialization_failure", "service", "postgres: commits of changes are refused with 40001"),
+    ("too_many_connections", "service", "postgres: new connections are refused with 53300"),
+    ("slow_commit", "service", "postgres: commits of changes take longer, `by` this much"),
 ];
 
 /// Prints the list.

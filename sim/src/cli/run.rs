@@ -1,6 +1,6 @@
 //! `run` sweeps one scenario over seeds; without arguments every scenario gets a handful.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use super::{Outcome, RunArgs, Usage, failing, options, seeds, write};
 use crate::plan::words;
 use crate::product::Product;
 use crate::report::{self, word};
-use crate::run::{Child, fork_run};
+use crate::run::{Child, Options, fork_run};
 use crate::second::Second;
 use crate::seed::Seed;
 use crate::sweep::{Next, Reach, Running, Task, judged, sweep, tasks};
@@ -26,6 +26,8 @@ struct How {
     keep_going: bool,
     shrink: bool,
     past_vacuous: bool,
+    /// Whether to keep the shapes of what is said to services.
+    shapes: bool,
 }
 
 /// One process of a sweep.
@@ -70,6 +72,8 @@ struct Swept {
     /// How many of them a second process has confirmed, or not.
     checked: usize,
     reach: Reach,
+    /// What was said to services, if it was asked for.
+    shapes: BTreeSet<String>,
     worst: Verdict,
     wall_seconds: f64,
 }
@@ -87,8 +91,11 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
         write(path, "")?;
     }
     println!("{}, {}: {}", style(&chosen.name).bold(), told(range), chosen.about);
+    let covered = args.covered_by.as_deref().map(std::fs::read_to_string).transpose()?;
+    let shapes = covered.is_some();
     let jobs = usize::try_from(args.jobs).unwrap_or(1);
-    let how = How { jobs, keep_going: args.keep_going, shrink: !args.no_shrink, past_vacuous: args.past_vacuous };
+    let how =
+        How { jobs, keep_going: args.keep_going, shrink: !args.no_shrink, past_vacuous: args.past_vacuous, shapes };
     let bar = bar(seeds.len());
     let mut swept = swept::<P>(&chosen, &seeds, &how, &bar, root);
     bar.finish_and_clear();
@@ -100,6 +107,9 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
             swept.reach.missing().iter().for_each(|line| println!("  {line}"));
             swept.worst = Verdict::Vacuous;
         }
+    }
+    if let Some(covered) = covered.filter(|_| swept.worst == Verdict::Passed) {
+        swept.worst = tell_uncovered(&swept.shapes, &covered);
     }
     summary(&swept, seeds.len());
     if let Some(path) = &args.json {
@@ -127,7 +137,7 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
     let mut table = Table::new(&["scenario", "about", ">seeds", ">passed", ">virtual time", ">wall time", ""]);
     let (mut worst, mut checked) = (Verdict::Passed, 0);
     for chosen in &scenarios {
-        let how = How { jobs: 1, keep_going: true, shrink: true, past_vacuous: false };
+        let how = How { jobs: 1, keep_going: true, shrink: true, past_vacuous: false, shapes: false };
         let seeds = chosen.handful().seeds();
         let swept = swept::<P>(chosen, &seeds, &how, &bar, root);
         worst = worst.worse(swept.worst);
@@ -150,7 +160,8 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
     let mut reach = Reach::over(words::invariants::<P>().into_iter().map(|(name, _)| name));
     let mut worst = Verdict::Passed;
     let mut failed = false;
-    let options = options(!chosen.drawn());
+    let options = Options { shapes: how.shapes, ..options(!chosen.drawn()) };
+    let mut shapes = BTreeSet::new();
     bar.set_message(chosen.name.clone());
     let begin = |task| match task {
         Task::Run(seed) => Going::Run(fork_run::<P>(&chosen.name, &chosen.plan(seed), Seed(seed), &options)),
@@ -174,6 +185,7 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
             None => report,
         };
         reach.add(&report);
+        shapes.extend(report.shapes.iter().cloned());
         let expected = chosen.plan(report.seed).expect;
         let mut report = judged(report, &expected);
         let idle = how.past_vacuous && report.verdict == Verdict::Vacuous;
@@ -187,10 +199,16 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
         }
         worst = worst.worse(report.verdict);
         // What has been told is not kept: the parent stays small, so that forking it stays cheap.
-        reports.push(Report { story: Vec::new(), reached: BTreeMap::new(), faults: Vec::new(), ..report });
+        reports.push(Report {
+            story: Vec::new(),
+            reached: BTreeMap::new(),
+            faults: Vec::new(),
+            shapes: Vec::new(),
+            ..report
+        });
         if failed && !how.keep_going { Next::Stop } else { Next::GoOn }
     });
-    Swept { reports, checked, reach, worst, wall_seconds: began.elapsed().as_secs_f64() }
+    Swept { reports, checked, reach, shapes, worst, wall_seconds: began.elapsed().as_secs_f64() }
 }
 
 fn first_failure<P: Product>(report: Report, chosen: &Chosen<P::Workload>, how: &How, root: &Path) -> Report {
@@ -244,6 +262,18 @@ fn row<W>(chosen: &Chosen<W>, swept: &Swept) -> [String; 7] {
         seconds(swept.wall_seconds),
         verdict.to_string(),
     ]
+}
+
+/// What was said to a service and is compared with no real server proves less than it seems to.
+fn tell_uncovered(shapes: &BTreeSet<String>, covered: &str) -> Verdict {
+    let covered: BTreeSet<&str> = covered.lines().collect();
+    let missing: Vec<_> = shapes.iter().filter(|shape| !covered.contains(shape.as_str())).collect();
+    if missing.is_empty() {
+        return Verdict::Passed;
+    }
+    println!("{}: no conformance body compares this with the real server", style("vacuous").yellow().bold());
+    missing.iter().for_each(|shape| println!("  {shape}"));
+    Verdict::Vacuous
 }
 
 fn tell_reach(reach: &Reach) {

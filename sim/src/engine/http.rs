@@ -15,9 +15,9 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
 use super::{Engine, Verb};
+use crate::dock::Stream;
 
 /// The longest request: an environment and some labels.
 const REQUEST_MAX: usize = 1 << 20;
@@ -25,7 +25,7 @@ const REQUEST_MAX: usize = 1 << 20;
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Serves one connection.
-pub(super) async fn connection(engine: Engine, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn connection(engine: Engine, stream: Stream, peer: SocketAddr) {
     let answer = service_fn(|request| {
         let engine = engine.clone();
         async move {

@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared};
-use tokio::net::TcpListener;
 
 use self::store::Store;
+use crate::dock::Listener;
 use crate::observation::Tap;
 use crate::product::Service;
 
@@ -124,11 +124,12 @@ impl Engine {
     ///
     /// # Panics
     /// A request that it does not know.
-    pub async fn serve(self, listener: TcpListener, tap: Tap) {
+    pub async fn serve(self, listener: impl Into<Listener>, tap: Tap) {
         let running = self.store().begin(tap);
         for (id, start) in running {
             self.tend(id, start);
         }
+        let mut listener = listener.into();
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {

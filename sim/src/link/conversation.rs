@@ -5,13 +5,15 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::{Epochs, LATE, Link, Lost, QUIET, Witness};
+use super::{Epochs, LATE, Link, Lost, QUIET, Target, Witness};
+use crate::dock::Stream;
 use crate::event::{Happening, Side};
 
 /// One read. A chunk of the simulation that is longer is carried in several.
@@ -38,9 +40,9 @@ pub(super) struct Conversation {
     /// One end's host is lost: nothing is carried.
     mute: bool,
     /// The process's side; `None` once it has ended.
-    near: Option<TcpStream>,
+    near: Option<Stream>,
     /// The service's side; `None` before it is dialled and once it has ended.
-    far: Option<TcpStream>,
+    far: Option<Stream>,
     far_ended: bool,
     up: Lane,
     down: Lane,
@@ -137,7 +139,7 @@ impl Conversation {
             incarnation,
             epochs,
             mute: false,
-            near: Some(near),
+            near: Some(Stream::Tcp(near)),
             far: None,
             far_ended: false,
             up: Lane::default(),
@@ -158,7 +160,7 @@ impl Conversation {
     }
 
     /// Carries bytes until either side, a fault or a death ends it.
-    pub(super) async fn run(mut self, target: SocketAddr) {
+    pub(super) async fn run(mut self, target: Target) {
         self.carry(target).await;
         #[cfg(real)]
         self.hear_out().await;
@@ -182,39 +184,34 @@ impl Conversation {
         let _ = tokio::time::timeout(HEAR_OUT_MAX, answers).await; // then it is no answer but a stream
     }
 
-    async fn carry(&mut self, target: SocketAddr) {
+    async fn carry(&mut self, target: Target) {
         let link = self.link.clone();
-        let mut from_near = vec![0; READ];
-        let mut from_far = vec![0; READ];
-        let mut timer: Option<(Duration, Pin<Box<Sleep>>)> = None;
+        let mut from_near = Vec::with_capacity(READ);
+        let mut from_far = Vec::with_capacity(READ);
+        let mut alarm = Alarm::default();
         loop {
             let changed = link.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let wake = match self.step(target).await {
+            let wake = match self.step(&target).await {
                 Step::Over => return,
                 Step::Wait(wake) => wake,
             };
-            if timer.as_ref().is_none_or(|(at, _)| wake < *at) {
-                timer = (wake < Duration::MAX).then(|| {
-                    let left = wake.saturating_sub(self.witness.now());
-                    (wake, Box::pin(tokio::time::sleep(left)))
-                });
-            }
+            alarm.set(wake, &*self.witness);
             let near_open = self.near.is_some() && self.up.bytes < HELD_MAX;
             let far_open = self.far.is_some() && self.down.bytes < HELD_MAX;
             tokio::select! {
                 biased;
                 () = changed => {}
-                read = read(&mut self.near, &mut from_near), if near_open => self.near_read(&from_near[..read]),
-                read = read(&mut self.far, &mut from_far), if far_open => self.far_read(&from_far[..read]),
-                () = tick(&mut timer), if timer.is_some() => timer = None,
+                () = read(&mut self.near, &mut from_near), if near_open => self.near_read(&from_near),
+                () = read(&mut self.far, &mut from_far), if far_open => self.far_read(&from_far),
+                () = alarm.rings(&*self.witness), if alarm.is_set() => {}
             }
         }
     }
 
     /// Does everything that can be done now.
-    async fn step(&mut self, target: SocketAddr) -> Step {
+    async fn step(&mut self, target: &Target) -> Step {
         loop {
             let (epochs, closed_by, expired, away) = {
                 let state = self.link.state();
@@ -294,17 +291,25 @@ impl Conversation {
         wake
     }
 
-    async fn dial(&mut self, target: SocketAddr) -> bool {
+    async fn dial(&mut self, target: &Target) -> bool {
         self.dial.tell(&self.link, &*self.witness, self.witness.now());
-        let Ok(Ok(far)) = tokio::time::timeout(DIAL_MAX, TcpStream::connect(target)).await else {
+        let dialled = match target {
+            Target::Address(address) => dial(*address).await,
+            Target::Dock(dock, ip) => {
+                // Used again after so many connections, as ports are.
+                let port = u16::try_from(self.conn % u32::from(u16::MAX)).expect("smaller than the divisor") + 1;
+                let from = SocketAddr::new(*ip, port);
+                dock.connect(from).ok().map(|pipe| (Stream::Pipe(pipe), Some(from)))
+            }
+        };
+        let Some((far, local)) = dialled else {
             self.far_ended = true;
             self.tell_closed(Side::Service);
             return false;
         };
-        if let Ok(local) = far.local_addr() {
+        if let Some(local) = local {
             self.witness.dialled(&self.link, self.incarnation, local);
         }
-        let _ = far.set_nodelay(true);
         self.far = Some(far);
         true
     }
@@ -509,22 +514,68 @@ impl Lane {
     }
 }
 
-/// Reads once; an error is an end like any other. Cancelling it loses nothing.
-async fn read(stream: &mut Option<TcpStream>, buffer: &mut [u8]) -> usize {
+/// Dials over TCP; says from where.
+async fn dial(address: SocketAddr) -> Option<(Stream, Option<SocketAddr>)> {
+    let far = tokio::time::timeout(DIAL_MAX, TcpStream::connect(address)).await.ok()?.ok()?;
+    let local = far.local_addr().ok();
+    let _ = far.set_nodelay(true);
+    Some((Stream::Tcp(far), local))
+}
+
+/// Reads once, into an emptied buffer, as much as it has room for; an error is an end like any other, and at the end
+/// nothing is read. Cancelling it loses nothing.
+async fn read(stream: &mut Option<Stream>, buffer: &mut Vec<u8>) {
+    buffer.clear();
     match stream {
-        Some(stream) => stream.read(buffer).await.unwrap_or(0),
+        // What came with an error does not count.
+        Some(stream) => drop(stream.read_buf(buffer).await),
         None => std::future::pending().await,
     }
 }
 
-async fn write(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+async fn write(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
 }
 
-async fn tick(timer: &mut Option<(Duration, Pin<Box<Sleep>>)>) {
-    match timer {
-        Some((_, sleep)) => sleep.as_mut().await,
-        None => std::future::pending().await,
+/// Wakes a connection's task when something is due. A timer that was polled wakes the task at its time, whatever else
+/// has woken it before; so it is polled once, and kept if a later time is asked for: the task looks at the clock anyway.
+#[derive(Default)]
+struct Alarm(Option<Timer>);
+
+struct Timer {
+    at: Duration,
+    sleep: Pin<Box<Sleep>>,
+    polled: bool,
+}
+
+impl Alarm {
+    /// It rings at `wake` at the latest.
+    fn set(&mut self, wake: Duration, witness: &dyn Witness) {
+        if wake < self.0.as_ref().map_or(Duration::MAX, |timer| timer.at) {
+            let sleep = tokio::time::sleep(wake.saturating_sub(witness.now()));
+            self.0 = Some(Timer { at: wake, sleep: Box::pin(sleep), polled: false });
+        }
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Waits for its time; it is not set any more then.
+    async fn rings(&mut self, witness: &dyn Witness) {
+        std::future::poll_fn(|context| {
+            let Some(timer) = &mut self.0 else { return Poll::Pending };
+            let rung = match std::mem::replace(&mut timer.polled, true) {
+                true => timer.at <= witness.now(),
+                false => timer.sleep.as_mut().poll(context).is_ready(),
+            };
+            if !rung {
+                return Poll::Pending;
+            }
+            self.0 = None;
+            Poll::Ready(())
+        })
+        .await;
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Birth {
     pub(crate) grace: Duration,
     /// Time from an exit to the next boot.
     pub(crate) restart_delay: Duration,
+    /// Time from the beginning to the first boot.
+    pub(crate) first_boot: Duration,
     pub(crate) seed: Seed,
 }
 
@@ -199,6 +201,7 @@ pub(crate) fn keep<P: Product>(
 }
 
 async fn manage<P: Product>(hub: Arc<Hub<P::Occurrence>>, mut manned: Manned) {
+    tokio::time::sleep(manned.birth.first_boot).await;
     loop {
         let life = manned.bear::<P>(&hub, BTreeMap::new());
         let grace = manned.birth.grace;

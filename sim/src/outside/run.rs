@@ -12,7 +12,7 @@ pub use super::taps::Elsewhere;
 use crate::hub::Hub;
 use crate::nemesis::Nemesis;
 use crate::outcome::{blank, judge};
-use crate::plan::Plan;
+use crate::plan::{Aim, Plan};
 use crate::product::{Boot, Product};
 use crate::seed::Seed;
 use crate::trace::Recorder;
@@ -49,12 +49,30 @@ impl Elsewhere {
     }
 }
 
+/// Why a plan cannot be run with these servers, if it cannot: a stand-in does what a fault of a service asks, a server not.
+fn unfit<W>(plan: &Plan<W>, servers: &BTreeMap<&'static str, Elsewhere>) -> Option<String> {
+    plan.faults.iter().enumerate().find_map(|(index, fault)| {
+        let inside = |target: &String| match fault.kind.aim() {
+            Aim::Service => Some(target.clone()),
+            Aim::Caller => target.split_once('/').map(|(service, _)| service.to_owned()),
+            Aim::Link | Aim::Process => None,
+        };
+        let mut inside = fault.targets.iter().filter_map(inside);
+        let real = inside.find(|service| servers.contains_key(service.as_str()))?;
+        let (number, kind) = (index + 1, fault.kind.name());
+        Some(format!("fault {number}: nothing here does `{kind}` to a real {real}; its stand-in can, so leave it in place"))
+    })
+}
+
 /// Runs a plan with processes, signals, sockets and seconds of this machine, on this thread. A verdict is strict: what
 /// proves nothing is vacuous.
 pub fn run<P: Product>(scenario: &str, plan: &Plan<P::Workload>, options: Options) -> Report {
     let began = Instant::now();
     let seed = Seed(1);
     let Options { servers, command, trace, wall_max } = options;
+    if let Some(why) = unfit(plan, &servers) {
+        return blank(scenario, seed, Verdict::Error, why);
+    }
     let recorder = match Recorder::new(trace.as_deref(), scenario, seed.0) {
         Ok(recorder) => recorder,
         Err(error) => return blank(scenario, seed, Verdict::Error, format!("the trace cannot be written: {error}")),

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::section::{Complaints, Section, described, words};
-use super::{Aim, Cue, Fault, Kind, Length, ORIGIN, Trigger};
+use super::{Ailment, Aim, Cue, Fault, Kind, Length, ORIGIN, Trigger};
 use crate::event::Happening;
 
 /// What a fault of this plan may name.
@@ -68,8 +68,12 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         complaints.unknown(&word.span(), "kind of fault", name, Kind::NAMES.iter().copied());
         return None;
     }
-    if let (Some(by), true) = (&by_span, name != "delay") {
-        complaints.wrong(&by.span(), format!("`by` belongs to `delay`, not to `{name}`"));
+    let needs_by = matches!(name, "delay" | "slow_commit");
+    if let (Some(by), false) = (&by_span, needs_by) {
+        complaints.wrong(&by.span(), format!("`by` belongs to `delay` and `slow_commit`, not to `{name}`"));
+    }
+    if needs_by && by_span.is_none() {
+        complaints.wrong(&word.span(), format!("`{name}` needs `by`, as in `by = \"200ms\"`"));
     }
     if let (Some(matches), true) = (&matches, name != "reply_lost") {
         complaints.wrong(&matches.span(), format!("`matches` belongs to `reply_lost` or into `on`, not to `{name}`"));
@@ -81,12 +85,7 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         "wedge" => Some(Kind::Wedge),
         "close" => Some(Kind::Close),
         "reply_lost" => Some(Kind::ReplyLost { matches: matches.map(Spanned::into_inner) }),
-        "delay" => {
-            if by_span.is_none() {
-                complaints.wrong(&word.span(), "`delay` needs `by`, as in `by = \"200ms\"`");
-            }
-            by.map(|by| Kind::Delay { by })
-        }
+        "delay" => by.map(|by| Kind::Delay { by }),
         "sigterm" => Some(Kind::Sigterm),
         "sigkill" => Some(Kind::Sigkill),
         "host_loss" => Some(Kind::HostLoss),
@@ -98,7 +97,8 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
             }
             refusal.status?.map(|status| Kind::Refuse { status, retry_after: refusal.retry_after })
         }
-        _ => unreachable!("{name} is among Kind::NAMES"),
+        // Without its `by` it has been complained of.
+        ailment => Ailment::named(ailment, by).map(Kind::Ail),
     }
 }
 
@@ -163,6 +163,7 @@ fn targets(
                 complaints.unknown(&target.span(), &what, name, valid.processes.iter().map(String::as_str));
             }
             Aim::Caller => complain_of_caller(target, valid, complaints, kind.name()),
+            Aim::Service => complain_of_service(target, valid, complaints, kind.name()),
             _ => {}
         }
     }
@@ -197,6 +198,15 @@ fn complain_of_caller(target: &Spanned<String>, valid: &Words, complaints: &mut 
             let says = format!("`{of}` strikes a caller of a service: write SERVICE/NAME, as `provider/sk-a`");
             complaints.wrong(&target.span(), says);
         }
+    }
+}
+
+/// Unless it is a service that there is, and that can fail so.
+fn complain_of_service(target: &Spanned<String>, valid: &Words, complaints: &mut Complaints<'_>, of: &str) {
+    let name = target.get_ref().as_str();
+    let able: Vec<&str> = Ailment::services(of).filter(|service| valid.services.contains(service)).collect();
+    if !able.contains(&name) {
+        complaints.unknown(&target.span(), &format!("service for `{of}`"), name, able);
     }
 }
 
@@ -359,6 +369,7 @@ pub(super) fn usual(kind: &Kind) -> Option<Length> {
         Kind::Wedge | Kind::Delay { .. } | Kind::Refuse { .. } => Some(Length::UntilHeal),
         Kind::Close | Kind::ReplyLost { .. } => Some(Length::Instant),
         Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::RollingRestart => Some(Length::Instant),
-        Kind::Pause => None,
+        Kind::Ail(ailment) if ailment.instant() => Some(Length::Instant),
+        Kind::Ail(_) | Kind::Pause => None,
     }
 }

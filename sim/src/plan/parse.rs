@@ -9,9 +9,10 @@
 //! executor = 2
 //! [config.all]                        # or [config.executor], or [config.executor-1]; the narrowest wins
 //! LYCHGATE_TAKEOVER_AFTER = "330s"
-//! [service.executor]                  # the service manager: SIGTERM to SIGKILL, an exit to the next boot
-//! grace = "30s"
-//! restart_delay = "5s"
+//! [service.executor]                  # the service manager; or [service.executor-1]; the narrowest wins
+//! grace = "30s"                       # SIGTERM to SIGKILL
+//! restart_delay = "5s"                # an exit to the next boot
+//! first_boot = "10m"                  # the beginning to the first boot; without: none has to wait
 //! [[users]]                           # the product's own words
 //! [[faults]]                          # any value may offer alternatives: `lasts = "<1m|61m>"` is 1m on seed 1
 //! kind = "wedge"                      # a link: wedge close reply_lost delay; a process: sigterm sigkill host_loss pause
@@ -80,7 +81,8 @@ fn plan<P: Product>(table: DeTable<'_>, complaints: &mut Complaints<'_>) -> Plan
     let must_reach = known(root.words("must_reach", complaints), "event", &words::events::<P>(), complaints);
     let topology = root.take("topology").map(|value| topology::<P>(value, complaints)).unwrap_or_default();
     let config = root.take("config").map(|value| config::<P>(value, &topology, complaints)).unwrap_or_default();
-    let service = root.take("service").map(|value| service::<P>(value, complaints)).unwrap_or_default();
+    let service = root.take("service").map(|value| service::<P>(value, &topology, complaints));
+    let service = service.unwrap_or_default();
     let users = root.take("users").map(|value| users::<P::Workload>(value, complaints));
     // Where the users could not be read, what is said about them cannot be judged.
     let readable = !matches!(users, Some(None));
@@ -192,22 +194,45 @@ fn config<P: Product>(
     config
 }
 
-fn service<P: Product>(value: Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> BTreeMap<String, Manager> {
+fn service<P: Product>(
+    value: Spanned<DeValue<'_>>,
+    topology: &BTreeMap<String, usize>,
+    complaints: &mut Complaints<'_>,
+) -> BTreeMap<String, Manager> {
+    let mut scopes: Vec<String> = P::roles().iter().map(|role| role.name.to_owned()).collect();
+    scopes.extend(words::processes::<P>(topology));
+    // Their engine boots them.
+    let contained: Vec<&str> =
+        P::roles().iter().filter(|role| role.contained.is_some()).map(|role| role.name).collect();
+    let is_contained = |scope: &str| contained.iter().any(|role| scope.strip_prefix(role).is_some_and(is_numbered));
     let mut managers = BTreeMap::new();
-    for (role, value) in table_of(value, "service", complaints).unwrap_or_default() {
-        if !P::roles().iter().any(|known| known.name == role.get_ref().as_ref()) {
-            complaints.unknown(&role.span(), "role", role.get_ref(), P::roles().iter().map(|role| role.name));
+    for (scope, value) in table_of(value, "service", complaints).unwrap_or_default() {
+        if !scopes.iter().any(|known| known == scope.get_ref()) {
+            let what = "scope in `[service]` (a role or a process of the topology)";
+            complaints.unknown(&scope.span(), what, scope.get_ref(), scopes.iter().map(String::as_str));
             continue;
         }
-        let Some(mut section) = Section::of(value, "`[service.ROLE]`", &["grace", "restart_delay"], complaints) else {
+        let keys = &["grace", "restart_delay", "first_boot"];
+        let Some(mut section) = Section::of(value, "`[service.SCOPE]`", keys, complaints) else {
             continue;
         };
         let grace = section.duration("grace", complaints);
         let restart_delay = section.duration("restart_delay", complaints);
+        let first_boot = section.duration("first_boot", complaints);
+        if first_boot.is_some() && is_contained(scope.get_ref()) {
+            let says =
+                format!("`{}` is booted by its container engine: `first_boot` cannot be said of it", scope.get_ref());
+            complaints.wrong(&scope.span(), says);
+        }
         section.end(complaints);
-        managers.insert(role.into_inner().into_owned(), Manager { grace, restart_delay });
+        managers.insert(scope.into_inner().into_owned(), Manager { grace, restart_delay, first_boot });
     }
     managers
+}
+
+/// Whether this is what follows a role in the name of a process of it, or nothing.
+fn is_numbered(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('-')
 }
 
 /// The product's own part. `None` if it could not be read.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::faults::usual;
-use super::{Cue, Fault, Kind, Length, Plan, Trigger};
+use super::{Ailment, Cue, Fault, Kind, Length, Manager, Plan, Trigger};
 use crate::duration;
 use crate::product::Workload;
 
@@ -36,9 +36,9 @@ pub fn print<W: Workload>(plan: &Plan<W>) -> String {
             text.push_str(&format!("{} = {}\n", key(name), quoted(value)));
         }
     }
-    for (role, manager) in &plan.service {
-        text.push_str(&format!("\n[service.{}]\n", key(role)));
-        for (name, value) in [("grace", manager.grace), ("restart_delay", manager.restart_delay)] {
+    for (scope, Manager { grace, restart_delay, first_boot }) in &plan.service {
+        text.push_str(&format!("\n[service.{}]\n", key(scope)));
+        for (name, value) in [("grace", grace), ("restart_delay", restart_delay), ("first_boot", first_boot)] {
             text.extend(value.map(|value| format!("{name} = {}\n", time(value))));
         }
     }
@@ -110,7 +110,9 @@ fn fault(fault: &Fault) -> String {
     };
     let mut text = format!("\n[[faults]]\nkind = {}\ntarget = {target}\n", quoted(fault.kind.name()));
     match &fault.kind {
-        Kind::Delay { by } => text.push_str(&format!("by = {}\n", time(*by))),
+        Kind::Delay { by } | Kind::Ail(Ailment::SlowCommit { by }) => {
+            text.push_str(&format!("by = {}\n", time(*by)));
+        }
         Kind::ReplyLost { matches: Some(matches) } => text.push_str(&format!("matches = {}\n", quoted(matches))),
         Kind::Refuse { status, retry_after } => {
             text.push_str(&format!("status = {status}\n"));

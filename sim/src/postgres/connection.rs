@@ -23,7 +23,8 @@ use super::refusal::Refusal;
 use super::session::{Answer, Session, Transaction};
 use super::statement::{Statement, Verb, set, statements};
 use super::wire::{Format, Wire, description, parameter, row};
-use crate::observation::{Tap, Value};
+use crate::observation::{Observation, Suffered, Tap, Value};
+use crate::plan::Ailment;
 
 /// How long a client may take over its start-up, as `authentication_timeout` has it.
 const STARTUP_MAX: Duration = Duration::from_secs(60);
@@ -66,6 +67,8 @@ where
     let registration = match shared.register() {
         Ok(registration) => registration,
         Err(refusal) => {
+            let (ailment, request) = (Ailment::TooManyConnections.name(), Vec::new());
+            tap(Observation::Suffered(Suffered { peer, service: "postgres", ailment, request }));
             wire.answer(Out::ErrorResponse(refusal.response()));
             let _ = wire.flush().await;
             return;
@@ -147,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     idle = self.ready();
                 }
                 In::Sync(_) => {
-                    if let Err(refusal) = self.session.end_implicit() {
+                    if let Err(refusal) = self.session.end_implicit().await {
                         self.refuse(&refusal);
                     }
                     self.skipping = false;
@@ -215,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             self.answer(&plan, answer, &[])?;
         }
-        self.session.end_implicit()
+        self.session.end_implicit().await
     }
 
     fn answer(&mut self, plan: &Plan, answer: Answer, formats: &[i16]) -> Result<(), Refusal> {

@@ -155,14 +155,19 @@ impl Database {
         })
     }
 
+    /// One of the three words that frame each statement: parsed once, not each time.
+    fn transact(&self, word: &str) -> rusqlite::Result<()> {
+        self.sqlite.prepare_cached(word)?.raw_execute().map(drop)
+    }
+
     /// Opens the one transaction.
     pub fn begin(&mut self) {
-        self.sqlite.execute_batch("BEGIN").expect("one transaction at a time");
+        self.transact("BEGIN").expect("one transaction at a time");
     }
 
     /// Ends it; on an error it is rolled back.
     pub fn commit(&mut self) -> Result<(), Refusal> {
-        self.sqlite.execute_batch("COMMIT").map_err(|error| {
+        self.transact("COMMIT").map_err(|error| {
             self.rollback();
             translate(&error, "COMMIT", &Words { database: self, words: &[] })
         })
@@ -171,7 +176,7 @@ impl Database {
     /// Undoes it, if there is one.
     pub fn rollback(&mut self) {
         if !self.sqlite.is_autocommit() {
-            self.sqlite.execute_batch("ROLLBACK").expect("an open transaction can be rolled back");
+            self.transact("ROLLBACK").expect("an open transaction can be rolled back");
         }
         self.learn_schema();
     }

@@ -7,6 +7,7 @@
 mod column;
 mod connection;
 mod database;
+mod illness;
 mod order;
 mod refusal;
 mod session;
@@ -19,13 +20,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgwire::messages::startup::SecretKey;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use self::database::Database;
+use self::illness::Illness;
 use self::refusal::Refusal;
+use crate::dock::{Listener, Stream};
 use crate::observation::{Tap, Value};
-use crate::product::Service;
+use crate::product::{Control, Service};
 
 /// Postgres's default `max_connections`; one more is refused with 53300.
 pub const CONNECTIONS_MAX: usize = 100;
@@ -49,6 +51,7 @@ struct Shared {
     /// Held by the open transaction.
     turn: Arc<Semaphore>,
     clients: Mutex<Clients>,
+    illness: Mutex<Illness>,
 }
 
 /// Who is connected, for cancel requests. A restart forgets them, not the count.
@@ -83,9 +86,13 @@ impl Shared {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn illness(&self) -> MutexGuard<'_, Illness> {
+        self.illness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn register(self: &Arc<Shared>) -> Result<Registration, Refusal> {
         let mut clients = self.clients();
-        if clients.connected.len() >= CONNECTIONS_MAX {
+        if clients.connected.len() >= CONNECTIONS_MAX || !self.illness().allow_connection() {
             return Err(Refusal::fatal("53300", "sorry, too many clients already"));
         }
         clients.next_pid += 1;
@@ -114,6 +121,7 @@ impl Postgres {
             database: Mutex::new(Database::new()),
             turn: Arc::new(Semaphore::new(1)),
             clients: Mutex::new(Clients::default()),
+            illness: Mutex::new(Illness::default()),
         };
         Postgres { shared: Arc::new(shared) }
     }
@@ -123,10 +131,23 @@ impl Postgres {
     ///
     /// # Panics
     /// In a task of its own, when a client asks for something outside of the dialect.
-    pub async fn serve(self, listener: TcpListener, tap: Tap) {
+    pub async fn serve(self, listener: impl Into<Listener>, tap: Tap) {
         let (_alive, ended) = watch::channel(());
+        let mut listener = listener.into();
         while let Ok((stream, peer)) = listener.accept().await {
             tokio::spawn(serve_one(stream, peer, self.shared.clone(), tap.clone(), ended.clone()));
+        }
+    }
+
+    /// Does to it what a fault wants.
+    ///
+    /// # Panics
+    /// What Postgres does not suffer from.
+    pub fn control(&self, control: Control) {
+        match control {
+            Control::Ail(ailment) => self.shared.illness().set(ailment, true),
+            Control::Recover(ailment) => self.shared.illness().set(ailment, false),
+            other => panic!("the Postgres stand-in refuses nobody by name: {other:?}"),
         }
     }
 
@@ -147,7 +168,7 @@ impl Postgres {
     }
 }
 
-async fn serve_one(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, tap: Tap, mut ended: watch::Receiver<()>) {
+async fn serve_one(stream: Stream, peer: SocketAddr, shared: Arc<Shared>, tap: Tap, mut ended: watch::Receiver<()>) {
     tokio::select! {
         biased;
         _ = ended.changed() => {}
@@ -157,12 +178,12 @@ async fn serve_one(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, tap
 
 /// The stand-in as a service of the world, named `postgres`, on Postgres's port.
 pub fn service(postgres: &Postgres) -> Service {
-    let postgres = postgres.clone();
+    let (postgres, controlled) = (postgres.clone(), postgres.clone());
     Service {
         name: "postgres",
         port: 5432,
         serve: Arc::new(move |listener, tap| Box::pin(postgres.clone().serve(listener, tap))),
-        control: None,
+        control: Some(Arc::new(move |control| controlled.control(control))),
         engine: None,
     }
 }

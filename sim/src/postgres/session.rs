@@ -13,7 +13,8 @@ use super::Shared;
 use super::database::{Outcome, Plan, named};
 use super::refusal::Refusal;
 use super::statement::{Setting, Verb};
-use crate::observation::{Observation, Statement, Tap, Value};
+use crate::observation::{Observation, Statement, Suffered, Tap, Value};
+use crate::plan::Ailment;
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub(super) struct Session {
     turn: Option<OwnedSemaphorePermit>,
     /// Shown at the commit.
     done: Vec<Statement>,
+    /// Whether the transaction has changed rows.
+    changed: bool,
     /// Told by cancel requests.
     cancel: Arc<Notify>,
 }
@@ -88,6 +91,7 @@ impl Session {
             settings_before: Settings::default(),
             turn: None,
             done: Vec::new(),
+            changed: false,
             cancel,
         }
     }
@@ -115,7 +119,7 @@ impl Session {
         match &plan.statement.verb {
             Verb::Empty => return Ok(Answer::tag("")),
             Verb::Begin(tag) => return Ok(self.begin(tag)),
-            Verb::Commit => return self.commit(),
+            Verb::Commit => return self.commit().await,
             Verb::Rollback => return Ok(self.rollback()),
             _ => {}
         }
@@ -132,6 +136,11 @@ impl Session {
             _ => {}
         }
         self.take_turn().await?;
+        let refused = self.shared.illness().refuses(&plan.statement.verb);
+        if let Some((ailment, refusal)) = refused {
+            self.suffer(ailment, &plan.statement.name, params);
+            return Err(refusal);
+        }
         let outcome = self.shared.database().run(plan, params)?;
         Ok(self.note(plan, params, outcome))
     }
@@ -174,6 +183,7 @@ impl Session {
             Verb::Schema(tag) => tag.to_owned(),
             ref verb => unreachable!("{verb:?} is not executed on tables"),
         };
+        self.changed |= affected > 0 && !matches!(plan.statement.verb, Verb::Select);
         self.done.push(Statement {
             peer: self.peer,
             application: self.application.clone(),
@@ -195,12 +205,12 @@ impl Session {
         Answer { warning, ..Answer::tag(tag) }
     }
 
-    fn commit(&mut self) -> Result<Answer, Refusal> {
+    async fn commit(&mut self) -> Result<Answer, Refusal> {
         let warning = self.warning_outside();
         if self.transaction == Transaction::Failed {
             return Ok(self.rollback());
         }
-        self.end()?;
+        self.end().await?;
         Ok(Answer { warning, ..Answer::tag("COMMIT") })
     }
 
@@ -216,17 +226,19 @@ impl Session {
     }
 
     /// Commits what a `Sync` or the end of a query text commits.
-    pub fn end_implicit(&mut self) -> Result<(), Refusal> {
-        if self.transaction == Transaction::Implicit { self.end() } else { Ok(()) }
+    pub async fn end_implicit(&mut self) -> Result<(), Refusal> {
+        if self.transaction == Transaction::Implicit { self.end().await } else { Ok(()) }
     }
 
     /// Commits, then shows what was committed, then gives the turn back: so the tap hears of transactions in the order of
     /// their commits.
-    fn end(&mut self) -> Result<(), Refusal> {
+    async fn end(&mut self) -> Result<(), Refusal> {
+        self.sick_commit().await?;
         self.transaction = Transaction::None;
         if let Some(turn) = self.turn.take() {
             let committed = self.shared.database().commit();
             let done = std::mem::take(&mut self.done);
+            self.changed = false;
             committed?;
             for statement in done {
                 (self.tap)(Observation::Statement(statement));
@@ -234,6 +246,36 @@ impl Session {
             drop(turn);
         }
         Ok(())
+    }
+
+    /// A commit of a change by a server that is not well: late, or refused and undone.
+    async fn sick_commit(&mut self) -> Result<(), Refusal> {
+        if !self.changed {
+            return Ok(());
+        }
+        let (refused, late) = {
+            let illness = self.shared.illness();
+            (illness.refuses_commit(), illness.slow_commit())
+        };
+        let last = self.done.last().map(|statement| (statement.name.clone(), statement.params.clone()));
+        let (name, params) = last.unwrap_or_default();
+        if let Some((ailment, refusal)) = refused {
+            self.suffer(ailment, &name, &params);
+            self.roll_back();
+            return Err(refusal);
+        }
+        if !late.is_zero() {
+            self.suffer(Ailment::SlowCommit { by: late }, &name, &params);
+            tokio::time::sleep(late).await;
+        }
+        Ok(())
+    }
+
+    fn suffer(&self, ailment: Ailment, name: &str, params: &[Value]) {
+        let texts = params.iter().filter_map(Value::as_text).collect::<Vec<_>>().join(" ");
+        let request = format!("{name} {texts}").into_bytes();
+        let (peer, service, ailment) = (self.peer, "postgres", ailment.name());
+        (self.tap)(Observation::Suffered(Suffered { peer, service, ailment, request }));
     }
 
     /// After an error: the transaction is undone at once, and a BEGIN's waits for its ROLLBACK.
@@ -251,6 +293,7 @@ impl Session {
             self.transaction = Transaction::None;
         }
         self.done.clear();
+        self.changed = false;
         if let Some(turn) = self.turn.take() {
             self.shared.database().rollback();
             drop(turn);

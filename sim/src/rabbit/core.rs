@@ -13,13 +13,19 @@ use super::Settings;
 use super::channel::{Channel, Unacked};
 use super::store::Store;
 use super::wire::content;
-use crate::observation::Broker;
+use crate::observation::{Broker, Suffered};
+use crate::plan::Ailment;
+
+/// Nobody's request suffered.
+const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 /// What the core wants done, in order.
 #[derive(Debug)]
 pub(super) enum Effect {
     /// Show this.
     Saw(Broker),
+    /// Show that this was answered otherwise than by a healthy broker.
+    Suffered(Suffered),
     /// Send a frame to a connection.
     Send(u64, AMQPFrame),
     /// Heartbeats of a connection begin.
@@ -42,6 +48,11 @@ impl Effects {
 
     pub(super) fn saw(&mut self, broker: Broker) {
         self.list.push(Effect::Saw(broker));
+    }
+
+    pub(super) fn suffer(&mut self, peer: SocketAddr, ailment: Ailment, body: &[u8]) {
+        let suffered = Suffered { peer, service: "rabbitmq", ailment: ailment.name(), request: body.to_vec() };
+        self.list.push(Effect::Suffered(suffered));
     }
 
     pub(super) fn send(&mut self, connection: u64, channel: u16, method: AMQPClass) {
@@ -152,6 +163,9 @@ impl Core {
             }
         }
         if let Some(held) = &mut peer.held {
+            if let AMQPFrame::Body(_, body) = &frame {
+                out.suffer(peer.addr, Ailment::Full, body);
+            }
             held.push_back(frame);
             return;
         }
@@ -219,6 +233,15 @@ impl Core {
         match self.store.queues.get_mut(name) {
             Some(queue) => queue.ready.clear(),
             None => panic!("RabbitMQ stand-in: there is no queue {name} to purge"),
+        }
+    }
+
+    /// What is ready in any queue is gone.
+    pub(super) fn purge_all(&mut self, out: &mut Effects) {
+        for queue in self.store.queues.values_mut() {
+            for entry in std::mem::take(&mut queue.ready).into_values() {
+                out.suffer(NOBODY, Ailment::Purge, &entry.message.body);
+            }
         }
     }
 

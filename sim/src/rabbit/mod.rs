@@ -15,10 +15,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-
+use crate::dock::Listener;
 use crate::observation::Tap;
-use crate::product::Service;
+use crate::plan::Ailment;
+use crate::product::{Control, Service};
 
 /// How the broker is configured.
 #[derive(Clone, Debug)]
@@ -74,8 +74,8 @@ impl Rabbit {
 
     /// One life of the broker. It begins with what the last one left on disk: durable exchanges and queues, and the
     /// persistent messages in them.
-    pub async fn serve(self, listener: TcpListener, tap: Tap) {
-        serve::accept(self.inner, listener, tap).await;
+    pub async fn serve(self, listener: impl Into<Listener>, tap: Tap) {
+        serve::accept(self.inner, listener.into(), tap).await;
     }
 
     /// It takes no messages from now on (out of memory or disk). It says so to whoever publishes, and reads nothing more
@@ -87,6 +87,23 @@ impl Rabbit {
     /// It takes messages again, those first that were held back.
     pub fn unblock(&self) {
         self.lock().act(core::Core::unblock);
+    }
+
+    /// Does to it what a fault wants.
+    ///
+    /// # Panics
+    /// What RabbitMQ does not suffer from.
+    pub fn control(&self, control: Control) {
+        match control {
+            // Its next life knows what it has on disk.
+            Control::Ail(Ailment::Restart) => {}
+            // The reason that RabbitMQ gives when its memory alarm goes off.
+            Control::Ail(Ailment::Full) => self.block("low on memory"),
+            Control::Recover(Ailment::Full) => self.unblock(),
+            Control::Ail(Ailment::Purge) => self.lock().act(core::Core::purge_all),
+            Control::Recover(_) => {}
+            other => panic!("the RabbitMQ stand-in does not know the fault {other:?}"),
+        }
     }
 
     /// An operator deletes a queue: its consumers are cancelled.
@@ -133,11 +150,12 @@ impl Rabbit {
 
 /// The broker as the world boots it: `rabbitmq` on port 5672.
 pub fn service(rabbit: Rabbit) -> Service {
+    let controlled = rabbit.clone();
     Service {
         name: "rabbitmq",
         port: 5672,
         serve: Arc::new(move |listener, tap| Box::pin(rabbit.clone().serve(listener, tap))),
-        control: None,
+        control: Some(Arc::new(move |control| controlled.control(control))),
         engine: None,
     }
 }

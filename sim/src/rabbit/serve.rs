@@ -9,13 +9,13 @@ use std::time::Duration;
 use amq_protocol::frame::AMQPFrame;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::Settings;
 use super::core::{Core, Effect, Effects};
 use super::wire::{next_frame, write_frame};
+use crate::dock::{Listener, Stream};
 use crate::observation::{Tap, untapped};
 
 /// After a pause of this node an expired clock is seen before the bytes that had come in time: one more read.
@@ -51,6 +51,7 @@ impl Inner {
         deed(&mut self.core, &mut effects);
         for effect in effects.list {
             match effect {
+                Effect::Suffered(suffered) => (self.tap)(crate::observation::Observation::Suffered(suffered)),
                 Effect::Saw(broker) => (self.tap)(crate::observation::Observation::Broker(broker)),
                 Effect::Send(connection, frame) => self.tell(connection, Line::Frame(Box::new(frame))),
                 Effect::Heartbeat(connection, interval) => self.tell(connection, Line::Heartbeat(interval)),
@@ -73,7 +74,7 @@ pub(super) fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
 }
 
 /// One life of the broker.
-pub(super) async fn accept(inner: Arc<Mutex<Inner>>, listener: TcpListener, tap: Tap) {
+pub(super) async fn accept(inner: Arc<Mutex<Inner>>, mut listener: Listener, tap: Tap) {
     {
         let mut inner = lock(&inner);
         inner.tap = tap;
@@ -86,7 +87,7 @@ pub(super) async fn accept(inner: Arc<Mutex<Inner>>, listener: TcpListener, tap:
     }
 }
 
-async fn talk(inner: Arc<Mutex<Inner>>, mut stream: TcpStream, peer: SocketAddr) {
+async fn talk(inner: Arc<Mutex<Inner>>, mut stream: Stream, peer: SocketAddr) {
     let (sender, mut lines) = mpsc::unbounded_channel();
     let (connection, frame_max, looks) = {
         let mut inner = lock(&inner);

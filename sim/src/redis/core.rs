@@ -14,6 +14,7 @@ use super::streams::Read;
 use super::strings::Answer;
 use super::words::is;
 use crate::observation::Key;
+use crate::plan::Ailment;
 
 /// What a command ends in for its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,7 @@ impl Core {
 
     fn attempt(&mut self, client: Client, words: &[Bytes]) -> Result<Outcome, Refusal> {
         let name = commands::recognise(words)?;
+        self.store.illness.hear(&name)?;
         let listens = self.store.channels.count(client) > 0;
         if listens && !matches!(name.as_str(), "subscribe" | "unsubscribe" | "ping") {
             return Err(Refusal(format!(
@@ -149,7 +151,7 @@ impl Core {
             let entries = match keys.get(name) {
                 None => 0,
                 Some(Value::Text(_)) => 1,
-                Some(Value::Hash(hash)) => hash.len(),
+                Some(Value::Hash(hash)) => hash.count(),
                 Some(Value::Stream(stream)) => stream.count(),
             };
             let left = keys.expiry(name).flatten().map(|at| at.saturating_sub(keys.now()));
@@ -159,15 +161,31 @@ impl Core {
         commands::may_write(words).iter().map(look).collect()
     }
 
-    /// What a restart without persistence leaves.
+    /// What a restart without persistence leaves; what ails it stays.
     pub fn restart_empty(&mut self) {
-        *self = Core::default();
+        let illness = std::mem::take(&mut self.store.illness);
+        *self = Core { store: Store { illness, ..Store::default() }, ..Core::default() };
+    }
+
+    /// Something ails it from now on.
+    pub fn fall_ill(&mut self, ailment: Ailment) {
+        self.store.illness.begin(ailment, &mut self.store.keys);
+    }
+
+    /// And no longer.
+    pub fn recover(&mut self, ailment: Ailment) {
+        self.store.illness.end(ailment, &mut self.store.keys);
+    }
+
+    /// The word for what the last command suffered from, if it did.
+    pub fn suffered(&mut self) -> Option<&'static str> {
+        self.store.illness.suffered.take()
     }
 
     /// What a restart with persistence leaves: the data.
     pub fn restart(&mut self) {
-        let keys = std::mem::take(&mut self.store.keys);
-        *self = Core { store: Store { keys, ..Store::default() }, ..Core::default() };
+        let Store { keys, illness, .. } = std::mem::take(&mut self.store);
+        *self = Core { store: Store { keys, illness, ..Store::default() }, ..Core::default() };
     }
 }
 

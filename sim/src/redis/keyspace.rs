@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::hash::Hash;
 use super::stream::Stream;
 
 /// What a command ends in when it is refused: the text of Redis's error, its code first.
@@ -40,7 +41,7 @@ pub enum Value {
     /// GET, SET, INCR.
     Text(Bytes),
     /// HSET and the like; never empty.
-    Hash(BTreeMap<Bytes, Bytes>),
+    Hash(Hash),
     /// XADD and the like; may be empty.
     Stream(Stream),
 }
@@ -64,7 +65,7 @@ struct Entry {
 }
 
 /// All keys, as they are at one instant.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Keyspace {
     entries: BTreeMap<Bytes, Entry>,
     /// The time of the command that runs, since 1970. It stands still while a script runs.
@@ -95,7 +96,7 @@ impl Keyspace {
     }
 
     /// The hash in `key`.
-    pub fn hash(&mut self, key: &[u8]) -> Result<Option<&mut BTreeMap<Bytes, Bytes>>, Refusal> {
+    pub fn hash(&mut self, key: &[u8]) -> Result<Option<&mut Hash>, Refusal> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Hash(hash)) => Ok(Some(hash)),
@@ -141,6 +142,11 @@ impl Keyspace {
         let now = self.now();
         self.entries.retain(|_, entry| entry.expires_at.is_none_or(|at| now <= at));
         self.entries.iter().map(|(key, entry)| (key, entry.value.type_name()))
+    }
+
+    /// Forgets what would expire some day.
+    pub fn evict(&mut self) {
+        self.entries.retain(|_, entry| entry.expires_at.is_none());
     }
 
     /// Forgets everything.

@@ -8,14 +8,15 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use super::core::{Client, Core, Outcome};
 use super::resp::{Reply, take_command};
-use crate::observation::{Command, Observation, Tap};
-use crate::product::Service;
+use crate::dock::{Listener, Stream};
+use crate::observation::{Command, Observation, Suffered, Tap};
+use crate::plan::Ailment;
+use crate::product::{Control, Service};
 
 /// Where Redis listens.
 pub const PORT: u16 = 6379;
@@ -56,12 +57,12 @@ struct Outgoing {
 
 /// The stand-in as the world runs it.
 pub fn service(redis: &Redis) -> Service {
-    let redis = redis.clone();
+    let (redis, controlled) = (redis.clone(), redis.clone());
     Service {
         name: "redis",
         port: PORT,
         serve: Arc::new(move |listener, tap| Box::pin(redis.clone().serve(listener, tap))),
-        control: None,
+        control: Some(Arc::new(move |control| controlled.control(control))),
         engine: None,
     }
 }
@@ -77,12 +78,27 @@ impl Redis {
         self.state().core.restart_empty();
     }
 
+    /// Does to it what a fault wants.
+    ///
+    /// # Panics
+    /// What Redis does not suffer from.
+    pub fn control(&self, control: Control) {
+        let mut state = self.state();
+        match control {
+            Control::Ail(Ailment::Restart) => state.core.restart_empty(),
+            Control::Ail(ailment) => state.core.fall_ill(ailment),
+            Control::Recover(ailment) => state.core.recover(ailment),
+            other => panic!("the Redis stand-in refuses nobody by name: {other:?}"),
+        }
+    }
+
     /// One life: accepts connections until it is dropped.
     ///
     /// # Panics
     /// A command that this stand-in does not know.
-    pub async fn serve(self, listener: TcpListener, tap: Tap) {
+    pub async fn serve(self, listener: impl Into<Listener>, tap: Tap) {
         let life = self.state().begin();
+        let mut listener = listener.into();
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
@@ -121,6 +137,10 @@ impl State {
     fn execute(&mut self, client: Client, words: &[Bytes], tap: &Tap) -> Option<Option<Duration>> {
         let now = self.now();
         let outcome = self.core.execute(now, client, words);
+        if let (Some(ailment), Some(outbox)) = (self.core.suffered(), self.outboxes.get(&client)) {
+            let request = words.join(&b' ');
+            tap(Observation::Suffered(Suffered { peer: outbox.peer, service: "redis", ailment, request }));
+        }
         let blocked = match outcome {
             Outcome::Reply(reply) => {
                 let words = self.core.spelled_out(words);
@@ -203,7 +223,7 @@ impl Connection {
         }
     }
 
-    async fn run(mut self, mut stream: TcpStream) {
+    async fn run(mut self, mut stream: Stream) {
         loop {
             let complaint = self.execute_arrived().err();
             while let Ok(outgoing) = self.outbox.try_recv() {
@@ -250,7 +270,7 @@ impl Connection {
         }
     }
 
-    async fn wake(&mut self, stream: &mut TcpStream) -> Wake {
+    async fn wake(&mut self, stream: &mut Stream) -> Wake {
         let deadline = self.blocked.flatten();
         let full = self.blocked.is_some() && self.input.len() >= AHEAD_MAX;
         self.input.reserve(READ);

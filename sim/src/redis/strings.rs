@@ -99,7 +99,7 @@ pub fn hset(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
         keys.put(words[1].clone(), Value::Hash(Default::default()), None);
     }
     let Some(hash) = keys.hash(&words[1])? else { unreachable!("it was just put there") };
-    let new = words[2..].chunks_exact(2).filter(|pair| hash.insert(pair[0].clone(), pair[1].clone()).is_none());
+    let new = words[2..].chunks_exact(2).filter(|pair| hash.set(pair[0].clone(), pair[1].clone()));
     let new = new.count();
     Ok(if is(&words[0], "HMSET") { Reply::ok() } else { Reply::count(new) })
 }
@@ -113,8 +113,8 @@ pub fn hget(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
 /// HDEL key field [field …]
 pub fn hdel(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
     let Some(hash) = keys.hash(&words[1])? else { return Ok(Reply::Int(0)) };
-    let gone = words[2..].iter().filter(|field| hash.remove(*field).is_some()).count();
-    if hash.is_empty() {
+    let gone = words[2..].iter().filter(|field| hash.remove(field)).count();
+    if hash.count() == 0 {
         keys.remove(&words[1]);
     }
     Ok(Reply::count(gone))
@@ -122,16 +122,17 @@ pub fn hdel(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
 
 /// HGETALL key
 pub fn hgetall(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
-    let pairs = keys.hash(&words[1])?.into_iter().flatten();
+    let pairs = keys.hash(&words[1])?;
+    let pairs = pairs.iter().flat_map(|hash| hash.pairs());
     Ok(Reply::Array(pairs.flat_map(|(field, value)| [field.clone(), value.clone()]).map(Reply::Bulk).collect()))
 }
 
 /// HLEN key
 pub fn hlen(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
-    Ok(Reply::count(keys.hash(&words[1])?.map_or(0, |hash| hash.len())))
+    Ok(Reply::count(keys.hash(&words[1])?.map_or(0, |hash| hash.count())))
 }
 
 /// HEXISTS key field
 pub fn hexists(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
-    Ok(Reply::Int(keys.hash(&words[1])?.is_some_and(|hash| hash.contains_key(&words[2])).into()))
+    Ok(Reply::Int(keys.hash(&words[1])?.is_some_and(|hash| hash.get(&words[2]).is_some()).into()))
 }

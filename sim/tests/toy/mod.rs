@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use lychgate_sim::dock::Listener;
 use lychgate_sim::event::{Event, Occurrence, What};
 use lychgate_sim::judge::{Breach, Invariant, Obligation};
 use lychgate_sim::observation::{Command, Observation, Tap};
@@ -231,7 +232,7 @@ impl Product for Toys {
     }
 }
 
-async fn store(listener: TcpListener, tap: Tap, quirks: BTreeSet<String>, served: Arc<Mutex<u32>>) {
+async fn store(mut listener: Listener, tap: Tap, quirks: BTreeSet<String>, served: Arc<Mutex<u32>>) {
     loop {
         let Ok((stream, peer)) = listener.accept().await else { return };
         let (tap, quirks, served) = (tap.clone(), quirks.clone(), served.clone());

@@ -149,3 +149,20 @@ pub fn program(name: &str, places: &[PathBuf]) -> PathBuf {
     let found = places.iter().cloned().chain(std::env::split_paths(&path)).map(|place| place.join(name));
     found.into_iter().find(|file| file.is_file()).unwrap_or_else(|| panic!("there is no {name} here: {INSTALL}"))
 }
+
+/// Whether a server goes with whoever started it, in trouble too.
+#[test]
+#[ignore = "needs all servers; `cargo sim conformance` runs it"]
+fn servers_end_with_their_tests() {
+    for start in [redis::start as fn() -> Server, postgres::start, rabbit::start] {
+        let ended = std::panic::catch_unwind(|| {
+            let server = start();
+            let (addr, home) = (server.addr, server._home.0.clone());
+            std::net::TcpStream::connect(addr).expect("it listens");
+            std::panic::panic_any((addr, home));
+        });
+        let place = ended.expect_err("it panics").downcast::<(SocketAddr, PathBuf)>().expect("with its place");
+        assert!(std::net::TcpStream::connect(place.0).is_err(), "a server still listens");
+        assert!(!place.1.exists(), "a server has left {}", place.1.display());
+    }
+}

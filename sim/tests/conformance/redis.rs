@@ -1,6 +1,4 @@
-//! The stand-in and the real Redis answer the same commands with the same bytes. `redis_transcript.txt` holds both: the
-//! stand-in must reproduce it always, the real server wherever one is installed. `REDIS_TRANSCRIPT=record` writes the
-//! real server's answers into it.
+//! The stand-in and the real Redis answer the same commands with the same bytes. `redis.txt` holds both.
 //!
 //! A line `1> SET "a key" v` is a command of connection 1; the lines `1< …` below it are the bytes that each connection
 //! got of it. `@wait 30` lets 30 ms pass.
@@ -8,27 +6,33 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use lychgate_sim::redis::core::{Core, Outcome};
 use lychgate_sim::redis::resp;
 
-const TRANSCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/redis_transcript.txt");
+use crate::servers;
+
+const TRANSCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/redis.txt");
 
 /// Something that takes commands.
-trait Server {
+pub trait Server {
     /// What each connection got of one command.
     fn tell(&mut self, client: u64, words: &[Bytes]) -> BTreeMap<u64, Vec<u8>>;
     fn wait(&mut self, time: Duration) -> BTreeMap<u64, Vec<u8>>;
 }
 
-struct StandIn {
+pub struct StandIn {
     core: Core,
     now: Duration,
     deadlines: BTreeMap<u64, Duration>,
+}
+
+impl StandIn {
+    pub fn new() -> StandIn {
+        StandIn { core: Core::default(), now: Duration::from_secs(1_700_000_000), deadlines: BTreeMap::new() }
+    }
 }
 
 impl Server for StandIn {
@@ -58,29 +62,14 @@ impl Server for StandIn {
     }
 }
 
-struct Real {
-    process: Child,
-    port: u16,
+pub struct Real {
+    server: servers::Server,
     connections: BTreeMap<u64, TcpStream>,
 }
 
 impl Real {
-    /// A fresh server on a free port, if one is installed.
-    fn start() -> Option<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-        let process = Command::new("redis-server")
-            .args(["--save", "", "--port", &port.to_string(), "--dir"])
-            .arg(std::env::temp_dir())
-            .stdout(Stdio::null())
-            .spawn()
-            .ok()?;
-        let real = Real { process, port, connections: BTreeMap::new() };
-        let until = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < until, "redis-server does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Some(real)
+    pub fn new(server: servers::Server) -> Real {
+        Real { server, connections: BTreeMap::new() }
     }
 
     /// Everything that arrives until nothing has for a moment. `owed` is waited for longer.
@@ -104,17 +93,10 @@ impl Real {
     }
 }
 
-impl Drop for Real {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 impl Server for Real {
     fn tell(&mut self, client: u64, words: &[Bytes]) -> BTreeMap<u64, Vec<u8>> {
-        let port = self.port;
-        let connect = || TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        let addr = self.server.addr;
+        let connect = || TcpStream::connect(addr).expect("it listens");
         let stream = self.connections.entry(client).or_insert_with(connect);
         stream.write_all(&resp::encode_command(words)).expect("it reads");
         let may_block = words.iter().any(|word| &word[..] == b"BLOCK");
@@ -156,7 +138,7 @@ fn transcribe(transcript: &str, server: &mut impl Server) -> String {
 }
 
 /// Words apart by spaces; in double quotes, `\n`, `\"` and `\\` are escapes.
-fn words_of(line: &str) -> Vec<Bytes> {
+pub fn words_of(line: &str) -> Vec<Bytes> {
     let mut words = Vec::new();
     let mut rest = line.chars().peekable();
     while let Some(first) = rest.next() {
@@ -185,7 +167,7 @@ fn words_of(line: &str) -> Vec<Bytes> {
 }
 
 fn read() -> String {
-    std::fs::read_to_string(Path::new(TRANSCRIPT)).expect("the transcript stands beside the test")
+    std::fs::read_to_string(TRANSCRIPT).expect("the transcript stands beside the test")
 }
 
 /// Compares command by command, and shows every one that differs.
@@ -209,21 +191,18 @@ fn exchanges(transcript: &str) -> Vec<String> {
 
 #[test]
 fn the_stand_in_answers_as_the_transcript_says() {
-    let now = Duration::from_secs(1_700_000_000);
-    let mut stand_in = StandIn { core: Core::default(), now, deadlines: BTreeMap::new() };
+    let mut stand_in = StandIn::new();
     let transcript = read();
     assert_same(&transcript, &transcribe(&transcript, &mut stand_in));
 }
 
 #[test]
+#[ignore = "needs redis-server; `cargo sim conformance` runs it"]
 fn the_real_server_answers_as_the_transcript_says() {
-    let Some(mut real) = Real::start() else {
-        eprintln!("no redis-server is installed: the transcript is not checked against one");
-        return;
-    };
+    let mut real = Real::new(servers::redis::start());
     let transcript = read();
     let found = transcribe(&transcript, &mut real);
-    if std::env::var("REDIS_TRANSCRIPT").is_ok_and(|value| value == "record") {
+    if crate::records() {
         std::fs::write(TRANSCRIPT, found).expect("the transcript can be written");
     } else {
         assert_same(&transcript, &found);

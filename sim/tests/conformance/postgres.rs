@@ -1,8 +1,6 @@
 //! The same exchange with the stand-in and with PostgreSQL 15: the transcripts must be equal.
 //!
-//! `conformance/postgres.txt` is what the real server said. With `POSTGRES_ADDR` (host:port of a PostgreSQL 15 that trusts
-//! the user `postgres` and may lose its public schema) it is asked again; with `POSTGRES_WRITE` as well, the file is renewed.
-#![cfg(madsim)]
+//! `postgres.sql` is the body, `postgres.txt` what the real server said.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -13,16 +11,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use lychgate_sim::observation::untapped;
-use lychgate_sim::postgres::Postgres;
 use pgwire::messages::extendedquery::{Bind, Describe, Execute, Parse, Sync};
 use pgwire::messages::simplequery::Query;
 use pgwire::messages::startup::Startup;
 use pgwire::messages::{DecodeContext, PgWireBackendMessage as In, PgWireFrontendMessage as Out, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-const SAID: &str = include_str!("conformance/postgres.txt");
-const BODY: &str = include_str!("conformance/postgres.sql");
+use crate::servers;
+
+const SAID: &str = include_str!("postgres.txt");
+const BODY: &str = include_str!("postgres.sql");
 
 /// A line of the body: who does what.
 #[derive(Debug)]
@@ -228,8 +226,12 @@ fn compare(real: &str, fake: &str) {
     assert!(real == fake, "PostgreSQL (-) and the stand-in (+) differ:\n{}", diffy::create_patch(real, fake));
 }
 
+#[cfg(madsim)]
 #[test]
 fn the_stand_in_says_what_postgres_said() {
+    use lychgate_sim::observation::untapped;
+    use lychgate_sim::postgres::Postgres;
+
     let runtime = madsim::runtime::Runtime::with_seed_and_config(1, madsim::Config::default());
     let node = runtime.create_node().ip("10.0.0.1".parse().unwrap()).build();
     let client = runtime.create_node().ip("10.0.0.2".parse().unwrap()).build();
@@ -271,20 +273,16 @@ impl AsyncWrite for Blocking {
 }
 
 #[test]
+#[ignore = "needs postgres; `cargo sim conformance` runs it"]
 fn postgres_still_says_it() {
-    let Ok(address) = std::env::var("POSTGRES_ADDR") else { return };
-    let connect = || async { Blocking(std::net::TcpStream::connect(&address).unwrap()) };
+    let server = servers::postgres::start();
+    let connect = || async { Blocking(std::net::TcpStream::connect(server.addr).unwrap()) };
     let wait = |time| async move { std::thread::sleep(time) };
-    let mut walking = pin!(async {
-        let mut client = Client::start(connect().await).await;
-        client.send(&[Out::Query(Query::new("DROP SCHEMA public CASCADE; CREATE SCHEMA public".to_owned()))]).await;
-        client.answers(&mut String::new()).await;
-        walk(connect, wait).await
-    });
+    let mut walking = pin!(walk(connect, wait));
     let Poll::Ready(said) = walking.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
         panic!("a blocking stream is always ready")
     };
-    if std::env::var_os("POSTGRES_WRITE").is_some() {
+    if crate::records() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/postgres.txt"), &said).unwrap();
     } else {
         compare(&said, SAID);

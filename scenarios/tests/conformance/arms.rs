@@ -1,0 +1,165 @@
+//! Where a body runs: against a stand-in on either runtime, or against a real server. In between stands a tap, which
+//! keeps the shapes of what is said.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use lychgate_sim::observation::untapped;
+use lychgate_sim::postgres::Postgres;
+use lychgate_sim::rabbit::{Rabbit, Settings};
+use lychgate_sim::redis::Redis;
+use lychgate_sim::shapes::Shapes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Where a body finds its server.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Through the tap: for what `src` says.
+    pub tapped: SocketAddr,
+    /// Past it: for those who look what came of it.
+    pub direct: SocketAddr,
+}
+
+/// What was said.
+pub type Tape = Arc<Mutex<Shapes>>;
+
+/// A service that has a stand-in.
+#[derive(Clone, Copy, Debug)]
+pub enum Service {
+    Redis,
+    Rabbit,
+    Postgres,
+}
+
+impl Service {
+    fn name(self) -> &'static str {
+        match self {
+            Service::Redis => "redis",
+            Service::Rabbit => "rabbitmq",
+            Service::Postgres => "postgres",
+        }
+    }
+
+    async fn stand_in(self, listener: TcpListener) {
+        match self {
+            Service::Redis => Redis::new().serve(listener, untapped()).await,
+            Service::Rabbit => Rabbit::new(Settings::default()).serve(listener, untapped()).await,
+            Service::Postgres => Postgres::new().serve(listener, untapped()).await,
+        }
+    }
+}
+
+async fn tap(service: Service, listener: TcpListener, to: SocketAddr, tape: Tape) {
+    let mut conn = 0;
+    while let Ok((near, _)) = listener.accept().await {
+        conn += 1;
+        tokio::spawn(carry(service, near, to, conn, tape.clone()));
+    }
+}
+
+/// Until either side ends; then both have.
+async fn carry(service: Service, near: TcpStream, to: SocketAddr, conn: u32, tape: Tape) {
+    let far = TcpStream::connect(to).await.expect("the server listens");
+    let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (split(near), split(far));
+    let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let heard = |up: bool, bytes: &[u8]| {
+        tape.lock().expect("nothing panics while it holds the tape").carried(service.name(), "tap", conn, up, bytes);
+    };
+    loop {
+        let carried = tokio::select! {
+            read = pass(&mut near_in, &mut far_out, &mut up) => read.map(|count| heard(true, &up[..count])),
+            read = pass(&mut far_in, &mut near_out, &mut down) => read.map(|count| heard(false, &down[..count])),
+        };
+        if carried.is_none() {
+            return;
+        }
+    }
+}
+
+/// One read, and its write. A write of what a server or its client sends never waits long enough to be cut in between.
+async fn pass(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    buffer: &mut [u8],
+) -> Option<usize> {
+    let count = from.read(buffer).await.ok().filter(|count| *count > 0)?;
+    to.write_all(&buffer[..count]).await.ok()?;
+    to.flush().await.ok()?;
+    Some(count)
+}
+
+/// Runs a body against the stand-in. Returns what it says, and its shapes.
+pub fn stand_in<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    service: Service,
+    body: impl FnOnce(Place) -> F + Send + 'static,
+) -> (T, Tape) {
+    let tape = Tape::default();
+    let taped = tape.clone();
+    // Each world has a thread of its own.
+    let said = std::thread::spawn(move || in_world(service, taped, body)).join();
+    (said.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), tape)
+}
+
+#[cfg(madsim)]
+fn in_world<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    service: Service,
+    tape: Tape,
+    body: impl FnOnce(Place) -> F + Send + 'static,
+) -> T {
+    use madsim::runtime::{Handle, Runtime};
+
+    Runtime::with_seed_and_config(1, madsim::Config::default()).block_on(async move {
+        let node = |ip: &str| Handle::current().create_node().ip(ip.parse().expect("an address")).build();
+        let (direct, tapped) = ("10.0.0.1:1000".parse().expect("a place"), "10.0.0.2:1000".parse().expect("a place"));
+        node("10.0.0.1").spawn(async move { service.stand_in(TcpListener::bind(direct).await.expect("free")).await });
+        node("10.0.0.2")
+            .spawn(async move { tap(service, TcpListener::bind(tapped).await.expect("free"), direct, tape).await });
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        node("10.0.0.3").spawn(body(Place { tapped, direct })).await.expect("the body ends")
+    })
+}
+
+#[cfg(real)]
+fn in_world<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    service: Service,
+    tape: Tape,
+    body: impl FnOnce(Place) -> F + Send + 'static,
+) -> T {
+    on_loopback(async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is free");
+        let direct = listener.local_addr().expect("it is bound");
+        tokio::spawn(service.stand_in(listener));
+        tapped(service, direct, tape, body).await
+    })
+}
+
+/// Runs a body against a real server.
+#[cfg(real)]
+pub fn real<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    service: Service,
+    direct: SocketAddr,
+    body: impl FnOnce(Place) -> F + Send + 'static,
+) -> (T, Tape) {
+    let tape = Tape::default();
+    (on_loopback(tapped(service, direct, tape.clone(), body)), tape)
+}
+
+#[cfg(real)]
+async fn tapped<T, F: Future<Output = T>>(
+    service: Service,
+    direct: SocketAddr,
+    tape: Tape,
+    body: impl FnOnce(Place) -> F,
+) -> T {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is free");
+    let tapped = listener.local_addr().expect("it is bound");
+    tokio::spawn(tap(service, listener, direct, tape));
+    body(Place { tapped, direct }).await
+}
+
+#[cfg(real)]
+fn on_loopback<T>(body: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(body)
+}

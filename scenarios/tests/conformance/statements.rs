@@ -1,0 +1,225 @@
+//! Every statement of `src` by its name, on a database that the body fills on the way. `statements.txt` is the body: a
+//! line is `CONNECTION NAME PARAMETERS…`, where a word in quotes is text, and `begin`, `commit`, `rollback` are themselves.
+//! Times are written down as `T`: no two databases have the same.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::pin::pin;
+
+use futures_util::StreamExt;
+use lychgate::sql;
+use tokio::net::TcpStream;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
+
+use crate::arms::Place;
+
+const BODY: &str = include_str!("statements.txt");
+
+/// All that `src` says to tables. One that is missing here is missed by the scenarios.
+const STATEMENTS: &[&str] = &[
+    sql::PROCESS_BOOT,
+    sql::PROCESS_LOOK,
+    sql::SESSION_LOCK,
+    sql::SESSION_CREATE,
+    sql::SESSION_AGENT,
+    sql::SESSION_SUSPEND,
+    sql::SESSION_UNSUSPEND,
+    sql::MESSAGE_BY_KEY,
+    sql::RUN_OPEN,
+    sql::RUN_ENQUEUE,
+    sql::MESSAGE_ACCEPT,
+    sql::RUN_LOOK,
+    sql::SESSION_LOOK,
+    sql::SWEEP_READ,
+    sql::SWEEP_SEEN,
+    sql::RUN_CLAIM,
+    sql::RUN_TOLD,
+    sql::NOTICE_RUN,
+    sql::NOTICES_READ,
+    sql::RUN_MARK,
+    sql::RUN_UNMARK,
+    sql::RUN_BEAT,
+    sql::RUN_HAND_BACK,
+    sql::RUN_CHECKPOINT,
+    sql::CHECKPOINT_WRITE,
+    sql::CHECKPOINT_LOOK,
+    sql::MESSAGE_CONSUME,
+    sql::MESSAGE_REPORT,
+    sql::RUN_TERMINAL,
+    sql::RUN_END_UNOWNED,
+    sql::RUN_CANCEL,
+    sql::MESSAGES_READ,
+    sql::CHECKPOINTS_READ,
+    sql::RUN_CHECKPOINTS,
+    sql::AGENT_ENSURE,
+    sql::AGENT_LOOK,
+    sql::AGENT_LOCK,
+    sql::AGENT_RENEW,
+    sql::AGENT_UNLOCK,
+    sql::AGENT_ASSIGN,
+    sql::AGENT_CONTAINER,
+    sql::SUBSCRIPTION_FAIL,
+    sql::SUBSCRIPTION_FAILED_LATELY,
+    sql::SUBSCRIPTION_FORGET,
+    sql::SWITCH_BEGIN,
+    sql::SWITCH_READY,
+    sql::SWITCH_NOTIFIED,
+    sql::SWITCH_UNFINISHED,
+    sql::NOTICE_SWITCH,
+];
+
+/// A statement by its name.
+fn named(name: &str) -> &'static str {
+    let comment = format!("/* {name} */");
+    let found = STATEMENTS.iter().find(|statement| statement.starts_with(&comment));
+    found.unwrap_or_else(|| panic!("`src` has no statement {name}"))
+}
+
+enum Param {
+    Int(i64),
+    Text(String),
+    Bool(bool),
+}
+
+/// What stands in a line after its connection.
+pub struct Say {
+    name: String,
+    params: Vec<Param>,
+}
+
+impl Say {
+    pub fn parse(line: &str) -> Say {
+        let mut rest = line.trim();
+        let mut words = Vec::new();
+        while !rest.is_empty() {
+            let (word, after) = match rest.strip_prefix('\'') {
+                Some(quoted) => {
+                    let (text, after) = quoted.split_once('\'').unwrap_or_else(|| panic!("an open quote: {line}"));
+                    (Param::Text(text.to_owned()), after)
+                }
+                None => {
+                    let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
+                    let bare = match word {
+                        "true" | "false" => Param::Bool(word == "true"),
+                        number if number.parse::<i64>().is_ok() => Param::Int(number.parse().expect("a number")),
+                        name => Param::Text(name.to_owned()),
+                    };
+                    (bare, after)
+                }
+            };
+            words.push(word);
+            rest = after.trim_start();
+        }
+        let mut words = words.into_iter();
+        let Some(Param::Text(name)) = words.next() else { panic!("a line without a statement: {line}") };
+        Say { name, params: words.collect() }
+    }
+
+    /// What comes of it: the tag and the rows, or the SQLSTATE and the message.
+    pub async fn to(&self, client: &Client) -> String {
+        let plain = match self.name.as_str() {
+            "begin" | "commit" | "rollback" => Some(self.name.to_uppercase()),
+            "settings" => Some(sql::session_settings(5000, 4000)),
+            "migrate" => Some(sql::MIGRATION.to_owned()),
+            _ => None,
+        };
+        let answered = match plain {
+            Some(text) => client.simple_query(&text).await.map(|messages| completed(&messages)),
+            None => self.typed(client).await,
+        };
+        answered.unwrap_or_else(|error| match error.as_db_error() {
+            Some(refusal) => format!(" {} {}", refusal.code().code(), refusal.message()),
+            None => format!(" {error}"),
+        })
+    }
+
+    /// How many rows it touched or returned, and those that it returned.
+    async fn typed(&self, client: &Client) -> Result<String, tokio_postgres::Error> {
+        let each = |param: &'_ Param| match param {
+            Param::Int(_) => Type::INT8,
+            Param::Text(_) => Type::TEXT,
+            Param::Bool(_) => Type::BOOL,
+        };
+        let values = self.params.iter().map(|param| match param {
+            Param::Int(number) => number as &(dyn ToSql + Sync),
+            Param::Text(text) => text,
+            Param::Bool(flag) => flag,
+        });
+        let params: Vec<_> = values.zip(self.params.iter().map(each)).collect();
+        let mut rows = pin!(client.query_typed_raw(named(&self.name), params).await?);
+        let mut text = String::new();
+        while let Some(found) = rows.as_mut().next().await {
+            text.push_str(&row(&found?));
+        }
+        Ok(format!(" {} of them{text}", rows.rows_affected().unwrap_or_default()))
+    }
+}
+
+fn completed(messages: &[SimpleQueryMessage]) -> String {
+    let count = messages.iter().filter(|message| matches!(message, SimpleQueryMessage::CommandComplete(_))).count();
+    format!(" done {count}")
+}
+
+/// The columns in their order. A number that can only be a time, or the rest of one, is not told.
+fn row(row: &Row) -> String {
+    let mut text = String::from("\n   ");
+    for (at, column) in row.columns().iter().enumerate() {
+        let value = match *column.type_() {
+            Type::INT8 => row.get::<_, Option<i64>>(at).map(|number| {
+                let timed = number > 1_000_000_000_000 || column.name() == "counts_for";
+                if timed { "T".to_owned() } else { number.to_string() }
+            }),
+            Type::BOOL => row.get::<_, Option<bool>>(at).map(|flag| flag.to_string()),
+            Type::TEXT => row.get::<_, Option<String>>(at).map(|text| format!("'{text}'")),
+            ref other => panic!("`src` reads no column of type {other}"),
+        };
+        write!(text, " {}={}", column.name(), value.unwrap_or_else(|| "null".into())).expect("a string");
+    }
+    text
+}
+
+/// A connection, with the task that drives it.
+pub async fn connect(place: std::net::SocketAddr) -> Client {
+    let stream = TcpStream::connect(place).await.expect("it listens");
+    let mut config = tokio_postgres::Config::new();
+    config.user("postgres").dbname("postgres").application_name("conformance");
+    let (client, connection) = config.connect_raw(stream, NoTls).await.expect("it lets us in");
+    tokio::spawn(connection);
+    client
+}
+
+/// All of it.
+pub async fn body(place: Place) -> String {
+    let mut clients: BTreeMap<&str, Client> = BTreeMap::new();
+    let mut transcript = String::new();
+    for line in BODY.lines().filter(|line| !line.is_empty()) {
+        writeln!(transcript, "{line}").expect("a string takes everything");
+        if line.starts_with('#') {
+            continue;
+        }
+        let (who, say) = line.split_once(' ').unwrap_or_else(|| panic!("not a line: {line}"));
+        if !clients.contains_key(who) {
+            clients.insert(who, connect(place.tapped).await);
+        }
+        let said = Say::parse(say).to(&clients[who]).await;
+        writeln!(transcript, "  ={said}").expect("a string takes everything");
+    }
+    drop(clients);
+    // Until they have taken their leave.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    transcript
+}
+
+#[test]
+fn the_stand_in_says_what_postgres_said() {
+    crate::kept("statements", &crate::arms::stand_in(crate::arms::Service::Postgres, body).0);
+}
+
+#[cfg(real)]
+#[test]
+#[ignore = "needs postgres; `cargo sim conformance` runs it"]
+fn postgres_still_says_it() {
+    let server = crate::servers::postgres::start();
+    crate::kept("statements", &crate::arms::real(crate::arms::Service::Postgres, server.addr, body).0);
+}
