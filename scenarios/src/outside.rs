@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+pub use lychgate_sim::outside::Elsewhere;
 use lychgate_sim::outside::servers::{self, Server};
-use lychgate_sim::outside::{Elsewhere, Options, pace, run};
+use lychgate_sim::outside::{Options, pace, run};
 use lychgate_sim::plan::{self, Alternatives, Plan};
 use lychgate_sim::product::{Boot, Product, Source};
 pub use lychgate_sim::verdict::{Report, Verdict};

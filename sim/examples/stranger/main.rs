@@ -12,11 +12,11 @@ mod till;
 /// Tells the story.
 #[cfg(real)]
 pub fn main() -> std::process::ExitCode {
-    if !till::installed() {
+    let Some(python) = till::python() else {
         eprintln!("python3 cannot `import redis`: {}", till::INSTALL);
         return std::process::ExitCode::from(2);
-    }
-    let report = till::tell(std::env::args().any(|word| word == "bug"));
+    };
+    let report = till::tell(python, std::env::args().any(|word| word == "bug"));
     report.story.iter().for_each(|line| println!("  {line}"));
     report.because.iter().for_each(|because| println!("because: {because}"));
     println!("{:?} {}", report.verdict, report.breach.map(|breach| breach.says).unwrap_or_default());

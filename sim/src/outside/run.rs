@@ -60,7 +60,9 @@ fn unfit<W>(plan: &Plan<W>, servers: &BTreeMap<&'static str, Elsewhere>) -> Opti
         let mut inside = fault.targets.iter().filter_map(inside);
         let real = inside.find(|service| servers.contains_key(service.as_str()))?;
         let (number, kind) = (index + 1, fault.kind.name());
-        Some(format!("fault {number}: nothing here does `{kind}` to a real {real}; its stand-in can, so leave it in place"))
+        Some(format!(
+            "fault {number}: nothing here does `{kind}` to a real {real}; its stand-in can, so leave it in place"
+        ))
     })
 }
 
