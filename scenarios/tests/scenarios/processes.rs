@@ -150,7 +150,7 @@ fn lost_host() -> Result<(), Failed> {
 
 /// The request that opens the transaction's changes is carried out; its answer finds nobody, and Postgres waits 5 s.
 fn open_transaction() -> Result<(), Failed> {
-    let ben = "[[users]]\nname = \"ben\"\n[[users.says]]\nat = \"23s\"\ntakes = \"2s\"\ntokens = 2\n\n[[faults]]";
+    let ben = "[[users]]\nname = \"ben\"\n[[users.says]]\nat = \"26s\"\ntakes = \"2s\"\ntokens = 2\n\n[[faults]]";
     let on = r#"on = { link = "executor-1->postgres", matches = "run.checkpoint" }"#;
     for (kind, length) in [("pause", LASTS), ("host_loss", "")] {
         let kind_is = format!("kind = \"{kind}\"");
