@@ -127,7 +127,7 @@ fn a_service_manager_is_of_a_role_or_a_process() {
     round(&plan);
     for (section, place, meant) in [
         ("[service.executer]", "p.toml:22:10", "did you mean `executor`?"),
-        ("[service.executor-9]", "p.toml:22:10", "did you mean `executor-"),
+        ("[service.executor-9]", "p.toml:22:10", "did you mean `executor`?"),
         ("[service.executor]\ngrase = \"1s\"", "p.toml:23:1", "did you mean `grace`?"),
         ("[service.executor]\ngrace = 10", "p.toml:23:9", "`10` has no unit"),
     ] {
