@@ -33,6 +33,8 @@ impl World {
             let log = log.clone();
             Arc::new(move |observation| match observation {
                 Observation::Broker(broker) => log.lock().unwrap().push(broker),
+                // What was held back shows by what comes of it.
+                Observation::Suffered(_) => {}
                 other => panic!("{other:?}"),
             })
         };

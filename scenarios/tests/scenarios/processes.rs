@@ -154,8 +154,9 @@ fn open_transaction() -> Result<(), Failed> {
     let on = r#"on = { link = "executor-1->postgres", matches = "run.checkpoint" }"#;
     for (kind, length) in [("pause", LASTS), ("host_loss", "")] {
         let kind_is = format!("kind = \"{kind}\"");
-        let edits =
-            [(KIND, kind_is.as_str()), ("[[faults]]", ben), (ON, on), (LASTS, length), (r#""terminal_once", "#, "")];
+        // One executor: the first commit of a turn is of ann's run.
+        let one = ("executor = 2", "executor = 1");
+        let edits = [(KIND, kind_is.as_str()), ("[[faults]]", ben), (ON, on), (LASTS, length), (ARMS, "[]"), one];
         let trace = Trace::of(&format!("open_transaction_{kind}"), &edits)?;
         let (struck, said) = (trace.first("", "fault_struck")?, trace.all("ben", "said")[0].0);
         within("ben speaks meanwhile", said - struck, 0.0, 4.9)?;

@@ -118,15 +118,16 @@ fn a_service_manager_is_of_a_role_or_a_process() {
     let plan = with("[service.executor]\ngrace = \"30s\"\n[service.gateway]\nrestart_delay = \"1m\"").unwrap();
     let executor = Manager { grace: Some(Duration::from_secs(30)), ..Manager::default() };
     assert_eq!(plan.service["executor"], executor);
-    let plan = with("[service.executor]\ngrace = \"30s\"\n[service.executor-1]\nfirst_boot = \"1m\"").unwrap();
-    let of = |process| Manager::of(&plan.service, "executor", process);
+    assert_eq!(plan.service["gateway"].restart_delay, Some(Duration::from_secs(60)));
+    let own = with("[service.executor]\ngrace = \"30s\"\n[service.executor-1]\nfirst_boot = \"1m\"").unwrap();
+    let of = |process| Manager::of(&own.service, "executor", process);
     assert_eq!(of("executor-1"), Manager { first_boot: Some(Duration::from_secs(60)), ..executor });
     assert_eq!(of("executor-2"), executor);
-    assert_eq!(plan.service["gateway"].restart_delay, Some(Duration::from_secs(60)));
+    round(&own);
     round(&plan);
     for (section, place, meant) in [
         ("[service.executer]", "p.toml:22:10", "did you mean `executor`?"),
-        ("[service.executor-9]", "p.toml:22:10", "did you mean `executor-"),
+        ("[service.executor-9]", "p.toml:22:10", "did you mean `executor`?"),
         ("[service.executor]\ngrase = \"1s\"", "p.toml:23:1", "did you mean `grace`?"),
         ("[service.executor]\ngrace = 10", "p.toml:23:9", "`10` has no unit"),
     ] {
