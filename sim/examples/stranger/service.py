@@ -2,7 +2,7 @@
 import json, os, redis
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-tally = redis.Redis(host=os.environ["REDIS_HOST"], port=int(os.environ["REDIS_PORT"]), socket_timeout=2, protocol=2)
+tally = redis.Redis(host=os.environ["REDIS_HOST"], port=int(os.environ["REDIS_PORT"]), socket_timeout=2)
 ONCE = "if redis.call('HSETNX', KEYS[1], ARGV[1], 1) == 0 then return 0 end return redis.call('HLEN', KEYS[1])"
 AGAIN = "return redis.call('HINCRBY', KEYS[1], 'total', 1)"
 
