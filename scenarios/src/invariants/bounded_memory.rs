@@ -129,8 +129,8 @@ impl BoundedMemory {
 
     fn link_owed(&self, near: &str, far: &str, since: Duration) -> Obligation {
         let due = match near.starts_with("gateway-") && far == "redis" {
-            // A gateway learns that its reader is gone over the reader's own link.
-            true => match self.health.calm_since(|target| leads_to(target, near)) {
+            // A gateway learns that its reader is gone over the reader's own link, and not while it stands still.
+            true => match self.health.calm_since(|target| target == near || leads_to(target, near)) {
                 None => Duration::MAX,
                 Some(calm) => calm.max(since) + HEALED,
             },

@@ -26,6 +26,8 @@ pub struct BoundedShutdown {
     owned: BTreeMap<String, BTreeSet<String>>,
     /// When a process last owned one.
     idle_since: BTreeMap<String, Duration>,
+    /// Who stands still, since when.
+    paused: BTreeMap<String, Duration>,
     armed: bool,
 }
 
@@ -38,14 +40,16 @@ impl BoundedShutdown {
             told: BTreeMap::new(),
             owned: BTreeMap::new(),
             idle_since: BTreeMap::new(),
+            paused: BTreeMap::new(),
             armed: false,
         }
     }
 
-    /// A process stood still for so long, after it was told to stop: that time does not count.
-    pub fn stood_still(&mut self, process: &str, length: Duration) {
-        if let Some((_, excused)) = self.told.get_mut(process) {
-            *excused += length;
+    /// A process has stood still until now: what of that came after it was told to stop does not count.
+    fn goes_on(&mut self, process: &str, at: Duration) {
+        let since = self.paused.remove(process);
+        if let (Some((told, excused)), Some(since)) = (self.told.get_mut(process), since) {
+            *excused += at.saturating_sub(since.max(*told));
         }
     }
 
@@ -85,7 +89,10 @@ impl Invariant<Did> for BoundedShutdown {
                 self.told.insert(event.process.clone(), (event.at, Duration::ZERO));
                 self.armed |= self.owned.get(&event.process).is_some_and(|runs| !runs.is_empty());
             }
+            What::World(Happening::Paused) => _ = self.paused.insert(event.process.clone(), event.at),
+            What::World(Happening::Resumed) => self.goes_on(&event.process, event.at),
             What::World(Happening::Exited { .. } | Happening::Killed) => {
+                self.paused.remove(&event.process);
                 self.told.remove(&event.process);
                 self.owned.remove(&event.process);
             }
@@ -102,7 +109,12 @@ impl Invariant<Did> for BoundedShutdown {
     fn pending(&self) -> Vec<Obligation> {
         let exits = self.told.iter().map(|(process, (told, excused))| {
             let says = format!("{process}, which was told to stop, has exited");
-            Obligation::new(says, *told, self.due(process, *told, *excused))
+            // Who stands still cannot exit.
+            let due = match self.health.life(process).paused {
+                true => Duration::MAX,
+                false => self.due(process, *told, *excused),
+            };
+            Obligation::new(says, *told, due)
         });
         exits.collect()
     }
