@@ -28,8 +28,9 @@ struct Run {
 }
 
 impl Run {
+    /// Whether one of its two terminal writes is still to come.
     fn is_live(&self) -> bool {
-        self.owner.is_some() && !(self.ended && self.unshown)
+        !(self.ended && self.unshown)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, Manager, ORIGIN, Plan, Trigger};
+use lychgate_sim::plan::{Ailment, Cue, Expect, Fault, Kind, Length, Manager, ORIGIN, Plan, Trigger};
 use lychgate_sim::seed::{Purpose, Seed};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -164,7 +164,7 @@ fn faults(users: &Everybody, topology: &Topology) -> impl Strategy<Value = Vec<F
     let owner_stops = proptest::option::weighted(0.6, stop(executors.len()));
     let switches = proptest::option::weighted(0.35, switch(topology.agents as u32));
     let restart = proptest::option::weighted(0.1, restart(executors));
-    let kinds = vec!["wedge", "close", "reply_lost", "delay", "kill", "pause", "host_loss"];
+    let kinds = vec!["wedge", "close", "reply_lost", "delay", "kill", "pause", "host_loss", "ailment", "ailment"];
     let others = subsequence(kinds, 1..=3).prop_flat_map(move |kinds| {
         let one = fault(kinds, link.clone(), process.clone(), sessions.clone());
         vec(one, 1..=5)
@@ -223,6 +223,14 @@ fn stop(executors: usize) -> impl Strategy<Value = Fault> {
     })
 }
 
+/// What ails a service, and which.
+fn ailment(by: impl Strategy<Value = Duration> + 'static) -> impl Strategy<Value = (String, Ailment)> {
+    let all = Ailment::NAMES.into_iter().flat_map(|word| Ailment::services(word).map(move |service| (service, word)));
+    (select(all.collect::<Vec<_>>()), by).prop_map(|((service, word), by)| {
+        (service.to_string(), Ailment::named(word, Some(by)).expect("one of its own names"))
+    })
+}
+
 fn fault(
     kinds: Vec<&'static str>,
     link: impl Strategy<Value = String> + Clone + 'static,
@@ -235,10 +243,11 @@ fn fault(
     let cue = cue.prop_map(|(event, session, nth, after)| Cue { event: event.into(), session, nth, after });
     let trigger = prop_oneof![4 => cue.prop_map(Trigger::On), 1 => seconds(0..=120).prop_map(Trigger::At)];
     let lasts = prop_oneof![3 => seconds(1..=15), 2 => seconds(15..=90), 1 => seconds(90..=400)];
-    let by = prop_oneof![seconds(0..=2), seconds(1..=12)];
+    let by = prop_oneof![seconds(0..=2), seconds(1..=12)].boxed();
     let statement = select(vec![None, Some("run.terminal"), Some("run.checkpoint"), Some("run.claim"), Some("COMMIT")]);
-    (select(kinds), link, process, trigger, lasts, by, statement, any::<bool>()).prop_map(
-        |(kind, link, process, trigger, lasts, by, statement, hard)| {
+    let ailment = ailment(by.clone());
+    (select(kinds), link, process, ailment, trigger, lasts, by, (statement, any::<bool>())).prop_map(
+        |(kind, link, process, (service, ailment), trigger, lasts, by, (statement, hard))| {
             let lasts = Length::Lasts(lasts);
             let to_postgres = link.ends_with("->postgres");
             let matches = statement.filter(|_| to_postgres).map(str::to_string);
@@ -250,6 +259,8 @@ fn fault(
                 "delay" => (Kind::Delay { by }, link, lasts),
                 "pause" => (Kind::Pause, process, lasts),
                 "host_loss" => (Kind::HostLoss, process, Length::Instant),
+                "ailment" if ailment.instant() => (Kind::Ail(ailment), service, Length::Instant),
+                "ailment" => (Kind::Ail(ailment), service, lasts),
                 _ if hard => (Kind::Sigkill, process, Length::Instant),
                 _ => (Kind::Sigterm, process, Length::Instant),
             };

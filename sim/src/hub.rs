@@ -164,7 +164,11 @@ impl<O: Occurrence> Hub<O> {
                 }
             }
             Deed::Control { service, control } => match hands.controls.get(service.as_str()) {
-                Some(tell) => tell(control),
+                // The service may be in the middle of the very step that brought this about.
+                Some(tell) => {
+                    let tell = tell.clone();
+                    hands.stage.spawn(async move { tell(control) });
+                }
                 None => self.act(|watch| watch.fail(format!("the service {service} knows no faults of its own"))),
             },
             Deed::Down { number, service, down } => {

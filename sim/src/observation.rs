@@ -3,7 +3,7 @@
 //! A stand-in calls its [`Tap`] once for each thing that it did, after it took effect and before the answer leaves.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ pub enum Observation {
     /// A process logged a line through `tracing`.
     Log(Log),
 }
+
+/// The peer of what suffered without having been asked for.
+pub const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A request that was answered otherwise than by a healthy service.
 #[derive(Clone, Debug, PartialEq)]

@@ -212,7 +212,7 @@ pub struct Origin {
 pub trait Reader<O>: Send {
     /// The events that `observation` stands for, in order.
     fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<O>;
-    /// The label of a run that has been claimed and is not over, which these bytes of a request mention.
+    /// The label of a run that is not over, which these bytes of a request mention.
     fn mentioned(&self, request: &[u8]) -> Option<String>;
     /// The label of a run that has been claimed by this process and is not over.
     fn served_by(&self, process: &str) -> Option<String>;

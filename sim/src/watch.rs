@@ -533,9 +533,13 @@ impl<O: Occurrence> Watch<O> {
         self.deeds.push(Deed::Control { service, control: Control::Ail(ailment) });
     }
 
-    /// It recovers from what no other fault does to it.
+    /// It recovers from what no other fault does to it. From what took no time nobody recovers: it may still be felt.
     fn recover(&mut self, index: usize, service: &str) {
-        let Some(ailment) = self.ailing.remove(&(service.to_owned(), index)) else { return };
+        let key = (service.to_owned(), index);
+        if self.ailing.get(&key).is_some_and(|ailment| ailment.instant()) {
+            return;
+        }
+        let Some(ailment) = self.ailing.remove(&key) else { return };
         let (number, to) = (index + 1, service.to_owned());
         if ailment == Ailment::Failover {
             // Whoever was connected to the old one is not to the new one.

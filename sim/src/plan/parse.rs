@@ -16,15 +16,18 @@
 //! [[users]]                           # the product's own words
 //! [[faults]]                          # any value may offer alternatives: `lasts = "<1m|61m>"` is 1m on seed 1
 //! kind = "wedge"                      # a link: wedge close reply_lost delay; a process: sigterm sigkill host_loss pause
-//!                                     # rolling_restart; a caller of a service: refuse
-//! target = "executor-1->redis"        # or a list; `executor-1` for a process; `provider/sk-a` for a caller;
-//!                                     # `ann->gateway-1` for a user's link
+//!                                     # rolling_restart; a caller of a service: refuse; a service: restart full
+//!                                     # readonly loading failover evict purge serialization_failure
+//!                                     # too_many_connections slow_commit
+//! target = "executor-1->redis"        # or a list; `executor-1` for a process; `provider/sk-a` for a caller; `redis` for
+//!                                     # a service; `ann->gateway-1` for a user's link
 //! on = { event = "turn_started", session = "ann/1", nth = 1, after = "5s" }
 //!                                     # or at = "12s"
 //!                                     # or on = { link = "executor-1->postgres", matches = "run.terminal", nth = 1 }
-//! lasts = "30s"                       # or until = { event = "…" }, or until = "heal"; `by` for delay, `matches` for
-//!                                     # reply_lost, `status` and perhaps `retry_after` for refuse. Without: wedge,
-//!                                     # delay and refuse until heal, close and reply_lost once; pause must say one
+//! lasts = "30s"                       # or until = { event = "…" }, or until = "heal"; `by` for delay and
+//!                                     # slow_commit, `matches` for reply_lost, `status` and perhaps `retry_after` for refuse. Without: wedge,
+//!                                     # delay and refuse until heal, close and reply_lost once; pause and what ails a
+//!                                     # service must say one
 //! [expect]                            # without: passed
 //! verdict = "violated"
 //! invariant = "no_zombies"

@@ -13,11 +13,8 @@ use super::Settings;
 use super::channel::{Channel, Unacked};
 use super::store::Store;
 use super::wire::content;
-use crate::observation::{Broker, Suffered};
+use crate::observation::{Broker, NOBODY, Suffered};
 use crate::plan::Ailment;
-
-/// Nobody's request suffered.
-const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 /// What the core wants done, in order.
 #[derive(Debug)]

@@ -172,6 +172,11 @@ impl Core {
         self.store.illness.begin(ailment, &mut self.store.keys);
     }
 
+    /// Forgets what would expire some day; says what that was.
+    pub fn evict(&mut self) -> Vec<Bytes> {
+        self.store.keys.evict()
+    }
+
     /// And no longer.
     pub fn recover(&mut self, ailment: Ailment) {
         self.store.illness.end(ailment, &mut self.store.keys);

@@ -144,9 +144,12 @@ impl Keyspace {
         self.entries.iter().map(|(key, entry)| (key, entry.value.type_name()))
     }
 
-    /// Forgets what would expire some day.
-    pub fn evict(&mut self) {
-        self.entries.retain(|_, entry| entry.expires_at.is_none());
+    /// Forgets what would expire some day; says what that was.
+    pub fn evict(&mut self) -> Vec<Bytes> {
+        let lapses = |(_, entry): &(&Bytes, &Entry)| entry.expires_at.is_some();
+        let names: Vec<Bytes> = self.entries.iter().filter(lapses).map(|(name, _)| name.clone()).collect();
+        names.iter().for_each(|name| _ = self.entries.remove(name));
+        names
     }
 
     /// Forgets everything.

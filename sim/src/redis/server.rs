@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::core::{Client, Core, Outcome};
 use super::resp::{Reply, take_command};
 use crate::dock::{Listener, Stream};
-use crate::observation::{Command, Observation, Suffered, Tap};
+use crate::observation::{Command, NOBODY, Observation, Suffered, Tap};
 use crate::plan::Ailment;
 use crate::product::{Control, Service};
 
@@ -42,6 +42,8 @@ struct State {
     lives: u64,
     clients: u64,
     outboxes: BTreeMap<Client, Outbox>,
+    /// The newest life's.
+    tap: Option<Tap>,
 }
 
 struct Outbox {
@@ -86,6 +88,14 @@ impl Redis {
         let mut state = self.state();
         match control {
             Control::Ail(Ailment::Restart) => state.core.restart_empty(),
+            Control::Ail(Ailment::Evict) => {
+                let tap = state.tap.clone();
+                let gone = state.core.evict();
+                // Whoever hears of it may do something to Redis.
+                drop(state);
+                let shown = |tap: &Tap| gone.iter().for_each(|name| tap(suffered(NOBODY, Ailment::Evict.name(), name)));
+                tap.iter().for_each(shown);
+            }
             Control::Ail(ailment) => state.core.fall_ill(ailment),
             Control::Recover(ailment) => state.core.recover(ailment),
             other => panic!("the Redis stand-in refuses nobody by name: {other:?}"),
@@ -97,7 +107,7 @@ impl Redis {
     /// # Panics
     /// A command that this stand-in does not know.
     pub async fn serve(self, listener: impl Into<Listener>, tap: Tap) {
-        let life = self.state().begin();
+        let life = self.state().begin(tap.clone());
         let mut listener = listener.into();
         loop {
             match listener.accept().await {
@@ -116,9 +126,14 @@ impl Redis {
     }
 }
 
+fn suffered(peer: SocketAddr, ailment: &'static str, request: &[u8]) -> Observation {
+    Observation::Suffered(Suffered { peer, service: "redis", ailment, request: request.to_vec() })
+}
+
 impl State {
-    fn begin(&mut self) -> u64 {
+    fn begin(&mut self, tap: Tap) -> u64 {
         self.core.restart();
+        self.tap = Some(tap);
         self.outboxes.clear();
         self.lives += 1;
         self.lives
@@ -138,8 +153,7 @@ impl State {
         let now = self.now();
         let outcome = self.core.execute(now, client, words);
         if let (Some(ailment), Some(outbox)) = (self.core.suffered(), self.outboxes.get(&client)) {
-            let request = words.join(&b' ');
-            tap(Observation::Suffered(Suffered { peer: outbox.peer, service: "redis", ailment, request }));
+            tap(suffered(outbox.peer, ailment, &words.join(&b' ')));
         }
         let blocked = match outcome {
             Outcome::Reply(reply) => {
