@@ -7,19 +7,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{BoxFuture, FutureExt};
-#[cfg(madsim)]
-use madsim::runtime::NodeHandle;
 use tokio::sync::Mutex as Turn;
 use tokio::sync::oneshot;
 
 use crate::engine::{FIRST_PUBLISHED, KILLED, Runner, Running, Spec};
+use crate::ground::NodeHandle;
 use crate::hub::Hub;
-#[cfg(real)]
-use crate::outside::{
-    ground::NodeHandle,
-    process::{Ended, Manned},
-};
-#[cfg(madsim)]
 use crate::process::{Ended, Manned};
 use crate::product::Product;
 

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use madsim::runtime::{Handle, NodeHandle};
+use madsim::runtime::Handle;
+pub(crate) use madsim::runtime::NodeHandle;
+pub(crate) use madsim::task::NodeId;
+pub(crate) use madsim::time::TimeHandle;
 
 /// Hands out nodes and addresses, in the order of asking.
 pub(crate) struct Ground {

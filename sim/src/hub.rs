@@ -6,24 +6,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-#[cfg(madsim)]
-use madsim::runtime::NodeHandle;
-#[cfg(madsim)]
-use madsim::time::TimeHandle;
 use tokio::sync::Notify;
 
 use crate::event::{Happening, Occurrence, What};
+use crate::ground::{NodeHandle, TimeHandle};
 use crate::link::{Effect, HALF_OPEN, Link, Witness};
 use crate::nemesis::Order;
 use crate::observation::{Observation, Tap};
 #[cfg(real)]
-use crate::outside::{
-    Around,
-    ground::{NodeHandle, TimeHandle},
-    process::Keeper,
-};
+use crate::outside::Around;
 use crate::plan::Kind;
-#[cfg(madsim)]
 use crate::process::Keeper;
 use crate::product::Control;
 use crate::watch::{Deed, Watch};

@@ -14,6 +14,8 @@ compile_error!(
 
 mod berth;
 #[cfg(madsim)]
+mod body;
+#[cfg(madsim)]
 pub mod cli;
 #[cfg(madsim)]
 mod divergence;
@@ -38,7 +40,6 @@ mod outcome;
 pub mod outside;
 pub mod plan;
 pub mod postgres;
-#[cfg(madsim)]
 mod process;
 pub mod product;
 pub mod provider;
@@ -64,3 +65,7 @@ pub mod trace;
 pub mod verdict;
 mod watch;
 pub mod world;
+
+// Where a world stands and what its processes consist of, outside of the simulation: under the same names.
+#[cfg(real)]
+use outside::{body, ground};

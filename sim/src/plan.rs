@@ -161,7 +161,19 @@ impl Fault {
 
 impl Kind {
     /// Each word that a plan may use.
-    pub const NAMES: &'static [&'static str] = &[
+    pub const NAMES: &'static [&'static str] = &{
+        let mut all = [""; Kind::OWN.len() + Ailment::NAMES.len()];
+        let mut place = 0;
+        while place < all.len() {
+            let own = place < Kind::OWN.len();
+            all[place] = if own { Kind::OWN[place] } else { Ailment::NAMES[place - Kind::OWN.len()] };
+            place += 1;
+        }
+        all
+    };
+
+    /// The words for what no service suffers from inside.
+    const OWN: [&'static str; 10] = [
         "wedge",
         "close",
         "reply_lost",
@@ -172,16 +184,6 @@ impl Kind {
         "pause",
         "rolling_restart",
         "refuse",
-        "restart",
-        "readonly",
-        "loading",
-        "full",
-        "failover",
-        "evict",
-        "purge",
-        "serialization_failure",
-        "too_many_connections",
-        "slow_commit",
     ];
 
     /// The statuses that `refuse` may answer with.

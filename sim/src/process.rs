@@ -1,36 +1,24 @@
-//! A process has many lives, one incarnation after another, and a service manager that ends and begins them.
-//! Its one law: the dead say nothing more. What an incarnation had flushed when it died still arrives; what its
-//! destructors write, send or log does not.
-//!
-//! madsim runs destructors on a kill, so death takes these steps: it stands still (not one more poll) → what it had
-//! flushed reaches the relays → the relays stop reading → it is dropped → a moment → the next life. A chunk takes at
-//! least 1 ms to be read, so of a burst of more than ten on one connection the last ones are lost with it.
-//!
-//! With a lost host nothing of that arrives: its relays fall silent at once, and close what it left half-open only
-//! [`crate::link::HALF_OPEN`] after its next boot.
+//! A process has many lives, one incarnation after another, and a service manager that ends and begins them: the same one
+//! in the simulation and outside of it. What a life consists of is the [`crate::body`]'s affair.
+//! Its one law: an order is for one incarnation, and void for the next.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use madsim::runtime::Handle;
-use madsim::task::NodeId;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::body::{BURIAL, Body, Living};
 use crate::event::Occurrence;
+use crate::ground::NodeId;
 use crate::hub::Hub;
 use crate::link::Link;
 use crate::plan::Plan;
 use crate::product::{Boot, Product, Role};
 use crate::seed::Seed;
 
-/// The world's network takes less than 10 ms for a chunk: by then what was flushed before a death has arrived.
-const LAST_WORDS: Duration = Duration::from_millis(11);
-/// The least time from a death to the next boot: futures of the dead are dropped and relays have closed by then.
-const BURIAL: Duration = Duration::from_millis(20);
-
-/// What the service manager is told. Each order is for one incarnation and void for the next.
+/// What the service manager is told, each for one incarnation.
 enum Order {
     Terminate(u32),
     Kill(u32),
@@ -40,15 +28,6 @@ enum Order {
 pub(crate) struct Keeper {
     body: Arc<Body>,
     orders: mpsc::UnboundedSender<Order>,
-}
-
-/// What a process consists of, apart from its lives.
-struct Body {
-    node: NodeId,
-    /// Links on which it is the near end.
-    near: Vec<Arc<Link>>,
-    /// Links on which it is the far end.
-    far: Vec<Arc<Link>>,
 }
 
 /// Everything that a life of one process needs.
@@ -83,11 +62,10 @@ impl Keeper {
         let _ = self.orders.send(Order::Kill(incarnation));
     }
 
-    /// Its host is lost: from this call on it makes no step, and nothing of what it had opened says anything more.
+    /// Its host is lost: the same, and nothing of what it had opened says anything more.
     pub(crate) fn lose(&self, incarnation: u32) {
-        self.kill(incarnation);
-        self.body.near.iter().for_each(|link| link.lose_near());
-        self.body.far.iter().for_each(|link| link.lose_far());
+        self.body.lose();
+        let _ = self.orders.send(Order::Kill(incarnation));
     }
 
     /// What its first `losses` lost hosts left half-open is closed.
@@ -98,29 +76,12 @@ impl Keeper {
 
     /// SIGSTOP.
     pub(crate) fn pause(&self) {
-        Handle::current().pause(self.body.node);
+        self.body.pause();
     }
 
     /// SIGCONT. Not for the dead: they would make a step.
     pub(crate) fn resume(&self) {
-        Handle::current().resume(self.body.node);
-    }
-}
-
-impl Body {
-    fn stop(&self) {
-        Handle::current().pause(self.node);
-        self.near.iter().for_each(|link| link.near_down());
-    }
-
-    async fn bury(&self) {
-        self.stop();
-        tokio::time::sleep(LAST_WORDS).await;
-        self.near.iter().for_each(|link| link.cut_near());
-        self.far.iter().for_each(|link| link.cut_far());
-        let world = Handle::current();
-        world.resume(self.node); // a paused node would be dropped right here, inside this task
-        world.kill(self.node);
+        self.body.resume();
     }
 }
 
@@ -143,7 +104,7 @@ pub(crate) enum Ended {
 /// A life that goes on.
 pub(crate) struct Life {
     pub(crate) incarnation: u32,
-    signals: mpsc::UnboundedSender<()>,
+    living: Living,
     exit: oneshot::Receiver<i32>,
 }
 
@@ -158,7 +119,7 @@ pub(crate) struct Manned {
 /// A process before its first life, and the world's end of it.
 pub(crate) fn man(birth: Birth) -> (Keeper, Manned) {
     let (orders, inbox) = mpsc::unbounded_channel();
-    let body = Arc::new(Body { node: birth.node, near: birth.near.clone(), far: birth.far.clone() });
+    let body = Arc::new(Body::new(birth.node, birth.near.clone(), birth.far.clone()));
     (Keeper { body: body.clone(), orders }, Manned { birth, body, inbox, incarnations: 0 })
 }
 
@@ -203,10 +164,8 @@ impl Manned {
         self.incarnations += 1;
         let incarnation = self.incarnations;
         if incarnation > 1 {
-            Handle::current().restart(birth.node);
+            self.body.wake();
         }
-        let (signals, received) = mpsc::unbounded_channel();
-        let (ended, exit) = oneshot::channel();
         let mut config = environment;
         config.extend(birth.config.clone());
         let boot = Boot {
@@ -217,17 +176,14 @@ impl Manned {
             listen: birth.listen,
             config,
             entropy: birth.seed.key(&format!("mint/{}/{incarnation}", birth.process)),
-            signals: received,
+            // Whoever begins the life has them.
+            signals: mpsc::unbounded_channel().1,
         };
         birth.near.iter().for_each(|link| link.near_up(incarnation));
         birth.far.iter().for_each(|link| link.far_up());
         hub.act(|watch| watch.booted(&birth.process, incarnation));
-        let node = Handle::current().get_node(birth.node).expect("nodes are never removed");
-        node.spawn(async move {
-            let code = P::boot(boot).await;
-            let _ = ended.send(code); // nobody listens to one that is being killed
-        });
-        Life { incarnation, signals, exit }
+        let (living, exit) = self.body.begin::<P>(hub, boot);
+        Life { incarnation, living, exit }
     }
 
     /// Waits for the end of a life, and brings it about if it is told to; `grace` is the time from SIGTERM to SIGKILL.
@@ -237,24 +193,24 @@ impl Manned {
         life: Life,
         grace: Option<Duration>,
     ) -> Ended {
-        let Life { incarnation, signals, mut exit } = life;
+        let Life { incarnation, living, mut exit } = life;
         let process = &self.birth.process;
         let patience = tokio::time::sleep(Duration::MAX / 4);
         tokio::pin!(patience);
         let mut dying = false;
-        loop {
+        let ended = loop {
             tokio::select! {
                 biased;
                 order = self.inbox.recv() => match order {
-                    Some(Order::Kill(whom)) if whom == incarnation => return Ended::Killed,
+                    Some(Order::Kill(whom)) if whom == incarnation => break Ended::Killed,
                     Some(Order::Terminate(whom)) if whom == incarnation => {
-                        let _ = signals.send(()); // a process may have dropped its receiver: it ignores SIGTERM
+                        living.terminate();
                         if let Some(grace) = grace && !std::mem::replace(&mut dying, true) {
                             patience.set(tokio::time::sleep(grace));
                         }
                     }
                     Some(_) => {}
-                    None => return Ended::Killed,
+                    None => break Ended::Killed,
                 },
                 Ok(code) = &mut exit => {
                     hub.act(|watch| watch.exited(process, code));
@@ -262,10 +218,12 @@ impl Manned {
                 }
                 () = &mut patience, if dying => {
                     hub.act(|watch| watch.kill(process));
-                    return Ended::Killed;
+                    break Ended::Killed;
                 }
             }
-        }
+        };
+        living.end(exit).await;
+        ended
     }
 
     /// Buries who lived last: afterwards the next life may begin.

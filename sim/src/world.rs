@@ -13,10 +13,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(madsim)]
-use madsim::runtime::NodeHandle;
-#[cfg(madsim)]
-use madsim::task::NodeId;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -24,20 +20,14 @@ use crate::berth;
 use crate::dock::Dock;
 use crate::engine::Engine;
 use crate::event::{Happening, Occurrence};
-#[cfg(madsim)]
-use crate::ground::{Ground, host};
+use crate::ground::{Ground, NodeHandle, NodeId, host};
 use crate::hub::{Hands, Hub, Sight};
 #[cfg(madsim)]
 use crate::journal::{Journal, Line};
 use crate::link::{Link, Target, relay};
 #[cfg(madsim)]
 use crate::observation::{Log, Observation};
-#[cfg(real)]
-use crate::outside::ground::{Ground, NodeHandle, NodeId, host};
-#[cfg(real)]
-use crate::outside::process::{Birth, Keeper, keep, man, settings};
 use crate::plan::{Manager, Plan};
-#[cfg(madsim)]
 use crate::process::{Birth, Keeper, keep, man, settings};
 use crate::product::{Contained, Product, Role, Seat, Service};
 use crate::seed::Seed;

@@ -6,9 +6,9 @@
 //! Its one law: what cannot be seen on a wire, in a log or in a signal is not claimed. Time is real, so a run is not
 //! repeatable to the byte: it has a verdict and a story, and a digest that means nothing.
 
+pub(crate) mod body;
 pub(crate) mod ground;
 pub mod pace;
-pub(crate) mod process;
 mod run;
 #[allow(dead_code, missing_docs)]
 #[path = "../../tests/conformance/servers/mod.rs"]
