@@ -1,6 +1,7 @@
 //! A process that is told to stop sees its runs to their end, or gives them back: whoever exits by itself leaves none
 //! behind as running. Who waits for its runs cuts none before its grace is over; who does not wait leaves each one that
-//! is done its own outcome. Only a Postgres that does not answer excuses it.
+//! is done its own outcome. It is excused by a Postgres that does not answer, and by having stood still for longer than a
+//! run stays one's own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +26,8 @@ struct Run {
     /// Whether its last turn is checkpointed.
     finished: bool,
     cancelled: bool,
+    /// Whether its owner, which had stood still, had to give it up.
+    slept_away: bool,
 }
 
 /// See the module.
@@ -80,7 +83,7 @@ impl FairDrain {
         }
         let known = run.claimed + IN_FLIGHT <= *told;
         let stopped = run.cancelled || self.suspended.contains(&session_of(label));
-        if !known || stopped || self.excused(&run.process, at) {
+        if !known || stopped || run.slept_away || self.excused(&run.process, at) {
             return Ok(());
         }
         if self.settings.interrupts(&run.process) {
@@ -132,6 +135,7 @@ impl Invariant<Did> for FairDrain {
                     claimed: event.at,
                     finished,
                     cancelled: false,
+                    slept_away: false,
                 };
                 self.runs.insert(run.clone(), new);
             }
@@ -143,6 +147,11 @@ impl Invariant<Did> for FairDrain {
             Did::CancelRequested { run, .. } => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.cancelled = true;
+                }
+            }
+            Did::Lost { run, .. } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.slept_away = !self.health.life(&run.process).paused_for.is_zero();
                 }
             }
             Did::Suspended { session } => self.suspended.push(session.clone()),

@@ -113,7 +113,13 @@ impl Invariant<Did> for OneLiveExecutor {
                 run.newest = run.newest.max(fence + 1);
             }
             Did::Checkpointed { run, fence, .. } => self.wrote(run, *fence, "a checkpoint")?,
-            Did::Ended { run, fence, by_owner: true, .. } => self.wrote(run, *fence, "an end")?,
+            Did::Ended { run, fence, by_owner: true, .. } => {
+                self.wrote(run, *fence, "an end")?;
+                // It went through under this fence: nobody else has the run, nor will. Its last frames follow it.
+                if let Some(owner) = self.run(run).owners.get_mut(fence) {
+                    owner.beat = event.at;
+                }
+            }
             Did::Called { run, fence, .. } => self.sent(run, *fence, event.at, "provider")?,
             Did::Framed { run, fence, kind, .. } if kind == "token" => self.sent(run, *fence, event.at, "redis")?,
             Did::Saw { run: label, id, kind, .. } if kind != "gap" => {
