@@ -10,6 +10,8 @@ use lychgate::amqp::{
 use lychgate::broker::{Arrival, Hints, Intake, Topic};
 use lychgate::config::Address;
 use lychgate::ids::{RunId, SessionId};
+use lychgate_sim::plan::Ailment;
+use lychgate_sim::product::Control;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -76,6 +78,7 @@ pub async fn body(place: Place) -> String {
     turns(&mut script).await;
     hints(&mut script).await;
     silence(&mut script).await;
+    alarm(&mut script).await;
     script.lines
 }
 
@@ -263,6 +266,45 @@ async fn silence(script: &mut Script) {
     script.note("close", connection.close().await);
 }
 
+/// No memory is left, and then some: who publishes waits, who only consumes does not notice.
+async fn alarm(script: &mut Script) {
+    let (publisher, consuming) = (script.connection().await, script.connection().await);
+    let (channel, other) = (publisher.channel().await.unwrap(), consuming.channel().await.unwrap());
+    channel.confirm_select().await.unwrap();
+    channel.queue_declare(durable("lg-alarm")).await.unwrap();
+    for body in ["first", "second"] {
+        script.note(&format!("publish the {body}"), channel.publish(to("lg-alarm", body)).await);
+    }
+    let mut consumer = consume(&other, "lg-alarm", 1).await;
+    let seen = script.noted("before the alarm", &mut consumer).await;
+    script.place.make(Control::Ail(Ailment::Full)).await;
+    let recovers = async {
+        sleep(Duration::from_secs(1)).await;
+        script.place.make(Control::Recover(Ailment::Full)).await;
+    };
+    let late = async {
+        sleep(Duration::from_millis(500)).await;
+        let words = (
+            publisher.blocked().is_some(),
+            consuming.blocked().is_some(),
+            channel.publish(to("lg-alarm", "refused")).await,
+        );
+        other.ack(seen[0].delivery_tag).await.unwrap();
+        (words, consumer.next().await.unwrap())
+    };
+    let (third, (words, second), ()) = tokio::join!(channel.publish(to("lg-alarm", "third")), late, recovers);
+    script.note("blocked: the publisher, the consumer, another publish", words);
+    script.note("consumed meanwhile", String::from_utf8_lossy(&second.body));
+    script.note("published into the alarm", third);
+    other.ack(second.delivery_tag).await.unwrap();
+    script.note("blocked afterwards", publisher.blocked());
+    script.noted("afterwards", &mut consumer).await;
+    script.note("publish again", channel.publish(to("lg-alarm", "fourth")).await);
+    for connection in [publisher, consuming] {
+        connection.close().await.unwrap();
+    }
+}
+
 #[test]
 fn the_stand_in_says_what_rabbitmq_said() {
     crate::kept("rabbitmq", &crate::arms::stand_in(crate::arms::Service::Rabbit, body).0);
@@ -273,5 +315,8 @@ fn the_stand_in_says_what_rabbitmq_said() {
 #[ignore = "needs rabbitmq-server; `cargo sim conformance` runs it"]
 fn rabbitmq_still_says_it() {
     let server = crate::servers::rabbit::start();
-    crate::kept("rabbitmq", &crate::arms::real(crate::arms::Service::Rabbit, server.addr, body).0);
+    crate::kept(
+        "rabbitmq",
+        &crate::arms::real(crate::arms::Service::Rabbit, server.addr, crate::levers::rabbit(&server), body).0,
+    );
 }

@@ -2,10 +2,12 @@
 //! keeps the shapes of what is said.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use lychgate_sim::observation::untapped;
 use lychgate_sim::postgres::Postgres;
+use lychgate_sim::product::Control;
 use lychgate_sim::rabbit::{Rabbit, Settings};
 use lychgate_sim::redis::Redis;
 use lychgate_sim::shapes::Shapes;
@@ -13,16 +15,35 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Where a body finds its server.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Place {
     /// Through the tap: for what `src` says.
     pub tapped: SocketAddr,
     /// Past it: for those who look what came of it.
     pub direct: SocketAddr,
+    lever: Lever,
+}
+
+/// What makes a server ill and well again.
+pub type Lever = Arc<dyn Fn(Control) + Send + Sync>;
+
+impl Place {
+    /// Makes the server ill, or well again. A real one takes its time over that, and the tap carries on meanwhile.
+    pub async fn make(&self, control: Control) {
+        #[cfg(madsim)]
+        (self.lever)(control);
+        #[cfg(real)]
+        {
+            let lever = self.lever.clone();
+            tokio::task::spawn_blocking(move || lever(control)).await.expect("the server obeys");
+        }
+    }
 }
 
 /// What was said.
 pub type Tape = Arc<Mutex<Shapes>>;
+
+type Serving = Box<dyn FnOnce(TcpListener) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// A service that has a stand-in.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +62,27 @@ impl Service {
         }
     }
 
-    async fn stand_in(self, listener: TcpListener) {
+    /// It, serving, and its lever.
+    fn stand_in(self) -> (Serving, Lever) {
         match self {
-            Service::Redis => Redis::new().serve(listener, untapped()).await,
-            Service::Rabbit => Rabbit::new(Settings::default()).serve(listener, untapped()).await,
-            Service::Postgres => Postgres::new().serve(listener, untapped()).await,
+            Service::Redis => {
+                let redis = Redis::new();
+                let lever = redis.clone();
+                let serving: Serving = Box::new(|listener| Box::pin(redis.serve(listener, untapped())));
+                (serving, Arc::new(move |control| lever.control(control)))
+            }
+            Service::Rabbit => {
+                let rabbit = Rabbit::new(Settings::default());
+                let lever = rabbit.clone();
+                let serving: Serving = Box::new(|listener| Box::pin(rabbit.serve(listener, untapped())));
+                (serving, Arc::new(move |control| lever.control(control)))
+            }
+            Service::Postgres => {
+                let postgres = Postgres::new();
+                let lever = postgres.clone();
+                let serving: Serving = Box::new(|listener| Box::pin(postgres.serve(listener, untapped())));
+                (serving, Arc::new(move |control| lever.control(control)))
+            }
         }
     }
 }
@@ -112,11 +149,12 @@ fn in_world<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     Runtime::with_seed_and_config(1, madsim::Config::default()).block_on(async move {
         let node = |ip: &str| Handle::current().create_node().ip(ip.parse().expect("an address")).build();
         let (direct, tapped) = ("10.0.0.1:1000".parse().expect("a place"), "10.0.0.2:1000".parse().expect("a place"));
-        node("10.0.0.1").spawn(async move { service.stand_in(TcpListener::bind(direct).await.expect("free")).await });
+        let (serve, lever) = service.stand_in();
+        node("10.0.0.1").spawn(async move { serve(TcpListener::bind(direct).await.expect("free")).await });
         node("10.0.0.2")
             .spawn(async move { tap(service, TcpListener::bind(tapped).await.expect("free"), direct, tape).await });
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        node("10.0.0.3").spawn(body(Place { tapped, direct })).await.expect("the body ends")
+        node("10.0.0.3").spawn(body(Place { tapped, direct, lever })).await.expect("the body ends")
     })
 }
 
@@ -129,9 +167,16 @@ fn in_world<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     on_loopback(async move {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is free");
         let direct = listener.local_addr().expect("it is bound");
-        tokio::spawn(service.stand_in(listener));
-        tapped(service, direct, tape, body).await
+        let (serve, lever) = service.stand_in();
+        tokio::spawn(serve(listener));
+        tapped(service, direct, lever, tape, body).await
     })
+}
+
+/// For a body that leaves its server well.
+#[cfg(real)]
+pub fn untouched() -> Lever {
+    Arc::new(|control| panic!("nobody makes this server ill: {control:?}"))
 }
 
 /// Runs a body against a real server.
@@ -139,23 +184,25 @@ fn in_world<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
 pub fn real<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     service: Service,
     direct: SocketAddr,
+    lever: Lever,
     body: impl FnOnce(Place) -> F + Send + 'static,
 ) -> (T, Tape) {
     let tape = Tape::default();
-    (on_loopback(tapped(service, direct, tape.clone(), body)), tape)
+    (on_loopback(tapped(service, direct, lever, tape.clone(), body)), tape)
 }
 
 #[cfg(real)]
 async fn tapped<T, F: Future<Output = T>>(
     service: Service,
     direct: SocketAddr,
+    lever: Lever,
     tape: Tape,
     body: impl FnOnce(Place) -> F,
 ) -> T {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is free");
     let tapped = listener.local_addr().expect("it is bound");
     tokio::spawn(tap(service, listener, direct, tape));
-    body(Place { tapped, direct }).await
+    body(Place { tapped, direct, lever }).await
 }
 
 #[cfg(real)]

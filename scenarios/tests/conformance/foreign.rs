@@ -12,7 +12,7 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, ConnectionProperties};
 
-use crate::arms::{Place, Service, real, stand_in};
+use crate::arms::{Place, Service, real, stand_in, untouched};
 use crate::servers::{self, INSTALL};
 
 /// What a program says when it is given `input`.
@@ -113,19 +113,19 @@ fn alike(real: &str, fake: &str) {
 #[ignore = "needs redis-server; `cargo sim conformance` runs it"]
 fn redis_cli_cannot_tell() {
     let server = servers::redis::start();
-    alike(&real(Service::Redis, server.addr, redis_cli).0, &stand_in(Service::Redis, redis_cli).0);
+    alike(&real(Service::Redis, server.addr, untouched(), redis_cli).0, &stand_in(Service::Redis, redis_cli).0);
 }
 
 #[test]
 #[ignore = "needs postgres; `cargo sim conformance` runs it"]
 fn psql_cannot_tell() {
     let server = servers::postgres::start();
-    alike(&real(Service::Postgres, server.addr, psql).0, &stand_in(Service::Postgres, psql).0);
+    alike(&real(Service::Postgres, server.addr, untouched(), psql).0, &stand_in(Service::Postgres, psql).0);
 }
 
 #[test]
 #[ignore = "needs rabbitmq-server; `cargo sim conformance` runs it"]
 fn lapin_cannot_tell() {
     let server = servers::rabbit::start();
-    alike(&real(Service::Rabbit, server.addr, lapin).0, &stand_in(Service::Rabbit, lapin).0);
+    alike(&real(Service::Rabbit, server.addr, untouched(), lapin).0, &stand_in(Service::Rabbit, lapin).0);
 }

@@ -293,6 +293,6 @@ fn the_stand_in_comes_to_what_postgres_came_to() {
 #[ignore = "needs postgres; `cargo sim conformance` runs it"]
 fn postgres_still_comes_to_it() {
     let server = crate::servers::postgres::start();
-    let (outcomes, _) = crate::arms::real(crate::arms::Service::Postgres, server.addr, body);
+    let (outcomes, _) = crate::arms::real(crate::arms::Service::Postgres, server.addr, crate::arms::untouched(), body);
     crate::kept("interleavings", &told(&outcomes));
 }

@@ -12,6 +12,8 @@ mod arms;
 mod foreign;
 mod interleavings;
 #[cfg(real)]
+mod levers;
+#[cfg(real)]
 mod rabbit_random;
 mod redis;
 #[cfg(real)]

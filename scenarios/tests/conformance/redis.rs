@@ -10,6 +10,8 @@ use lychgate::config::Address;
 use lychgate::ids::{Fence, RunId, SessionId};
 use lychgate::live::{FrameId, Frames, Kind, Live, Redis, StreamReader};
 use lychgate::run::{End, Status};
+use lychgate_sim::plan::Ailment;
+use lychgate_sim::product::Control;
 
 use crate::arms::Place;
 
@@ -66,6 +68,20 @@ pub async fn body(place: Place) -> String {
     leases(&mut script, &live).await;
     streams(&mut script, &redis).await;
     ends(&mut script, &live, &redis).await;
+    // One whose caller went before it could load it.
+    let mut unknown = redis::cmd("EVALSHA");
+    unknown.arg("0".repeat(40)).arg(0);
+    script.note("a script that it does not know", redis.command::<redis::Value>(BOUND, &unknown).await);
+    for ailment in [Ailment::Readonly, Ailment::Full] {
+        // It forgets our scripts too.
+        place.make(Control::Ail(Ailment::Restart)).await;
+        ill(&mut script, &live, &redis, "restarted").await;
+        place.make(Control::Ail(Ailment::Restart)).await;
+        place.make(Control::Ail(ailment)).await;
+        ill(&mut script, &live, &redis, ailment.name()).await;
+        place.make(Control::Recover(ailment)).await;
+        ill(&mut script, &live, &redis, "well again").await;
+    }
     script.lines
 }
 
@@ -158,6 +174,24 @@ async fn ends(script: &mut Script, live: &Live, redis: &Redis) {
     script.look().await;
 }
 
+/// Everything that is done to it, while it is ill or after it was.
+async fn ill(script: &mut Script, live: &Live, redis: &Redis, how: &str) {
+    let (ann, run) = names("ann", "r9");
+    script.note(&format!("{how}: show"), live.show(BOUND, &ann, &run, Fence(1), Status::Running).await);
+    script.note(&format!("{how}: lease"), live.lease(&ann, &run, Fence(1)).await);
+    script.note(&format!("{how}: is it leased"), live.is_leased(&ann, &run).await);
+    let frames = Frames::new(redis, &run, Fence(1));
+    frames.say(1, Kind::Token, "said");
+    script.note(&format!("{how}: flush"), frames.flush(BOUND).await);
+    let mut reader = StreamReader::open(redis, &run, Fence(1), FrameId::default()).await.expect("a reader");
+    script.note(&format!("{how}: read"), reader.next(false).await);
+    script.look().await;
+    script.note(&format!("{how}: end"), live.end(BOUND, &ann, &run, Fence(1), &End::completed()).await);
+    script.note(&format!("{how}: release"), live.release(&ann, &run, Fence(1)).await);
+    script.note(&format!("{how}: drop"), live.drop_entry(&ann).await);
+    script.look().await;
+}
+
 #[test]
 fn the_stand_in_says_what_redis_said() {
     crate::kept("redis", &crate::arms::stand_in(crate::arms::Service::Redis, body).0);
@@ -168,5 +202,8 @@ fn the_stand_in_says_what_redis_said() {
 #[ignore = "needs redis-server; `cargo sim conformance` runs it"]
 fn redis_still_says_it() {
     let server = crate::servers::redis::start();
-    crate::kept("redis", &crate::arms::real(crate::arms::Service::Redis, server.addr, body).0);
+    crate::kept(
+        "redis",
+        &crate::arms::real(crate::arms::Service::Redis, server.addr, crate::levers::redis(&server), body).0,
+    );
 }

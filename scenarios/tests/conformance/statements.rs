@@ -12,6 +12,9 @@ use tokio::net::TcpStream;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 
+use lychgate_sim::plan::Ailment;
+use lychgate_sim::product::Control;
+
 use crate::arms::Place;
 
 const BODY: &str = include_str!("statements.txt");
@@ -181,12 +184,16 @@ fn row(row: &Row) -> String {
 
 /// A connection, with the task that drives it.
 pub async fn connect(place: std::net::SocketAddr) -> Client {
+    dial(place).await.expect("it lets us in")
+}
+
+async fn dial(place: std::net::SocketAddr) -> Result<Client, tokio_postgres::Error> {
     let stream = TcpStream::connect(place).await.expect("it listens");
     let mut config = tokio_postgres::Config::new();
     config.user("postgres").dbname("postgres").application_name("conformance");
-    let (client, connection) = config.connect_raw(stream, NoTls).await.expect("it lets us in");
+    let (client, connection) = config.connect_raw(stream, NoTls).await?;
     tokio::spawn(connection);
-    client
+    Ok(client)
 }
 
 /// All of it.
@@ -205,6 +212,12 @@ pub async fn body(place: Place) -> String {
         let said = Say::parse(say).to(&clients[who]).await;
         writeln!(transcript, "  ={said}").expect("a string takes everything");
     }
+    place.make(Control::Ail(Ailment::TooManyConnections)).await;
+    let refused = dial(place.tapped).await.map(drop).expect_err("nobody new may connect");
+    let refused = refused.as_db_error().expect("in its own words");
+    let words = (refused.severity(), refused.code().code(), refused.message());
+    writeln!(transcript, "when nobody new may connect\n  ={words:?}").expect("a string takes everything");
+    place.make(Control::Recover(Ailment::TooManyConnections)).await;
     drop(clients);
     // Until they have taken their leave.
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -221,5 +234,8 @@ fn the_stand_in_says_what_postgres_said() {
 #[ignore = "needs postgres; `cargo sim conformance` runs it"]
 fn postgres_still_says_it() {
     let server = crate::servers::postgres::start();
-    crate::kept("statements", &crate::arms::real(crate::arms::Service::Postgres, server.addr, body).0);
+    crate::kept(
+        "statements",
+        &crate::arms::real(crate::arms::Service::Postgres, server.addr, crate::levers::postgres(&server), body).0,
+    );
 }

@@ -105,7 +105,7 @@ impl Drop for Process {
 pub struct Server {
     pub addr: SocketAddr,
     _processes: Vec<Process>,
-    _home: Home,
+    pub home: Home,
 }
 
 /// One that has been started and may not answer yet.
@@ -125,7 +125,7 @@ pub fn boot(name: &str, start: impl Fn() -> Started, answers: impl Fn(SocketAddr
         let until = Instant::now() + BOOT_MAX;
         while Instant::now() < until && !started.processes[0].has_ended() {
             if answers(addr) {
-                return Server { addr, _processes: started.processes, _home: started.home };
+                return Server { addr, _processes: started.processes, home: started.home };
             }
             sleep(Duration::from_millis(20));
         }
@@ -157,7 +157,7 @@ fn servers_end_with_their_tests() {
     for start in [redis::start as fn() -> Server, postgres::start, rabbit::start] {
         let ended = std::panic::catch_unwind(|| {
             let server = start();
-            let (addr, home) = (server.addr, server._home.0.clone());
+            let (addr, home) = (server.addr, server.home.0.clone());
             std::net::TcpStream::connect(addr).expect("it listens");
             std::panic::panic_any((addr, home));
         });

@@ -21,6 +21,7 @@ fn begin() -> Started {
     let config =
         home.write("rabbitmq.conf", &format!("listeners.tcp.1 = 127.0.0.1:{port}\ndisk_free_limit.absolute = 1MB\n"));
     let (nothing, plugins) = (home.write("env.conf", ""), home.write("plugins", "[].\n"));
+    home.write("epmd-port", &names.to_string());
     // One that RabbitMQ started would be a daemon, and outlive it.
     let mut epmd = Command::new(program("epmd", &[]));
     epmd.args(["-port", &names.to_string(), "-address", "127.0.0.1"]);

@@ -1,0 +1,90 @@
+//! What makes a real server ill as a fault makes the stand-in ill, and well again.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lychgate_sim::plan::Ailment;
+use lychgate_sim::product::Control;
+
+use crate::arms::Lever;
+use crate::servers::{Server, program};
+
+/// Far above what an answer takes.
+const BOUND: Duration = Duration::from_secs(5);
+/// More than PostgreSQL lets in by its own default.
+const CLIENTS: usize = 110;
+
+/// A replica whose primary is away; one that may use a byte of memory; one that knows nothing any more.
+pub fn redis(server: &Server) -> Lever {
+    let addr = server.addr;
+    Arc::new(move |control| match control {
+        Control::Ail(Ailment::Readonly) => tell(addr, "REPLICAOF 127.0.0.1 1"),
+        Control::Recover(Ailment::Readonly) => tell(addr, "REPLICAOF NO ONE"),
+        Control::Ail(Ailment::Full) => tell(addr, "CONFIG SET maxmemory 1"),
+        Control::Recover(Ailment::Full) => tell(addr, "CONFIG SET maxmemory 0"),
+        Control::Ail(Ailment::Restart) => {
+            tell(addr, "FLUSHALL");
+            tell(addr, "SCRIPT FLUSH");
+        }
+        other => panic!("no lever of Redis does {other:?}"),
+    })
+}
+
+fn tell(addr: SocketAddr, line: &str) {
+    let mut stream = TcpStream::connect(addr).expect("Redis listens");
+    stream.set_read_timeout(Some(BOUND)).expect("a socket");
+    stream.write_all(format!("{line}\r\n").as_bytes()).expect("Redis reads");
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).expect("Redis answers");
+    assert_eq!(&answer, b"+OK\r\n", "{line}");
+}
+
+/// One for whom any memory is too much.
+pub fn rabbit(server: &Server) -> Lever {
+    let (home, port) = (server.home.0.clone(), server.addr.port());
+    Arc::new(move |control| {
+        let mark = match control {
+            Control::Ail(Ailment::Full) => "1",
+            Control::Recover(Ailment::Full) => "100GB",
+            other => panic!("no lever of RabbitMQ does {other:?}"),
+        };
+        let names = std::fs::read_to_string(home.join("epmd-port")).expect("it is written at the start");
+        let mut command = Command::new(program("rabbitmqctl", &["/usr/lib/rabbitmq/bin".into()]));
+        command
+            .args(["set_vm_memory_high_watermark", "absolute", mark])
+            .env("HOME", &home)
+            .env("LANG", "C.UTF-8")
+            .env("ERL_EPMD_PORT", names)
+            .env("RABBITMQ_CONF_ENV_FILE", home.join("env.conf"))
+            .env("RABBITMQ_NODENAME", format!("lychgate-{port}@localhost"));
+        let said = command.output().expect("rabbitmqctl starts");
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    })
+}
+
+/// One at whose every seat somebody sits.
+pub fn postgres(server: &Server) -> Lever {
+    let (addr, seated) = (server.addr, Mutex::new(Vec::new()));
+    Arc::new(move |control| {
+        let mut seated = seated.lock().expect("nothing panics while it holds the seats");
+        match control {
+            Control::Ail(Ailment::TooManyConnections) => seated.extend((0..CLIENTS).map(|_| sit(addr))),
+            Control::Recover(Ailment::TooManyConnections) => seated.clear(),
+            other => panic!("no lever of PostgreSQL does {other:?}"),
+        }
+    })
+}
+
+/// Somebody who connects, and has been let in or refused.
+fn sit(addr: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).expect("PostgreSQL listens");
+    stream.set_read_timeout(Some(BOUND)).expect("a socket");
+    let pairs = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+    let length = u32::try_from(pairs.len() + 4).expect("a few bytes").to_be_bytes();
+    stream.write_all(&[&length, pairs.as_slice()].concat()).expect("PostgreSQL reads");
+    stream.read_exact(&mut [0]).expect("PostgreSQL answers");
+    stream
+}
