@@ -9,6 +9,7 @@ pub mod invariants;
 pub mod levers;
 pub mod links;
 pub mod loopback;
+pub mod moments;
 #[cfg(real)]
 pub mod outside;
 pub mod reader;
@@ -25,7 +26,7 @@ use lychgate::limits::Limits;
 use lychgate_sim::engine::Engine;
 use lychgate_sim::judge::Invariant;
 use lychgate_sim::plan::Plan;
-use lychgate_sim::product::{Boot, Product, Reader, Role, Scenario, Service, Source, User};
+use lychgate_sim::product::{Boot, Moments, Product, Reader, Role, Scenario, Service, Source, User};
 use lychgate_sim::provider::Provider;
 use lychgate_sim::seed::Seed;
 use lychgate_sim::{engine, postgres, provider, rabbit, redis};
@@ -83,6 +84,10 @@ impl Product for Lychgate {
 
     fn invariants(plan: &Plan<Everybody>) -> Vec<Box<dyn Invariant<Did>>> {
         invariants::all(deadlines(plan), &Settings::of(plan), slots(plan))
+    }
+
+    fn moments() -> Box<dyn Moments<Did>> {
+        Box::new(moments::LychgateMoments::default())
     }
 
     fn settle_max(plan: &Plan<Everybody>) -> Duration {

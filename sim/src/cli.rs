@@ -147,6 +147,9 @@ struct RunArgs {
     /// Fails a sweep that proves less than it seems to: a kind of fault never felt, an invariant never armed.
     #[arg(long)]
     strict: bool,
+    /// Fails a sweep in which some kind of fault was felt fewer than N times in one of the moments that matter most.
+    #[arg(long, value_name = "N")]
+    felt_at_least: Option<u64>,
     /// Does not look for a smaller plan that fails the same way.
     #[arg(long)]
     no_shrink: bool,

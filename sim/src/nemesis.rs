@@ -1,7 +1,7 @@
 //! The nemesis walks the plan's faults: it knows when each must begin and end, and how it was felt.
 //! Its one law: it draws nothing. Given the same plan and the same events it does the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::link::ends_in_new;
@@ -54,6 +54,8 @@ struct Standing {
     struck: Option<Duration>,
     felt: Option<Duration>,
     times: u64,
+    /// How many of those in each of the product's moments.
+    moments: BTreeMap<String, u64>,
     labels: BTreeSet<(String, String)>,
     /// On how many targets a fault that strikes once has done so.
     spent: usize,
@@ -74,6 +76,7 @@ impl Nemesis {
             struck: None,
             felt: None,
             times: 0,
+            moments: BTreeMap::new(),
             labels: BTreeSet::new(),
             spent: 0,
         };
@@ -191,10 +194,11 @@ impl Nemesis {
         standing
     }
 
-    /// Work with this label felt the fault on `target`. Says whether that is news.
-    pub fn felt(&mut self, index: usize, target: &str, label: &str, now: Duration) -> bool {
+    /// Work with this label felt the fault on `target`, in those moments. Says whether that is news.
+    pub fn felt(&mut self, index: usize, target: &str, label: &str, moments: &[&str], now: Duration) -> bool {
         let standing = &mut self.all[index];
         standing.times += 1;
+        moments.iter().for_each(|moment| *standing.moments.entry((*moment).to_owned()).or_default() += 1);
         standing.felt.get_or_insert(now);
         standing.labels.insert((target.to_owned(), label.to_owned()))
     }
@@ -222,6 +226,7 @@ impl Nemesis {
             struck: standing.struck.map(|at| at.as_secs_f64()),
             felt: standing.felt.map(|at| at.as_secs_f64()),
             times_felt: standing.times,
+            moments: standing.moments.clone(),
         };
         self.all.iter().map(report).collect()
     }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::dock::Listener;
 use crate::engine::Engine;
-use crate::event::Occurrence;
+use crate::event::{Event, Occurrence};
 use crate::judge::Invariant;
 use crate::observation::{Observation, Tap};
 use crate::plan::{Ailment, Plan};
@@ -47,6 +47,11 @@ pub trait Product: Sized + 'static {
 
     /// What must hold in every run of this plan.
     fn invariants(plan: &Plan<Self::Workload>) -> Vec<Box<dyn Invariant<Self::Occurrence>>>;
+
+    /// The moments in which a fault matters most. A sweep tells how often each kind was felt in each.
+    fn moments() -> Box<dyn Moments<Self::Occurrence>> {
+        Box::new(())
+    }
 
     /// The longest that a link may rightly keep a request without a byte of answer, by service, and how long
     /// everything that must happen after healing may take together.
@@ -206,6 +211,29 @@ pub struct Origin {
     pub process: String,
     /// From 1; 0 where there is none.
     pub incarnation: u32,
+}
+
+/// Knows the moments in which a fault matters most: a drain, a terminal write. Fed every event in order.
+pub trait Moments<O>: Send {
+    /// All of them.
+    fn names(&self) -> &'static [&'static str];
+    /// Learns of `event`.
+    fn observe(&mut self, event: &Event<O>);
+    /// Those in which the work with this label is, or whoever a fault on `target` strikes.
+    fn during(&self, target: &str, label: &str) -> Vec<&'static str>;
+}
+
+/// None.
+impl<O> Moments<O> for () {
+    fn names(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn observe(&mut self, _: &Event<O>) {}
+
+    fn during(&self, _: &str, _: &str) -> Vec<&'static str> {
+        Vec::new()
+    }
 }
 
 /// Turns observations into events, and knows which work is live.

@@ -185,6 +185,7 @@ pub(crate) mod tests {
             struck: Some(2.0),
             felt,
             times_felt: 3,
+            moments: BTreeMap::new(),
         };
         Report {
             scenario: scenario.into(),

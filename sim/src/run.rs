@@ -91,7 +91,7 @@ fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Se
         runtime.block_on(async {
             turn_selects(seed);
             let nemesis = Nemesis::new(&plan.faults);
-            let watch = Watch::new(recorder, nemesis, P::invariants(plan), P::reader(plan));
+            let watch = Watch::new(recorder, nemesis, P::invariants(plan), P::reader(plan), P::moments());
             let hub = slot.get_or_init(|| Hub::new(watch)).clone();
             let because = world::live::<P>(hub.clone(), plan, seed).await;
             hub.look(|watch| watch.close());

@@ -157,16 +157,20 @@ pub struct Reach {
     pub runs: usize,
     /// By kind of fault: in how many runs one was drawn, and in how many one was felt.
     pub faults: BTreeMap<String, (usize, usize)>,
+    /// By kind of fault: how many operations felt one in each of the product's moments.
+    pub moments: BTreeMap<String, BTreeMap<String, u64>>,
     /// By invariant: in how many runs it was armed.
     pub armed: BTreeMap<String, usize>,
 }
 
 impl Reach {
-    /// Nothing yet, with a place for every kind of fault and every invariant.
-    pub fn over<'a>(invariants: impl IntoIterator<Item = &'a str>) -> Self {
+    /// Nothing yet, with a place for every kind of fault in every moment, and for every invariant.
+    pub fn over<'a>(invariants: impl IntoIterator<Item = &'a str>, moments: &[&str]) -> Self {
+        let moments: BTreeMap<String, u64> = moments.iter().map(|moment| ((*moment).to_owned(), 0)).collect();
         Reach {
             runs: 0,
             faults: Kind::NAMES.iter().map(|kind| ((*kind).to_owned(), (0, 0))).collect(),
+            moments: Kind::NAMES.iter().map(|kind| ((*kind).to_owned(), moments.clone())).collect(),
             armed: invariants.into_iter().map(|name| (name.to_owned(), 0)).collect(),
         }
     }
@@ -177,6 +181,8 @@ impl Reach {
         let mut kinds: BTreeMap<&str, bool> = BTreeMap::new();
         for fault in &report.faults {
             *kinds.entry(&fault.kind).or_default() |= fault.felt.is_some();
+            let counts = self.moments.entry(fault.kind.clone()).or_default();
+            fault.moments.iter().for_each(|(moment, times)| *counts.entry(moment.clone()).or_default() += times);
         }
         for (kind, felt) in kinds {
             let counts = self.faults.entry(kind.to_owned()).or_default();
@@ -197,6 +203,16 @@ impl Reach {
             .map(|(kind, _)| format!("no run felt a `{kind}`"))
             .chain(armed.map(|(name, _)| format!("no run armed `{name}`")))
             .collect()
+    }
+
+    /// The kinds of fault that were drawn and felt fewer than `least` times in some moment.
+    pub fn seldom(&self, least: u64) -> Vec<String> {
+        let drawn = self.moments.iter().filter(|(kind, _)| self.faults.get(*kind).is_some_and(|counts| counts.0 > 0));
+        let seldom = drawn.flat_map(|(kind, counts)| {
+            let few = counts.iter().filter(|(_, times)| **times < least);
+            few.map(move |(moment, times)| format!("a `{kind}` was felt {times} times in a {moment}"))
+        });
+        seldom.collect()
     }
 }
 
@@ -303,7 +319,7 @@ mod tests {
 
     #[test]
     fn reach_counts_what_was_felt_and_armed() {
-        let mut reach = Reach::over(["no_zombies", "nothing_lost"]);
+        let mut reach = Reach::over(["no_zombies", "nothing_lost"], &["drain"]);
         reach.add(&report("swarm", 1, Verdict::Passed));
         assert_eq!(reach.faults["wedge"], (1, 1));
         assert_eq!(reach.faults["delay"], (1, 0));

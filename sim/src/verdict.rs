@@ -104,4 +104,7 @@ pub struct FaultReport {
     pub felt: Option<f64>,
     /// How many operations felt it.
     pub times_felt: u64,
+    /// How many of them did so in each of the product's [moments](crate::product::Moments).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moments: BTreeMap<String, u64>,
 }

@@ -10,7 +10,7 @@ use crate::judge::{Breach, Invariant, Obligation};
 use crate::nemesis::{Move, Nemesis, Order};
 use crate::observation::{Broker, Engine, Observation, Provider};
 use crate::plan::{Ailment, Aim, Kind, Length};
-use crate::product::{Control, Origin, Reader};
+use crate::product::{Control, Moments, Origin, Reader};
 use crate::trace::Recorder;
 
 /// How often obligations are asked for while events come: far below any deadline that a product has.
@@ -68,6 +68,7 @@ pub(crate) struct Watch<O> {
     pub(crate) nemesis: Nemesis,
     pub(crate) invariants: Vec<Box<dyn Invariant<O>>>,
     reader: Box<dyn Reader<O>>,
+    moments: Box<dyn Moments<O>>,
     /// Who dials from where. Ports are used again: the last one to dial counts.
     origins: BTreeMap<SocketAddr, Origin>,
     lives: BTreeMap<String, Life>,
@@ -104,12 +105,14 @@ impl<O: Occurrence> Watch<O> {
         nemesis: Nemesis,
         invariants: Vec<Box<dyn Invariant<O>>>,
         reader: Box<dyn Reader<O>>,
+        moments: Box<dyn Moments<O>>,
     ) -> Self {
         Watch {
             recorder,
             nemesis,
             invariants,
             reader,
+            moments,
             origins: BTreeMap::new(),
             lives: BTreeMap::new(),
             pauses: BTreeMap::new(),
@@ -359,6 +362,7 @@ impl<O: Occurrence> Watch<O> {
         let event = Event { seq: self.recorder.events(), at: self.now, process, incarnation, what };
         self.recorder.event(&event);
         self.stale = true;
+        self.moments.observe(&event);
         for invariant in &mut self.invariants {
             if let Err(breach) = invariant.observe(&event) {
                 let invariant = invariant.name().to_owned();
@@ -613,7 +617,8 @@ impl<O: Occurrence> Watch<O> {
     }
 
     pub(crate) fn felt(&mut self, index: usize, target: &str, label: &str) {
-        if self.over || !self.nemesis.felt(index, target, label, self.now) {
+        let moments = self.moments.during(target, label);
+        if self.over || !self.nemesis.felt(index, target, label, &moments, self.now) {
             return;
         }
         let (kind, target, label) = (self.nemesis.fault(index).kind.name(), target.to_owned(), label.to_owned());

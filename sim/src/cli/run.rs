@@ -108,6 +108,12 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
             swept.worst = Verdict::Vacuous;
         }
     }
+    let seldom = args.felt_at_least.map(|least| swept.reach.seldom(least)).unwrap_or_default();
+    if swept.worst == Verdict::Passed && !seldom.is_empty() {
+        println!("{}: too few faults came when they matter most", style("vacuous").yellow().bold());
+        seldom.iter().for_each(|line| println!("  {line}"));
+        swept.worst = Verdict::Vacuous;
+    }
     if let Some(covered) = covered.filter(|_| swept.worst == Verdict::Passed) {
         swept.worst = tell_uncovered(&swept.shapes, &covered);
     }
@@ -157,7 +163,7 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
 fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar: &ProgressBar, root: &Path) -> Swept {
     let began = Instant::now();
     let mut reports: Vec<Report> = Vec::new();
-    let mut reach = Reach::over(words::invariants::<P>().into_iter().map(|(name, _)| name));
+    let mut reach = Reach::over(words::invariants::<P>().into_iter().map(|(name, _)| name), P::moments().names());
     let mut worst = Verdict::Passed;
     let mut failed = false;
     let options = Options { shapes: how.shapes, ..options(!chosen.drawn()) };
@@ -278,9 +284,13 @@ fn tell_uncovered(shapes: &BTreeSet<String>, covered: &str) -> Verdict {
 
 fn tell_reach(reach: &Reach) {
     let percent = |count: usize| format!("{:.0} %", 100.0 * count as f64 / reach.runs.max(1) as f64);
-    let mut faults = Table::new(&["fault", ">drawn", ">felt"]);
+    let moments = reach.moments.values().next().into_iter().flat_map(|counts| counts.keys());
+    let moments: Vec<String> = moments.map(|moment| format!(">times in a {moment}")).collect();
+    let heads: Vec<&str> = ["fault", ">drawn", ">felt"].into_iter().chain(moments.iter().map(String::as_str)).collect();
+    let mut faults = Table::new(&heads);
     for (kind, (drawn, felt)) in &reach.faults {
-        faults.row([kind.clone(), percent(*drawn), percent(*felt)]);
+        let times = reach.moments[kind].values().map(u64::to_string);
+        faults.row([kind.clone(), percent(*drawn), percent(*felt)].into_iter().chain(times));
     }
     let mut armed = Table::new(&["invariant", ">armed"]);
     for (name, count) in &reach.armed {

@@ -85,7 +85,8 @@ pub fn run<P: Product>(scenario: &str, plan: &Plan<P::Workload>, options: Option
     };
     let slot = OnceLock::new();
     let lived = runtime.block_on(async {
-        let watch = Watch::new(recorder, Nemesis::new(&plan.faults), P::invariants(plan), P::reader(plan));
+        let watch =
+            Watch::new(recorder, Nemesis::new(&plan.faults), P::invariants(plan), P::reader(plan), P::moments());
         let hub = slot.get_or_init(|| Hub::new(watch, Around::new(servers, command))).clone();
         let lived = tokio::time::timeout(wall_max, world::live::<P>(hub.clone(), plan, seed)).await;
         hub.look(|watch| watch.close());
