@@ -81,8 +81,9 @@ fn saying() -> impl Strategy<Value = Saying> {
     let hold = prop_oneof![7 => Just(None), 1 => (seconds(1..=40), seconds(1..=60)).prop_map(Some)];
     let cancel = prop_oneof![4 => Just(None), 1 => seconds(1..=60).prop_map(Some)];
     let takes = prop_oneof![3 => seconds(1..=20), 2 => seconds(20..=90)];
-    (1..=2u32, 1..=3u32, takes, 1..=12u32, cancel, hold, 0..=1u32).prop_map(
-        |(session, turns, takes, tokens, cancel_after, hold, reconnects)| Saying {
+    let leaves = prop_oneof![9 => Just(None), 1 => seconds(1..=60).prop_map(Some)];
+    (1..=2u32, 1..=3u32, takes, 1..=12u32, cancel, hold, 0..=1u32, leaves).prop_map(
+        |(session, turns, takes, tokens, cancel_after, hold, reconnects, leaves_after)| Saying {
             session,
             at: Duration::ZERO,
             turns,
@@ -94,6 +95,7 @@ fn saying() -> impl Strategy<Value = Saying> {
             suspend_after: hold.map(|(after, _)| after),
             unsuspend_after: hold.map(|(after, lasts)| after + lasts),
             reconnects,
+            leaves_after,
         },
     )
 }

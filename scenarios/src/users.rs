@@ -87,6 +87,9 @@ pub struct Saying {
     /// Leaves the stream so often in the middle and comes back.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reconnects: u32,
+    /// Goes away so long after it was accepted, and comes back for it only when she has said everything.
+    #[serde(default, with = "lychgate_sim::duration::option", skip_serializing_if = "Option::is_none")]
+    pub leaves_after: Option<Duration>,
 }
 
 fn one() -> u32 {
@@ -183,13 +186,19 @@ pub fn users(plan: &Plan<Everybody>) -> Vec<User<Did>> {
 async fn live(person: Person, seat: Seat<Did>) {
     let gateways = seat.links.values().copied().collect();
     let mut client = Client { agent: person.agent.clone(), ..Client::new(gateways, seat.tell) };
-    let mut operators = Vec::new();
+    let (mut operators, mut left) = (Vec::new(), Vec::new());
     let began = Instant::now();
     for (label, at, saying) in person.labelled() {
         tokio::time::sleep(at.saturating_sub(began.elapsed())).await;
         let Some(run) = client.say(&label, saying.session).await else { continue };
         operators.extend(client.operators(&label, saying).map(tokio::spawn));
-        let watch = client.watcher(&label, &run, saying.reconnects);
+        let mut watcher = client.watcher(&label, &run);
+        let watch = async {
+            let Some(after) = saying.leaves_after else { return watcher.watch(saying.reconnects).await };
+            if tokio::time::timeout(after, watcher.watch(saying.reconnects)).await.is_err() {
+                watcher.leave();
+            }
+        };
         match saying.cancel_after {
             None => watch.await,
             Some(after) => {
@@ -197,7 +206,15 @@ async fn live(person: Person, seat: Seat<Did>) {
                 futures_util::future::join(watch, stop).await;
             }
         }
-        client.look(&label, saying.session, &run).await;
+        if saying.leaves_after.is_some() {
+            left.push((label, saying.session, run, watcher));
+        } else {
+            client.look(&label, saying.session, &run).await;
+        }
+    }
+    for (label, session, run, mut watcher) in left {
+        watcher.watch(0).await;
+        client.look(&label, session, &run).await;
     }
     for operator in operators {
         // None of them panics, and nobody ends one early.
@@ -272,17 +289,19 @@ impl Client {
         self.next += 1;
     }
 
-    /// Watches a run to its end, over as many connections as it takes.
-    fn watcher(&self, label: &str, run: &str, reconnects: u32) -> impl Future<Output = ()> + Send + use<> {
-        let watcher = Watcher {
+    /// Who will watch a run, over as many connections as it takes.
+    fn watcher(&self, label: &str, run: &str) -> Watcher {
+        Watcher {
             gateways: self.gateways.clone(),
+            next: self.next,
             tell: self.tell.clone(),
             session: session_of(label),
             label: label.to_string(),
             path: format!("/runs/{run}/events"),
+            opened: 0,
             last_id: None,
-        };
-        watcher.watch(self.next, reconnects)
+            ended: false,
+        }
     }
 
     /// Stops the run after a while, insisting until it is heard.
@@ -419,24 +438,37 @@ async fn send(gateway: SocketAddr, request: Request<Full<Bytes>>) -> Option<(Res
 
 struct Watcher {
     gateways: Vec<SocketAddr>,
+    next: usize,
     tell: Arc<dyn Fn(Did) + Send + Sync>,
     session: String,
     label: String,
     path: String,
+    /// How many connections it took so far.
+    opened: u32,
     last_id: Option<String>,
+    ended: bool,
 }
 
 impl Watcher {
-    async fn watch(mut self, first: usize, mut reconnects: u32) {
-        for nth in 1.. {
-            let gateway = self.gateways[(first + nth as usize - 1) % self.gateways.len()];
-            (self.tell)(Did::Opened { session: self.session.clone(), run: self.label.clone(), nth });
+    /// To the end, unless that was seen before.
+    async fn watch(&mut self, mut reconnects: u32) {
+        while !self.ended {
+            let gateway = self.gateways[self.next % self.gateways.len()];
+            self.opened += 1;
+            (self.tell)(Did::Opened { session: self.session.clone(), run: self.label.clone(), nth: self.opened });
             if self.read(gateway, &mut reconnects).await.is_some() {
+                self.ended = true;
                 return;
             }
-            (self.tell)(Did::Broke { session: self.session.clone(), run: self.label.clone() });
+            self.leave();
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// She looks away.
+    fn leave(&mut self) {
+        self.next += 1;
+        (self.tell)(Did::Broke { session: self.session.clone(), run: self.label.clone() });
     }
 
     /// Reads one connection; `Some` once the end was seen.
