@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::plan::Disturbance;
+
 /// Where a stand-in says what it did. Called in the order in which things took effect.
 pub type Tap = Arc<dyn Fn(Observation) + Send + Sync>;
 
@@ -154,6 +156,15 @@ pub enum Provider {
     Abandoned { peer: SocketAddr, headers: BTreeMap<String, String> },
     /// After `Called`: this bearer token is turned away for now.
     Refused { peer: SocketAddr, headers: BTreeMap<String, String>, token: String, status: u16 },
+    /// In the middle of an answer to this bearer token: it goes wrong here. If it is `over` with that, no `Answered` and no
+    /// `Abandoned` follows: whatever its caller got is no whole answer.
+    Disturbed {
+        peer: SocketAddr,
+        headers: BTreeMap<String, String>,
+        token: String,
+        disturbance: Disturbance,
+        over: bool,
+    },
 }
 
 /// What the container engine did or saw. `id` and `name` are the container's.
