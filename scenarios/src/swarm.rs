@@ -223,7 +223,19 @@ fn again() -> impl Strategy<Value = Option<Duration>> {
 /// Of a link mostly all; else one way, or what is said from some statement on.
 fn part() -> impl Strategy<Value = (Option<Direction>, bool)> {
     let direction = prop_oneof![4 => Just(None), 1 => Just(Some(Direction::Up)), 1 => Just(Some(Direction::Down))];
-    (direction, proptest::bool::weighted(0.3))
+    (direction, proptest::bool::weighted(0.5))
+}
+
+/// What is said on a link, beside other things, when it matters.
+fn said_on(link: &str) -> Option<String> {
+    let words = match link.split_once("->")?.1 {
+        "redis" => "EVALSHA",
+        "engine" => "POST ",
+        "provider" => "/v1/chat",
+        far if far.starts_with("agent-") => "/turns",
+        _ => return None,
+    };
+    Some(words.to_string())
 }
 
 /// Every executor in turn.
@@ -278,7 +290,7 @@ fn fault(
             let lasts = Length::Lasts(lasts);
             let to_postgres = link.ends_with("->postgres");
             let matches = statement.filter(|_| to_postgres).map(str::to_string);
-            let only = matches.clone().filter(|_| picks);
+            let only = matches.clone().or_else(|| said_on(&link)).filter(|_| picks);
             let (kind, target, length) = match kind {
                 "wedge" => (Kind::Wedge, link, lasts),
                 "close" if hard => (Kind::Close, link, Length::Instant),

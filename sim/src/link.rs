@@ -20,6 +20,7 @@
 //! So whatever destructors of a dead incarnation write is dropped here, unseen.
 
 mod conversation;
+mod lane;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -38,6 +38,38 @@ pub enum Observation {
     Log(Log),
 }
 
+impl Observation {
+    /// The connection that it is about, as the stand-in sees its other end.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Observation::Statement(statement) => Some(statement.peer),
+            Observation::Command(command) => Some(command.peer),
+            Observation::Suffered(suffered) => Some(suffered.peer),
+            Observation::Broker(
+                Broker::Published { peer, .. }
+                | Broker::Delivered { peer, .. }
+                | Broker::Acked { peer, .. }
+                | Broker::Nacked { peer, .. }
+                | Broker::Requeued { peer, .. },
+            ) => Some(*peer),
+            Observation::Provider(
+                Provider::Called { peer, .. }
+                | Provider::Answered { peer, .. }
+                | Provider::Abandoned { peer, .. }
+                | Provider::Refused { peer, .. }
+                | Provider::Disturbed { peer, .. },
+            ) => Some(*peer),
+            Observation::Engine(
+                Engine::Created { peer, .. }
+                | Engine::Started { peer, .. }
+                | Engine::Stopped { peer, .. }
+                | Engine::Removed { peer, .. },
+            ) => Some(*peer),
+            Observation::Engine(Engine::Exited { .. } | Engine::Probed { .. }) | Observation::Log(_) => None,
+        }
+    }
+}
+
 /// The peer of what suffered without having been asked for.
 pub const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 

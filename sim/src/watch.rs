@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::event::{Event, Happening, Occurrence, What};
 use crate::judge::{Breach, Invariant, Obligation};
 use crate::nemesis::{Move, Nemesis, Order};
-use crate::observation::{Broker, Engine, Observation, Provider};
+use crate::observation::{Observation, Provider};
 use crate::plan::{Ailment, Aim, Disturbance, Kind, Length, Part};
 use crate::product::{Control, Origin, Reader};
 use crate::trace::Recorder;
@@ -202,7 +202,7 @@ impl<O: Occurrence> Watch<O> {
     /// A stand-in did something.
     pub(crate) fn observed(&mut self, observation: &Observation) {
         let nobody = Origin { process: String::new(), incarnation: 0 };
-        let origin = peer(observation).and_then(|peer| self.origins.get(&peer)).cloned().unwrap_or(nobody);
+        let origin = observation.peer().and_then(|peer| self.origins.get(&peer)).cloned().unwrap_or(nobody);
         self.read(observation, &origin);
         match observation {
             Observation::Provider(Provider::Refused { headers, token, .. }) => {
@@ -678,35 +678,5 @@ impl<O: Occurrence> Watch<O> {
         if !self.over {
             self.recorder.chunk(link, conn, up, bytes, self.now);
         }
-    }
-}
-
-/// The connection that an observation is about.
-fn peer(observation: &Observation) -> Option<SocketAddr> {
-    match observation {
-        Observation::Statement(statement) => Some(statement.peer),
-        Observation::Command(command) => Some(command.peer),
-        Observation::Suffered(suffered) => Some(suffered.peer),
-        Observation::Broker(
-            Broker::Published { peer, .. }
-            | Broker::Delivered { peer, .. }
-            | Broker::Acked { peer, .. }
-            | Broker::Nacked { peer, .. }
-            | Broker::Requeued { peer, .. },
-        ) => Some(*peer),
-        Observation::Provider(
-            Provider::Called { peer, .. }
-            | Provider::Answered { peer, .. }
-            | Provider::Abandoned { peer, .. }
-            | Provider::Refused { peer, .. }
-            | Provider::Disturbed { peer, .. },
-        ) => Some(*peer),
-        Observation::Engine(
-            Engine::Created { peer, .. }
-            | Engine::Started { peer, .. }
-            | Engine::Stopped { peer, .. }
-            | Engine::Removed { peer, .. },
-        ) => Some(*peer),
-        Observation::Engine(Engine::Exited { .. } | Engine::Probed { .. }) | Observation::Log(_) => None,
     }
 }
