@@ -11,6 +11,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::limits;
 use crate::socket::Socket;
@@ -90,10 +91,11 @@ impl Answer {
         tokio::time::timeout(bound, wait).await.map_err(|_| lost("the answer stalled"))?
     }
 
-    /// The whole body, of at most `most` bytes.
+    /// The whole body, of at most `most` bytes, within `bound` however slowly it comes.
     pub async fn whole(mut self, most: usize, bound: Duration) -> Result<Vec<u8>, Lost> {
         let mut whole = Vec::new();
-        while let Some(part) = self.part(bound).await? {
+        let until = Instant::now() + bound;
+        while let Some(part) = self.part(until.saturating_duration_since(Instant::now())).await? {
             if whole.len() + part.len() > most {
                 return Err(lost(format!("an answer of more than {most} bytes")));
             }

@@ -49,7 +49,7 @@ pub const BACKOFF_MAX: Duration = secs(10);
 /// Back-offs begin here.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 
-/// The provider's first byte of an answer.
+/// The head of a provider's answer; and from there its first token.
 pub const PROVIDER_FIRST_TOKEN: Duration = secs(60);
 /// Silence in the middle of an answer.
 pub const PROVIDER_STALL: Duration = secs(60);

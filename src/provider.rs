@@ -2,7 +2,6 @@
 //! the subscription is the trouble, and not the call, is told apart: another subscription may do.
 
 use std::str::FromStr;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -10,6 +9,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER}
 use hyper::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::config::Address;
 use crate::http::{Answer, Line, Lines, Lost};
@@ -213,9 +213,14 @@ async fn read<T: From<String>>(mut answering: Answer, tokens: &mpsc::Sender<T>) 
     let mut lines = Lines::default();
     let mut answer = String::new();
     let mut finish = None;
-    let mut wait: Duration = limits::PROVIDER_FIRST_TOKEN;
-    while let Some(data) = answering.part(wait).await? {
-        wait = limits::PROVIDER_STALL;
+    // Until the first token whatever comes is no sign of life: a comment now and then, or half an event, would otherwise
+    // keep whoever waits for this agent waiting for longer than it waits.
+    let first = Instant::now() + limits::PROVIDER_FIRST_TOKEN;
+    let waits = |answer: &str| match answer.is_empty() {
+        true => first.saturating_duration_since(Instant::now()),
+        false => limits::PROVIDER_STALL,
+    };
+    while let Some(data) = answering.part(waits(&answer)).await? {
         lines.push(&data)?;
         while let Some(line) = lines.next() {
             let Some(event) = line.strip_prefix("data:").map(str::trim) else { continue };

@@ -63,6 +63,8 @@ pub enum Did {
     Answered { session: String, run: String, fence: i64, turn: i64, attempt: i64 },
     /// A caller hung up on the provider.
     HungUp { session: String, run: String, fence: i64, turn: i64, attempt: i64 },
+    /// The provider ended an answer that is no whole one, as if it were over.
+    Spoiled { session: String, run: String, fence: i64, turn: i64, attempt: i64 },
     /// A frame went into a stream.
     Framed { session: String, run: String, fence: i64, turn: u64, seq: u64, kind: String },
     /// The safety net confirmed what the first tries could not.
@@ -153,6 +155,7 @@ impl Occurrence for Did {
         "called",
         "answered",
         "hung_up",
+        "spoiled",
         "framed",
         "saved",
         "lost",
@@ -211,6 +214,7 @@ impl Occurrence for Did {
             Did::Called { .. } => "called",
             Did::Answered { .. } => "answered",
             Did::HungUp { .. } => "hung_up",
+            Did::Spoiled { .. } => "spoiled",
             Did::Framed { .. } => "framed",
             Did::Saved { .. } => "saved",
             Did::Lost { .. } => "lost",
@@ -285,6 +289,7 @@ impl Occurrence for Did {
             | Did::Called { session, .. }
             | Did::Answered { session, .. }
             | Did::HungUp { session, .. }
+            | Did::Spoiled { session, .. }
             | Did::Framed { session, .. }
             | Did::Saved { session, .. }
             | Did::Lost { session, .. }

@@ -301,7 +301,11 @@ impl LychgateReader {
         let (Provider::Called { headers, .. }
         | Provider::Answered { headers, .. }
         | Provider::Abandoned { headers, .. }
-        | Provider::Refused { headers, .. }) = call;
+        | Provider::Refused { headers, .. }
+        | Provider::Disturbed { headers, .. }) = call;
+        if matches!(call, Provider::Disturbed { over: false, .. }) {
+            return Vec::new();
+        }
         let mut name = headers.get("lychgate-call").map(String::as_str).unwrap_or_default().split(' ');
         let Some((session, run)) = self.named(name.next().unwrap_or_default()) else { return Vec::new() };
         let mut number = || name.next().and_then(|word| word.parse().ok()).unwrap_or(-1);
@@ -320,6 +324,7 @@ impl LychgateReader {
             }
             Provider::Answered { .. } => vec![Did::Answered { session, run, fence, turn, attempt }],
             Provider::Abandoned { .. } => vec![Did::HungUp { session, run, fence, turn, attempt }],
+            Provider::Disturbed { .. } => vec![Did::Spoiled { session, run, fence, turn, attempt }],
             Provider::Refused { status, .. } => {
                 let (agent, epoch, _) = served.unwrap_or_default();
                 vec![Did::Refused { session, run, agent, epoch, status: *status }]

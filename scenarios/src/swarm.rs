@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::plan::{Ailment, Cue, Expect, Fault, Kind, Length, Manager, ORIGIN, Plan, Trigger};
+use lychgate_sim::plan::{
+    Ailment, Cue, Direction, Disturbance, Expect, Fault, Kind, Length, Manager, ORIGIN, Part, Plan, Trigger,
+};
 use lychgate_sim::seed::{Purpose, Seed};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -166,13 +168,15 @@ fn faults(users: &Everybody, topology: &Topology) -> impl Strategy<Value = Vec<F
     let owner_stops = proptest::option::weighted(0.6, stop(executors.len()));
     let switches = proptest::option::weighted(0.35, switch(topology.agents as u32));
     let restart = proptest::option::weighted(0.1, restart(executors));
-    let kinds = vec!["wedge", "close", "reply_lost", "delay", "kill", "pause", "host_loss", "ailment", "ailment"];
+    let spoilt = proptest::option::weighted(0.35, disturbance());
+    let mut kinds = vec!["wedge", "close", "reply_lost", "delay", "half_open", "trickle", "cut"];
+    kinds.extend(["kill", "pause", "host_loss", "ailment", "ailment", "ailment", "ailment"]);
     let others = subsequence(kinds, 1..=3).prop_flat_map(move |kinds| {
         let one = fault(kinds, link.clone(), process.clone(), sessions.clone());
         vec(one, 1..=5)
     });
-    (others, owner_stops, switches, restart).prop_map(|(faults, stop, switch, restart)| {
-        faults.into_iter().chain(stop).chain(switch.into_iter().flatten()).chain(restart).collect()
+    (others, owner_stops, switches, restart, spoilt).prop_map(|(faults, stop, switch, restart, spoilt)| {
+        faults.into_iter().chain(stop).chain(switch.into_iter().flatten()).chain(restart).chain(spoilt).collect()
     })
 }
 
@@ -185,7 +189,7 @@ fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
     let refuse =
         (select(vec!["sk-a", "sk-a", "sk-b"]), trigger, status, lasts).prop_map(|(token, cue, status, length)| {
             let kind = Kind::Refuse { status, retry_after: None };
-            Fault { kind, targets: vec![format!("provider/{token}")], trigger: Trigger::On(cue), length }
+            Fault::new(kind, vec![format!("provider/{token}")], Trigger::On(cue), length)
         });
     let grief =
         (select(vec![Kind::Sigkill, Kind::Sigterm, Kind::HostLoss, Kind::Pause]), seconds(0..=3), seconds(5..=120));
@@ -193,20 +197,53 @@ fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
         // The first assignments are no switches.
         let cue = Cue { event: "assigned".into(), session: None, nth: agents + 1, after };
         let length = if kind == Kind::Pause { Length::Lasts(lasts) } else { Length::Instant };
-        Fault { kind, targets: vec![ORIGIN.into()], trigger: Trigger::On(cue), length }
+        Fault::new(kind, vec![ORIGIN.into()], Trigger::On(cue), length)
     });
     (vec(refuse, 1..=2), proptest::option::of(grief))
         .prop_map(|(faults, grief)| faults.into_iter().chain(grief).collect())
 }
 
+/// The model's answers go wrong under somebody's turn: for a moment, or for longer than a silence is waited out, which is
+/// a minute.
+fn disturbance() -> impl Strategy<Value = Fault> {
+    let trigger = (1..=3u32, prop_oneof![seconds(0..=2), seconds(0..=20)]);
+    let trigger = trigger.prop_map(|(nth, after)| Cue { event: "called".into(), session: None, nth, after });
+    let lasts = prop_oneof![2 => seconds(1..=20), 2 => seconds(50..=150), 1 => seconds(150..=400)];
+    let token = select(vec!["sk-a", "sk-a", "sk-a", "sk-b"]);
+    (select(Disturbance::ALL.to_vec()), token, trigger, lasts, again()).prop_map(|(what, token, cue, lasts, every)| {
+        let targets = vec![format!("provider/{token}")];
+        let fault = Fault::new(Kind::Disturb(what), targets, Trigger::On(cue), Length::Lasts(lasts));
+        Fault { every, ..fault }
+    })
+}
+
+/// Now and then a fault comes back.
+fn again() -> impl Strategy<Value = Option<Duration>> {
+    proptest::option::weighted(0.15, prop_oneof![seconds(2..=20), seconds(20..=120)])
+}
+
+/// Of a link mostly all; else one way, or what is said from some statement on.
+fn part() -> impl Strategy<Value = (Option<Direction>, bool)> {
+    let direction = prop_oneof![4 => Just(None), 1 => Just(Some(Direction::Up)), 1 => Just(Some(Direction::Down))];
+    (direction, proptest::bool::weighted(0.5))
+}
+
+/// What is said on a link, beside other things, when it matters.
+fn said_on(link: &str) -> Option<String> {
+    let words = match link.split_once("->")?.1 {
+        "redis" => "EVALSHA",
+        "engine" => "POST ",
+        "provider" => "/v1/chat",
+        far if far.starts_with("agent-") => "/turns",
+        _ => return None,
+    };
+    Some(words.to_string())
+}
+
 /// Every executor in turn.
 fn restart(executors: Vec<String>) -> impl Strategy<Value = Fault> {
-    seconds(5..=60).prop_map(move |at| Fault {
-        kind: Kind::RollingRestart,
-        targets: executors.clone(),
-        trigger: Trigger::At(at),
-        length: Length::Instant,
-    })
+    seconds(5..=60)
+        .prop_map(move |at| Fault::new(Kind::RollingRestart, executors.clone(), Trigger::At(at), Length::Instant))
 }
 
 /// An executor is killed, or told to stop, a moment after some call, often enough the one that made it, or while it
@@ -221,7 +258,7 @@ fn stop(executors: usize) -> impl Strategy<Value = Fault> {
         } else {
             Trigger::On(Cue { event: "called".into(), session: None, nth, after })
         };
-        Fault { kind, targets: vec![format!("executor-{n}")], trigger, length: Length::Instant }
+        Fault::new(kind, vec![format!("executor-{n}")], trigger, Length::Instant)
     })
 }
 
@@ -248,17 +285,23 @@ fn fault(
     let by = prop_oneof![seconds(0..=2), seconds(1..=12)].boxed();
     let statement = select(vec![None, Some("run.terminal"), Some("run.checkpoint"), Some("run.claim"), Some("COMMIT")]);
     let ailment = ailment(by.clone());
-    (select(kinds), link, process, ailment, trigger, lasts, by, (statement, any::<bool>())).prop_map(
-        |(kind, link, process, (service, ailment), trigger, lasts, by, (statement, hard))| {
+    let pace = (select(vec![1, 4, 16, 64, 256]), select(vec![20, 100, 400, 1500]).prop_map(Duration::from_millis));
+    (select(kinds), link, process, ailment, trigger, lasts, (by, pace), (statement, any::<bool>(), part(), again()))
+        .prop_map(|(kind, link, process, (service, ailment), trigger, lasts, (by, pace), more)| {
+            let (statement, hard, (direction, picks), every) = more;
             let lasts = Length::Lasts(lasts);
             let to_postgres = link.ends_with("->postgres");
             let matches = statement.filter(|_| to_postgres).map(str::to_string);
+            let only = matches.clone().or_else(|| said_on(&link)).filter(|_| picks);
             let (kind, target, length) = match kind {
                 "wedge" => (Kind::Wedge, link, lasts),
                 "close" if hard => (Kind::Close, link, Length::Instant),
                 "close" => (Kind::Close, link, lasts),
                 "reply_lost" => (Kind::ReplyLost { matches }, link, Length::UntilHeal),
                 "delay" => (Kind::Delay { by }, link, lasts),
+                "half_open" => (Kind::HalfOpen, link, lasts),
+                "trickle" => (Kind::Trickle { bytes: pace.0, by: pace.1 }, link, lasts),
+                "cut" => (Kind::Cut { matches }, link, Length::Instant),
                 "pause" => (Kind::Pause, process, lasts),
                 "host_loss" => (Kind::HostLoss, process, Length::Instant),
                 "ailment" if ailment.instant() => (Kind::Ail(ailment), service, Length::Instant),
@@ -266,7 +309,12 @@ fn fault(
                 _ if hard => (Kind::Sigkill, process, Length::Instant),
                 _ => (Kind::Sigterm, process, Length::Instant),
             };
-            Fault { kind, targets: vec![target], trigger, length }
-        },
-    )
+            let part = Part {
+                direction: direction.filter(|_| kind.one_way()),
+                only: only.filter(|_| kind.selective() && length != Length::Instant),
+            };
+            // Deaths that come back for ever leave nobody to look at.
+            let every = every.filter(|_| kind.on_link() && length != Length::UntilHeal);
+            Fault { part, every, ..Fault::new(kind, vec![target], trigger, length) }
+        })
 }

@@ -15,6 +15,7 @@ use lychgate::ids::{Fence, RunId, SessionId};
 use lychgate::provider::{CallName, Finish, Role, Said};
 use lychgate::signal::{Exit, Signal};
 use lychgate_sim::observation::{Observation, Provider as Seen, Tap};
+use lychgate_sim::plan::Disturbance;
 use lychgate_sim::provider::{PORT, Provider, Refusal, Reply, Script, service};
 use madsim::runtime::{Handle, Runtime};
 use serde_json::Value;
@@ -91,6 +92,7 @@ impl World {
             Seen::Answered { .. } => "answered".to_string(),
             Seen::Abandoned { headers, .. } => format!("abandoned {}", headers["lychgate-call"]),
             Seen::Refused { .. } => "refused".to_string(),
+            Seen::Disturbed { disturbance, .. } => disturbance.name().to_string(),
         };
         seen.iter().map(word).collect()
     }
@@ -198,6 +200,50 @@ fn a_failed_subscription_is_told_from_a_failed_provider() {
         refuse(400);
         assert!(matches!(turn("s", name("r", 1, 5), 3, "hello").await.0, Err(TurnError::Refused(_))));
         assert_eq!(health().await["history"], 0);
+    });
+}
+
+/// How a turn ends whose answer is disturbed so late, with how many tokens, and after how many seconds.
+async fn disturbed(world: &World, what: Disturbance, after: u64) -> (Result<(String, Finish), TurnError>, usize, u64) {
+    let (provider, asked) = (world.provider.clone(), Instant::now());
+    let later = tokio::spawn(async move {
+        sleep(Duration::from_secs(after)).await;
+        provider.disturb("Bearer sk-a", what);
+    });
+    let (answered, tokens) = turn("s", name(&format!("{}-{after}", what.name()), 1, 1), 3, "slow").await;
+    let took = asked.elapsed().as_secs();
+    later.await.unwrap();
+    world.provider.calm("Bearer sk-a", what);
+    (answered, tokens, took)
+}
+
+#[test]
+fn no_part_of_an_answer_is_taken_for_a_whole_one_nor_waited_for_for_ever() {
+    simulate(&[], |world| async move {
+        let before = health().await;
+        for what in [Disturbance::Truncate, Disturbance::Malformed] {
+            // Before the first of four tokens there is no line to cut.
+            let (answered, tokens, took) = disturbed(&world, what, 0).await;
+            assert!(matches!(answered, Err(TurnError::Provider(_))), "{answered:?}");
+            assert_eq!((tokens, took), (0, 5));
+            for (after, whole) in [(6, 1), (16, 3)] {
+                let (answered, tokens, took) = disturbed(&world, what, after).await;
+                assert!(matches!(answered, Err(TurnError::Cut(_))), "{answered:?}");
+                assert_eq!((tokens, took), (whole, 5 * (whole as u64 + 1)));
+            }
+        }
+        // The first token has a minute, half of it or not; so has every other.
+        let (answered, tokens, took) = disturbed(&world, Disturbance::Stall, 0).await;
+        assert!(matches!(answered, Err(TurnError::Provider(_))), "{answered:?}");
+        assert_eq!((tokens, took), (0, 60));
+        let (answered, tokens, took) = disturbed(&world, Disturbance::Stall, 6).await;
+        assert!(matches!(answered, Err(TurnError::Cut(_))), "{answered:?}");
+        assert_eq!((tokens, took), (1, 70));
+        sleep(Duration::from_secs(1)).await;
+        let after = health().await;
+        let kept = |health: &Value| ["tasks", "runs", "history"].map(|gauge| health[gauge].clone());
+        assert_eq!(kept(&after), kept(&before), "nothing is left behind, and nothing is remembered");
+        assert!(!world.calls().iter().any(|call| call == "answered"));
     });
 }
 

@@ -109,8 +109,8 @@ impl<O: Occurrence> Hub<O> {
         let Some(hands) = self.hands.get() else { return };
         match deed {
             Deed::Later(order) => self.later(hands, order),
-            Deed::Strike { number, kind, link } => match (hands.links.get(&link), effect(kind)) {
-                (Some(link), Some(effect)) => link.strike(number, effect),
+            Deed::Strike { number, kind, part, link } => match (hands.links.get(&link), effect(kind)) {
+                (Some(link), Some(effect)) => link.strike_part(number, effect, part),
                 _ => self.act(|watch| watch.fail(format!("fault {number}: there is no link {link}"))),
             },
             Deed::Heal { number, link } => {
@@ -201,8 +201,11 @@ fn effect(kind: Kind) -> Option<Effect> {
         Kind::Close => Some(Effect::Close),
         Kind::ReplyLost { matches } => Some(Effect::ReplyLost { matches: matches.map(String::into_bytes) }),
         Kind::Delay { by } => Some(Effect::Delay(by)),
+        Kind::HalfOpen => Some(Effect::HalfOpen),
+        Kind::Trickle { bytes, by } => Some(Effect::Trickle { bytes: bytes as usize, by }),
+        Kind::Cut { matches } => Some(Effect::Cut { matches: matches.map(String::into_bytes) }),
         Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::RollingRestart => None,
-        Kind::Refuse { .. } | Kind::Ail(_) => None,
+        Kind::Refuse { .. } | Kind::Disturb(_) | Kind::Ail(_) => None,
     }
 }
 

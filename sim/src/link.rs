@@ -7,6 +7,12 @@
 //! was held is carried in order. If the process closed meanwhile, the service still gets what the process had sent, and
 //! then the end, as after a long stall of a real network; what was held for the process is dropped.
 //!
+//! A wedge of one direction holds bytes of that direction alone; connecting counts as going up. What a fault with `only`
+//! does begins with the first request on a connection that contains those bytes, and ends with the fault.
+//!
+//! What half-open means: connections that stood when it began carry nothing any more, and close when it ends. What either
+//! side sends meanwhile is gone, its own end too.
+//!
 //! What the loss of a host does: no connection that stood says anything more to either side, until it expires. Then the
 //! side that is left sees the end.
 //!
@@ -14,6 +20,7 @@
 //! So whatever destructors of a dead incarnation write is dropped here, unseen.
 
 mod conversation;
+mod lane;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +32,7 @@ use tokio::sync::Notify;
 
 use crate::dock::Dock;
 use crate::event::Happening;
+use crate::plan::{Direction, Part};
 
 /// A request that has waited this long without a byte of answer is a fact worth telling: longer than any healthy
 /// service takes, much shorter than any client's timeout.
@@ -51,6 +59,21 @@ pub enum Effect {
     },
     /// Each chunk is carried this much later, in order.
     Delay(Duration),
+    /// Connections that stand when it begins carry nothing any more, and are closed when it ends.
+    HalfOpen,
+    /// At most this many bytes of each direction of a connection are carried at a time, and nothing for so long after.
+    Trickle {
+        /// How many.
+        bytes: usize,
+        /// For how long.
+        by: Duration,
+    },
+    /// The first chunk of the answer to the next request that contains `matches` (of whatever comes back next, if `None`)
+    /// is carried up to half of its bytes; then the connection ends.
+    Cut {
+        /// Bytes that the request must contain.
+        matches: Option<Vec<u8>>,
+    },
 }
 
 /// Where a relay carries bytes to.
@@ -111,9 +134,37 @@ pub struct Link {
     changed: Notify,
 }
 
+/// A fault that stands.
+struct Standing {
+    effect: Effect,
+    part: Part,
+    /// Which strike on this link it is, from 1: a fault may strike again.
+    strike: u32,
+    /// How many connections there had been when it struck.
+    conns: u32,
+}
+
+/// How a connection's next answer will end it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doom {
+    /// Nothing of it is carried.
+    Lost,
+    /// Half of its first chunk is.
+    Cut,
+}
+
+/// At which pace one direction is carried; without faults, at once.
+#[derive(Default)]
+struct Pace {
+    faults: Vec<usize>,
+    bytes: usize,
+    by: Duration,
+}
+
 #[derive(Default)]
 struct State {
-    effects: BTreeMap<usize, Effect>,
+    effects: BTreeMap<usize, Standing>,
+    strikes: u32,
     conns: u32,
     incarnation: u32,
     near_down: bool,
@@ -155,14 +206,21 @@ impl Link {
         })
     }
 
-    /// Fault `fault` begins.
+    /// Fault `fault` begins, and strikes all of the link.
     pub fn strike(&self, fault: usize, effect: Effect) {
+        self.strike_part(fault, effect, Part::default());
+    }
+
+    /// Fault `fault` begins, and strikes a part of the link.
+    pub fn strike_part(&self, fault: usize, effect: Effect, part: Part) {
         self.change(|state| {
-            if effect == Effect::Close {
+            if effect == Effect::Close && part.only.is_none() {
                 state.epochs.closed += 1;
                 state.closed_by = fault;
             }
-            state.effects.insert(fault, effect);
+            state.strikes += 1;
+            let standing = Standing { effect, part, strike: state.strikes, conns: state.conns };
+            state.effects.insert(fault, standing);
         });
     }
 
@@ -233,28 +291,80 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The fault that swallows the answer to this request, if there is one: it is used up by that.
-    fn take_reply_lost(&self, request: &[u8], old: usize) -> Option<usize> {
-        let mut state = self.state();
-        let fault = state.effects.iter().find_map(|(fault, effect)| match effect {
-            Effect::ReplyLost { matches: None } => Some(*fault),
-            Effect::ReplyLost { matches: Some(pattern) } => ends_in_new(request, old, pattern).then_some(*fault),
+    /// The fault that spoils the answer to this request, if there is one: it is used up by that.
+    fn take_doom(&self, request: &[u8], old: usize) -> Option<(usize, Doom)> {
+        let asked = |matches: &Vec<u8>| ends_in_new(request, old, matches);
+        self.take(|effect| match effect {
+            Effect::ReplyLost { matches } => matches.as_ref().is_none_or(asked).then_some(Doom::Lost),
+            Effect::Cut { matches } => matches.as_ref().is_some_and(asked).then_some(Doom::Cut),
             _ => None,
-        })?;
+        })
+    }
+
+    /// The fault that cuts whatever comes back next, if there is one: it is used up by that.
+    fn take_cut(&self) -> Option<(usize, Doom)> {
+        self.take(|effect| (*effect == Effect::Cut { matches: None }).then_some(Doom::Cut))
+    }
+
+    fn take(&self, wanted: impl Fn(&Effect) -> Option<Doom>) -> Option<(usize, Doom)> {
+        let mut state = self.state();
+        let find = |(fault, standing): (&usize, &Standing)| Some((*fault, wanted(&standing.effect)?));
+        let (fault, doom) = state.effects.iter().find_map(find)?;
         state.effects.remove(&fault);
-        Some(fault)
+        Some((fault, doom))
     }
 
-    fn holding(&self) -> Vec<usize> {
-        self.state().effects.iter().filter(|(_, effect)| **effect == Effect::Wedge).map(|(fault, _)| *fault).collect()
+    /// The strikes that this request draws on its connection, each with its fault, and whether that closes it.
+    fn drawn(&self, request: &[u8], old: usize) -> Vec<(usize, u32, bool)> {
+        let state = self.state();
+        let drawn = |standing: &Standing| {
+            standing.part.only.as_ref().is_some_and(|only| ends_in_new(request, old, only.as_bytes()))
+        };
+        let drawn = state.effects.iter().filter(|(_, standing)| drawn(standing));
+        drawn.map(|(fault, standing)| (*fault, standing.strike, standing.effect == Effect::Close)).collect()
     }
 
-    fn delaying(&self) -> Vec<(usize, Duration)> {
-        let by = |(fault, effect): (&usize, &Effect)| match effect {
-            Effect::Delay(by) => Some((*fault, *by)),
+    /// The faults that hold one direction of a connection which has drawn these strikes.
+    fn holding(&self, direction: Direction, drawn: &[u32]) -> Vec<usize> {
+        let wedges = |standing: &Standing| standing.effect == Effect::Wedge && standing.reaches(direction, drawn);
+        self.state().effects.iter().filter(|(_, standing)| wedges(standing)).map(|(fault, _)| *fault).collect()
+    }
+
+    /// The faults that delay it, each by how much.
+    fn delaying(&self, direction: Direction, drawn: &[u32]) -> Vec<(usize, Duration)> {
+        let by = |(fault, standing): (&usize, &Standing)| match standing.effect {
+            Effect::Delay(by) if standing.reaches(direction, drawn) => Some((*fault, by)),
             _ => None,
         };
         self.state().effects.iter().filter_map(by).collect()
+    }
+
+    /// At which pace it is carried: of several, as few bytes and as seldom as any of them wants.
+    fn pace(&self, direction: Direction, drawn: &[u32]) -> Pace {
+        let mut pace = Pace { bytes: usize::MAX, ..Pace::default() };
+        for (fault, standing) in &self.state().effects {
+            if let Effect::Trickle { bytes, by } = standing.effect
+                && standing.reaches(direction, drawn)
+            {
+                pace.faults.push(*fault);
+                (pace.bytes, pace.by) = (pace.bytes.min(bytes.max(1)), pace.by.max(by));
+            }
+        }
+        pace
+    }
+
+    /// The strikes by which a connection is half-open, each with its fault.
+    fn half_open(&self, conn: u32) -> Vec<(usize, u32)> {
+        let stood = |standing: &Standing| standing.effect == Effect::HalfOpen && conn <= standing.conns;
+        let state = self.state();
+        let all = state.effects.iter().filter(|(_, standing)| stood(standing));
+        all.map(|(fault, standing)| (*fault, standing.strike)).collect()
+    }
+}
+
+impl Standing {
+    fn reaches(&self, direction: Direction, drawn: &[u32]) -> bool {
+        self.part.goes(direction) && (self.part.only.is_none() || drawn.contains(&self.strike))
     }
 }
 
@@ -280,7 +390,8 @@ pub async fn relay(link: Arc<Link>, witness: Arc<dyn Witness>, listener: TcpList
                 continue;
             }
             state.conns += 1;
-            let shut = state.effects.iter().find(|(_, effect)| **effect == Effect::Close).map(|(fault, _)| *fault);
+            let closes = |standing: &Standing| standing.effect == Effect::Close && standing.part.only.is_none();
+            let shut = state.effects.iter().find(|(_, standing)| closes(standing)).map(|(fault, _)| *fault);
             (state.conns, state.incarnation, state.epochs, shut)
         };
         witness.fact(&link, incarnation, Happening::LinkOpened { link: link.name.clone(), conn });

@@ -29,6 +29,8 @@ pub struct Order {
     pub go: Move,
     /// How long from now; zero means before anything else happens.
     pub after: Duration,
+    /// Which of its strikes this is about, from 1. What was ordered for one that is over is no order any more.
+    pub round: u32,
 }
 
 /// How far a fault has come.
@@ -59,11 +61,15 @@ struct Standing {
     labels: BTreeSet<(String, String)>,
     /// On how many targets a fault that strikes once has done so.
     spent: usize,
+    /// How often it has struck, with the strike that is to come.
+    round: u32,
 }
 
 /// Walks the plan's faults.
 pub struct Nemesis {
     all: Vec<Standing>,
+    /// Everything has healed: nothing strikes again.
+    closed: bool,
 }
 
 impl Nemesis {
@@ -79,8 +85,9 @@ impl Nemesis {
             moments: BTreeMap::new(),
             labels: BTreeSet::new(),
             spent: 0,
+            round: 1,
         };
-        Nemesis { all: faults.iter().map(standing).collect() }
+        Nemesis { all: faults.iter().map(standing).collect(), closed: false }
     }
 
     /// The fault at this place.
@@ -94,7 +101,7 @@ impl Nemesis {
         for (fault, standing) in self.all.iter_mut().enumerate() {
             if let Trigger::At(at) = standing.fault.trigger {
                 standing.stage = Stage::Coming;
-                orders.push(Order { fault, go: Move::Strike, after: at });
+                orders.push(Order { fault, go: Move::Strike, after: at, round: 1 });
             }
         }
         orders
@@ -120,7 +127,7 @@ impl Nemesis {
                     aim(&mut standing.fault.targets, origin);
                 }
                 standing.stage = if go == Move::Strike { Stage::Coming } else { Stage::Ending };
-                orders.push(Order { fault, go, after });
+                orders.push(Order { fault, go, after, round: standing.round });
             }
         }
         orders
@@ -141,7 +148,7 @@ impl Nemesis {
             if standing.seen == (*nth).max(1) {
                 let after = *after;
                 standing.stage = Stage::Coming;
-                orders.push(Order { fault, go: Move::Strike, after });
+                orders.push(Order { fault, go: Move::Strike, after, round: 1 });
             }
         }
         orders
@@ -155,17 +162,19 @@ impl Nemesis {
         }
         standing.struck = Some(now);
         standing.seen = 0;
+        standing.spent = 0;
+        let round = standing.round;
         let (stage, after) = match (&standing.fault.kind, &standing.fault.length) {
             // It ends when its last target was told; who never boots again does not keep the world waiting for ever.
             (Kind::RollingRestart, _) => (Stage::Ending, Some(ROLLING_MAX)),
             (kind, _) if kind.instant() => (Stage::Ending, Some(Duration::ZERO)),
             (_, Length::Lasts(length)) => (Stage::Ending, Some(*length)),
-            (Kind::ReplyLost { .. }, Length::Instant) => (Stage::Striking, None),
+            (kind, Length::Instant) if kind.awaits_answer() => (Stage::Striking, None),
             (_, Length::Instant) => (Stage::Ending, Some(Duration::ZERO)),
             (_, Length::Until(_) | Length::UntilHeal) => (Stage::Striking, None),
         };
         standing.stage = stage;
-        Some(after.map(|after| Order { fault: index, go: Move::Heal, after }))
+        Some(after.map(|after| Order { fault: index, go: Move::Heal, after, round }))
     }
 
     /// The fault ends now. Says whether it stood.
@@ -173,6 +182,20 @@ impl Nemesis {
         let stood = matches!(self.all[index].stage, Stage::Striking | Stage::Ending);
         self.all[index].stage = Stage::Over;
         stood
+    }
+
+    /// After the fault's end: when it strikes again, if it does.
+    pub fn again(&mut self, index: usize) -> Option<Order> {
+        let (standing, closed) = (&mut self.all[index], self.closed);
+        let after = standing.fault.every.filter(|_| !closed && standing.stage == Stage::Over)?;
+        standing.stage = Stage::Coming;
+        standing.round += 1;
+        Some(Order { fault: index, go: Move::Strike, after, round: standing.round })
+    }
+
+    /// Whether an order is about the strike that goes on or comes next.
+    pub fn stands(&self, order: &Order) -> bool {
+        self.all[order.fault].round == order.round
     }
 
     /// A fault that strikes once has done so on one of its targets. Says whether that was its last.
@@ -184,6 +207,7 @@ impl Nemesis {
 
     /// Everything heals: the faults that stand, to be healed; those that have not come never will.
     pub fn close(&mut self) -> Vec<usize> {
+        self.closed = true;
         let mut standing = Vec::new();
         for (index, one) in self.all.iter_mut().enumerate() {
             match one.stage {
@@ -203,9 +227,9 @@ impl Nemesis {
         standing.labels.insert((target.to_owned(), label.to_owned()))
     }
 
-    /// Whether no timer of a fault runs: nothing more will begin or end by the clock.
+    /// Whether no timer of a fault runs: nothing more will begin or end by the clock, but what has been there before.
     pub fn calm(&self) -> bool {
-        self.all.iter().all(|standing| !matches!(standing.stage, Stage::Coming | Stage::Ending))
+        self.all.iter().all(|standing| standing.round > 1 || !matches!(standing.stage, Stage::Coming | Stage::Ending))
     }
 
     /// Whether no fault is still to come, nor stands without a timer towards its end.
@@ -251,7 +275,7 @@ mod tests {
     use super::*;
 
     fn nemesis(kind: Kind, trigger: Trigger, length: Length) -> Nemesis {
-        Nemesis::new(&[Fault { kind, targets: vec!["a->b".into()], trigger, length }])
+        Nemesis::new(&[Fault::new(kind, vec!["a->b".into()], trigger, length)])
     }
 
     fn cue(event: &str, nth: u32, after: u64) -> Cue {
@@ -264,12 +288,15 @@ mod tests {
         let mut nemesis = nemesis(Kind::Wedge, Trigger::On(cue("said", 2, 0)), length);
         assert_eq!(nemesis.learn("said", None, None), []);
         assert_eq!(nemesis.learn("other", None, None), []);
-        assert_eq!(nemesis.learn("said", None, None), [Order { fault: 0, go: Move::Strike, after: Duration::ZERO }]);
+        assert_eq!(
+            nemesis.learn("said", None, None),
+            [Order { fault: 0, go: Move::Strike, after: Duration::ZERO, round: 1 }]
+        );
         assert!(!nemesis.calm());
         assert_eq!(nemesis.strike(0, Duration::from_secs(9)), Some(None));
         assert!(nemesis.calm() && !nemesis.done());
         assert_eq!(nemesis.learn("said", None, None), []);
-        let heal = Order { fault: 0, go: Move::Heal, after: Duration::from_secs(1) };
+        let heal = Order { fault: 0, go: Move::Heal, after: Duration::from_secs(1), round: 1 };
         assert_eq!(nemesis.learn("said", None, None), [heal]);
         assert!(nemesis.heal(0) && !nemesis.heal(0));
         assert!(nemesis.done());
@@ -279,7 +306,7 @@ mod tests {
     fn whoever_caused_the_event_is_struck() {
         let targets = vec!["origin".to_string(), "origin->redis".into(), "ann->b".into()];
         let trigger = Trigger::On(cue("said", 1, 0));
-        let mut nemesis = Nemesis::new(&[Fault { kind: Kind::Sigkill, targets, trigger, length: Length::Instant }]);
+        let mut nemesis = Nemesis::new(&[Fault::new(Kind::Sigkill, targets, trigger, Length::Instant)]);
         assert_eq!(nemesis.learn("said", None, None), [], "nobody's event");
         assert_eq!(nemesis.learn("said", None, Some("executor-2")).len(), 1);
         assert_eq!(nemesis.fault(0).targets, ["executor-2", "executor-2->redis", "ann->b"]);
@@ -311,6 +338,30 @@ mod tests {
         assert_eq!(struck(Kind::RollingRestart, Length::Instant), (Some(ROLLING_MAX), false));
         assert_eq!(struck(Kind::ReplyLost { matches: None }, Length::Instant), (None, true));
         assert_eq!(struck(Kind::Close, Length::Instant), (Some(Duration::ZERO), false));
+    }
+
+    #[test]
+    fn a_fault_strikes_again_after_its_end_and_old_orders_are_none() {
+        let mut fault = Fault::new(
+            Kind::ReplyLost { matches: None },
+            vec!["a->b".into()],
+            Trigger::At(Duration::ZERO),
+            Length::Lasts(Duration::from_secs(60)),
+        );
+        fault.every = Some(Duration::from_secs(30));
+        let mut nemesis = Nemesis::new(&[fault]);
+        nemesis.open();
+        let heal = nemesis.strike(0, Duration::ZERO).expect("its time has come").expect("it has an end");
+        assert!(nemesis.stands(&heal) && !nemesis.calm());
+        assert!(nemesis.spent(0) && nemesis.heal(0));
+        let again = nemesis.again(0).expect("it strikes again");
+        assert_eq!((again.go, again.after), (Move::Strike, Duration::from_secs(30)));
+        assert!(!nemesis.stands(&heal), "what ended the first strike does not end the second");
+        assert!(nemesis.calm(), "a world does not wait for what never stops");
+        assert!(nemesis.strike(0, Duration::from_secs(35)).is_some() && nemesis.spent(0));
+        assert_eq!(nemesis.close(), [0]);
+        assert!(nemesis.heal(0));
+        assert_eq!(nemesis.again(0), None, "everything has healed");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::plan::Disturbance;
+
 /// Where a stand-in says what it did. Called in the order in which things took effect.
 pub type Tap = Arc<dyn Fn(Observation) + Send + Sync>;
 
@@ -34,6 +36,38 @@ pub enum Observation {
     Suffered(Suffered),
     /// A process logged a line through `tracing`.
     Log(Log),
+}
+
+impl Observation {
+    /// The connection that it is about, as the stand-in sees its other end.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Observation::Statement(statement) => Some(statement.peer),
+            Observation::Command(command) => Some(command.peer),
+            Observation::Suffered(suffered) => Some(suffered.peer),
+            Observation::Broker(
+                Broker::Published { peer, .. }
+                | Broker::Delivered { peer, .. }
+                | Broker::Acked { peer, .. }
+                | Broker::Nacked { peer, .. }
+                | Broker::Requeued { peer, .. },
+            ) => Some(*peer),
+            Observation::Provider(
+                Provider::Called { peer, .. }
+                | Provider::Answered { peer, .. }
+                | Provider::Abandoned { peer, .. }
+                | Provider::Refused { peer, .. }
+                | Provider::Disturbed { peer, .. },
+            ) => Some(*peer),
+            Observation::Engine(
+                Engine::Created { peer, .. }
+                | Engine::Started { peer, .. }
+                | Engine::Stopped { peer, .. }
+                | Engine::Removed { peer, .. },
+            ) => Some(*peer),
+            Observation::Engine(Engine::Exited { .. } | Engine::Probed { .. }) | Observation::Log(_) => None,
+        }
+    }
 }
 
 /// The peer of what suffered without having been asked for.
@@ -154,6 +188,15 @@ pub enum Provider {
     Abandoned { peer: SocketAddr, headers: BTreeMap<String, String> },
     /// After `Called`: this bearer token is turned away for now.
     Refused { peer: SocketAddr, headers: BTreeMap<String, String>, token: String, status: u16 },
+    /// In the middle of an answer to this bearer token: it goes wrong here. If it is `over` with that, no `Answered` and no
+    /// `Abandoned` follows: whatever its caller got is no whole answer.
+    Disturbed {
+        peer: SocketAddr,
+        headers: BTreeMap<String, String>,
+        token: String,
+        disturbance: Disturbance,
+        over: bool,
+    },
 }
 
 /// What the container engine did or saw. `id` and `name` are the container's.

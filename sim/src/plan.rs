@@ -5,6 +5,7 @@ mod alternatives;
 mod errors;
 mod faults;
 mod parse;
+mod part;
 mod print;
 mod section;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub use ailment::Ailment;
 pub use alternatives::Alternatives;
 pub use errors::{PlanError, PlanErrors, nearest};
 pub use parse::{parse, parse_all};
+pub use part::{Direction, EVERY_MIN, Part};
 pub use print::{print, told};
 
 /// Everything that one run needs beside its seed.
@@ -107,6 +109,10 @@ pub struct Fault {
     pub trigger: Trigger,
     /// When it ends; healing ends it in any case.
     pub length: Length,
+    /// What of its links it strikes.
+    pub part: Part,
+    /// How long after its end it strikes again, until everything heals. At least [`EVERY_MIN`].
+    pub every: Option<Duration>,
 }
 
 /// What goes wrong.
@@ -121,6 +127,14 @@ pub enum Kind {
     ReplyLost { matches: Option<String> },
     /// Link: every chunk is carried later, by this much.
     Delay { by: Duration },
+    /// Link: connections that stand when it begins say nothing more to either side, and close at its end: nobody on the
+    /// way knows them any more. New ones work.
+    HalfOpen,
+    /// Link: at most so many bytes of each direction of a connection are carried at a time, and then nothing for so long.
+    Trickle { bytes: u32, by: Duration },
+    /// Link: of the next answer (to a request that `matches`, if given; else of whatever comes back next) half of what
+    /// comes first is carried, then the connection ends.
+    Cut { matches: Option<String> },
     /// Process: SIGTERM; the service manager kills after the role's grace and boots it again.
     Sigterm,
     /// Process: SIGKILL; the service manager boots it again.
@@ -135,8 +149,35 @@ pub enum Kind {
     RollingRestart,
     /// Caller of a service: its calls are answered with this HTTP status.
     Refuse { status: u16, retry_after: Option<Duration> },
+    /// Caller of a service that streams: its answers go wrong in the middle.
+    Disturb(Disturbance),
     /// Service: it is ill itself, for whoever talks to it.
     Ail(Ailment),
+}
+
+/// How a streamed answer goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Disturbance {
+    /// It stops in the middle of an event, and goes on at the end of the fault.
+    Stall,
+    /// It ends in order, but before its last event.
+    Truncate,
+    /// One of its events is not what it should be.
+    Malformed,
+}
+
+impl Disturbance {
+    /// Each of them.
+    pub const ALL: [Disturbance; 3] = [Disturbance::Stall, Disturbance::Truncate, Disturbance::Malformed];
+
+    /// The word in plans.
+    pub fn name(self) -> &'static str {
+        match self {
+            Disturbance::Stall => "stall",
+            Disturbance::Truncate => "truncate",
+            Disturbance::Malformed => "malformed",
+        }
+    }
 }
 
 /// What a kind of fault strikes.
@@ -153,6 +194,11 @@ pub enum Aim {
 }
 
 impl Fault {
+    /// One that strikes once, and all of its targets.
+    pub fn new(kind: Kind, targets: Vec<String>, trigger: Trigger, length: Length) -> Fault {
+        Fault { kind, targets, trigger, length, part: Part::default(), every: None }
+    }
+
     /// Whether it strikes whoever caused the event that begins it.
     pub fn strikes_origin(&self) -> bool {
         self.targets.iter().any(|target| target.split("->").next() == Some(ORIGIN))
@@ -173,17 +219,23 @@ impl Kind {
     };
 
     /// The words for what no service suffers from inside.
-    const OWN: [&'static str; 10] = [
+    const OWN: [&'static str; 16] = [
         "wedge",
         "close",
         "reply_lost",
         "delay",
+        "half_open",
+        "trickle",
+        "cut",
         "sigterm",
         "sigkill",
         "host_loss",
         "pause",
         "rolling_restart",
         "refuse",
+        "stall",
+        "truncate",
+        "malformed",
     ];
 
     /// The statuses that `refuse` may answer with.
@@ -196,12 +248,16 @@ impl Kind {
             Kind::Close => "close",
             Kind::ReplyLost { .. } => "reply_lost",
             Kind::Delay { .. } => "delay",
+            Kind::HalfOpen => "half_open",
+            Kind::Trickle { .. } => "trickle",
+            Kind::Cut { .. } => "cut",
             Kind::Sigterm => "sigterm",
             Kind::Sigkill => "sigkill",
             Kind::HostLoss => "host_loss",
             Kind::Pause => "pause",
             Kind::RollingRestart => "rolling_restart",
             Kind::Refuse { .. } => "refuse",
+            Kind::Disturb(disturbance) => disturbance.name(),
             Kind::Ail(ailment) => ailment.name(),
         }
     }
@@ -210,8 +266,9 @@ impl Kind {
     pub fn aim(&self) -> Aim {
         match self {
             Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => Aim::Link,
+            Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } => Aim::Link,
             Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::RollingRestart => Aim::Process,
-            Kind::Refuse { .. } => Aim::Caller,
+            Kind::Refuse { .. } | Kind::Disturb(_) => Aim::Caller,
             Kind::Ail(_) => Aim::Service,
         }
     }
@@ -219,6 +276,21 @@ impl Kind {
     /// Whether it acts on links.
     pub fn on_link(&self) -> bool {
         self.aim() == Aim::Link
+    }
+
+    /// Whether it can strike one direction alone.
+    pub fn one_way(&self) -> bool {
+        matches!(self, Kind::Wedge | Kind::Delay { .. } | Kind::Trickle { .. })
+    }
+
+    /// Whether it can strike connections of a link alone on which something is said.
+    pub fn selective(&self) -> bool {
+        self.one_way() || *self == Kind::Close
+    }
+
+    /// Whether it strikes the next answer and is over then, unless it is over before.
+    pub fn awaits_answer(&self) -> bool {
+        matches!(self, Kind::ReplyLost { .. } | Kind::Cut { .. })
     }
 
     /// Whether it can have no length.

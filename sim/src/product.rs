@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::event::{Event, Occurrence};
 use crate::judge::Invariant;
 use crate::observation::{Observation, Tap};
-use crate::plan::{Ailment, Plan};
+use crate::plan::{Ailment, Disturbance, Plan};
 use crate::seed::Seed;
 
 /// A system under test.
@@ -161,6 +161,10 @@ pub enum Control {
     Refuse { name: String, status: u16, retry_after: Option<Duration> },
     /// It is served again.
     Accept { name: String },
+    /// From now on what is streamed to it goes wrong in this way.
+    Disturb { name: String, disturbance: Disturbance },
+    /// In this way it goes wrong no longer.
+    Calm { name: String, disturbance: Disturbance },
     /// From now on this ails it.
     Ail(Ailment),
     /// It is well again.

@@ -1,7 +1,7 @@
 //! The model provider as a stand-in: OpenAI's chat completions, streamed. What it says and how long it takes stands in a
 //! script; the words it says depend on the prompt and the turn alone, so that an answer betrays what it is an answer to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,11 +20,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::dock::{Listener, Stream};
 use crate::observation::{Observation, Provider as Seen, Tap};
+use crate::plan::Disturbance;
 use crate::product::{Control, Service};
 
 /// Where the provider listens.
@@ -118,6 +119,8 @@ type Body = BoxBody<Bytes, Infallible>;
 pub struct Provider {
     script: Arc<Script>,
     state: Arc<Mutex<State>>,
+    /// Somebody is disturbed no longer.
+    calmed: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -126,6 +129,8 @@ struct State {
     answers: u64,
     /// By Authorization header.
     refused: BTreeMap<String, Refusal>,
+    /// By Authorization header.
+    disturbed: BTreeMap<String, BTreeSet<Disturbance>>,
 }
 
 impl fmt::Debug for Provider {
@@ -149,7 +154,7 @@ pub fn service(provider: &Provider) -> Service {
 impl Provider {
     /// One that says what is in `script`.
     pub fn new(script: Script) -> Self {
-        Provider { script: Arc::new(script), state: Arc::default() }
+        Provider { script: Arc::new(script), state: Arc::default(), calmed: Arc::default() }
     }
 
     /// From now on turns away every new call with this Authorization header, as `Bearer sk-1`. Answers that have begun go
@@ -163,6 +168,21 @@ impl Provider {
         self.state().refused.remove(authorization);
     }
 
+    /// From now on every answer to this Authorization header goes wrong at its next event, those that have begun too.
+    pub fn disturb(&self, authorization: &str, disturbance: Disturbance) {
+        self.state().disturbed.entry(authorization.to_string()).or_default().insert(disturbance);
+    }
+
+    /// Answers to it go wrong in this way no longer; what has stalled goes on.
+    pub fn calm(&self, authorization: &str, disturbance: Disturbance) {
+        self.state().disturbed.entry(authorization.to_string()).or_default().remove(&disturbance);
+        self.calmed.notify_waiters();
+    }
+
+    fn disturbances(&self, authorization: &str) -> BTreeSet<Disturbance> {
+        self.state().disturbed.get(authorization).cloned().unwrap_or_default()
+    }
+
     /// Does to the caller with that bearer token what a fault wants.
     ///
     /// # Panics
@@ -170,6 +190,8 @@ impl Provider {
     pub fn control(&self, control: Control) {
         match control {
             Control::Accept { name } => self.accept(&format!("Bearer {name}")),
+            Control::Disturb { name, disturbance } => self.disturb(&format!("Bearer {name}"), disturbance),
+            Control::Calm { name, disturbance } => self.calm(&format!("Bearer {name}"), disturbance),
             Control::Ail(ailment) | Control::Recover(ailment) => {
                 panic!("the provider stand-in does not know the fault {}", ailment.name())
             }
@@ -306,9 +328,10 @@ impl Call {
         };
         let (peer, called) = (self.peer, headers.clone());
         (self.tap)(Observation::Provider(Seen::Called { peer, headers: called, turn, prompt: prompt.clone() }));
-        let refused = self.provider.state().refused.get(authorization).cloned();
+        let authorization = authorization.clone();
+        let refused = self.provider.state().refused.get(&authorization).cloned();
         if let Some(refusal) = refused {
-            let token = authorization.trim_start_matches("Bearer ").to_owned();
+            let token = token(&authorization);
             let (peer, status) = (self.peer, refusal.status.as_u16());
             (self.tap)(Observation::Provider(Seen::Refused { peer, headers, token, status }));
             return Err(refusal);
@@ -319,7 +342,19 @@ impl Call {
         let reply = self.provider.script.reply(&prompt, turn)?;
         let chunks = Chunks { id: self.provider.next_id(), created: unix_seconds(), model: completion.model };
         let (sender, mut receiver) = mpsc::channel(1);
-        let answer = Answer { reply, prompt, turn, chunks, started, peer, headers, tap: self.tap, sender };
+        let answer = Answer {
+            provider: self.provider,
+            authorization,
+            reply,
+            prompt,
+            turn,
+            chunks,
+            started,
+            peer,
+            headers,
+            tap: self.tap,
+            sender,
+        };
         tokio::spawn(answer.run());
         let frames = poll_fn(move |context| receiver.poll_recv(context).map(|event| event.map(Frame::data).map(Ok)));
         let mut response = Response::new(StreamBody::new(frames).boxed());
@@ -399,6 +434,8 @@ impl Chunks {
 
 /// An answer under way. A task of its own, so that what it says of a caller who hung up is said by a living provider.
 struct Answer {
+    provider: Provider,
+    authorization: String,
     reply: Reply,
     prompt: String,
     turn: u32,
@@ -410,41 +447,111 @@ struct Answer {
     sender: mpsc::Sender<Bytes>,
 }
 
-/// The caller hung up.
-struct Abandoned;
+/// Why an answer ends before its time.
+enum Cut {
+    /// The caller hung up.
+    Abandoned,
+    /// A fault ends it.
+    Truncated,
+}
 
 impl Answer {
     async fn run(self) {
-        let told = match self.speak().await {
-            Ok(()) => return,
-            Err(Abandoned) => Seen::Abandoned { peer: self.peer, headers: self.headers },
-        };
-        (self.tap)(Observation::Provider(told));
+        if let Err(Cut::Abandoned) = self.speak().await {
+            let Answer { peer, headers, tap, .. } = self;
+            tap(Observation::Provider(Seen::Abandoned { peer, headers }));
+        }
     }
 
-    async fn speak(&self) -> Result<(), Abandoned> {
+    async fn speak(&self) -> Result<(), Cut> {
+        let mut garbled = false;
         for nth in 1..=self.reply.tokens {
             self.sleep_until(self.reply.due(nth)).await?;
             let delta = json!({"content": word(&self.prompt, self.turn, nth)});
-            let permit = self.sender.reserve().await.map_err(|_| Abandoned)?;
-            permit.send(self.chunks.event(delta, None).into());
+            let event = self.chunks.event(delta, None);
+            self.say(self.disturbed(event, &mut garbled).await?).await?;
         }
         self.sleep_until(self.reply.ends()).await?;
         let finish_reason = if self.turn < self.reply.turns { "length" } else { "stop" };
-        let permit = self.sender.reserve().await.map_err(|_| Abandoned)?;
-        let (peer, headers) = (self.peer, self.headers.clone());
-        (self.tap)(Observation::Provider(Seen::Answered { peer, headers, finish_reason: finish_reason.into() }));
-        permit.send((self.chunks.event(json!({}), Some(finish_reason)) + "data: [DONE]\n\n").into());
+        let event = self.chunks.event(json!({}), Some(finish_reason));
+        let event = self.disturbed(event, &mut garbled).await?;
+        let permit = self.sender.reserve().await.map_err(|_| Cut::Abandoned)?;
+        if garbled {
+            self.tell(Disturbance::Malformed, true);
+        } else {
+            let (peer, headers) = (self.peer, self.headers.clone());
+            (self.tap)(Observation::Provider(Seen::Answered { peer, headers, finish_reason: finish_reason.into() }));
+        }
+        permit.send((event + "data: [DONE]\n\n").into());
         Ok(())
     }
 
-    async fn sleep_until(&self, due: Duration) -> Result<(), Abandoned> {
+    /// What is left to say of this event, which is all of it unless something is to go wrong.
+    async fn disturbed(&self, event: String, garbled: &mut bool) -> Result<String, Cut> {
+        let disturbances = self.provider.disturbances(&self.authorization);
+        if disturbances.contains(&Disturbance::Truncate) {
+            self.tell(Disturbance::Truncate, true);
+            return Err(Cut::Truncated);
+        }
+        let (before, after) = event.split_at(half(&event));
+        if disturbances.contains(&Disturbance::Stall) {
+            self.say(before.to_owned()).await?;
+            self.tell(Disturbance::Stall, false);
+            self.stall().await?;
+            return Ok(after.to_owned());
+        }
+        if disturbances.contains(&Disturbance::Malformed) && !*garbled {
+            *garbled = true;
+            self.tell(Disturbance::Malformed, false);
+            return Ok(format!("{before}\n\n"));
+        }
+        Ok(event)
+    }
+
+    async fn say(&self, text: String) -> Result<(), Cut> {
+        self.sender.reserve().await.map_err(|_| Cut::Abandoned)?.send(text.into());
+        Ok(())
+    }
+
+    /// Until it does not stall any more.
+    async fn stall(&self) -> Result<(), Cut> {
+        loop {
+            let calmed = self.provider.calmed.notified();
+            tokio::pin!(calmed);
+            calmed.as_mut().enable();
+            if !self.provider.disturbances(&self.authorization).contains(&Disturbance::Stall) {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                () = self.sender.closed() => return Err(Cut::Abandoned),
+                () = calmed => {}
+            }
+        }
+    }
+
+    fn tell(&self, disturbance: Disturbance, over: bool) {
+        let (peer, headers, token) = (self.peer, self.headers.clone(), token(&self.authorization));
+        (self.tap)(Observation::Provider(Seen::Disturbed { peer, headers, token, disturbance, over }));
+    }
+
+    async fn sleep_until(&self, due: Duration) -> Result<(), Cut> {
         tokio::select! {
             biased;
-            () = self.sender.closed() => Err(Abandoned),
+            () = self.sender.closed() => Err(Cut::Abandoned),
             () = tokio::time::sleep_until(self.started + due) => Ok(()),
         }
     }
+}
+
+/// The bearer token in an Authorization header.
+fn token(authorization: &str) -> String {
+    authorization.trim_start_matches("Bearer ").to_owned()
+}
+
+/// Where to break an event, or a little before.
+fn half(event: &str) -> usize {
+    (0..=event.len() / 2).rev().find(|at| event.is_char_boundary(*at)).unwrap_or(0)
 }
 
 /// As `ann/1#1-t2-w3 `: whose prompt, which turn, which word.

@@ -124,12 +124,9 @@ mod tests {
         let mut plan = words::bare::<Toy>();
         for (nth, kind) in [Kind::Close, Kind::Wedge, Kind::Sigterm, Kind::Sigkill, Kind::Wedge].into_iter().enumerate()
         {
-            plan.faults.push(Fault {
-                kind,
-                targets: vec!["executor-1->redis".into(), "executor-2->redis".into()],
-                trigger: Trigger::At(Duration::from_secs(nth as u64)),
-                length: Length::UntilHeal,
-            });
+            let targets = vec!["executor-1->redis".into(), "executor-2->redis".into()];
+            let trigger = Trigger::At(Duration::from_secs(nth as u64));
+            plan.faults.push(Fault::new(kind, targets, trigger, Length::UntilHeal));
         }
         let say = |text: &str| Say { text: text.into(), at: Duration::ZERO };
         for name in ["ann", "bob", "cid"] {

@@ -180,6 +180,12 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
                 "close" => Some(format!("{target} closes")),
                 "reply_lost" => Some(format!("{target} is about to lose a reply")),
                 "delay" => Some(format!("{target} slows down")),
+                "half_open" => Some(format!("the connections of {target} are dead, and nobody knows")),
+                "trickle" => Some(format!("{target} trickles")),
+                "cut" => Some(format!("{target} is about to cut an answer")),
+                "stall" => Some(format!("answers to {target} stall")),
+                "truncate" => Some(format!("answers to {target} break off")),
+                "malformed" => Some(format!("answers to {target} are garbled")),
                 "host_loss" => Some(format!("the machine of {target} is gone")),
                 "refuse" => Some(format!("{target} is refused")),
                 "restart" => Some(format!("{target} goes down")),
@@ -197,8 +203,13 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
             Happening::FaultHealed { kind: "refuse", target, .. } => Some(format!("{target} is let in again")),
             Happening::FaultHealed { kind: "restart", target, .. } => Some(format!("{target} comes up again")),
             Happening::FaultHealed { kind: "failover", target, .. } => Some(format!("another {target} takes over")),
+            Happening::FaultHealed { kind: "half_open", target, .. } => {
+                Some(format!("the dead connections of {target} close"))
+            }
             // A moment leaves nothing to heal, and neither does one lost reply; a process tells that it goes on.
-            Happening::FaultHealed { kind, target, lasted: true, .. } if !matches!(*kind, "reply_lost" | "pause") => {
+            Happening::FaultHealed { kind, target, lasted: true, .. }
+                if !matches!(*kind, "reply_lost" | "cut" | "pause") =>
+            {
                 Some(format!("{target} heals"))
             }
             _ => None,

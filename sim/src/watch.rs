@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::event::{Event, Happening, Occurrence, What};
 use crate::judge::{Breach, Invariant, Obligation};
 use crate::nemesis::{Move, Nemesis, Order};
-use crate::observation::{Broker, Engine, Observation, Provider};
-use crate::plan::{Ailment, Aim, Kind, Length};
+use crate::observation::{Observation, Provider};
+use crate::plan::{Ailment, Aim, Disturbance, Kind, Length, Part};
 use crate::product::{Control, Moments, Origin, Reader};
 use crate::trace::Recorder;
 
@@ -31,7 +31,7 @@ pub(crate) enum Deed {
     /// Give this order when its time has come.
     Later(Order),
     /// Fault `number` (from 1) begins on a link.
-    Strike { number: usize, kind: Kind, link: String },
+    Strike { number: usize, kind: Kind, part: Part, link: String },
     /// It ends there.
     Heal { number: usize, link: String },
     /// SIGTERM for this incarnation.
@@ -80,6 +80,8 @@ pub(crate) struct Watch<O> {
     rolling: BTreeMap<usize, (String, VecDeque<String>)>,
     /// The faults for which a caller is refused, by target, each with what it is told.
     refusals: BTreeMap<String, BTreeMap<usize, Control>>,
+    /// The faults that disturb what is streamed to a caller, by target and how.
+    disturbed: BTreeMap<(String, Disturbance), BTreeSet<usize>>,
     /// What ails services, by service and fault.
     ailing: BTreeMap<(String, usize), Ailment>,
     /// Processes that live only while a container runs: when none does they are rightly down.
@@ -119,6 +121,7 @@ impl<O: Occurrence> Watch<O> {
             losses: BTreeMap::new(),
             rolling: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            disturbed: BTreeMap::new(),
             ailing: BTreeMap::new(),
             berths: BTreeSet::new(),
             silent: BTreeMap::new(),
@@ -202,20 +205,28 @@ impl<O: Occurrence> Watch<O> {
     /// A stand-in did something.
     pub(crate) fn observed(&mut self, observation: &Observation) {
         let nobody = Origin { process: String::new(), incarnation: 0 };
-        let origin = peer(observation).and_then(|peer| self.origins.get(&peer)).cloned().unwrap_or(nobody);
+        let origin = observation.peer().and_then(|peer| self.origins.get(&peer)).cloned().unwrap_or(nobody);
         self.read(observation, &origin);
-        if let Observation::Provider(Provider::Refused { headers, token, .. }) = observation {
-            self.refused(&format!("provider/{token}"), headers);
+        match observation {
+            Observation::Provider(Provider::Refused { headers, token, .. }) => {
+                let target = format!("provider/{token}");
+                let faults = self.refusals.get(&target).into_iter().flatten().map(|(index, _)| *index).collect();
+                self.felt_by_caller(faults, &target, headers);
+            }
+            Observation::Provider(Provider::Disturbed { headers, token, disturbance, .. }) => {
+                let key = (format!("provider/{token}"), *disturbance);
+                let faults = self.disturbed.get(&key).into_iter().flatten().copied().collect();
+                self.felt_by_caller(faults, &key.0, headers);
+            }
+            _ => {}
         }
         if let Observation::Suffered(suffered) = observation {
             self.suffered(suffered.service, suffered.ailment, &suffered.request, &origin.process);
         }
     }
 
-    /// A service has refused a call of a caller.
-    fn refused(&mut self, target: &str, headers: &BTreeMap<String, String>) {
-        let Some(faults) = self.refusals.get(target) else { return };
-        let faults: Vec<usize> = faults.keys().copied().collect();
+    /// A service has done to a call of a caller what these faults want.
+    fn felt_by_caller(&mut self, faults: Vec<usize>, target: &str, headers: &BTreeMap<String, String>) {
         let request: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         if let Some(label) = self.reader.mentioned(request.as_bytes()) {
             faults.into_iter().for_each(|index| self.felt(index, target, &label));
@@ -458,6 +469,9 @@ impl<O: Occurrence> Watch<O> {
         if self.over {
             return;
         }
+        if !self.nemesis.stands(&order) {
+            return;
+        }
         match order.go {
             Move::Strike => self.strike(order.fault),
             Move::Heal => self.heal(order.fault),
@@ -499,10 +513,12 @@ impl<O: Occurrence> Watch<O> {
             Kind::HostLoss => self.lose(&target),
             Kind::Pause => self.pause(&target, index),
             Kind::Refuse { status, retry_after } => self.refuse(index, target, *status, *retry_after),
+            Kind::Disturb(disturbance) => self.disturb(index, target, *disturbance),
             Kind::Ail(ailment) => self.ail(index, target, *ailment),
             Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => {
-                self.deeds.push(Deed::Strike { number, kind: kind.clone(), link: target });
+                self.strike_link(index, kind.clone(), target);
             }
+            Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } => self.strike_link(index, kind.clone(), target),
         }
     }
 
@@ -516,6 +532,31 @@ impl<O: Occurrence> Watch<O> {
         self.strike_one(index, &Kind::RollingRestart, target);
         if last {
             self.heal(index);
+        }
+    }
+
+    fn strike_link(&mut self, index: usize, kind: Kind, link: String) {
+        let part = self.nemesis.fault(index).part.clone();
+        self.deeds.push(Deed::Strike { number: index + 1, kind, part, link });
+    }
+
+    fn disturb(&mut self, index: usize, target: String, disturbance: Disturbance) {
+        let Some((service, name)) = target.split_once('/').map(|(service, name)| (service.to_owned(), name.to_owned()))
+        else {
+            return self.fail(format!("fault {}: {target} is no SERVICE/NAME", index + 1));
+        };
+        self.disturbed.entry((target, disturbance)).or_default().insert(index);
+        self.deeds.push(Deed::Control { service, control: Control::Disturb { name, disturbance } });
+    }
+
+    /// One fault disturbs it no longer; it is calm in this respect if no other does.
+    fn calm(&mut self, index: usize, target: &str, disturbance: Disturbance) {
+        let Some((service, name)) = target.split_once('/') else { return };
+        let Some(faults) = self.disturbed.get_mut(&(target.to_owned(), disturbance)) else { return };
+        faults.remove(&index);
+        if faults.is_empty() {
+            let control = Control::Calm { name: name.to_owned(), disturbance };
+            self.deeds.push(Deed::Control { service: service.to_owned(), control });
         }
     }
 
@@ -589,13 +630,18 @@ impl<O: Occurrence> Watch<O> {
         for target in fault.targets {
             match fault.kind.aim() {
                 Aim::Link => self.deeds.push(Deed::Heal { number, link: target.clone() }),
-                Aim::Caller => self.accept(index, &target),
+                Aim::Caller => match fault.kind {
+                    Kind::Disturb(disturbance) => self.calm(index, &target, disturbance),
+                    _ => self.accept(index, &target),
+                },
                 Aim::Service => self.recover(index, &target),
                 Aim::Process if fault.kind == Kind::Pause => self.resume(&target, index),
                 Aim::Process => {}
             }
             self.happened("", 0, Happening::FaultHealed { fault: number, kind: fault.kind.name(), target, lasted });
         }
+        let again = self.nemesis.again(index);
+        self.give(again.into_iter().collect());
     }
 
     /// Everything heals, and nothing new begins.
@@ -637,34 +683,5 @@ impl<O: Occurrence> Watch<O> {
         if !self.over {
             self.recorder.chunk(link, conn, up, bytes, self.now);
         }
-    }
-}
-
-/// The connection that an observation is about.
-fn peer(observation: &Observation) -> Option<SocketAddr> {
-    match observation {
-        Observation::Statement(statement) => Some(statement.peer),
-        Observation::Command(command) => Some(command.peer),
-        Observation::Suffered(suffered) => Some(suffered.peer),
-        Observation::Broker(
-            Broker::Published { peer, .. }
-            | Broker::Delivered { peer, .. }
-            | Broker::Acked { peer, .. }
-            | Broker::Nacked { peer, .. }
-            | Broker::Requeued { peer, .. },
-        ) => Some(*peer),
-        Observation::Provider(
-            Provider::Called { peer, .. }
-            | Provider::Answered { peer, .. }
-            | Provider::Abandoned { peer, .. }
-            | Provider::Refused { peer, .. },
-        ) => Some(*peer),
-        Observation::Engine(
-            Engine::Created { peer, .. }
-            | Engine::Started { peer, .. }
-            | Engine::Stopped { peer, .. }
-            | Engine::Removed { peer, .. },
-        ) => Some(*peer),
-        Observation::Engine(Engine::Exited { .. } | Engine::Probed { .. }) | Observation::Log(_) => None,
     }
 }

@@ -375,7 +375,7 @@ fn plan(play: &str, faults: Vec<Fault>) -> Plan<Play> {
 }
 
 fn fault(kind: Kind, target: &str, length: Length) -> Fault {
-    Fault { kind, targets: vec![target.into()], trigger: Trigger::At(Duration::from_secs(10)), length }
+    Fault::new(kind, vec![target.into()], Trigger::At(Duration::from_secs(10)), length)
 }
 
 fn run(plan: &Plan<Play>) -> Report {
@@ -442,12 +442,9 @@ fn links_to_and_of_berths_take_faults() {
     for link in ["keeper-1->agent-1.1", "agent-1.1->echo", "keeper-1->engine"] {
         let plan = plan("lives", Vec::new());
         assert!(words::links::<Kept>(&plan.topology, &plan.users).contains(&link.to_owned()), "{link}");
-        faults.push(Fault {
-            kind: Kind::Delay { by: Duration::from_millis(100) },
-            targets: vec![link.into()],
-            trigger: Trigger::At(Duration::ZERO),
-            length: Length::Lasts(Duration::from_secs(5)),
-        });
+        let delay = Kind::Delay { by: Duration::from_millis(100) };
+        let length = Length::Lasts(Duration::from_secs(5));
+        faults.push(Fault::new(delay, vec![link.into()], Trigger::At(Duration::ZERO), length));
     }
     faults.push(fault(Kind::Sigkill, "agent-1.1", Length::Instant));
     let report = run_here::<Kept>("kept", &plan("lives", faults), Seed(1), &Options::default());

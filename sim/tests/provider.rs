@@ -12,6 +12,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use lychgate_sim::observation::{Observation, Provider as Seen, Tap};
+use lychgate_sim::plan::Disturbance;
 use lychgate_sim::provider::{PORT, Provider, Refusal, Reply, Script, service};
 use madsim::runtime::{Handle, Runtime};
 use serde_json::{Value, json};
@@ -195,6 +196,78 @@ fn what_is_not_in_order_is_refused_in_openais_form() {
         stand_in.accept("Bearer sk-1");
         assert_eq!(provider.send_request(request(&asked)).await.unwrap().status(), 200);
     });
+}
+
+/// The text of an answer that is disturbed after its first word until four seconds after that, and when it was over.
+async fn disturbed(stand_in: Provider, disturbance: Disturbance) -> (String, u128) {
+    let mut provider = connect().await;
+    let started = Instant::now();
+    let response = provider.send_request(request(&asking(&[("user", "ann/1#1")]))).await.unwrap();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        stand_in.disturb("Bearer sk-1", disturbance);
+        stand_in.disturb("Bearer sk-2", Disturbance::Truncate);
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        stand_in.calm("Bearer sk-1", disturbance);
+    });
+    (text(response).await, started.elapsed().as_millis() / 100)
+}
+
+fn words(text: &str) -> usize {
+    let events = text.split_terminator("\n\n").filter_map(|event| event.strip_prefix("data: "));
+    let events = events.filter_map(|event| serde_json::from_str::<Value>(event).ok());
+    events.filter(|event| event["choices"][0]["delta"]["content"].is_string()).count()
+}
+
+#[test]
+fn an_answer_that_stalls_goes_on_where_it_stopped() {
+    let log = simulate(6, |stand_in| async {
+        let (text, tenths) = disturbed(stand_in, Disturbance::Stall).await;
+        assert_eq!((words(&text), text.ends_with("data: [DONE]\n\n")), (4, true), "{text}");
+        assert_eq!(tenths, 55, "what was late comes at once");
+    });
+    let [Seen::Called { .. }, Seen::Disturbed { token, over: false, .. }, Seen::Answered { .. }] = &log[..] else {
+        panic!("{log:#?}")
+    };
+    assert_eq!(token, "sk-1");
+}
+
+#[test]
+fn a_stalled_answer_that_nobody_waits_for_is_seen_to() {
+    let log = simulate(7, |stand_in| async move {
+        stand_in.disturb("Bearer sk-1", Disturbance::Stall);
+        let mut provider = connect().await;
+        let response = provider.send_request(request(&asking(&[("user", "ann/1#1")]))).await.unwrap();
+        let mut body = response.into_body();
+        let half = body.frame().await.expect("half an event").unwrap().into_data().expect("data");
+        assert!(half.starts_with(b"data: {") && !half.ends_with(b"\n"), "{half:?}");
+        let more = tokio::time::timeout(Duration::from_secs(600), body.frame()).await;
+        assert!(more.is_err(), "{more:?}");
+        drop((body, provider));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    });
+    assert!(matches!(&log[..], [Seen::Called { .. }, Seen::Disturbed { .. }, Seen::Abandoned { .. }]), "{log:#?}");
+}
+
+#[test]
+fn a_truncated_answer_ends_in_order_and_without_its_end() {
+    let log = simulate(8, |stand_in| async {
+        let (text, tenths) = disturbed(stand_in, Disturbance::Truncate).await;
+        assert_eq!((words(&text), text.contains("[DONE]"), tenths), (1, false, 20), "{text}");
+    });
+    assert!(matches!(&log[..], [Seen::Called { .. }, Seen::Disturbed { over: true, .. }]), "{log:#?}");
+}
+
+#[test]
+fn a_garbled_answer_has_one_event_that_is_none_and_is_no_answer() {
+    let log = simulate(9, |stand_in| async {
+        let (text, tenths) = disturbed(stand_in, Disturbance::Malformed).await;
+        assert_eq!((words(&text), text.contains("[DONE]"), tenths), (3, true, 40), "{text}");
+    });
+    let [Seen::Called { .. }, Seen::Disturbed { over: false, .. }, Seen::Disturbed { over: true, .. }] = &log[..]
+    else {
+        panic!("{log:#?}")
+    };
 }
 
 #[test]

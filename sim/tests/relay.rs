@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lychgate_sim::event::Happening;
 use lychgate_sim::link::{Effect, Link, Witness, relay};
+use lychgate_sim::plan::{Direction, Part};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -211,4 +212,153 @@ async fn a_delay_keeps_the_order() {
     assert_eq!(heard, "work later");
     assert!(Instant::now().duration_since(began) >= HELD);
     assert_eq!(*log.felt.lock().expect("unpoisoned"), [(1, "ann/1".to_owned())]);
+}
+
+async fn dialled(near: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(near).await.expect("the relay listens");
+    say(&mut stream, "work").await;
+    assert_eq!(hear(&mut stream).await, "work");
+    stream
+}
+
+async fn silent(stream: &mut TcpStream) {
+    assert!(timeout(HELD, stream.read(&mut [0; 8])).await.is_err(), "something came");
+}
+
+fn felt(log: &Log) -> Vec<usize> {
+    log.felt.lock().expect("unpoisoned").iter().map(|(fault, _)| *fault).collect()
+}
+
+#[tokio::test]
+async fn what_is_half_open_says_nothing_and_closes_at_the_end() {
+    let (link, log, near) = stage().await;
+    let mut old = dialled(near).await;
+    link.strike(1, Effect::HalfOpen);
+    sleep(HELD).await;
+    assert!(felt(&log).is_empty(), "nobody has said anything");
+    say(&mut old, "work").await;
+    silent(&mut old).await;
+    assert_eq!(felt(&log), [1]);
+    let mut new = dialled(near).await;
+    link.heal(1);
+    assert_eq!(hear(&mut old).await, "", "it is closed, and what was said is gone");
+    say(&mut new, "on").await;
+    assert_eq!(hear(&mut new).await, "on");
+    // The same fault may strike again: what was new is old now.
+    link.strike(1, Effect::HalfOpen);
+    say(&mut new, "more").await;
+    silent(&mut new).await;
+    link.heal(1);
+    assert_eq!(hear(&mut new).await, "");
+}
+
+#[tokio::test]
+async fn who_waits_for_an_answer_that_is_swallowed_feels_it() {
+    let (link, log, near) = stage().await;
+    link.strike(2, Effect::Wedge);
+    let mut stream = TcpStream::connect(near).await.expect("the relay listens");
+    say(&mut stream, "work").await;
+    sleep(HELD).await;
+    link.strike(1, Effect::HalfOpen);
+    link.heal(2);
+    silent(&mut stream).await;
+    assert_eq!(felt(&log), [2, 1]);
+    link.heal(1);
+    assert_eq!(hear(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn a_trickle_carries_a_few_bytes_at_a_time_and_all_when_it_heals() {
+    let (link, log, near) = stage().await;
+    let mut stream = dialled(near).await;
+    let by = HELD / 3;
+    let part = Part { direction: Some(Direction::Down), only: None };
+    link.strike_part(1, Effect::Trickle { bytes: 2, by }, part);
+    let began = Instant::now();
+    say(&mut stream, "work 12").await;
+    let mut parts: Vec<String> = Vec::new();
+    while parts.concat().len() < 7 {
+        parts.push(hear(&mut stream).await);
+    }
+    assert_eq!(parts, ["wo", "rk", " 1", "2"]);
+    assert!(Instant::now().duration_since(began) >= 3 * by);
+    assert_eq!(felt(&log), [1]);
+    say(&mut stream, "and a lot more than that").await;
+    sleep(by + by / 2).await;
+    link.heal(1);
+    let mut heard = String::new();
+    while heard.len() < 24 {
+        heard += &hear(&mut stream).await;
+    }
+    assert_eq!(heard, "and a lot more than that");
+    assert!(Instant::now().duration_since(began) < 7 * by, "the rest came at once");
+}
+
+#[tokio::test]
+async fn an_answer_is_cut_in_the_middle() {
+    let (link, log, near) = stage().await;
+    link.strike(1, Effect::Cut { matches: Some(b"work 2".to_vec()) });
+    let mut stream = dialled(near).await;
+    say(&mut stream, "work 2").await;
+    assert_eq!(hear(&mut stream).await, "wor");
+    assert_eq!(hear(&mut stream).await, "");
+    assert_eq!(*log.spent.lock().expect("unpoisoned"), [1]);
+    let mut stream = dialled(near).await;
+    say(&mut stream, "work 2").await;
+    assert_eq!(hear(&mut stream).await, "work 2", "once is once");
+    // Without a pattern: whatever comes next.
+    link.strike(2, Effect::Cut { matches: None });
+    say(&mut stream, "12").await;
+    assert_eq!(hear(&mut stream).await, "1");
+    assert_eq!(hear(&mut stream).await, "");
+    assert_eq!(felt(&log), [1]);
+}
+
+#[tokio::test]
+async fn a_wedge_of_one_way_lets_the_other_pass() {
+    let (link, log, near) = stage().await;
+    let mut stream = dialled(near).await;
+    let only = |direction| Part { direction: Some(direction), only: None };
+    link.strike_part(1, Effect::Wedge, only(Direction::Down));
+    // Connecting goes up.
+    let mut new = TcpStream::connect(near).await.expect("the relay listens");
+    say(&mut new, "new").await;
+    say(&mut stream, "work 1").await;
+    silent(&mut stream).await;
+    link.strike_part(2, Effect::Wedge, only(Direction::Up));
+    say(&mut stream, "work 2").await;
+    link.heal(1);
+    assert_eq!(hear(&mut stream).await, "work 1", "it was answered, and only the answer was held");
+    assert_eq!(hear(&mut new).await, "new");
+    silent(&mut stream).await;
+    link.heal(2);
+    assert_eq!(hear(&mut stream).await, "work 2");
+    assert_eq!(felt(&log), [1, 2]);
+}
+
+#[tokio::test]
+async fn what_strikes_only_some_requests_begins_with_one_of_them() {
+    let (link, log, near) = stage().await;
+    let only = || Part { direction: None, only: Some("work 2".into()) };
+    link.strike_part(1, Effect::Wedge, only());
+    let mut struck = dialled(near).await;
+    let mut spared = dialled(near).await;
+    say(&mut struck, "work 2").await;
+    silent(&mut struck).await;
+    say(&mut spared, "work 1").await;
+    assert_eq!(hear(&mut spared).await, "work 1");
+    link.heal(1);
+    assert_eq!(hear(&mut struck).await, "work 2");
+    // It may come back, and knows nothing of what was said before.
+    link.strike_part(1, Effect::Wedge, only());
+    say(&mut struck, "on").await;
+    assert_eq!(hear(&mut struck).await, "on");
+    link.heal(1);
+    link.strike_part(2, Effect::Close, only());
+    let mut struck = dialled(near).await;
+    say(&mut struck, "work 2").await;
+    assert_eq!(hear(&mut struck).await, "");
+    say(&mut spared, "work 3").await;
+    assert_eq!(hear(&mut spared).await, "work 3");
+    assert_eq!(felt(&log), [1, 2]);
 }

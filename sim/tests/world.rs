@@ -303,12 +303,9 @@ fn a_target_that_is_not_there_is_an_error() {
 #[test]
 fn one_cause_takes_several_targets_and_cues_wait_for_their_session() {
     let cue = Cue { event: "stepped".into(), session: Some("ann/1".into()), nth: 2, after: secs(1) };
-    let both = Fault {
-        kind: Kind::Wedge,
-        targets: vec!["worker-1->store".into(), "ann->worker-1".into()],
-        trigger: Trigger::On(cue),
-        length: Length::Until(Cue { after: secs(2), ..on("unanswered", 1) }),
-    };
+    let targets = vec!["worker-1->store".into(), "ann->worker-1".into()];
+    let length = Length::Until(Cue { after: secs(2), ..on("unanswered", 1) });
+    let both = Fault::new(Kind::Wedge, targets, Trigger::On(cue), length);
     let report = run(&plan(vec![both]));
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     assert_eq!(report.reached["fault_struck"], 2);

@@ -65,7 +65,12 @@ impl Invariant<Did> for HealthAnswers {
             What::Product(Did::Called { run, .. }) => {
                 self.calls.entry(process).or_default().insert(run.clone(), event.at);
             }
-            What::Product(Did::Answered { run, .. } | Did::HungUp { run, .. } | Did::Refused { run, .. }) => {
+            What::Product(
+                Did::Answered { run, .. }
+                | Did::HungUp { run, .. }
+                | Did::Spoiled { run, .. }
+                | Did::Refused { run, .. },
+            ) => {
                 if let Some(calls) = self.calls.get_mut(&process) {
                     calls.remove(run);
                 }

@@ -15,6 +15,8 @@ struct Run {
     accepted: Duration,
     newest: i64,
     checkpointed: i64,
+    /// The fence and the turn of the newest answer that its model has given whole.
+    answered: (i64, i64),
     /// Whether its last turn is checkpointed.
     finished: bool,
     consumed: bool,
@@ -49,7 +51,7 @@ impl Invariant<Did> for NothingLost {
     }
 
     fn says(&self) -> &'static str {
-        "an accepted message is consumed or reported; what is over or checkpointed is not done again"
+        "an accepted message is consumed or reported, a turn answered whole; what is over or checkpointed is not done again"
     }
 
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
@@ -84,8 +86,12 @@ impl Invariant<Did> for NothingLost {
                     return Err(Breach::now(format!("{label} was over and was called again")));
                 }
             }
-            Did::Checkpointed { run: label, turn, last, .. } => {
+            Did::Answered { run: label, fence, turn, .. } => self.run(label).answered = (*fence, *turn),
+            Did::Checkpointed { run: label, turn, fence, last, .. } => {
                 let run = self.run(label);
+                if run.answered != (*fence, *turn) {
+                    return Err(Breach::now(format!("turn {turn} of {label} was checkpointed without a whole answer")));
+                }
                 if *turn != run.checkpointed + 1 {
                     return Err(Breach::now(format!("turn {turn} of {label} was checkpointed out of order")));
                 }

@@ -55,20 +55,28 @@ impl OneLiveExecutor {
         Ok(())
     }
 
-    /// A call or a frame under `fence`, to `service`.
-    fn sent(&self, label: &str, fence: i64, at: Duration, service: &str) -> Result<(), Breach> {
+    /// A frame under `fence`, or a call that an agent passes on for its executor.
+    fn sent(&self, label: &str, fence: i64, at: Duration, by_agent: Option<&str>) -> Result<(), Breach> {
         let Some(owner) = self.runs.get(label).and_then(|run| run.owners.get(&fence)) else {
             return Err(Breach::now(format!("{label} was worked on under a fence that nobody was given")));
         };
-        let link = format!("{}->{service}", owner.process);
-        // What a faulty link has kept was sent earlier.
-        let held = self.health.calm_since(|target| target == link).is_none_or(|calm| calm + ON_THE_WAY >= owner.beat);
         let late = at > owner.beat + self.deadlines.takeover_after / 2 + ON_THE_WAY;
-        let held = held && self.health.calm_since(|target| target == link) != Some(Duration::ZERO);
+        if !late {
+            return Ok(());
+        }
+        let links = match by_agent {
+            None => vec![format!("{}->redis", owner.process)],
+            Some(agent) => vec![format!("{}->{agent}", owner.process), format!("{agent}->provider")],
+        };
+        // What a faulty link has kept was sent earlier.
+        let calm = self.health.calm_since(|target| links.iter().any(|link| link == target));
+        let held = calm.is_none_or(|calm| !calm.is_zero() && calm + ON_THE_WAY >= owner.beat);
         // Who was stopped in the middle of a step takes that step before it can look at its clock.
-        let life = self.health.life(&owner.process);
-        let woken = !life.paused_for.is_zero() && at <= life.since + ON_THE_WAY;
-        if late && !held && !woken {
+        let woken = [Some(owner.process.as_str()), by_agent].into_iter().flatten().any(|process| {
+            let life = self.health.life(process);
+            !life.paused_for.is_zero() && at <= life.since + ON_THE_WAY
+        });
+        if !held && !woken {
             let says = format!("{} worked on {label} long after its last confirmed beat", owner.process);
             return Err(Breach::now(says));
         }
@@ -120,8 +128,8 @@ impl Invariant<Did> for OneLiveExecutor {
                     owner.beat = event.at;
                 }
             }
-            Did::Called { run, fence, .. } => self.sent(run, *fence, event.at, "provider")?,
-            Did::Framed { run, fence, kind, .. } if kind == "token" => self.sent(run, *fence, event.at, "redis")?,
+            Did::Called { run, fence, .. } => self.sent(run, *fence, event.at, Some(&event.process))?,
+            Did::Framed { run, fence, kind, .. } if kind == "token" => self.sent(run, *fence, event.at, None)?,
             Did::Saw { run: label, id, kind, .. } if kind != "gap" => {
                 let fence = id.split('.').next().and_then(|fence| fence.parse().ok()).unwrap_or(0);
                 let run = self.run(label);

@@ -52,7 +52,7 @@ fn fault(from: &mut ChaCha8Rng) -> Fault {
     // Most of them at the very moment of the event, when its answer has not left yet: an order is soon counted.
     let after = if below(from, 4) > 0 { Duration::ZERO } else { millis(from, 2_000) };
     let trigger = Trigger::On(Cue { event, session: None, nth: 1 + below(from, 4) as u32, after });
-    Fault { kind, targets: vec![target], trigger, length }
+    Fault::new(kind, vec![target], trigger, length)
 }
 
 /// A whole number from 0 to less than `end`. Not quite even, which does not matter here.

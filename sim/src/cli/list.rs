@@ -30,6 +30,17 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("close", "link", "every connection is closed once; with `lasts` or `until`, new ones are closed too until then"),
     ("reply_lost", "link", "the next request (that `matches`) is carried out, its answer dropped with the connection"),
     ("delay", "link", "every chunk is carried later, `by` this much"),
+    (
+        "half_open",
+        "link",
+        "connections that stand say nothing more to either side, and close at its end; new ones work",
+    ),
+    ("trickle", "link", "so many `bytes` are carried at a time, the next `by` so much later"),
+    (
+        "cut",
+        "link",
+        "the next answer (to what `matches`) is carried up to half of its first bytes; then its connection ends",
+    ),
     ("sigterm", "process", "SIGTERM; killed after the role's grace, then booted again"),
     ("sigkill", "process", "SIGKILL, then booted again"),
     ("host_loss", "process", "its machine is gone: no further step, nothing closes, peers hear nothing; booted again"),
@@ -40,6 +51,9 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "SIGTERM to the first target; to the next once that one has booted again, and so on",
     ),
     ("refuse", "caller", "calls of `SERVICE/NAME` are answered with `status` (and `retry_after`) meanwhile"),
+    ("stall", "caller", "answers to `SERVICE/NAME` stop in the middle of an event, and go on at its end"),
+    ("truncate", "caller", "answers to `SERVICE/NAME` end before their last event meanwhile"),
+    ("malformed", "caller", "answers to `SERVICE/NAME` have an event that is not JSON meanwhile"),
     ("restart", "service", "it is down, then up again: redis empty, rabbitmq and postgres with what is on disk"),
     ("readonly", "service", "redis: writes are answered with READONLY"),
     ("loading", "service", "redis: commands are answered with LOADING"),
@@ -65,7 +79,10 @@ pub(super) fn list<P: Product>(what: What) -> Outcome {
             println!(
                 "\nA fault begins `at = \"12s\"`, `on = {{ event = \"…\", session = \"…\", nth = 1, after = \"5s\" }}` or\n\
                  `on = {{ link = \"…\", matches = \"…\" }}`. It ends when it `lasts = \"30s\"`, `until = {{ event = \"…\" }}` or\n\
-                 `until = \"heal\"`, which is what `wedge`, `delay` and `refuse` do unless they say otherwise.\n\
+                 `until = \"heal\"`, which is what `wedge`, `delay`, `trickle` and what befalls a caller do unless they say\n\
+                 otherwise. With `every = \"1m\"` it strikes again so long after its end.\n\
+                 `direction = \"up\"` (towards the service) or `\"down\"` is for `wedge`, `delay` and `trickle`; `only = \"BYTES\"`,\n\
+                 for these and `close`, strikes only connections on which a request contains that, from that request on.\n\
                  Any value in the file of a plan may offer alternatives, `lasts = \"<1m|61m>\"`: seed 1 takes the first."
             );
         }

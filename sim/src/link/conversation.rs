@@ -1,7 +1,6 @@
 //! One connection through a relay. One task owns both sockets; it looks at the link's standing before each step, so that
 //! a fault acts between two chunks and never inside one.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,9 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::{Epochs, LATE, Link, Lost, QUIET, Target, Witness};
+use super::lane::{Held, Lane};
+use super::{Doom, Epochs, Link, Lost, QUIET, Target, Witness};
 use crate::dock::Stream;
 use crate::event::{Happening, Side};
+use crate::plan::Direction;
 
 /// One read. A chunk of the simulation that is longer is carried in several.
 const READ: usize = 16 * 1024;
@@ -37,8 +38,12 @@ pub(super) struct Conversation {
     conn: u32,
     incarnation: u32,
     epochs: Epochs,
-    /// One end's host is lost: nothing is carried.
+    /// One end's host is lost, or it is half-open: nothing is carried.
     mute: bool,
+    /// The strikes that made it half-open, each with its fault.
+    half_open: Vec<(usize, u32)>,
+    /// The strikes that its requests have drawn on it.
+    drawn: Vec<u32>,
     /// The process's side; `None` once it has ended.
     near: Option<Stream>,
     /// The service's side; `None` before it is dialled and once it has ended.
@@ -53,66 +58,11 @@ pub(super) struct Conversation {
     /// Since when the oldest unanswered bytes wait.
     waiting: Option<Duration>,
     quiet_told: bool,
-    /// The fault that will drop the next bytes of answer.
-    reply_lost: Option<usize>,
+    /// The fault that will spoil the next bytes of answer.
+    doom: Option<(usize, Doom)>,
+    /// A fault has ended it; what was read before may still be carried.
+    severed: bool,
     closed_told: bool,
-}
-
-/// One direction: what has been read and not yet carried.
-#[derive(Default)]
-struct Lane {
-    chunks: VecDeque<Chunk>,
-    bytes: usize,
-    due: Duration,
-}
-
-struct Chunk {
-    bytes: Vec<u8>,
-    due: Duration,
-    held: Held,
-}
-
-/// What faults did to a chunk, or to a connection that waits to be dialled.
-#[derive(Default)]
-struct Held {
-    since: Duration,
-    blame: Vec<usize>,
-    /// The live work that it is about; looked up when the first fault touches it.
-    label: Option<String>,
-    told: usize,
-}
-
-impl Held {
-    fn since(since: Duration) -> Held {
-        Held { since, ..Held::default() }
-    }
-
-    /// Adds faults to blame; `label` is asked once.
-    fn by(&mut self, faults: &[usize], label: impl FnOnce() -> Option<String>) {
-        if self.blame.is_empty() && !faults.is_empty() {
-            self.label = label();
-        }
-        for fault in faults {
-            if !self.blame.contains(fault) {
-                self.blame.push(*fault);
-            }
-        }
-    }
-
-    /// Tells each fault that made this late, once. Returns when it will be late, if it is not yet.
-    fn tell(&mut self, link: &Link, witness: &dyn Witness, now: Duration) -> Option<Duration> {
-        if self.told == self.blame.len() {
-            return None;
-        }
-        if now < self.since + LATE {
-            return Some(self.since + LATE);
-        }
-        if let Some(label) = &self.label {
-            self.blame[self.told..].iter().for_each(|fault| witness.felt(link, *fault, label));
-        }
-        self.told = self.blame.len();
-        None
-    }
 }
 
 /// Whether there is more to do.
@@ -139,6 +89,8 @@ impl Conversation {
             incarnation,
             epochs,
             mute: false,
+            half_open: Vec::new(),
+            drawn: Vec::new(),
             near: Some(Stream::Tcp(near)),
             far: None,
             far_ended: false,
@@ -149,7 +101,8 @@ impl Conversation {
             answered: false,
             waiting: None,
             quiet_told: false,
-            reply_lost: None,
+            doom: None,
+            severed: false,
             closed_told: false,
         }
     }
@@ -236,22 +189,30 @@ impl Conversation {
                 }
             }
             let now = self.witness.now();
+            let half_open = self.link.half_open(self.conn);
+            self.silence(&half_open);
             if self.mute {
                 let Lost { near, far } = self.epochs.lost;
-                let expired = (near == 0 || near <= expired.near) && (far == 0 || far <= expired.far);
+                let expired =
+                    half_open.is_empty() && (near == 0 || near <= expired.near) && (far == 0 || far <= expired.far);
                 if expired || (self.near.is_none() && self.far.is_none()) {
                     self.tell_closed(if self.near.is_none() { Side::Process } else { Side::Fault });
                     return Step::Over;
                 }
                 return Step::Wait(self.tell_quiet(now));
             }
-            let holding = self.link.holding();
-            let mut wake = self.tell_quiet(now);
-            if !holding.is_empty() {
-                wake = wake.min(self.hold(&holding, now));
+            if self.severed && self.near.is_none() {
+                return Step::Over;
+            }
+            let up = self.link.holding(Direction::Up, &self.drawn);
+            let down = self.link.holding(Direction::Down, &self.drawn);
+            // No request has been made before the service is dialled: only what holds whatever goes up holds that.
+            let dial = self.link.holding(Direction::Up, &[]);
+            let mut wake = self.tell_quiet(now).min(self.hold(&up, &down, &dial, now));
+            if !up.is_empty() && !down.is_empty() {
                 return Step::Wait(wake);
             }
-            if away && self.far.is_none() && !self.far_ended {
+            if self.far.is_none() && !self.far_ended && (away || !dial.is_empty()) {
                 return Step::Wait(wake);
             }
             if self.far.is_none() && !self.far_ended {
@@ -260,35 +221,73 @@ impl Conversation {
                 }
                 continue; // time has passed, and the link may have changed
             }
-            wake = wake.min(self.carry_up(now).await).min(self.carry_down(now).await);
-            let up_done = self.near.is_none() && self.up.chunks.is_empty();
-            let down_done = self.far_ended && self.down.chunks.is_empty();
+            if up.is_empty() {
+                wake = wake.min(self.carry_up(now).await);
+            }
+            if down.is_empty() {
+                wake = wake.min(self.carry_down(now).await);
+            }
+            // An end is held as bytes are.
+            let up_done = up.is_empty() && self.near.is_none() && self.up.chunks.is_empty();
+            let down_done = down.is_empty() && self.far_ended && self.down.chunks.is_empty();
             if up_done || down_done || (self.near.is_none() && self.far_ended) {
-                self.tell_closed(if self.near.is_none() { Side::Process } else { Side::Service });
+                self.tell_closed(match (&self.near, self.severed) {
+                    (None, _) => Side::Process,
+                    (_, true) => Side::Fault,
+                    (_, false) => Side::Service,
+                });
                 return Step::Over;
             }
             return Step::Wait(wake);
         }
     }
 
-    fn hold(&mut self, faults: &[usize], now: Duration) -> Duration {
+    /// What these faults make late of each direction and of dialling. Returns when that must be told.
+    fn hold(&mut self, up: &[usize], down: &[usize], dial: &[usize], now: Duration) -> Duration {
         let (link, witness) = (&*self.link, &*self.witness);
         let mut wake = Duration::MAX;
-        let mut each = |held: &mut Held, label: &dyn Fn() -> Option<String>| {
+        let mut each = |held: &mut Held, faults: &[usize], label: &dyn Fn() -> Option<String>| {
+            if faults.is_empty() {
+                return;
+            }
             held.by(faults, label);
             wake = wake.min(held.tell(link, witness, now).unwrap_or(Duration::MAX));
         };
         if self.far.is_none() && !self.far_ended && self.near.is_some() {
-            each(&mut self.dial, &|| witness.serves(link));
+            each(&mut self.dial, dial, &|| witness.serves(link));
         }
         for chunk in &mut self.up.chunks {
             let bytes = &chunk.bytes;
-            each(&mut chunk.held, &|| witness.mentions(link, bytes).or_else(|| witness.mentions(link, &self.request)));
+            let label = || witness.mentions(link, bytes).or_else(|| witness.mentions(link, &self.request));
+            each(&mut chunk.held, up, &label);
         }
         for chunk in &mut self.down.chunks {
-            each(&mut chunk.held, &|| witness.mentions(link, &self.request));
+            each(&mut chunk.held, down, &|| witness.mentions(link, &self.request));
         }
         wake
+    }
+
+    /// From here on nothing is carried on what has just become half-open. Who waits for an answer waits in vain.
+    fn silence(&mut self, half_open: &[(usize, u32)]) {
+        for one in half_open {
+            if self.half_open.contains(one) {
+                continue;
+            }
+            self.half_open.push(*one);
+            self.mute = true;
+            let waits = self.waiting.is_some() || !self.up.chunks.is_empty() || !self.down.chunks.is_empty();
+            if waits && let Some(label) = self.label() {
+                self.witness.felt(&self.link, one.0, &label);
+            }
+            (self.up, self.down) = (Lane::default(), Lane::default());
+        }
+    }
+
+    /// Bytes came on a half-open connection and are gone.
+    fn swallowed(&self, label: Option<String>) {
+        if let Some(label) = label {
+            self.half_open.iter().for_each(|(fault, _)| self.witness.felt(&self.link, *fault, &label));
+        }
     }
 
     async fn dial(&mut self, target: &Target) -> bool {
@@ -315,11 +314,16 @@ impl Conversation {
     }
 
     async fn carry_up(&mut self, now: Duration) -> Duration {
-        while let Some(head) = self.up.chunks.front() {
-            if head.due > now {
-                return head.due;
-            }
-            let Some(mut chunk) = self.up.pop() else { break };
+        let pace = self.link.pace(Direction::Up, &self.drawn);
+        loop {
+            let (link, witness, request) = (&*self.link, &*self.witness, &self.request);
+            // What is about nothing by itself, as BEGIN, keeps waiting whatever the process works on.
+            let about = || witness.mentions(link, request).or_else(|| witness.serves(link));
+            let label = |bytes: &[u8]| witness.mentions(link, bytes).or_else(about);
+            let mut chunk = match self.up.next(now, &pace, label) {
+                Ok(chunk) => chunk,
+                Err(wake) => return wake,
+            };
             chunk.held.tell(&self.link, &*self.witness, now);
             let Some(far) = &mut self.far else { continue };
             self.witness.carried(&self.link, self.conn, true, &chunk.bytes);
@@ -327,15 +331,17 @@ impl Conversation {
                 self.far_end();
             }
         }
-        Duration::MAX
     }
 
     async fn carry_down(&mut self, now: Duration) -> Duration {
-        while let Some(head) = self.down.chunks.front() {
-            if head.due > now {
-                return head.due;
-            }
-            let Some(mut chunk) = self.down.pop() else { break };
+        let pace = self.link.pace(Direction::Down, &self.drawn);
+        loop {
+            let (link, witness, request) = (&*self.link, &*self.witness, &self.request);
+            let about = || witness.mentions(link, request).or_else(|| witness.serves(link));
+            let mut chunk = match self.down.next(now, &pace, |_| about()) {
+                Ok(chunk) => chunk,
+                Err(wake) => return wake,
+            };
             let Some(near) = &mut self.near else { continue };
             chunk.held.tell(&self.link, &*self.witness, now);
             self.witness.carried(&self.link, self.conn, false, &chunk.bytes);
@@ -345,7 +351,6 @@ impl Conversation {
                 self.near_end();
             }
         }
-        Duration::MAX
     }
 
     fn near_read(&mut self, bytes: &[u8]) {
@@ -355,7 +360,7 @@ impl Conversation {
         if self.mute {
             let now = self.witness.now();
             self.waiting.get_or_insert(now);
-            return;
+            return self.swallowed(self.witness.mentions(&self.link, bytes).or_else(|| self.label()));
         }
         if std::mem::take(&mut self.answered) {
             self.request.clear();
@@ -366,12 +371,16 @@ impl Conversation {
         self.witness.arrived(&self.link, &self.request[from..], old);
         let now = self.witness.now();
         self.waiting.get_or_insert(now);
-        if self.reply_lost.is_none() {
-            self.reply_lost = self.link.take_reply_lost(&self.request[from..], old);
+        if self.doom.is_none() {
+            self.doom = self.link.take_doom(&self.request[from..], old);
+        }
+        if let Some(fault) = self.draw(from, old) {
+            self.closed_by_fault(fault);
+            return self.sever();
         }
         let excess = self.request.len().saturating_sub(REQUEST_MAX.max(bytes.len() + old));
         self.request.drain(..excess);
-        let delays = self.link.delaying();
+        let delays = self.link.delaying(Direction::Up, &self.drawn);
         let (link, witness, request) = (&self.link, &self.witness, &self.request);
         self.up.push(bytes, now, &delays, || witness.mentions(link, bytes).or_else(|| witness.mentions(link, request)));
     }
@@ -383,25 +392,62 @@ impl Conversation {
         #[cfg(real)]
         self.witness.returned(&self.link, self.conn, bytes);
         if self.mute {
-            return;
+            return self.swallowed(self.witness.mentions(&self.link, &self.request));
         }
         self.answered = true;
-        if let Some(fault) = self.reply_lost.take() {
-            if let Some(label) = self.label() {
-                self.witness.felt(&self.link, fault, &label);
+        match self.doom.take().or_else(|| self.link.take_cut()) {
+            None => self.take_down(bytes),
+            Some((fault, doom)) => {
+                if let Some(label) = self.label() {
+                    self.witness.felt(&self.link, fault, &label);
+                }
+                match doom {
+                    Doom::Lost => {
+                        self.tell_closed(Side::Fault);
+                        self.sever();
+                    }
+                    Doom::Cut => {
+                        self.take_down(&bytes[..bytes.len() / 2]);
+                        self.severed = true;
+                        self.far_end();
+                    }
+                }
+                self.witness.spent(&self.link, fault);
             }
-            self.tell_closed(Side::Fault);
-            self.near = None;
-            self.up = Lane::default();
-            self.far_ended = true;
-            self.far = None;
-            self.witness.spent(&self.link, fault);
+        }
+    }
+
+    /// Keeps what the service said, to be carried.
+    fn take_down(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
             return;
         }
         let now = self.witness.now();
-        let delays = self.link.delaying();
+        let delays = self.link.delaying(Direction::Down, &self.drawn);
         let (link, witness, request) = (&self.link, &self.witness, &self.request);
         self.down.push(bytes, now, &delays, || witness.mentions(link, request));
+    }
+
+    /// What the newest part of the request draws upon its connection. Returns the fault that closes it, if one does.
+    fn draw(&mut self, from: usize, old: usize) -> Option<usize> {
+        let mut closed_by = None;
+        for (fault, strike, closes) in self.link.drawn(&self.request[from..], old) {
+            if closes {
+                closed_by = Some(fault);
+            }
+            if !self.drawn.contains(&strike) {
+                self.drawn.push(strike);
+            }
+        }
+        closed_by
+    }
+
+    /// A fault has ended it: both sides see the end, and nothing more.
+    fn sever(&mut self) {
+        self.severed = true;
+        (self.near, self.far) = (None, None);
+        (self.up, self.down) = (Lane::default(), Lane::default());
+        self.far_ended = true;
     }
 
     /// What this connection is about: its last request, else what the process works on.
@@ -487,30 +533,6 @@ impl Conversation {
 
     fn tell(&self, happening: Happening) {
         self.witness.fact(&self.link, self.incarnation, happening);
-    }
-}
-
-impl Lane {
-    fn push(
-        &mut self,
-        bytes: &[u8],
-        now: Duration,
-        delays: &[(usize, Duration)],
-        label: impl FnOnce() -> Option<String>,
-    ) {
-        let by: Duration = delays.iter().map(|(_, by)| *by).sum();
-        self.due = self.due.max(now + by);
-        let mut held = Held::since(now);
-        let faults: Vec<usize> = delays.iter().map(|(fault, _)| *fault).collect();
-        held.by(&faults, label);
-        self.bytes += bytes.len();
-        self.chunks.push_back(Chunk { bytes: bytes.to_vec(), due: self.due, held });
-    }
-
-    fn pop(&mut self) -> Option<Chunk> {
-        let chunk = self.chunks.pop_front()?;
-        self.bytes -= chunk.bytes.len();
-        Some(chunk)
     }
 }
 

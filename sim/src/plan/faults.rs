@@ -7,9 +7,11 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::part::{every, judge, part};
 use super::section::{Complaints, Section, described, words};
-use super::{Ailment, Aim, Cue, Fault, Kind, Length, ORIGIN, Trigger};
+use super::{Ailment, Aim, Cue, Disturbance, Fault, Kind, Length, ORIGIN, Trigger};
 use crate::event::Happening;
+use crate::link::HALF_OPEN;
 
 /// What a fault of this plan may name.
 pub(super) struct Words {
@@ -21,7 +23,24 @@ pub(super) struct Words {
     pub(super) sessions: Option<Vec<String>>,
 }
 
-const KEYS: &[&str] = &["kind", "target", "at", "on", "lasts", "until", "by", "matches", "status", "retry_after"];
+const KEYS: &[&str] = &[
+    "kind",
+    "target",
+    "at",
+    "on",
+    "lasts",
+    "until",
+    "every",
+    "by",
+    "bytes",
+    "matches",
+    "only",
+    "direction",
+    "status",
+    "retry_after",
+];
+/// What a relay reads at a time.
+const BYTES_MAX: u64 = 16 * 1024;
 const CUE_KEYS: &[&str] = &["event", "session", "nth", "after"];
 const ON_KEYS: &[&str] = &["event", "session", "link", "matches", "nth", "after"];
 
@@ -49,8 +68,13 @@ fn fault(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Complaints
     }
     let targets = typed.into_iter().map(Spanned::into_inner).collect();
     let length = length(&mut section, kind.as_ref(), valid, complaints);
+    let part = part(&mut section, kind.as_ref(), complaints);
+    let every = every(&mut section, length.as_ref(), complaints);
+    if let (Some(kind), Some(length)) = (&kind, &length) {
+        judge(&part, kind, length, &section, complaints);
+    }
     section.end(complaints);
-    Some(Fault { kind: kind?, targets, trigger: trigger?, length: length? })
+    Some(Fault { kind: kind?, targets, trigger: trigger?, length: length?, part, every })
 }
 
 fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Kind> {
@@ -60,6 +84,7 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         let mut alone = Section::new([key("by", value)].into_iter().collect(), section.span.clone(), "a fault", KEYS);
         alone.duration("by", complaints)
     });
+    let bytes = bytes(section, complaints);
     let matches = section.text("matches", complaints);
     let refusal = refusal(section, complaints);
     let word = word?;
@@ -68,15 +93,26 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         complaints.unknown(&word.span(), "kind of fault", name, Kind::NAMES.iter().copied());
         return None;
     }
-    let needs_by = matches!(name, "delay" | "slow_commit");
+    let needs_by = matches!(name, "delay" | "trickle" | "slow_commit");
     if let (Some(by), false) = (&by_span, needs_by) {
-        complaints.wrong(&by.span(), format!("`by` belongs to `delay` and `slow_commit`, not to `{name}`"));
+        complaints.wrong(&by.span(), format!("`by` belongs to `delay`, `trickle` and `slow_commit`, not to `{name}`"));
+    }
+    match &bytes {
+        Some(bytes) if name != "trickle" => {
+            complaints.wrong(&bytes.span(), format!("`bytes` belongs to `trickle`, not to `{name}`"));
+        }
+        None if name == "trickle" => {
+            complaints
+                .wrong(&word.span(), "`trickle` needs `bytes`, how many are carried at a time, as in `bytes = 16`");
+        }
+        _ => {}
     }
     if needs_by && by_span.is_none() {
         complaints.wrong(&word.span(), format!("`{name}` needs `by`, as in `by = \"200ms\"`"));
     }
-    if let (Some(matches), true) = (&matches, name != "reply_lost") {
-        complaints.wrong(&matches.span(), format!("`matches` belongs to `reply_lost` or into `on`, not to `{name}`"));
+    if let (Some(matches), true) = (&matches, !matches!(name, "reply_lost" | "cut")) {
+        let says = format!("`matches` belongs to `reply_lost` and `cut` or into `on`, not to `{name}`");
+        complaints.wrong(&matches.span(), says);
     }
     if let (Some(span), true) = (&refusal.span, name != "refuse") {
         complaints.wrong(span, format!("`status` and `retry_after` belong to `refuse`, not to `{name}`"));
@@ -86,6 +122,9 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         "close" => Some(Kind::Close),
         "reply_lost" => Some(Kind::ReplyLost { matches: matches.map(Spanned::into_inner) }),
         "delay" => by.map(|by| Kind::Delay { by }),
+        "half_open" => Some(Kind::HalfOpen),
+        "trickle" => Some(Kind::Trickle { bytes: *bytes?.get_ref(), by: by? }),
+        "cut" => Some(Kind::Cut { matches: matches.map(Spanned::into_inner) }),
         "sigterm" => Some(Kind::Sigterm),
         "sigkill" => Some(Kind::Sigkill),
         "host_loss" => Some(Kind::HostLoss),
@@ -97,9 +136,25 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
             }
             refusal.status?.map(|status| Kind::Refuse { status, retry_after: refusal.retry_after })
         }
-        // Without its `by` it has been complained of.
-        ailment => Ailment::named(ailment, by).map(Kind::Ail),
+        name => {
+            let disturbance = Disturbance::ALL.into_iter().find(|one| one.name() == name);
+            // An ailment without its `by` has been complained of.
+            disturbance.map(Kind::Disturb).or_else(|| Ailment::named(name, by).map(Kind::Ail))
+        }
     }
+}
+
+/// What only `trickle` may say; 1 where it has been complained of.
+fn bytes(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Spanned<u32>> {
+    let span = section.span_of("bytes")?;
+    let number = section.number("bytes", complaints).map_or(1, |number| match *number.get_ref() {
+        number @ 1..=BYTES_MAX => u32::try_from(number).unwrap_or(1),
+        _ => {
+            complaints.wrong(&span, format!("`bytes` must be from 1 to {BYTES_MAX}: a link carries no more at a time"));
+            1
+        }
+    });
+    Some(Spanned::new(span, number))
 }
 
 /// What only `refuse` may say.
@@ -363,11 +418,13 @@ fn until_what(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Compl
 }
 
 /// The length of a fault that says none; `None` if it must say one. `close` without one closes what is open, once;
-/// `reply_lost` without one waits for the next request.
+/// `reply_lost` and `cut` without one wait for the next answer; what is half open expires.
 pub(super) fn usual(kind: &Kind) -> Option<Length> {
     match kind {
-        Kind::Wedge | Kind::Delay { .. } | Kind::Refuse { .. } => Some(Length::UntilHeal),
-        Kind::Close | Kind::ReplyLost { .. } => Some(Length::Instant),
+        Kind::Wedge | Kind::Delay { .. } | Kind::Trickle { .. } => Some(Length::UntilHeal),
+        Kind::Refuse { .. } | Kind::Disturb(_) => Some(Length::UntilHeal),
+        Kind::Close | Kind::ReplyLost { .. } | Kind::Cut { .. } => Some(Length::Instant),
+        Kind::HalfOpen => Some(Length::Lasts(HALF_OPEN)),
         Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::RollingRestart => Some(Length::Instant),
         Kind::Ail(ailment) if ailment.instant() => Some(Length::Instant),
         Kind::Ail(_) | Kind::Pause => None,

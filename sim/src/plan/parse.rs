@@ -15,8 +15,9 @@
 //! first_boot = "10m"                  # the beginning to the first boot; without: none has to wait
 //! [[users]]                           # the product's own words
 //! [[faults]]                          # any value may offer alternatives: `lasts = "<1m|61m>"` is 1m on seed 1
-//! kind = "wedge"                      # a link: wedge close reply_lost delay; a process: sigterm sigkill host_loss pause
-//!                                     # rolling_restart; a caller of a service: refuse; a service: restart full
+//! kind = "wedge"                      # a link: wedge close reply_lost delay half_open trickle cut; a process: sigterm
+//!                                     # sigkill host_loss pause rolling_restart; a caller of a service: refuse stall
+//!                                     # truncate malformed; a service: restart full
 //!                                     # readonly loading failover evict purge serialization_failure
 //!                                     # too_many_connections slow_commit
 //! target = "executor-1->redis"        # or a list; `executor-1` for a process; `provider/sk-a` for a caller; `redis` for
@@ -24,10 +25,15 @@
 //! on = { event = "turn_started", session = "ann/1", nth = 1, after = "5s" }
 //!                                     # or at = "12s"
 //!                                     # or on = { link = "executor-1->postgres", matches = "run.terminal", nth = 1 }
-//! lasts = "30s"                       # or until = { event = "…" }, or until = "heal"; `by` for delay and
-//!                                     # slow_commit, `matches` for reply_lost, `status` and perhaps `retry_after` for refuse. Without: wedge,
-//!                                     # delay and refuse until heal, close and reply_lost once; pause and what ails a
-//!                                     # service must say one
+//! lasts = "30s"                       # or until = { event = "…" }, or until = "heal"; `by` for delay, trickle and
+//!                                     # slow_commit, `bytes` for trickle, `matches` for reply_lost and cut, `status` and perhaps `retry_after`
+//!                                     # for refuse. Without: wedge, delay, trickle and what befalls callers until heal,
+//!                                     # close, reply_lost and cut once, half_open 30s; pause and what ails a service
+//!                                     # must say one
+//! every = "1m"                        # strikes again so long after its end, until everything heals
+//! direction = "up"                    # of wedge, delay and trickle: towards the service alone; or "down"
+//! only = "run.terminal"               # of these and close: only connections on which a request contains this while it
+//!                                     # lasts, each from that request on
 //! [expect]                            # without: passed
 //! verdict = "violated"
 //! invariant = "no_zombies"

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::faults::usual;
-use super::{Ailment, Cue, Fault, Kind, Length, Manager, Plan, Trigger};
+use super::{Ailment, Cue, Fault, Kind, Length, Manager, Part, Plan, Trigger};
 use crate::duration;
 use crate::product::Workload;
 
@@ -68,10 +68,13 @@ pub fn print<W: Workload>(plan: &Plan<W>) -> String {
 pub fn told(fault: &Fault) -> String {
     let kind = match &fault.kind {
         Kind::Delay { by } => format!("delay by {}", duration::print(*by)),
+        Kind::Trickle { bytes, by } => format!("trickle of {bytes} bytes in {}", duration::print(*by)),
         Kind::ReplyLost { matches: Some(matches) } => format!("reply_lost of `{matches}`"),
+        Kind::Cut { matches: Some(matches) } => format!("cut of what answers `{matches}`"),
         Kind::Refuse { status, .. } => format!("refuse with {status}"),
         kind => kind.name().to_owned(),
     };
+    let kind = told_part(&fault.part, kind);
     let begins = match &fault.trigger {
         Trigger::At(at) => format!("at {}", duration::print(*at)),
         Trigger::On(cue) => format!("on {}", told_cue(cue)),
@@ -83,10 +86,17 @@ pub fn told(fault: &Fault) -> String {
         Length::Until(cue) => format!(", until {}", told_cue(cue)),
         Length::UntilHeal => ", until everything heals".to_owned(),
     };
+    let again = fault.every.map(|every| format!(", again after {}", duration::print(every))).unwrap_or_default();
     format!(
-        "{kind} {}, {begins}{ends}",
+        "{kind} {}, {begins}{ends}{again}",
         fault.targets.join(if fault.kind == Kind::RollingRestart { ", then " } else { " and " })
     )
+}
+
+fn told_part(part: &Part, mut kind: String) -> String {
+    kind.extend(part.direction.map(|direction| format!(" {}", direction.name())));
+    kind.extend(part.only.as_ref().map(|only| format!(" from `{only}` on,")));
+    kind
 }
 
 fn told_cue(cue: &Cue) -> String {
@@ -113,13 +123,18 @@ fn fault(fault: &Fault) -> String {
         Kind::Delay { by } | Kind::Ail(Ailment::SlowCommit { by }) => {
             text.push_str(&format!("by = {}\n", time(*by)));
         }
-        Kind::ReplyLost { matches: Some(matches) } => text.push_str(&format!("matches = {}\n", quoted(matches))),
+        Kind::Trickle { bytes, by } => text.push_str(&format!("bytes = {bytes}\nby = {}\n", time(*by))),
+        Kind::ReplyLost { matches: Some(matches) } | Kind::Cut { matches: Some(matches) } => {
+            text.push_str(&format!("matches = {}\n", quoted(matches)));
+        }
         Kind::Refuse { status, retry_after } => {
             text.push_str(&format!("status = {status}\n"));
             text.extend(retry_after.map(|after| format!("retry_after = {}\n", time(after))));
         }
         _ => {}
     }
+    text.extend(fault.part.direction.map(|direction| format!("direction = {}\n", quoted(direction.name()))));
+    text.extend(fault.part.only.as_ref().map(|only| format!("only = {}\n", quoted(only))));
     match &fault.trigger {
         Trigger::At(at) => text.push_str(&format!("at = {}\n", time(*at))),
         Trigger::On(waited) => text.push_str(&format!("on = {}\n", cue(waited))),
@@ -137,6 +152,7 @@ fn fault(fault: &Fault) -> String {
             Length::UntilHeal => text.push_str("until = \"heal\"\n"),
         }
     }
+    text.extend(fault.every.map(|every| format!("every = {}\n", time(every))));
     text
 }
 

@@ -78,6 +78,11 @@ impl<'t> Section<'t> {
         Section { name, keys, table, span }
     }
 
+    /// Where the value of `key` stands, if it was not taken.
+    pub(super) fn span_of(&self, key: &'static str) -> Option<Range<usize>> {
+        self.table.get(key).map(Spanned::span)
+    }
+
     /// Takes the value of `key`.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Spanned<DeValue<'t>>> {
         debug_assert!(self.keys.contains(&key), "{key} is not among the keys of {}", self.name);

@@ -196,6 +196,50 @@ fn faults_of_processes_and_callers_must_make_sense() {
 }
 
 #[test]
+fn parts_and_repetitions_of_faults_must_make_sense() {
+    let link = "target = \"executor-1->redis\"\n";
+    for (fault, place, meant) in [
+        ("kind = \"close\"\nonly = \"x\"", "p.toml:2:1", "`close` with `only` waits for such requests"),
+        ("kind = \"reply_lost\"\nonly = \"x\"", "p.toml:4:8", "write `matches` instead of `only`"),
+        ("kind = \"half_open\"\nonly = \"x\"", "p.toml:4:8", "`only` belongs to `wedge`, `close`, `delay`"),
+        ("kind = \"wedge\"\nonly = \"\"", "p.toml:4:8", "`only` says nothing"),
+        ("kind = \"wedge\"\nonly = 5", "p.toml:4:8", "a text in quotes"),
+        ("kind = \"wedge\"\ndirection = \"dwon\"", "p.toml:4:13", "did you mean `down`?"),
+        (
+            "kind = \"close\"\ndirection = \"down\"",
+            "p.toml:4:13",
+            "`direction` belongs to `wedge`, `delay` and `trickle`",
+        ),
+        ("kind = \"trickle\"\nby = \"1s\"", "p.toml:3:8", "`trickle` needs `bytes`"),
+        ("kind = \"trickle\"\nbytes = 4", "p.toml:3:8", "`trickle` needs `by`"),
+        ("kind = \"trickle\"\nby = \"1s\"\nbytes = 0", "p.toml:5:9", "from 1 to 16384"),
+        ("kind = \"wedge\"\nbytes = 4", "p.toml:4:9", "`bytes` belongs to `trickle`"),
+        ("kind = \"wedge\"\nevery = \"5s\"", "p.toml:4:9", "this one has none: add `lasts = \"10s\"`"),
+        ("kind = \"close\"\nevery = \"10ms\"", "p.toml:4:9", "at least \"1s\""),
+        ("kind = \"close\"\nevery = 5", "p.toml:4:9", "has no unit"),
+        ("kind = \"cut\"\nevry = \"5s\"", "p.toml:4:1", "did you mean `every`?"),
+    ] {
+        let text = format!("about = \"x\"\n[[faults]]\n{fault}\n{link}at = \"1s\"\n");
+        let said = parse::<Toy>("p.toml", &text).unwrap_err();
+        assert_eq!(said.0.len(), 1, "{fault}: {said}");
+        let said = said.to_string();
+        assert!(said.contains(place) && said.contains(meant), "{fault}: expected {place} … {meant}, got\n{said}");
+    }
+}
+
+#[test]
+fn what_is_half_open_expires_and_cuts_wait_for_the_next_answer() {
+    let fault = |kind: &str| {
+        let text = format!(
+            "about = \"x\"\n[[faults]]\nkind = \"{kind}\"\ntarget = \"executor-1->redis\"\nat = \"1s\"\nevery = \"1m\"\n"
+        );
+        parse::<Toy>("p.toml", &text).unwrap().faults.remove(0)
+    };
+    assert_eq!(fault("half_open").length, Length::Lasts(crate::link::HALF_OPEN));
+    assert_eq!((fault("cut").length, fault("cut").every), (Length::Instant, Some(Duration::from_secs(60))));
+}
+
+#[test]
 fn all_errors_are_said_at_once_and_in_order() {
     let text =
         GOOD.replace("\"wedge\"", "\"wegde\"").replace("no_zombies", "zombies").replace("gateway = 1", "gatway = 1");
@@ -212,6 +256,13 @@ fn plans_print_and_read_back() {
         (Kind::ReplyLost { matches: None }, "executor-2->postgres"),
         (Kind::ReplyLost { matches: Some("a \"quoted\"\n\\ word".into()) }, "executor-2->postgres"),
         (Kind::Delay { by: Duration::from_nanos(1_234_567) }, "gateway-1->redis"),
+        (Kind::HalfOpen, "gateway-1->redis"),
+        (Kind::Trickle { bytes: 16, by: Duration::from_millis(50) }, "gateway-1->redis"),
+        (Kind::Cut { matches: None }, "executor-2->postgres"),
+        (Kind::Cut { matches: Some("COMMIT".into()) }, "executor-2->postgres"),
+        (Kind::Disturb(Disturbance::Stall), "redis/sk-a"),
+        (Kind::Disturb(Disturbance::Truncate), "redis/sk-a"),
+        (Kind::Disturb(Disturbance::Malformed), "redis/sk-a"),
         (Kind::Sigterm, "executor-1"),
         (Kind::Sigkill, "gateway-1"),
         (Kind::HostLoss, "gateway-1"),
@@ -245,8 +296,9 @@ fn plans_print_and_read_back() {
                     continue;
                 }
                 let targets = vec![(*target).to_owned()];
-                let fault = Fault { kind: kind.clone(), targets, trigger: trigger.clone(), length: length.clone() };
+                let fault = Fault::new(kind.clone(), targets, trigger.clone(), length.clone());
                 assert!(!told(&fault).is_empty());
+                plan.faults.extend(parts(&fault));
                 plan.faults.push(fault);
             }
         }
@@ -264,6 +316,25 @@ fn plans_print_and_read_back() {
     plan.faults.clear();
     round(&plan);
     round(&words::bare::<Toy>());
+}
+
+/// The fault on every part of its link that it may strike, and again and again.
+fn parts(fault: &Fault) -> Vec<Fault> {
+    let (kind, length) = (&fault.kind, &fault.length);
+    let mut parts = Vec::new();
+    for direction in [None, Some(Direction::Up), Some(Direction::Down)] {
+        for only in [None, Some("a \"b\"".to_owned())] {
+            let whole = direction.is_none() && only.is_none();
+            let possible = (direction.is_none() || kind.one_way()) && (only.is_none() || kind.selective());
+            if !whole && possible && (only.is_none() || *length != Length::Instant) {
+                parts.push(Fault { part: Part { direction, only }, ..fault.clone() });
+            }
+        }
+    }
+    if *length != Length::UntilHeal {
+        parts.push(Fault { every: Some(Duration::from_secs(90)), ..fault.clone() });
+    }
+    parts
 }
 
 fn round(plan: &Plan<Visitors>) {

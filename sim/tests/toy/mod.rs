@@ -463,7 +463,7 @@ pub fn quirky(quirk: &str) -> Plan<Jobs> {
 }
 
 pub fn fault(kind: Kind, target: &str, trigger: Trigger, length: Length) -> Fault {
-    Fault { kind, targets: vec![target.into()], trigger, length }
+    Fault::new(kind, vec![target.into()], trigger, length)
 }
 
 pub fn on(event: &str, nth: u32) -> Cue {
