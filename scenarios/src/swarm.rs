@@ -43,9 +43,16 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
     let settings = Some(settings).filter(|settings| !settings.is_empty());
     // Now and then the last executor comes later, while the others are at work.
     let late = drawn(seed, Purpose::Workload, proptest::option::weighted(0.1, seconds(5..=60)));
-    let late = late.filter(|_| executors > 1).map(|first_boot| {
+    let late = late.filter(|_| executors > 1);
+    // Or it comes only when it is called, and perhaps in the place of another.
+    let scaled = drawn_as(seed, "scaling", proptest::option::weighted(0.3, scaling(executors)));
+    let scaled = scaled.filter(|_| executors > 1).unwrap_or_default();
+    let late = if scaled.is_empty() { late } else { Some(UNCALLED) };
+    let late = late.map(|first_boot| {
         (format!("executor-{executors}"), Manager { first_boot: Some(first_boot), ..Manager::default() })
     });
+    let service = drawn_as(seed, "managers", managers());
+    let faults: Vec<Fault> = faults.into_iter().chain(scaled).collect();
     let settings = settings.map(|settings| ("executor".to_string(), settings));
     Plan {
         about: format!("Drawn from seed {}", seed.0),
@@ -55,7 +62,7 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
             .map(|(role, count)| (role.to_string(), count))
             .into(),
         config: [("all".to_string(), everybodys)].into_iter().chain(settings).collect(),
-        service: late.into_iter().collect(),
+        service: service.into_iter().chain(late).collect(),
         users,
         faults,
         expect: Expect { verdict: "passed".into(), invariant: None },
@@ -63,9 +70,59 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
     }
 }
 
+/// Nobody waits for a first boot so long: who is not called comes when everything heals.
+const UNCALLED: Duration = Duration::from_secs(24 * 3600);
+
+/// Service managers with ways of their own: a grace that is too short, a signal that comes late, probes, back-offs.
+fn managers() -> impl Strategy<Value = BTreeMap<String, Manager>> {
+    use proptest::option::weighted;
+    let executor = (weighted(0.3, seconds(10..=60)), weighted(0.15, seconds(1..=15)), weighted(0.2, seconds(30..=300)));
+    let executor = executor.prop_map(|(grace, pre_stop, restart_max)| Manager {
+        grace,
+        pre_stop,
+        restart_max,
+        ..Manager::default()
+    });
+    let gateway = (weighted(0.2, seconds(3..=15)), weighted(0.15, seconds(1..=15)));
+    let gateway = gateway.prop_map(|(probe, pre_stop)| Manager { probe, pre_stop, ..Manager::default() });
+    (executor, gateway).prop_map(|(executor, gateway)| {
+        let all = [("executor", executor), ("gateway", gateway)];
+        let own = all.into_iter().filter(|(_, manager)| *manager != Manager::default());
+        own.map(|(role, manager)| (role.to_string(), manager)).collect()
+    })
+}
+
+/// The last executor comes, and the first goes, or makes way for it.
+fn scaling(executors: usize) -> impl Strategy<Value = Vec<Fault>> {
+    let moment = || {
+        let moment = (select(vec!["claimed", "called", "checkpointed"]), 1..=2u32, seconds(0..=20));
+        moment.prop_map(|(event, nth, after)| Trigger::On(Cue { event: event.into(), session: None, nth, after }))
+    };
+    let fault = |kind, targets: &[&String], trigger| Fault {
+        kind,
+        targets: targets.iter().map(|target| (*target).clone()).collect(),
+        trigger,
+        length: Length::Instant,
+    };
+    let how = select(vec!["up", "up and down", "instead"]);
+    (how, moment(), moment()).prop_map(move |(how, one, other)| {
+        let (first, last) = ("executor-1".to_string(), format!("executor-{executors}"));
+        match how {
+            "up" => vec![fault(Kind::ScaleUp, &[&last], one)],
+            "instead" => vec![fault(Kind::Reconfigure, &[&first, &last], one)],
+            _ => vec![fault(Kind::ScaleUp, &[&last], one), fault(Kind::ScaleDown, &[&first], other)],
+        }
+    })
+}
+
 /// One value of a strategy, from the seed's stream for this purpose.
 fn drawn<S: Strategy>(seed: Seed, purpose: Purpose, strategy: S) -> S::Value {
-    let key = seed.key(&format!("{purpose:?}"));
+    drawn_as(seed, &format!("{purpose:?}"), strategy)
+}
+
+/// One value of a strategy, from a stream of its own.
+fn drawn_as<S: Strategy>(seed: Seed, stream: &str, strategy: S) -> S::Value {
+    let key = seed.key(stream);
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &key);
     let mut runner = TestRunner::new_with_rng(Config { failure_persistence: None, ..Config::default() }, rng);
     strategy.new_tree(&mut runner).expect("no strategy here rejects anything").current()
@@ -193,8 +250,19 @@ fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
         let length = if kind == Kind::Pause { Length::Lasts(lasts) } else { Length::Instant };
         Fault { kind, targets: vec![ORIGIN.into()], trigger: Trigger::On(cue), length }
     });
-    (vec(refuse, 1..=2), proptest::option::of(grief))
-        .prop_map(|(faults, grief)| faults.into_iter().chain(grief).collect())
+    // Now and then its engine does.
+    let ills: Vec<_> =
+        Ailment::NAMES.into_iter().filter(|word| Ailment::services(word).any(|of| of == "engine")).collect();
+    // The old container is stopped as soon as the refusal is known.
+    let after = prop_oneof![4 => Just(Duration::ZERO), 1 => seconds(0..=2)];
+    let ill = (select(ills), seconds(0..=30), after, seconds(5..=90));
+    let ill = ill.prop_map(|(word, by, after, lasts)| {
+        let kind = Kind::Ail(Ailment::named(word, Some(by)).expect("one of its own names"));
+        let cue = Cue { event: "refused".into(), session: None, nth: 1, after };
+        Fault { kind, targets: vec!["engine".into()], trigger: Trigger::On(cue), length: Length::Lasts(lasts) }
+    });
+    (vec(refuse, 1..=2), proptest::option::of(grief), proptest::option::weighted(0.7, ill))
+        .prop_map(|(faults, grief, ill)| faults.into_iter().chain(grief).chain(ill).collect())
 }
 
 /// Every executor in turn.
@@ -210,7 +278,12 @@ fn restart(executors: Vec<String>) -> impl Strategy<Value = Fault> {
 /// An executor is killed, or told to stop, a moment after some call, often enough the one that made it, or while it
 /// commits a turn.
 fn stop(executors: usize) -> impl Strategy<Value = Fault> {
-    let kind = prop_oneof![3 => Just(Kind::Sigkill), 4 => Just(Kind::Sigterm)];
+    let kind = prop_oneof![
+        3 => Just(Kind::Sigkill),
+        4 => Just(Kind::Sigterm),
+        1 => Just(Kind::Panic),
+        1 => Just(Kind::LostSignal),
+    ];
     let moment = (seconds(0..=15), 0..=20u64, proptest::bool::weighted(0.5));
     (kind, 1..=executors, 1..=3u32, moment).prop_map(|(kind, n, nth, (after, millis, commits))| {
         let trigger = if commits {
@@ -246,8 +319,8 @@ fn fault(
     let by = prop_oneof![seconds(0..=2), seconds(1..=12)].boxed();
     let statement = select(vec![None, Some("run.terminal"), Some("run.checkpoint"), Some("run.claim"), Some("COMMIT")]);
     let ailment = ailment(by.clone());
-    (select(kinds), link, process, ailment, trigger, lasts, by, (statement, any::<bool>())).prop_map(
-        |(kind, link, process, (service, ailment), trigger, lasts, by, (statement, hard))| {
+    (select(kinds), link, process, ailment, trigger, lasts, by, (statement, any::<bool>(), any::<bool>())).prop_map(
+        |(kind, link, process, (service, ailment), trigger, lasts, by, (statement, hard, soft))| {
             let lasts = Length::Lasts(lasts);
             let to_postgres = link.ends_with("->postgres");
             let matches = statement.filter(|_| to_postgres).map(str::to_string);
@@ -261,7 +334,10 @@ fn fault(
                 "host_loss" => (Kind::HostLoss, process, Length::Instant),
                 "ailment" if ailment.instant() => (Kind::Ail(ailment), service, Length::Instant),
                 "ailment" => (Kind::Ail(ailment), service, lasts),
-                _ if hard => (Kind::Sigkill, process, Length::Instant),
+                _ if hard && soft => (Kind::Sigkill, process, Length::Instant),
+                _ if hard => (Kind::Panic, process, Length::Instant),
+                // A container is its engine's to stop.
+                _ if soft && !process.contains('.') => (Kind::LostSignal, process, Length::Instant),
                 _ => (Kind::Sigterm, process, Length::Instant),
             };
             Fault { kind, targets: vec![target], trigger, length }

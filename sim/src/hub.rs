@@ -145,6 +145,21 @@ impl<O: Occurrence> Hub<O> {
                     keeper.expire(losses);
                 }
             }
+            Deed::Crash { process, incarnation } => {
+                if let Some(keeper) = hands.keepers.get(&process) {
+                    keeper.crash(incarnation);
+                }
+            }
+            Deed::Stop { process, incarnation, heard } => {
+                if let Some(keeper) = hands.keepers.get(&process) {
+                    keeper.stop(incarnation, heard);
+                }
+            }
+            Deed::Raise { process } => {
+                if let Some(keeper) = hands.keepers.get(&process) {
+                    keeper.raise();
+                }
+            }
             Deed::Pause { process } => {
                 if let Some(keeper) = hands.keepers.get(&process) {
                     keeper.pause();
@@ -201,8 +216,7 @@ fn effect(kind: Kind) -> Option<Effect> {
         Kind::Close => Some(Effect::Close),
         Kind::ReplyLost { matches } => Some(Effect::ReplyLost { matches: matches.map(String::into_bytes) }),
         Kind::Delay { by } => Some(Effect::Delay(by)),
-        Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::RollingRestart => None,
-        Kind::Refuse { .. } | Kind::Ail(_) => None,
+        _ => None,
     }
 }
 
@@ -224,6 +238,11 @@ impl<O: Occurrence> Witness for Sight<O> {
             self.0.opened(link, conn, incarnation);
         }
         self.0.act(|watch| watch.happened(&link.near, incarnation, happening));
+    }
+
+    fn spoke(&self, link: &Link, incarnation: u32, up: bool) {
+        let (process, incarnation) = if up { (&link.near, Some(incarnation)) } else { (&link.far, None) };
+        self.0.act(|watch| watch.spoke(process, incarnation, &link.name));
     }
 
     fn arrived(&self, link: &Link, bytes: &[u8], old: usize) {

@@ -154,7 +154,7 @@ impl Nemesis {
         standing.seen = 0;
         let (stage, after) = match (&standing.fault.kind, &standing.fault.length) {
             // It ends when its last target was told; who never boots again does not keep the world waiting for ever.
-            (Kind::RollingRestart, _) => (Stage::Ending, Some(ROLLING_MAX)),
+            (Kind::RollingRestart | Kind::Reconfigure, _) => (Stage::Ending, Some(ROLLING_MAX)),
             (kind, _) if kind.instant() => (Stage::Ending, Some(Duration::ZERO)),
             (_, Length::Lasts(length)) => (Stage::Ending, Some(*length)),
             (Kind::ReplyLost { .. }, Length::Instant) => (Stage::Striking, None),

@@ -54,9 +54,26 @@ pub struct Manager {
     pub restart_delay: Option<Duration>,
     /// Time from the beginning of the run to the first boot.
     pub first_boot: Option<Duration>,
+    /// Time from the decision to stop it to its SIGTERM: it goes on serving, and its grace runs already.
+    pub pre_stop: Option<Duration>,
+    /// How often it is asked for its health. It is killed when it has not answered several times in a row.
+    pub probe: Option<Duration>,
+    /// The longest delay before a boot: the delay doubles each time that a life was short.
+    pub restart_max: Option<Duration>,
 }
 
 impl Manager {
+    /// Each word that `[service.SCOPE]` may use.
+    pub const KEYS: &'static [&'static str] =
+        &["grace", "restart_delay", "first_boot", "pre_stop", "probe", "restart_max"];
+
+    /// Its words and what they say, in the order of [`Manager::KEYS`].
+    pub(crate) fn said(self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let Manager { grace, restart_delay, first_boot, pre_stop, probe, restart_max } = self;
+        let all = [grace, restart_delay, first_boot, pre_stop, probe, restart_max];
+        Manager::KEYS.iter().copied().zip(all).filter_map(|(key, value)| Some((key, value?)))
+    }
+
     /// The ways with one process of a role.
     pub(crate) fn of(managers: &BTreeMap<String, Manager>, role: &str, process: &str) -> Manager {
         let (general, own) = (managers.get(role).copied(), managers.get(process).copied());
@@ -65,6 +82,9 @@ impl Manager {
             grace: own.grace.or(general.grace),
             restart_delay: own.restart_delay.or(general.restart_delay),
             first_boot: own.first_boot.or(general.first_boot),
+            pre_stop: own.pre_stop.or(general.pre_stop),
+            probe: own.probe.or(general.probe),
+            restart_max: own.restart_max.or(general.restart_max),
         }
     }
 }
@@ -133,6 +153,17 @@ pub enum Kind {
     Pause,
     /// Processes, in order: SIGTERM, each after the one before has booted anew.
     RollingRestart,
+    /// Process: the service manager stops it, and it does not hear of that: it is killed after its grace.
+    LostSignal,
+    /// Process: its main panics. It makes no further step, its connections close at once, its exit code is 101.
+    Panic,
+    /// Process: one that waits for its first boot boots now.
+    ScaleUp,
+    /// Process: it is told to stop, and does not come back.
+    ScaleDown,
+    /// Two processes: the second, which waits for its first boot, boots now; once it has, the first is told to stop and
+    /// does not come back.
+    Reconfigure,
     /// Caller of a service: its calls are answered with this HTTP status.
     Refuse { status: u16, retry_after: Option<Duration> },
     /// Service: it is ill itself, for whoever talks to it.
@@ -173,7 +204,7 @@ impl Kind {
     };
 
     /// The words for what no service suffers from inside.
-    const OWN: [&'static str; 10] = [
+    const OWN: [&'static str; 15] = [
         "wedge",
         "close",
         "reply_lost",
@@ -183,6 +214,11 @@ impl Kind {
         "host_loss",
         "pause",
         "rolling_restart",
+        "lost_signal",
+        "panic",
+        "scale_up",
+        "scale_down",
+        "reconfigure",
         "refuse",
     ];
 
@@ -201,6 +237,11 @@ impl Kind {
             Kind::HostLoss => "host_loss",
             Kind::Pause => "pause",
             Kind::RollingRestart => "rolling_restart",
+            Kind::LostSignal => "lost_signal",
+            Kind::Panic => "panic",
+            Kind::ScaleUp => "scale_up",
+            Kind::ScaleDown => "scale_down",
+            Kind::Reconfigure => "reconfigure",
             Kind::Refuse { .. } => "refuse",
             Kind::Ail(ailment) => ailment.name(),
         }
@@ -210,10 +251,27 @@ impl Kind {
     pub fn aim(&self) -> Aim {
         match self {
             Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => Aim::Link,
-            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::RollingRestart => Aim::Process,
+            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::Panic => Aim::Process,
+            Kind::RollingRestart | Kind::LostSignal => Aim::Process,
+            Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure => Aim::Process,
             Kind::Refuse { .. } => Aim::Caller,
             Kind::Ail(_) => Aim::Service,
         }
+    }
+
+    /// Whether it is done by the service manager, to processes that it boots.
+    pub fn of_manager(&self) -> bool {
+        matches!(self, Kind::RollingRestart | Kind::LostSignal | Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure)
+    }
+
+    /// Whether it boots a process that has waited for that; of several, the last.
+    pub fn boots(&self) -> bool {
+        matches!(self, Kind::ScaleUp | Kind::Reconfigure)
+    }
+
+    /// Whether a process does not come back from it; of several, the first.
+    pub fn retires(&self) -> bool {
+        matches!(self, Kind::ScaleDown | Kind::Reconfigure)
     }
 
     /// Whether it acts on links.
@@ -224,7 +282,8 @@ impl Kind {
     /// Whether it can have no length.
     pub fn instant(&self) -> bool {
         match self {
-            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::RollingRestart => true,
+            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Panic => true,
+            kind if kind.of_manager() => true,
             Kind::Ail(ailment) => ailment.instant(),
             _ => false,
         }
