@@ -6,7 +6,7 @@ use std::time::Duration;
 use lychgate_sim::event::{Event, Happening, What};
 
 /// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
-const ORDERS: [&str; 2] = ["sigterm", "rolling_restart"];
+const ORDERS: [&str; 6] = ["sigterm", "rolling_restart", "lost_signal", "scale_up", "scale_down", "reconfigure"];
 
 /// What becomes of what Redis holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Health {
                 let paused_for = before.paused_for + (event.at - before.since);
                 *before = Life { paused: false, paused_for, since: event.at, ..*before };
             }
-            Happening::Exited { .. } | Happening::Killed => {
+            Happening::Exited { .. } | Happening::Killed | Happening::Panicked => {
                 self.lives.insert(event.process.clone(), life(false));
             }
             _ => {}

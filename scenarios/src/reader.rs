@@ -7,6 +7,7 @@ mod keys;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lychgate::broker::RUNS;
+use lychgate::engine::LABEL_AGENT;
 use lychgate_sim::observation::{Broker, Command, Log, Observation, Provider, Statement, Value};
 use lychgate_sim::product::{Origin, Reader};
 
@@ -37,11 +38,15 @@ impl Run {
 /// Reads observations of Lychgate.
 #[derive(Default)]
 pub struct LychgateReader {
+    /// By session id: the agent that its runs need.
+    needs: BTreeMap<String, String>,
     /// By run id.
     runs: BTreeMap<String, Run>,
     /// Message id to label; a message and its run share one.
     messages: BTreeMap<String, String>,
     agents: Agents,
+    /// The run whose frames a process read last, by its id: a gateway works for whoever reads along.
+    reading: BTreeMap<String, String>,
     /// Labels of the runs that a berth is calling the provider for.
     calls: BTreeMap<String, BTreeSet<String>>,
     keys: Keys,
@@ -77,6 +82,7 @@ impl Reader<Did> for LychgateReader {
         match observation {
             Observation::Statement(statement) => self.statement(statement, &origin.process),
             Observation::Command(command) => {
+                self.read_along(command, &origin.process);
                 let did = self.command(command);
                 let label = |id: &str| self.runs.get(id).map(|run| run.label.clone());
                 did.into_iter().chain(self.keys.read(command, label)).collect()
@@ -99,17 +105,29 @@ impl Reader<Did> for LychgateReader {
     fn mentioned(&self, request: &[u8]) -> Option<String> {
         let within = |id: &str| request.windows(id.len()).any(|window| window == id.as_bytes());
         let live = self.runs.iter().filter(|(_, run)| run.is_live());
-        live.filter(|(id, run)| within(id) || within(&run.session_id)).map(|(_, run)| run.label.clone()).next()
+        let mut live = live.filter(|(id, run)| within(id) || within(&run.session_id));
+        live.next().map(|(_, run)| run.label.clone()).or_else(|| self.needing(request))
     }
 
     fn served_by(&self, process: &str) -> Option<String> {
         let owned = |run: &&Run| run.is_live() && run.owner.as_deref() == Some(process);
         let called = self.calls.get(process).and_then(|calls| calls.first());
-        self.runs.values().find(owned).map(|run| run.label.clone()).or_else(|| called.cloned())
+        let read = || self.runs.get(self.reading.get(process)?).filter(|run| run.is_live());
+        let own = self.runs.values().find(owned).map(|run| run.label.clone()).or_else(|| called.cloned());
+        own.or_else(|| read().map(|run| run.label.clone()))
     }
 }
 
 impl LychgateReader {
+    /// The label of a live run of the agent that a request to the container engine was about, by its label.
+    fn needing(&self, request: &[u8]) -> Option<String> {
+        let text = std::str::from_utf8(request).ok()?;
+        let labels = text.lines().filter_map(|line| line.split_once('='));
+        let agent = labels.filter(|(label, _)| *label == LABEL_AGENT).map(|(_, agent)| agent).next()?;
+        let needs = |run: &&Run| run.is_live() && self.needs.get(&run.session_id).is_some_and(|needed| needed == agent);
+        self.runs.values().find(needs).map(|run| run.label.clone())
+    }
+
     fn named(&self, id: &str) -> Option<(String, String)> {
         self.runs.get(id).map(|run| (run.session.clone(), run.label.clone()))
     }
@@ -130,6 +148,10 @@ impl LychgateReader {
             return vec![did];
         }
         let did = match statement.name.as_str() {
+            "session.create" => {
+                self.needs.insert(text(param(1)), text(param(2)));
+                None
+            }
             "message.accept" => {
                 let (message, label) = (text(param(1)), text(param(2)));
                 let (session_id, session) = (text(param(3)), session_of(&label));
@@ -196,6 +218,19 @@ impl LychgateReader {
             _ => None,
         };
         did.into_iter().collect()
+    }
+
+    /// Whose frames a process waits for.
+    fn read_along(&mut self, command: &Command, process: &str) {
+        if !command.words.first().is_some_and(|first| first.eq_ignore_ascii_case(b"XREAD")) {
+            return;
+        }
+        // Its last two words are the key and where to go on.
+        let key = command.words.iter().rev().nth(1).map(|key| String::from_utf8_lossy(key));
+        let run = key.as_deref().and_then(|key| key.strip_prefix("lychgate:stream:")?.split(':').next());
+        if let Some(run) = run {
+            self.reading.insert(process.to_owned(), run.to_owned());
+        }
     }
 
     /// A session's label.

@@ -1,16 +1,17 @@
 //! The swarm: users, turns and faults drawn from the seed. Most kinds of fault are off in any one plan and the others
 //! wild, because every fault slightly on hides more than it finds.
 
+mod faults;
+mod incidents;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::plan::{
-    Ailment, Cue, Direction, Disturbance, Expect, Fault, Kind, Length, Manager, ORIGIN, Part, Plan, Trigger,
-};
+use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, Manager, Plan, Trigger};
 use lychgate_sim::seed::{Purpose, Seed};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::{select, subsequence};
+use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -32,7 +33,7 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
     let (gateways, executors, agents) = drawn(seed, Purpose::Workload, (1..=2usize, executors, agents));
     let topology = Topology { gateways, executors, agents };
     let users = spread(users, &topology);
-    let faults = drawn(seed, Purpose::Faults, faults(&users, &topology));
+    let faults = drawn(seed, Purpose::Faults, faults::faults(&users, &topology));
     let subscriptions = drawn(seed, Purpose::Workload, select(vec!["a=sk-a,b=sk-b", "a=sk-a,b=sk-b,c=sk-c"]));
     let everybodys =
         [("LYCHGATE_AGENTS", topology.agents().join(",")), ("LYCHGATE_SUBSCRIPTIONS", subscriptions.into())];
@@ -45,9 +46,17 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
     let settings = Some(settings).filter(|settings| !settings.is_empty());
     // Now and then the last executor comes later, while the others are at work.
     let late = drawn(seed, Purpose::Workload, proptest::option::weighted(0.1, seconds(5..=60)));
-    let late = late.filter(|_| executors > 1).map(|first_boot| {
+    let late = late.filter(|_| executors > 1);
+    // Or it comes only when it is called, and perhaps in the place of another.
+    let scaled = drawn_as(seed, "scaling", proptest::option::weighted(0.3, scaling(executors)));
+    let scaled = scaled.filter(|_| executors > 1).unwrap_or_default();
+    let late = if scaled.is_empty() { late } else { Some(UNCALLED) };
+    let late = late.map(|first_boot| {
         (format!("executor-{executors}"), Manager { first_boot: Some(first_boot), ..Manager::default() })
     });
+    let service = drawn_as(seed, "managers", managers());
+    let incident = drawn_as(seed, "incident", proptest::option::weighted(0.6, incidents::incident(&topology)));
+    let faults: Vec<Fault> = faults.into_iter().chain(scaled).chain(incident.into_iter().flatten()).collect();
     let settings = settings.map(|settings| ("executor".to_string(), settings));
     Plan {
         about: format!("Drawn from seed {}", seed.0),
@@ -57,7 +66,7 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
             .map(|(role, count)| (role.to_string(), count))
             .into(),
         config: [("all".to_string(), everybodys)].into_iter().chain(settings).collect(),
-        service: late.into_iter().collect(),
+        service: service.into_iter().chain(late).collect(),
         users,
         faults,
         expect: Expect { verdict: "passed".into(), invariant: None },
@@ -65,9 +74,56 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
     }
 }
 
+/// Nobody waits for a first boot so long: who is not called comes when everything heals.
+const UNCALLED: Duration = Duration::from_secs(24 * 3600);
+
+/// Service managers with ways of their own: a grace that is too short, a signal that comes late, probes, back-offs.
+fn managers() -> impl Strategy<Value = BTreeMap<String, Manager>> {
+    use proptest::option::weighted;
+    let executor = (weighted(0.3, seconds(10..=60)), weighted(0.15, seconds(1..=15)), weighted(0.2, seconds(30..=300)));
+    let executor = executor.prop_map(|(grace, pre_stop, restart_max)| Manager {
+        grace,
+        pre_stop,
+        restart_max,
+        ..Manager::default()
+    });
+    let gateway = (weighted(0.2, seconds(3..=15)), weighted(0.15, seconds(1..=15)));
+    let gateway = gateway.prop_map(|(probe, pre_stop)| Manager { probe, pre_stop, ..Manager::default() });
+    (executor, gateway).prop_map(|(executor, gateway)| {
+        let all = [("executor", executor), ("gateway", gateway)];
+        let own = all.into_iter().filter(|(_, manager)| *manager != Manager::default());
+        own.map(|(role, manager)| (role.to_string(), manager)).collect()
+    })
+}
+
+/// The last executor comes, and the first goes, or makes way for it.
+fn scaling(executors: usize) -> impl Strategy<Value = Vec<Fault>> {
+    let moment = || {
+        let moment = (select(vec!["claimed", "called", "checkpointed"]), 1..=2u32, seconds(0..=20));
+        moment.prop_map(|(event, nth, after)| Trigger::On(Cue { event: event.into(), session: None, nth, after }))
+    };
+    let fault = |kind, targets: &[&String], trigger| {
+        Fault::new(kind, targets.iter().map(|target| (*target).clone()).collect(), trigger, Length::Instant)
+    };
+    let how = select(vec!["up", "up and down", "instead"]);
+    (how, moment(), moment()).prop_map(move |(how, one, other)| {
+        let (first, last) = ("executor-1".to_string(), format!("executor-{executors}"));
+        match how {
+            "up" => vec![fault(Kind::ScaleUp, &[&last], one)],
+            "instead" => vec![fault(Kind::Reconfigure, &[&first, &last], one)],
+            _ => vec![fault(Kind::ScaleUp, &[&last], one), fault(Kind::ScaleDown, &[&first], other)],
+        }
+    })
+}
+
 /// One value of a strategy, from the seed's stream for this purpose.
 fn drawn<S: Strategy>(seed: Seed, purpose: Purpose, strategy: S) -> S::Value {
-    let key = seed.key(&format!("{purpose:?}"));
+    drawn_as(seed, &format!("{purpose:?}"), strategy)
+}
+
+/// One value of a strategy, from a stream of its own.
+fn drawn_as<S: Strategy>(seed: Seed, stream: &str, strategy: S) -> S::Value {
+    let key = seed.key(stream);
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &key);
     let mut runner = TestRunner::new_with_rng(Config { failure_persistence: None, ..Config::default() }, rng);
     strategy.new_tree(&mut runner).expect("no strategy here rejects anything").current()
@@ -145,176 +201,4 @@ fn spread(mut users: Everybody, topology: &Topology) -> Everybody {
         person.agent = Some(agent.clone());
     }
     users
-}
-
-/// Faults near the moments that matter: between a run's claim and the end of its terminal writes, inside a drain, inside
-/// a switch.
-fn faults(users: &Everybody, topology: &Topology) -> impl Strategy<Value = Vec<Fault>> + use<> {
-    let (gateways, executors, berths) = (topology.gateways(), topology.executors(), topology.berths());
-    let mut links: Vec<String> = berths.iter().map(|berth| format!("{berth}->provider")).collect();
-    for executor in &executors {
-        let services = ["postgres", "redis", "rabbitmq", "engine"].into_iter().map(String::from);
-        links.extend(services.chain(berths.iter().cloned()).map(|service| format!("{executor}->{service}")));
-    }
-    // Where most of the harm is done.
-    let executor_links = links.clone();
-    for gateway in &gateways {
-        links.extend(["postgres", "redis", "rabbitmq"].map(|service| format!("{gateway}->{service}")));
-        links.extend(users.0.iter().map(|person| format!("{}->{gateway}", person.name)));
-    }
-    let link = prop_oneof![3 => select(executor_links), 1 => select(links)];
-    let process = prop_oneof![8 => select(executors.clone()), 1 => select(gateways), 2 => select(berths)];
-    let sessions = lychgate_sim::product::Workload::sessions(users);
-    let owner_stops = proptest::option::weighted(0.6, stop(executors.len()));
-    let switches = proptest::option::weighted(0.35, switch(topology.agents as u32));
-    let restart = proptest::option::weighted(0.1, restart(executors));
-    let spoilt = proptest::option::weighted(0.35, disturbance());
-    let mut kinds = vec!["wedge", "close", "reply_lost", "delay", "half_open", "trickle", "cut"];
-    kinds.extend(["kill", "pause", "host_loss", "ailment", "ailment", "ailment", "ailment"]);
-    let others = subsequence(kinds, 1..=3).prop_flat_map(move |kinds| {
-        let one = fault(kinds, link.clone(), process.clone(), sessions.clone());
-        vec(one, 1..=5)
-    });
-    (others, owner_stops, switches, restart, spoilt).prop_map(|(faults, stop, switch, restart, spoilt)| {
-        faults.into_iter().chain(stop).chain(switch.into_iter().flatten()).chain(restart).chain(spoilt).collect()
-    })
-}
-
-/// A subscription fails while it is in use, and now and then whoever moves the agent comes to grief over it.
-fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
-    let trigger = (1..=3u32, seconds(0..=20));
-    let trigger = trigger.prop_map(|(nth, after)| Cue { event: "called".into(), session: None, nth, after });
-    let status = select(Kind::REFUSALS.to_vec());
-    let lasts = prop_oneof![1 => seconds(5..=60).prop_map(Length::Lasts), 2 => Just(Length::UntilHeal)];
-    let refuse =
-        (select(vec!["sk-a", "sk-a", "sk-b"]), trigger, status, lasts).prop_map(|(token, cue, status, length)| {
-            let kind = Kind::Refuse { status, retry_after: None };
-            Fault::new(kind, vec![format!("provider/{token}")], Trigger::On(cue), length)
-        });
-    let grief =
-        (select(vec![Kind::Sigkill, Kind::Sigterm, Kind::HostLoss, Kind::Pause]), seconds(0..=3), seconds(5..=120));
-    let grief = grief.prop_map(move |(kind, after, lasts)| {
-        // The first assignments are no switches.
-        let cue = Cue { event: "assigned".into(), session: None, nth: agents + 1, after };
-        let length = if kind == Kind::Pause { Length::Lasts(lasts) } else { Length::Instant };
-        Fault::new(kind, vec![ORIGIN.into()], Trigger::On(cue), length)
-    });
-    (vec(refuse, 1..=2), proptest::option::of(grief))
-        .prop_map(|(faults, grief)| faults.into_iter().chain(grief).collect())
-}
-
-/// The model's answers go wrong under somebody's turn: for a moment, or for longer than a silence is waited out, which is
-/// a minute.
-fn disturbance() -> impl Strategy<Value = Fault> {
-    let trigger = (1..=3u32, prop_oneof![seconds(0..=2), seconds(0..=20)]);
-    let trigger = trigger.prop_map(|(nth, after)| Cue { event: "called".into(), session: None, nth, after });
-    let lasts = prop_oneof![2 => seconds(1..=20), 2 => seconds(50..=150), 1 => seconds(150..=400)];
-    let token = select(vec!["sk-a", "sk-a", "sk-a", "sk-b"]);
-    (select(Disturbance::ALL.to_vec()), token, trigger, lasts, again()).prop_map(|(what, token, cue, lasts, every)| {
-        let targets = vec![format!("provider/{token}")];
-        let fault = Fault::new(Kind::Disturb(what), targets, Trigger::On(cue), Length::Lasts(lasts));
-        Fault { every, ..fault }
-    })
-}
-
-/// Now and then a fault comes back.
-fn again() -> impl Strategy<Value = Option<Duration>> {
-    proptest::option::weighted(0.15, prop_oneof![seconds(2..=20), seconds(20..=120)])
-}
-
-/// Of a link mostly all; else one way, or what is said from some statement on.
-fn part() -> impl Strategy<Value = (Option<Direction>, bool)> {
-    let direction = prop_oneof![4 => Just(None), 1 => Just(Some(Direction::Up)), 1 => Just(Some(Direction::Down))];
-    (direction, proptest::bool::weighted(0.5))
-}
-
-/// What is said on a link, beside other things, when it matters.
-fn said_on(link: &str) -> Option<String> {
-    let words = match link.split_once("->")?.1 {
-        "redis" => "EVALSHA",
-        "engine" => "POST ",
-        "provider" => "/v1/chat",
-        far if far.starts_with("agent-") => "/turns",
-        _ => return None,
-    };
-    Some(words.to_string())
-}
-
-/// Every executor in turn.
-fn restart(executors: Vec<String>) -> impl Strategy<Value = Fault> {
-    seconds(5..=60)
-        .prop_map(move |at| Fault::new(Kind::RollingRestart, executors.clone(), Trigger::At(at), Length::Instant))
-}
-
-/// An executor is killed, or told to stop, a moment after some call, often enough the one that made it, or while it
-/// commits a turn.
-fn stop(executors: usize) -> impl Strategy<Value = Fault> {
-    let kind = prop_oneof![3 => Just(Kind::Sigkill), 4 => Just(Kind::Sigterm)];
-    let moment = (seconds(0..=15), 0..=20u64, proptest::bool::weighted(0.5));
-    (kind, 1..=executors, 1..=3u32, moment).prop_map(|(kind, n, nth, (after, millis, commits))| {
-        let trigger = if commits {
-            let (link, matches) = (format!("executor-{n}->postgres"), "run.checkpoint".into());
-            Trigger::OnRequest { link, matches, nth, after: Duration::from_millis(millis) }
-        } else {
-            Trigger::On(Cue { event: "called".into(), session: None, nth, after })
-        };
-        Fault::new(kind, vec![format!("executor-{n}")], trigger, Length::Instant)
-    })
-}
-
-/// What ails a service, and which.
-fn ailment(by: impl Strategy<Value = Duration> + 'static) -> impl Strategy<Value = (String, Ailment)> {
-    let all = Ailment::NAMES.into_iter().flat_map(|word| Ailment::services(word).map(move |service| (service, word)));
-    (select(all.collect::<Vec<_>>()), by).prop_map(|((service, word), by)| {
-        (service.to_string(), Ailment::named(word, Some(by)).expect("one of its own names"))
-    })
-}
-
-fn fault(
-    kinds: Vec<&'static str>,
-    link: impl Strategy<Value = String> + Clone + 'static,
-    process: impl Strategy<Value = String> + Clone + 'static,
-    sessions: Vec<String>,
-) -> impl Strategy<Value = Fault> {
-    let moment = select(vec!["claimed", "called", "answered", "checkpointed", "ended", "shown", "accepted"]);
-    let after = prop_oneof![2 => seconds(0..=1), 2 => seconds(0..=20), 1 => seconds(0..=60)];
-    let cue = (moment, proptest::option::of(select(sessions)), 1..=2u32, after);
-    let cue = cue.prop_map(|(event, session, nth, after)| Cue { event: event.into(), session, nth, after });
-    let trigger = prop_oneof![4 => cue.prop_map(Trigger::On), 1 => seconds(0..=120).prop_map(Trigger::At)];
-    let lasts = prop_oneof![3 => seconds(1..=15), 2 => seconds(15..=90), 1 => seconds(90..=400)];
-    let by = prop_oneof![seconds(0..=2), seconds(1..=12)].boxed();
-    let statement = select(vec![None, Some("run.terminal"), Some("run.checkpoint"), Some("run.claim"), Some("COMMIT")]);
-    let ailment = ailment(by.clone());
-    let pace = (select(vec![1, 4, 16, 64, 256]), select(vec![20, 100, 400, 1500]).prop_map(Duration::from_millis));
-    (select(kinds), link, process, ailment, trigger, lasts, (by, pace), (statement, any::<bool>(), part(), again()))
-        .prop_map(|(kind, link, process, (service, ailment), trigger, lasts, (by, pace), more)| {
-            let (statement, hard, (direction, picks), every) = more;
-            let lasts = Length::Lasts(lasts);
-            let to_postgres = link.ends_with("->postgres");
-            let matches = statement.filter(|_| to_postgres).map(str::to_string);
-            let only = matches.clone().or_else(|| said_on(&link)).filter(|_| picks);
-            let (kind, target, length) = match kind {
-                "wedge" => (Kind::Wedge, link, lasts),
-                "close" if hard => (Kind::Close, link, Length::Instant),
-                "close" => (Kind::Close, link, lasts),
-                "reply_lost" => (Kind::ReplyLost { matches }, link, Length::UntilHeal),
-                "delay" => (Kind::Delay { by }, link, lasts),
-                "half_open" => (Kind::HalfOpen, link, lasts),
-                "trickle" => (Kind::Trickle { bytes: pace.0, by: pace.1 }, link, lasts),
-                "cut" => (Kind::Cut { matches }, link, Length::Instant),
-                "pause" => (Kind::Pause, process, lasts),
-                "host_loss" => (Kind::HostLoss, process, Length::Instant),
-                "ailment" if ailment.instant() => (Kind::Ail(ailment), service, Length::Instant),
-                "ailment" => (Kind::Ail(ailment), service, lasts),
-                _ if hard => (Kind::Sigkill, process, Length::Instant),
-                _ => (Kind::Sigterm, process, Length::Instant),
-            };
-            let part = Part {
-                direction: direction.filter(|_| kind.one_way()),
-                only: only.filter(|_| kind.selective() && length != Length::Instant),
-            };
-            // Deaths that come back for ever leave nobody to look at.
-            let every = every.filter(|_| kind.on_link() && length != Length::UntilHeal);
-            Fault { part, every, ..Fault::new(kind, vec![target], trigger, length) }
-        })
 }

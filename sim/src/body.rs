@@ -48,6 +48,13 @@ impl Body {
         self.near.iter().for_each(|link| link.near_down());
     }
 
+    /// Its main panics: the same, and everything that it had opened closes now.
+    pub(crate) fn crash(&self) {
+        self.stop();
+        self.near.iter().for_each(|link| link.cut_near());
+        self.far.iter().for_each(|link| link.cut_far());
+    }
+
     /// Its host is lost: the same, and nothing of what it had opened says anything more.
     pub(crate) fn lose(&self) {
         self.stop();

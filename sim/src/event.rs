@@ -68,6 +68,9 @@ impl<O: Occurrence> What<O> {
     }
 }
 
+/// The exit code of a process whose main panicked, as Rust's runtime gives it.
+pub const PANICKED: i32 = 101;
+
 /// What the world itself does or sees. `link` is `executor-1->redis`; `conn` counts that link's connections from 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -81,6 +84,8 @@ pub enum Happening {
     Exited { code: i32 },
     /// It was killed.
     Killed,
+    /// Its main panicked: it is gone, with [`PANICKED`] as its exit code, and has closed nothing in order.
+    Panicked,
     /// It stands still, as after SIGSTOP.
     Paused,
     /// It goes on, as after SIGCONT.
@@ -122,6 +127,7 @@ impl Happening {
         "signalled",
         "exited",
         "killed",
+        "panicked",
         "paused",
         "resumed",
         "link_opened",
@@ -141,6 +147,7 @@ impl Happening {
             Happening::Signalled { .. } => "signalled",
             Happening::Exited { .. } => "exited",
             Happening::Killed => "killed",
+            Happening::Panicked => "panicked",
             Happening::Paused => "paused",
             Happening::Resumed => "resumed",
             Happening::LinkOpened { .. } => "link_opened",

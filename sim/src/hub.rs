@@ -145,6 +145,21 @@ impl<O: Occurrence> Hub<O> {
                     keeper.expire(losses);
                 }
             }
+            Deed::Crash { process, incarnation } => {
+                if let Some(keeper) = hands.keepers.get(&process) {
+                    keeper.crash(incarnation);
+                }
+            }
+            Deed::Stop { process, incarnation, heard } => {
+                if let Some(keeper) = hands.keepers.get(&process) {
+                    keeper.stop(incarnation, heard);
+                }
+            }
+            Deed::Raise { process } => {
+                if let Some(keeper) = hands.keepers.get(&process) {
+                    keeper.raise();
+                }
+            }
             Deed::Pause { process } => {
                 if let Some(keeper) = hands.keepers.get(&process) {
                     keeper.pause();
@@ -204,8 +219,7 @@ fn effect(kind: Kind) -> Option<Effect> {
         Kind::HalfOpen => Some(Effect::HalfOpen),
         Kind::Trickle { bytes, by } => Some(Effect::Trickle { bytes: bytes as usize, by }),
         Kind::Cut { matches } => Some(Effect::Cut { matches: matches.map(String::into_bytes) }),
-        Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::RollingRestart => None,
-        Kind::Refuse { .. } | Kind::Disturb(_) | Kind::Ail(_) => None,
+        _ => None,
     }
 }
 
@@ -227,6 +241,11 @@ impl<O: Occurrence> Witness for Sight<O> {
             self.0.opened(link, conn, incarnation);
         }
         self.0.act(|watch| watch.happened(&link.near, incarnation, happening));
+    }
+
+    fn spoke(&self, link: &Link, incarnation: u32, up: bool) {
+        let (process, incarnation) = if up { (&link.near, Some(incarnation)) } else { (&link.far, None) };
+        self.0.act(|watch| watch.spoke(process, incarnation, &link.name));
     }
 
     fn arrived(&self, link: &Link, bytes: &[u8], old: usize) {

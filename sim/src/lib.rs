@@ -40,6 +40,7 @@ mod outcome;
 pub mod outside;
 pub mod plan;
 pub mod postgres;
+mod probe;
 mod process;
 pub mod product;
 pub mod provider;

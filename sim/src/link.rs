@@ -99,6 +99,8 @@ pub trait Witness: Send + Sync {
     fn dialled(&self, link: &Link, incarnation: u32, local: SocketAddr);
     /// Something happened on the link.
     fn fact(&self, link: &Link, incarnation: u32, happening: Happening);
+    /// Bytes were read from the near end, in this incarnation of it; or, unless `up`, from the far end.
+    fn spoke(&self, _: &Link, _incarnation: u32, _up: bool) {}
     /// A chunk of a request arrived at the relay; effects that this call begins act on it. The first `old` bytes were
     /// part of an earlier call and stand here so that a pattern may straddle two chunks.
     fn arrived(&self, link: &Link, bytes: &[u8], old: usize);

@@ -166,7 +166,7 @@ impl Nemesis {
         let round = standing.round;
         let (stage, after) = match (&standing.fault.kind, &standing.fault.length) {
             // It ends when its last target was told; who never boots again does not keep the world waiting for ever.
-            (Kind::RollingRestart, _) => (Stage::Ending, Some(ROLLING_MAX)),
+            (Kind::RollingRestart | Kind::Reconfigure, _) => (Stage::Ending, Some(ROLLING_MAX)),
             (kind, _) if kind.instant() => (Stage::Ending, Some(Duration::ZERO)),
             (_, Length::Lasts(length)) => (Stage::Ending, Some(*length)),
             (kind, Length::Instant) if kind.awaits_answer() => (Stage::Striking, None),

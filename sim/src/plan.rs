@@ -56,9 +56,26 @@ pub struct Manager {
     pub restart_delay: Option<Duration>,
     /// Time from the beginning of the run to the first boot.
     pub first_boot: Option<Duration>,
+    /// Time from the decision to stop it to its SIGTERM: it goes on serving, and its grace runs already.
+    pub pre_stop: Option<Duration>,
+    /// How often it is asked for its health. It is killed when it has not answered several times in a row.
+    pub probe: Option<Duration>,
+    /// The longest delay before a boot: the delay doubles each time that a life was short.
+    pub restart_max: Option<Duration>,
 }
 
 impl Manager {
+    /// Each word that `[service.SCOPE]` may use.
+    pub const KEYS: &'static [&'static str] =
+        &["grace", "restart_delay", "first_boot", "pre_stop", "probe", "restart_max"];
+
+    /// Its words and what they say, in the order of [`Manager::KEYS`].
+    pub(crate) fn said(self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let Manager { grace, restart_delay, first_boot, pre_stop, probe, restart_max } = self;
+        let all = [grace, restart_delay, first_boot, pre_stop, probe, restart_max];
+        Manager::KEYS.iter().copied().zip(all).filter_map(|(key, value)| Some((key, value?)))
+    }
+
     /// The ways with one process of a role.
     pub(crate) fn of(managers: &BTreeMap<String, Manager>, role: &str, process: &str) -> Manager {
         let (general, own) = (managers.get(role).copied(), managers.get(process).copied());
@@ -67,6 +84,9 @@ impl Manager {
             grace: own.grace.or(general.grace),
             restart_delay: own.restart_delay.or(general.restart_delay),
             first_boot: own.first_boot.or(general.first_boot),
+            pre_stop: own.pre_stop.or(general.pre_stop),
+            probe: own.probe.or(general.probe),
+            restart_max: own.restart_max.or(general.restart_max),
         }
     }
 }
@@ -147,6 +167,17 @@ pub enum Kind {
     Pause,
     /// Processes, in order: SIGTERM, each after the one before has booted anew.
     RollingRestart,
+    /// Process: the service manager stops it, and it does not hear of that: it is killed after its grace.
+    LostSignal,
+    /// Process: its main panics. It makes no further step, its connections close at once, its exit code is 101.
+    Panic,
+    /// Process: one that waits for its first boot boots now.
+    ScaleUp,
+    /// Process: it is told to stop, and does not come back.
+    ScaleDown,
+    /// Two processes: the second, which waits for its first boot, boots now; once it has, the first is told to stop and
+    /// does not come back.
+    Reconfigure,
     /// Caller of a service: its calls are answered with this HTTP status.
     Refuse { status: u16, retry_after: Option<Duration> },
     /// Caller of a service that streams: its answers go wrong in the middle.
@@ -219,7 +250,7 @@ impl Kind {
     };
 
     /// The words for what no service suffers from inside.
-    const OWN: [&'static str; 16] = [
+    const OWN: [&'static str; 21] = [
         "wedge",
         "close",
         "reply_lost",
@@ -232,6 +263,11 @@ impl Kind {
         "host_loss",
         "pause",
         "rolling_restart",
+        "lost_signal",
+        "panic",
+        "scale_up",
+        "scale_down",
+        "reconfigure",
         "refuse",
         "stall",
         "truncate",
@@ -256,6 +292,11 @@ impl Kind {
             Kind::HostLoss => "host_loss",
             Kind::Pause => "pause",
             Kind::RollingRestart => "rolling_restart",
+            Kind::LostSignal => "lost_signal",
+            Kind::Panic => "panic",
+            Kind::ScaleUp => "scale_up",
+            Kind::ScaleDown => "scale_down",
+            Kind::Reconfigure => "reconfigure",
             Kind::Refuse { .. } => "refuse",
             Kind::Disturb(disturbance) => disturbance.name(),
             Kind::Ail(ailment) => ailment.name(),
@@ -267,10 +308,27 @@ impl Kind {
         match self {
             Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => Aim::Link,
             Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } => Aim::Link,
-            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::RollingRestart => Aim::Process,
+            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::Panic => Aim::Process,
+            Kind::RollingRestart | Kind::LostSignal => Aim::Process,
+            Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure => Aim::Process,
             Kind::Refuse { .. } | Kind::Disturb(_) => Aim::Caller,
             Kind::Ail(_) => Aim::Service,
         }
+    }
+
+    /// Whether it is done by the service manager, to processes that it boots.
+    pub fn of_manager(&self) -> bool {
+        matches!(self, Kind::RollingRestart | Kind::LostSignal | Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure)
+    }
+
+    /// Whether it boots a process that has waited for that; of several, the last.
+    pub fn boots(&self) -> bool {
+        matches!(self, Kind::ScaleUp | Kind::Reconfigure)
+    }
+
+    /// Whether a process does not come back from it; of several, the first.
+    pub fn retires(&self) -> bool {
+        matches!(self, Kind::ScaleDown | Kind::Reconfigure)
     }
 
     /// Whether it acts on links.
@@ -296,7 +354,8 @@ impl Kind {
     /// Whether it can have no length.
     pub fn instant(&self) -> bool {
         match self {
-            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::RollingRestart => true,
+            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Panic => true,
+            kind if kind.of_manager() => true,
             Kind::Ail(ailment) => ailment.instant(),
             _ => false,
         }

@@ -10,18 +10,31 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::body::{BURIAL, Body, Living};
-use crate::event::Occurrence;
+use crate::event::{Occurrence, PANICKED};
 use crate::ground::NodeId;
 use crate::hub::Hub;
 use crate::link::Link;
 use crate::plan::Plan;
+use crate::probe;
 use crate::product::{Boot, Product, Role};
 use crate::seed::Seed;
+
+/// After a life this long the next delay is the shortest again, as a kubelet has it.
+const LONG: Duration = Duration::from_secs(600);
 
 /// What the service manager is told, each for one incarnation.
 enum Order {
     Terminate(u32),
     Kill(u32),
+    /// Its main panics.
+    Crash(u32),
+    /// It is to stop, whether or not it hears of that.
+    Stop {
+        whom: u32,
+        heard: bool,
+    },
+    /// It waits for its first boot no longer. Void for whoever lives.
+    Raise,
 }
 
 /// The world's end of a process's service manager.
@@ -46,6 +59,12 @@ pub(crate) struct Birth {
     pub(crate) restart_delay: Duration,
     /// Time from the beginning to the first boot.
     pub(crate) first_boot: Duration,
+    /// Time from the decision to stop it to SIGTERM.
+    pub(crate) pre_stop: Duration,
+    /// How often it is asked for its health, if it is.
+    pub(crate) probe: Option<Duration>,
+    /// Up to where the time from an exit to the next boot grows.
+    pub(crate) restart_max: Duration,
     pub(crate) seed: Seed,
 }
 
@@ -60,6 +79,22 @@ impl Keeper {
     pub(crate) fn kill(&self, incarnation: u32) {
         self.body.stop();
         let _ = self.orders.send(Order::Kill(incarnation));
+    }
+
+    /// Its main panics: from this call on the process makes no step, and its connections are closed.
+    pub(crate) fn crash(&self, incarnation: u32) {
+        self.body.crash();
+        let _ = self.orders.send(Order::Crash(incarnation));
+    }
+
+    /// The service manager is to stop it.
+    pub(crate) fn stop(&self, whom: u32, heard: bool) {
+        let _ = self.orders.send(Order::Stop { whom, heard });
+    }
+
+    /// It need not wait for its first boot any more.
+    pub(crate) fn raise(&self) {
+        let _ = self.orders.send(Order::Raise);
     }
 
     /// Its host is lost: the same, and nothing of what it had opened says anything more.
@@ -134,18 +169,42 @@ pub(crate) fn keep<P: Product>(
 
 async fn manage<P: Product>(hub: Arc<Hub<P::Occurrence>>, mut manned: Manned) {
     if !manned.birth.first_boot.is_zero() {
-        tokio::time::sleep(manned.birth.first_boot).await;
+        manned.wait().await;
     }
-    loop {
+    let mut delay = manned.birth.restart_delay;
+    while !hub.look(|watch| watch.is_retired(manned.process())) {
+        let began = hub.now();
         let life = manned.bear::<P>(&hub, BTreeMap::new());
         let grace = manned.birth.grace;
         manned.live(&hub, life, Some(grace)).await;
+        if hub.now() - began >= LONG {
+            delay = manned.birth.restart_delay;
+        }
         manned.body.bury().await;
-        tokio::time::sleep(manned.birth.restart_delay.max(BURIAL)).await;
+        tokio::time::sleep(delay.max(BURIAL)).await;
+        delay = (delay * 2).min(manned.birth.restart_max.max(manned.birth.restart_delay));
     }
+    // It does not come back.
+    std::future::pending().await
 }
 
 impl Manned {
+    /// Waits for the first boot.
+    async fn wait(&mut self) {
+        let due = tokio::time::sleep(self.birth.first_boot);
+        tokio::pin!(due);
+        loop {
+            tokio::select! {
+                biased;
+                order = self.inbox.recv() => match order {
+                    Some(Order::Raise) | None => return,
+                    Some(_) => {}
+                },
+                () = &mut due => return,
+            }
+        }
+    }
+
     pub(crate) fn process(&self) -> &str {
         &self.birth.process
     }
@@ -183,6 +242,7 @@ impl Manned {
         birth.far.iter().for_each(|link| link.far_up());
         hub.act(|watch| watch.booted(&birth.process, incarnation));
         let (living, exit) = self.body.begin::<P>(hub, boot);
+        hub.act(|watch| watch.born(&birth.process));
         Life { incarnation, living, exit }
     }
 
@@ -196,13 +256,32 @@ impl Manned {
         let Life { incarnation, living, mut exit } = life;
         let process = &self.birth.process;
         let patience = tokio::time::sleep(Duration::MAX / 4);
-        tokio::pin!(patience);
-        let mut dying = false;
+        // As long as it goes on serving although it is to stop.
+        let notice = tokio::time::sleep(Duration::MAX / 4);
+        // Nobody but the service manager asks how a process is.
+        let probe = self.birth.probe.zip(self.birth.listen).filter(|_| grace.is_some());
+        let unwell = async move {
+            match probe {
+                Some((every, listen)) => probe::fails(listen, every).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(patience, notice, unwell);
+        let (mut dying, mut noticed) = (false, false);
         let ended = loop {
             tokio::select! {
                 biased;
                 order = self.inbox.recv() => match order {
                     Some(Order::Kill(whom)) if whom == incarnation => break Ended::Killed,
+                    Some(Order::Crash(whom)) if whom == incarnation => break Ended::Exited(PANICKED),
+                    Some(Order::Stop { whom, heard }) if whom == incarnation => {
+                        if let Some(grace) = grace && !std::mem::replace(&mut dying, true) {
+                            patience.set(tokio::time::sleep(grace));
+                        }
+                        if heard && !std::mem::replace(&mut noticed, true) {
+                            notice.set(tokio::time::sleep(self.birth.pre_stop));
+                        }
+                    }
                     Some(Order::Terminate(whom)) if whom == incarnation => {
                         living.terminate();
                         if let Some(grace) = grace && !std::mem::replace(&mut dying, true) {
@@ -215,6 +294,14 @@ impl Manned {
                 Ok(code) = &mut exit => {
                     hub.act(|watch| watch.exited(process, code));
                     return Ended::Exited(code);
+                }
+                () = &mut notice, if noticed => {
+                    notice.set(tokio::time::sleep(Duration::MAX / 4));
+                    hub.act(|watch| watch.terminate(process));
+                }
+                () = &mut unwell => {
+                    hub.act(|watch| watch.kill(process));
+                    break Ended::Killed;
                 }
                 () = &mut patience, if dying => {
                     hub.act(|watch| watch.kill(process));

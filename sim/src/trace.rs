@@ -173,6 +173,7 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
             Happening::Signalled { .. } => Some(format!("{process} gets SIGTERM")),
             Happening::Exited { code } => Some(format!("{process} exits with code {code}")),
             Happening::Killed => Some(format!("{process} is killed")),
+            Happening::Panicked => Some(format!("{process} panics and is gone")),
             Happening::Paused => Some(format!("{process} is paused")),
             Happening::Resumed => Some(format!("{process} goes on")),
             Happening::FaultStruck { kind, target, .. } => match *kind {
@@ -198,6 +199,14 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
                 "serialization_failure" => Some(format!("{target} refuses commits")),
                 "too_many_connections" => Some(format!("{target} takes no more connections")),
                 "slow_commit" => Some(format!("{target} commits slowly")),
+                "slow_stop" => Some(format!("{target} stops containers slowly")),
+                "failed_create" => Some(format!("{target} creates no container")),
+                "not_ready" => Some(format!("what {target} starts hangs")),
+                "stale_handle" => Some(format!("{target} denies containers that it shows")),
+                "lost_signal" => Some(format!("{target} is told to stop and does not hear it")),
+                "scale_up" => Some(format!("{target} comes in addition")),
+                "scale_down" => Some(format!("{target} is not to come back")),
+                "reconfigure" => Some(format!("{target} takes part in a replacement")),
                 _ => None, // the process tells it
             },
             Happening::FaultHealed { kind: "refuse", target, .. } => Some(format!("{target} is let in again")),

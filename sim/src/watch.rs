@@ -1,6 +1,10 @@
 //! The watch sees everything first: each observation and each fact of a link becomes an event here, and each event goes,
 //! in one order, to the trace, the digest, the invariants and the nemesis. Its one law: nothing in it waits.
 
+mod lives;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -40,6 +44,12 @@ pub(crate) enum Deed {
     Kill { process: String, incarnation: u32 },
     /// The host of this incarnation is lost: not one more step of it, and nothing closes.
     Lose { process: String, incarnation: u32 },
+    /// The main of this incarnation panics: not one more step of it, and everything closes.
+    Crash { process: String, incarnation: u32 },
+    /// The service manager stops this incarnation, whether or not that is `heard`.
+    Stop { process: String, incarnation: u32, heard: bool },
+    /// A process that waits for its first boot waits no longer.
+    Raise { process: String },
     /// What this many lost hosts of a process left half-open is closed, when its time has come.
     ExpireLater { process: String, losses: u32 },
     /// It is closed now.
@@ -78,6 +88,16 @@ pub(crate) struct Watch<O> {
     losses: BTreeMap<String, u32>,
     /// Rolling restarts that go on, by fault: whose boot is waited for, and who is still to come.
     rolling: BTreeMap<usize, (String, VecDeque<String>)>,
+    /// Replacements that go on, by fault: whose boot is waited for, and who goes then.
+    replacing: BTreeMap<usize, (String, String)>,
+    /// Processes that a fault has brought, and which: felt once they serve somebody.
+    newcomers: BTreeMap<String, usize>,
+    /// Processes that do not come back.
+    retired: BTreeSet<String>,
+    /// Processes that go on serving for a while once they are to stop.
+    lingering: BTreeSet<String>,
+    /// When each process died last.
+    deaths: BTreeMap<String, Duration>,
     /// The faults for which a caller is refused, by target, each with what it is told.
     refusals: BTreeMap<String, BTreeMap<usize, Control>>,
     /// The faults that disturb what is streamed to a caller, by target and how.
@@ -120,6 +140,11 @@ impl<O: Occurrence> Watch<O> {
             pauses: BTreeMap::new(),
             losses: BTreeMap::new(),
             rolling: BTreeMap::new(),
+            replacing: BTreeMap::new(),
+            newcomers: BTreeMap::new(),
+            retired: BTreeSet::new(),
+            lingering: BTreeSet::new(),
+            deaths: BTreeMap::new(),
             refusals: BTreeMap::new(),
             disturbed: BTreeMap::new(),
             ailing: BTreeMap::new(),
@@ -167,7 +192,8 @@ impl<O: Occurrence> Watch<O> {
 
     /// The processes that are down and should be up.
     pub(crate) fn down(&self) -> Vec<&str> {
-        let down = self.lives.iter().filter(|(process, life)| !life.alive && !self.berths.contains(*process));
+        let rightly = |process: &String| self.berths.contains(process) || self.retired.contains(process);
+        let down = self.lives.iter().filter(|(process, life)| !life.alive && !rightly(process));
         down.map(|(process, _)| process.as_str()).collect()
     }
 
@@ -264,90 +290,6 @@ impl<O: Occurrence> Watch<O> {
         self.emit(process, incarnation, What::World(happening));
     }
 
-    /// There will be such a process; until it boots it is down.
-    pub(crate) fn expected(&mut self, process: &str) {
-        self.lives.insert(process.to_owned(), Life::default());
-    }
-
-    /// There may be such a process, whenever a container engine starts one.
-    pub(crate) fn berth(&mut self, process: &str) {
-        self.expected(process);
-        self.berths.insert(process.to_owned());
-    }
-
-    pub(crate) fn booted(&mut self, process: &str, incarnation: u32) {
-        self.lives.insert(process.to_owned(), Life { incarnation, alive: true, signals: 0 });
-        self.happened(process, incarnation, Happening::Booted);
-        if let Some(losses) = self.losses.get(process) {
-            self.deeds.push(Deed::ExpireLater { process: process.to_owned(), losses: *losses });
-        }
-        let waited = self.rolling.iter().filter(|(_, (next, _))| next == process);
-        let waited: Vec<usize> = waited.map(|(index, _)| *index).collect();
-        waited.into_iter().for_each(|index| self.roll(index));
-    }
-
-    pub(crate) fn exited(&mut self, process: &str, code: i32) {
-        if let Some(incarnation) = self.end_life(process) {
-            self.happened(process, incarnation, Happening::Exited { code });
-        }
-    }
-
-    pub(crate) fn kill(&mut self, process: &str) {
-        if let Some(incarnation) = self.end_life(process) {
-            self.deeds.push(Deed::Kill { process: process.to_owned(), incarnation });
-            self.happened(process, incarnation, Happening::Killed);
-        }
-    }
-
-    fn lose(&mut self, process: &str) {
-        if let Some(incarnation) = self.end_life(process) {
-            *self.losses.entry(process.to_owned()).or_default() += 1;
-            self.deeds.push(Deed::Lose { process: process.to_owned(), incarnation });
-            self.happened(process, incarnation, Happening::Killed);
-        }
-    }
-
-    fn end_life(&mut self, process: &str) -> Option<u32> {
-        let life = self.lives.get_mut(process).filter(|life| life.alive)?;
-        life.alive = false;
-        // Its next life is not stopped by what stopped this one.
-        self.pauses.remove(process);
-        Some(life.incarnation)
-    }
-
-    fn pause(&mut self, process: &str, fault: usize) {
-        let life = self.life(process);
-        if !life.alive {
-            return;
-        }
-        let faults = self.pauses.entry(process.to_owned()).or_default();
-        let first = faults.is_empty();
-        faults.insert(fault);
-        if first {
-            self.deeds.push(Deed::Pause { process: process.to_owned() });
-            self.happened(process, life.incarnation, Happening::Paused);
-        }
-    }
-
-    /// One fault keeps it still no longer; it goes on if no other does.
-    fn resume(&mut self, process: &str, fault: usize) {
-        let Some(faults) = self.pauses.get_mut(process) else { return };
-        if faults.remove(&fault) && faults.is_empty() {
-            self.pauses.remove(process);
-            let incarnation = self.life(process).incarnation;
-            self.deeds.push(Deed::Resume { process: process.to_owned() });
-            self.happened(process, incarnation, Happening::Resumed);
-        }
-    }
-
-    pub(crate) fn terminate(&mut self, process: &str) {
-        let Some(life) = self.lives.get_mut(process).filter(|life| life.alive) else { return };
-        life.signals += 1;
-        let (incarnation, nth) = (life.incarnation, life.signals);
-        self.deeds.push(Deed::Terminate { process: process.to_owned(), incarnation });
-        self.happened(process, incarnation, Happening::Signalled { nth });
-    }
-
     /// Puts an event on the record, with everything that follows from it, in order.
     pub(crate) fn emit(&mut self, process: &str, incarnation: u32, what: What<O>) {
         self.queue.push_back((process.to_owned(), incarnation, what));
@@ -387,6 +329,9 @@ impl<O: Occurrence> Watch<O> {
             if self.now >= self.asked + ASK_EVERY {
                 self.ask();
             }
+        }
+        if !self.newcomers.is_empty() {
+            self.welcome();
         }
         let origin = self.lives.contains_key(&event.process).then_some(event.process.as_str());
         let orders = self.nemesis.learn(event.what.name(), event.what.session(), origin);
@@ -491,6 +436,15 @@ impl<O: Occurrence> Watch<O> {
             self.rolling.insert(index, (String::new(), fault.targets.into()));
             return self.roll(index);
         }
+        if let (Kind::Reconfigure, [old, new]) = (&fault.kind, &fault.targets[..]) {
+            self.give(end.into_iter().collect());
+            self.replacing.insert(index, (new.clone(), old.clone()));
+            self.strike_one(index, &fault.kind, new.clone());
+            if self.life(new).incarnation > 0 || self.is_retired(new) {
+                self.replace(index);
+            }
+            return;
+        }
         for target in fault.targets {
             self.strike_one(index, &fault.kind, target);
         }
@@ -508,7 +462,15 @@ impl<O: Occurrence> Watch<O> {
             self.felt(index, &target, &label);
         }
         match kind {
-            Kind::Sigterm | Kind::RollingRestart => self.terminate(&target),
+            Kind::Sigterm | Kind::RollingRestart => self.tell_to_stop(&target, true),
+            Kind::LostSignal => self.tell_to_stop(&target, false),
+            Kind::Panic => self.panic(&target),
+            Kind::ScaleUp => self.come(index, &target),
+            Kind::ScaleDown => self.retire(&target),
+            Kind::Reconfigure => {
+                let comes = self.nemesis.fault(index).targets.last() == Some(&target);
+                if comes { self.come(index, &target) } else { self.retire(&target) }
+            }
             Kind::Sigkill => self.kill(&target),
             Kind::HostLoss => self.lose(&target),
             Kind::Pause => self.pause(&target, index),
@@ -519,19 +481,6 @@ impl<O: Occurrence> Watch<O> {
                 self.strike_link(index, kind.clone(), target);
             }
             Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } => self.strike_link(index, kind.clone(), target),
-        }
-    }
-
-    /// The next process of a rolling restart is told to stop; one that is down already boots anew by itself. The fault
-    /// ends with the last.
-    fn roll(&mut self, index: usize) {
-        let Some((waited, left)) = self.rolling.get_mut(&index) else { return };
-        let Some(target) = left.pop_front() else { return };
-        let last = left.is_empty();
-        waited.clone_from(&target);
-        self.strike_one(index, &Kind::RollingRestart, target);
-        if last {
-            self.heal(index);
         }
     }
 
@@ -585,6 +534,11 @@ impl<O: Occurrence> Watch<O> {
             return;
         }
         let Some(ailment) = self.ailing.remove(&key) else { return };
+        if ailment == Ailment::NotReady {
+            let hang = self.pauses.iter().filter(|(_, faults)| faults.contains(&index));
+            let hang: Vec<String> = hang.map(|(process, _)| process.clone()).collect();
+            hang.iter().for_each(|process| self.resume(process, index));
+        }
         let (number, to) = (index + 1, service.to_owned());
         if ailment == Ailment::Failover {
             // Whoever was connected to the old one is not to the new one.
@@ -627,6 +581,7 @@ impl<O: Occurrence> Watch<O> {
         let number = index + 1;
         let lasted = fault.length != Length::Instant;
         self.rolling.remove(&index);
+        self.replacing.remove(&index);
         for target in fault.targets {
             match fault.kind.aim() {
                 Aim::Link => self.deeds.push(Deed::Heal { number, link: target.clone() }),
@@ -649,6 +604,8 @@ impl<O: Occurrence> Watch<O> {
         for index in self.nemesis.close() {
             self.heal(index);
         }
+        let waiting: Vec<String> = self.down().into_iter().map(str::to_owned).collect();
+        waiting.iter().for_each(|process| self.raise(process));
         let lost = self.losses.iter().map(|(process, losses)| (process.clone(), *losses));
         self.deeds.extend(lost.map(|(process, losses)| Deed::Expire { process, losses }));
     }

@@ -172,7 +172,12 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
     let mut managers = Vec::new();
     for birth in births {
         let process = birth.process.clone();
-        hub.act(|watch| watch.expected(&process));
+        hub.act(|watch| {
+            watch.expected(&process);
+            if !birth.pre_stop.is_zero() {
+                watch.lingers(&process);
+            }
+        });
         let (keeper, manager) = keep::<P>(hub.clone(), birth);
         keepers.insert(process, keeper);
         managers.push(manager);
@@ -313,9 +318,27 @@ impl<O: Occurrence> Builder<O> {
         let grace = manager.grace.unwrap_or(role.grace);
         let restart_delay = manager.restart_delay.unwrap_or(role.restart_delay);
         let first_boot = manager.first_boot.unwrap_or_default();
+        let (pre_stop, probe) = (manager.pre_stop.unwrap_or_default(), manager.probe);
+        let restart_max = manager.restart_max.unwrap_or(restart_delay);
         let config = settings(plan, role.name, &[agent, &process]);
         let (node, far) = (node.id(), Vec::new());
-        Birth { role, process, node, near, far, links, listen, config, grace, restart_delay, first_boot, seed }
+        Birth {
+            role,
+            process,
+            node,
+            near,
+            far,
+            links,
+            listen,
+            config,
+            grace,
+            restart_delay,
+            first_boot,
+            pre_stop,
+            probe,
+            restart_max,
+            seed,
+        }
     }
 
     /// One address at which a process reaches every berth of a fleet, each at the port that the engine publishes for it.

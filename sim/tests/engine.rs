@@ -14,7 +14,9 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use lychgate_sim::engine::{Engine, FIRST_PUBLISHED, Failure, KILLED, PORT, Runner, Running, Spec, Verb, service};
-use lychgate_sim::observation::{Engine as Seen, Observation, Tap};
+use lychgate_sim::observation::{Engine as Seen, Observation, Suffered, Tap};
+use lychgate_sim::plan::Ailment;
+use lychgate_sim::product::Control;
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,7 +28,13 @@ use tokio::time::{Instant, sleep};
 type Log = Arc<Mutex<Vec<String>>>;
 
 fn told(observation: Observation) -> String {
-    let Observation::Engine(seen) = observation else { panic!("{observation:?} is not the engine's") };
+    let seen = match observation {
+        Observation::Engine(seen) => seen,
+        Observation::Suffered(Suffered { ailment, request, .. }) => {
+            return format!("suffered {ailment} {}", String::from_utf8_lossy(&request).trim_end());
+        }
+        other => panic!("{other:?} is not the engine's"),
+    };
     match seen {
         Seen::Created { name, labels, .. } => format!("created {name} {labels:?}"),
         Seen::Started { name, process, .. } => format!("started {name} as {process}"),
@@ -520,4 +528,59 @@ fn what_it_does_not_know_is_loud() {
         })
     });
     assert!(why.contains("cannot create a") && why.contains("User"), "{why}");
+}
+
+#[test]
+fn what_ails_it_is_felt_and_heals() {
+    let log = simulate(|engine| async move {
+        let mut docker = Client::connect().await;
+        let ail = |ailment| engine.control(&Control::Ail(ailment));
+        let heal = |ailment| engine.control(&Control::Recover(ailment));
+        ail(Ailment::FailedCreate);
+        let (status, body) = docker.create("one", &[], &[("agent", "a")]).await;
+        let message = body["message"].as_str().expect("a message");
+        assert!(status == 500 && message.ends_with("-init: no space left on device"), "{status} {message}");
+        heal(Ailment::FailedCreate);
+        let (status, body) = docker.create("one", &["DIES=100"], &[("agent", "a")]).await;
+        assert_eq!(status, 201, "nothing was left behind");
+        let id = body["Id"].as_str().expect("an id").to_owned();
+
+        ail(Ailment::StaleHandle);
+        let (status, body) = docker.ask(Method::POST, &format!("/containers/{id}/start")).await;
+        assert_eq!((status, body), (404, json!({"message": format!("No such container: {id}")})));
+        assert_eq!(docker.state("one").await, "created", "it is shown");
+        assert_eq!(docker.post(&format!("/containers/{id}/start")).await, 204, "once only");
+        heal(Ailment::StaleHandle);
+
+        let slow = Ailment::SlowStop { by: secs(5) };
+        ail(slow);
+        let began = Instant::now();
+        assert_eq!(docker.post("/containers/one/stop?t=2").await, 204);
+        assert!((secs(7)..secs(8)).contains(&began.elapsed()), "{:?}", began.elapsed());
+        heal(slow);
+
+        ail(Ailment::NotReady);
+        assert_eq!(docker.post("/containers/one/start").await, 204);
+        heal(Ailment::NotReady);
+
+        // A stop that the end of the engine cuts short leaves the container to itself.
+        let stopped = tokio::spawn(async move { docker.post("/containers/one/stop?t=50").await });
+        sleep(secs(1)).await;
+        ail(Ailment::Restart);
+        assert_eq!(stopped.await.expect("no panic"), 503);
+        let mut docker = Client::connect().await;
+        assert_eq!(docker.state("one").await, "running");
+    });
+    let expected = [
+        "suffered failed_create agent=a",
+        "created one {\"agent\": \"a\"}",
+        "suffered stale_handle agent=a",
+        "started one as fake-0",
+        "suffered slow_stop agent=a",
+        "probed one None ",
+        "stopped one",
+        "suffered not_ready agent=a",
+        "started one as fake-1",
+    ];
+    assert_eq!(log, expected);
 }

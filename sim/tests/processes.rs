@@ -7,7 +7,7 @@ mod toy;
 use std::time::Duration;
 
 use lychgate_sim::link::HALF_OPEN;
-use lychgate_sim::plan::{Cue, Fault, Kind, Length, Plan, Trigger};
+use lychgate_sim::plan::{Cue, Fault, Kind, Length, Manager, Plan, Trigger};
 use lychgate_sim::run::{Options, run_here};
 use lychgate_sim::seed::{Purpose, Seed};
 use lychgate_sim::verdict::{Report, Verdict};
@@ -229,4 +229,116 @@ fn whatever_strikes_the_job_is_done_and_the_run_repeats() {
         assert!(report.verdict == Verdict::Passed || late, "{seed}: {report:#?}");
         assert_eq!(report.digest, run().digest, "{seed}: {report:#?}");
     }
+}
+
+/// The service manager's ways with the workers.
+fn managed(mut plan: Plan<Jobs>, manager: Manager) -> Plan<Jobs> {
+    plan.service.insert("worker".into(), manager);
+    plan
+}
+
+#[test]
+fn a_signal_that_is_lost_ends_in_a_kill() {
+    let lost = fault(Kind::LostSignal, "worker-1", Trigger::On(on("stepped", 2)), Length::Instant);
+    let mut long = plan(vec![lost]);
+    long.users.steps = 9;
+    let (report, trace) = Trace::of(&long, "lost");
+    assert!(!report.reached.contains_key("signalled") && !report.reached.contains_key("drained"), "{report:#?}");
+    let (told, killed) = (trace.times("", "fault_struck")[0], trace.times("", "killed")[0]);
+    assert!((5.0..5.1).contains(&(killed - told)), "its grace: {told} to {killed}");
+    assert!(report.faults[0].felt.is_some());
+}
+
+#[test]
+fn who_serves_on_before_its_signal_has_so_much_less_time_afterwards() {
+    let term = || fault(Kind::Sigterm, "worker-1", Trigger::On(on("stepped", 2)), Length::Instant);
+    let mut two = stubborn(plan(vec![term(), term()]));
+    two.users.steps = 9;
+    let two = managed(two, Manager { pre_stop: Some(secs(3)), ..Manager::default() });
+    let (report, trace) = Trace::of(&two, "pre_stop");
+    assert_eq!(report.reached["signalled"], 1, "both wait for the same moment: {report:#?}");
+    let (told, signalled) = (trace.times("", "fault_struck")[0], trace.times("", "signalled")[0]);
+    let killed = trace.times("", "killed")[0];
+    assert!((3.0..3.1).contains(&(signalled - told)) && (5.0..5.1).contains(&(killed - told)), "{signalled} {killed}");
+}
+
+#[test]
+fn a_panic_closes_everything_at_once() {
+    let panic = fault(Kind::Panic, "worker-1", Trigger::On(on("stepped", 2)), Length::Instant);
+    let (report, trace) = Trace::of(&stubborn(plan(vec![panic])), "panic");
+    assert_eq!((report.reached["panicked"], report.reached.get("killed")), (1, None), "{report:#?}");
+    assert!(!report.reached.contains_key("drained"), "its destructors were heard: {report:#?}");
+    assert_eq!(report.story[1..3], ["worker-1 panics and is gone", "worker-1 boots again"]);
+    let (died, closed) = (trace.times("", "panicked")[0], trace.times("", "link_closed")[0]);
+    assert!(closed - died < 0.001, "{died} {closed}");
+    assert!(report.faults[0].felt.is_some());
+}
+
+#[test]
+fn short_lives_make_for_longer_and_longer_delays() {
+    let panics = (1..=4).map(|nth| fault(Kind::Panic, "worker-1", Trigger::On(on("claimed", nth)), Length::Instant));
+    let manager = Manager { restart_max: Some(secs(10)), ..Manager::default() };
+    let (_, trace) = Trace::of(&managed(plan(panics.collect()), manager), "loop");
+    let (died, booted) = (trace.times("", "panicked"), trace.times("", "booted"));
+    let delays: Vec<f64> = died.iter().zip(&booted[1..]).map(|(died, booted)| (booted - died).round()).collect();
+    assert_eq!(delays, [2.0, 4.0, 8.0, 10.0]);
+}
+
+#[test]
+fn who_answers_no_probe_is_killed() {
+    let pause = |length| fault(Kind::Pause, "worker-1", Trigger::On(on("stepped", 2)), Length::Lasts(secs(length)));
+    let probed = Manager { probe: Some(secs(5)), ..Manager::default() };
+    let (report, trace) = Trace::of(&managed(plan(vec![pause(100)]), probed), "probe");
+    // Three in a row, each 5 s after the one before has failed, which takes 1 s; the first some time within 5 s.
+    assert_eq!(report.reached["killed"], 1, "its next life answers: {report:#?}");
+    let still = trace.times("", "killed")[0] - trace.times("", "paused")[0];
+    assert!((13.0..18.1).contains(&still), "{still}: {report:#?}");
+    let (report, _) = Trace::of(&managed(plan(vec![pause(11)]), probed), "patience");
+    assert!(!report.reached.contains_key("killed"), "two misses are forgiven: {report:#?}");
+    // One that is about to exit is asked as well.
+    let term = fault(Kind::Sigterm, "worker-1", Trigger::On(on("stepped", 2)), Length::Instant);
+    let patient = Manager { grace: Some(secs(60)), ..probed };
+    let (report, _) = Trace::of(&managed(plan(vec![term, pause(100)]), patient), "draining");
+    assert_eq!((report.reached["killed"], report.reached.get("exited")), (1, None), "{report:#?}");
+}
+
+/// One worker waits to be called.
+fn pair(faults: Vec<Fault>) -> Plan<Jobs> {
+    let mut plan = workers(2, faults);
+    let waits = Manager { first_boot: Some(secs(24 * 3600)), ..Manager::default() };
+    plan.service.insert("worker-2".into(), waits);
+    plan
+}
+
+#[test]
+fn one_comes_and_one_goes_for_good() {
+    let up = fault(Kind::ScaleUp, "worker-2", Trigger::On(on("stepped", 2)), Length::Instant);
+    let down = fault(Kind::ScaleDown, "worker-2", after("stepped", 2, 1), Length::Instant);
+    let (report, trace) = Trace::of(&pair(vec![up, down]), "scale");
+    let (called, came) = (trace.times("", "fault_struck")[0], trace.times("worker-2", "booted")[0]);
+    assert!((0.0..0.000_001).contains(&(came - called)), "{called} {came}");
+    assert_eq!((report.reached["booted"], report.reached["exited"]), (2, 1), "it does not come back: {report:#?}");
+    // Nobody called it: nobody felt it.
+    assert_eq!(report.faults[0].felt, None);
+}
+
+#[test]
+fn who_was_not_called_boots_when_everything_heals() {
+    let (report, trace) = Trace::of(&pair(Vec::new()), "uncalled");
+    let heal = trace.0.iter().find(|line| line.2["name"] == "heal").expect("a phase");
+    let came = trace.times("worker-2", "booted")[0];
+    assert!((0.0..0.000_001).contains(&(came - heal.0)), "{came}: {report:#?}");
+}
+
+#[test]
+fn a_replacement_comes_before_the_other_goes() {
+    let replaced = Fault {
+        targets: vec!["worker-1".into(), "worker-2".into()],
+        ..fault(Kind::Reconfigure, "", Trigger::On(on("stepped", 2)), Length::Instant)
+    };
+    let (report, trace) = Trace::of(&pair(vec![replaced]), "replaced");
+    assert_eq!(trace.times("worker-1", "signalled"), trace.times("worker-2", "booted"));
+    assert_eq!((report.reached["booted"], report.reached["exited"]), (2, 1), "{report:#?}");
+    assert_eq!(trace.times("", "fault_healed"), [trace.times("worker-2", "booted")[0]; 2]);
+    assert!(report.faults[0].felt.is_some());
 }

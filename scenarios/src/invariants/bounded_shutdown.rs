@@ -91,7 +91,7 @@ impl Invariant<Did> for BoundedShutdown {
             }
             What::World(Happening::Paused) => _ = self.paused.insert(event.process.clone(), event.at),
             What::World(Happening::Resumed) => self.goes_on(&event.process, event.at),
-            What::World(Happening::Exited { .. } | Happening::Killed) => {
+            What::World(Happening::Exited { .. } | Happening::Killed | Happening::Panicked) => {
                 self.paused.remove(&event.process);
                 self.told.remove(&event.process);
                 self.owned.remove(&event.process);

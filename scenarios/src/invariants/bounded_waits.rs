@@ -74,7 +74,7 @@ impl Invariant<Did> for BoundedWaits {
                 // Its own clocks have gone on; what it does about them begins now.
                 mine.for_each(|(_, since)| *since = event.at);
             }
-            What::World(Happening::Exited { .. } | Happening::Killed) => {
+            What::World(Happening::Exited { .. } | Happening::Killed | Happening::Panicked) => {
                 self.paused.remove(&event.process);
             }
             What::Product(Did::CancelRequested { run, .. }) => {

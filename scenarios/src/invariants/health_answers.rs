@@ -58,7 +58,7 @@ impl Invariant<Did> for HealthAnswers {
             What::World(Happening::Resumed) => {
                 self.paused.insert(process, Some(event.at));
             }
-            What::World(Happening::Booted | Happening::Exited { .. } | Happening::Killed) => {
+            What::World(Happening::Booted | Happening::Exited { .. } | Happening::Killed | Happening::Panicked) => {
                 self.calls.remove(&process);
                 self.paused.remove(&process);
             }

@@ -110,7 +110,7 @@ impl Resumable {
                 }
                 self.owed.retain(|_, (owner, _)| !mine(owner));
             }
-            Happening::Killed => self.owed.retain(|_, (owner, _)| !mine(owner)),
+            Happening::Killed | Happening::Panicked => self.owed.retain(|_, (owner, _)| !mine(owner)),
             _ => {}
         }
         Ok(())

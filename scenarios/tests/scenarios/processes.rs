@@ -168,11 +168,11 @@ fn open_transaction() -> Result<(), Failed> {
 
 fn silent_gateway() -> Result<(), Failed> {
     let gateway = r#"target = "gateway-1""#;
-    // A gateway works on no run, so no live work feels what befalls it: `replay` would call it vacuous.
+    // It works on no run, but somebody reads along.
     let seen = |test: &str, edits: &[(&str, &str)]| -> Result<String, Failed> {
         let plan = file("processes", &format!("{test}.toml"), &edited(STORY, edits)?)?;
         let said = sim(["replay", &plan])?;
-        said.expect(6, &["was not felt by any live work"])?;
+        said.expect(0, &[])?;
         Ok(said.out)
     };
     let paused = seen("paused_gateway", &[(TARGET, gateway), (ARMS, "[]")])?;

@@ -50,11 +50,24 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "process",
         "SIGTERM to the first target; to the next once that one has booted again, and so on",
     ),
+    (
+        "lost_signal",
+        "process",
+        "it is to stop and does not hear of it: killed after the role's grace, then booted again",
+    ),
+    ("panic", "process", "its main panics: no further step, everything closes at once, exit code 101; booted again"),
+    ("scale_up", "process", "one that waits for its first boot (`[service.PROCESS]`, `first_boot`) boots now"),
+    ("scale_down", "process", "SIGTERM, and it does not come back"),
+    (
+        "reconfigure",
+        "process",
+        "the second target, which waits for its first boot, boots; then the first goes for good",
+    ),
     ("refuse", "caller", "calls of `SERVICE/NAME` are answered with `status` (and `retry_after`) meanwhile"),
     ("stall", "caller", "answers to `SERVICE/NAME` stop in the middle of an event, and go on at its end"),
     ("truncate", "caller", "answers to `SERVICE/NAME` end before their last event meanwhile"),
     ("malformed", "caller", "answers to `SERVICE/NAME` have an event that is not JSON meanwhile"),
-    ("restart", "service", "it is down, then up again: redis empty, rabbitmq and postgres with what is on disk"),
+    ("restart", "service", "it is down, then up again: redis empty, others with what is on disk; containers live on"),
     ("readonly", "service", "redis: writes are answered with READONLY"),
     ("loading", "service", "redis: commands are answered with LOADING"),
     ("full", "service", "redis: OOM to writes; rabbitmq: publishers are blocked; postgres: 53100 to writes"),
@@ -64,6 +77,10 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("serialization_failure", "service", "postgres: commits of changes are refused with 40001"),
     ("too_many_connections", "service", "postgres: new connections are refused with 53300"),
     ("slow_commit", "service", "postgres: commits of changes take longer, `by` this much"),
+    ("slow_stop", "service", "engine: what is stopped does not hear it, and is killed `by` this much after its grace"),
+    ("failed_create", "service", "engine: creations are answered with 500"),
+    ("not_ready", "service", "engine: what is started hangs until the fault heals"),
+    ("stale_handle", "service", "engine: each kind of change of each container by id is once answered with 404"),
 ];
 
 /// Prints the list.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
-use tokio::time::timeout;
 
 use super::http::{Answer, Wanted};
 use super::store::State;
 use super::{Engine, Failure, Spec, Verb};
+use crate::plan::Ailment;
 
 impl Engine {
     /// Carries a request out, or fails it if it was told to.
@@ -52,27 +52,39 @@ impl Engine {
             return Err(Answer::error(StatusCode::CONFLICT, message));
         }
         let super::http::Created { image, env, labels, port } = created;
+        if store.illness.fails_create() {
+            store.suffer(Ailment::FailedCreate, &labels, peer);
+            let id = store.mint();
+            let message = format!("mkdir /var/lib/docker/overlay2/{id}-init: no space left on device");
+            return Err(Answer::error(StatusCode::INTERNAL_SERVER_ERROR, message));
+        }
         let id = store.create(|id| Spec { id, name: name.to_owned(), image, env, labels, port }, peer);
         Ok(Answer::Json(StatusCode::CREATED, json!({"Id": id, "Warnings": []})))
     }
 
     async fn start(&self, who: &str, peer: SocketAddr) -> Done {
-        let (spec, _turn) = self.take_turn(who).await?;
+        let (spec, _turn) = self.take_turn(who, Verb::Start, peer).await?;
         if self.store().find(&spec.id).is_some_and(|container| container.running().is_some()) {
             return Ok(Answer::Empty(StatusCode::NOT_MODIFIED));
         }
-        let id = spec.id.clone();
+        let (id, labels) = (spec.id.clone(), spec.labels.clone());
         let runner = self.inner.runner.get().expect("the container engine was given no runner: call run_with");
         let running = (runner.0)(spec).await;
         let running = running.map_err(|message| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, message))?;
-        let start = self.store().started(&id, running, peer);
+        let start = {
+            let mut store = self.store();
+            if store.illness.hangs() {
+                store.suffer(Ailment::NotReady, &labels, peer);
+            }
+            store.started(&id, running, peer)
+        };
         self.tend(id, start);
         Ok(Answer::Empty(StatusCode::NO_CONTENT))
     }
 
     async fn stop(&self, who: &str, grace: Duration, peer: SocketAddr) -> Done {
-        let (Spec { id, .. }, _turn) = self.take_turn(who).await?;
-        let (running, start, extra) = {
+        let (Spec { id, labels, .. }, _turn) = self.take_turn(who, Verb::Stop, peer).await?;
+        let (running, start, extra, slow) = {
             let mut store = self.store();
             let container = store.get_mut(&id).expect("its turn is held");
             let start = container.start;
@@ -81,12 +93,23 @@ impl Engine {
             };
             *stopped_by = Some(peer);
             let running = running.clone();
-            (running, start, std::mem::take(&mut store.stop_extra))
+            let slow = store.illness.slow_stop();
+            if let Some(by) = slow {
+                store.suffer(Ailment::SlowStop { by }, &labels, peer);
+            }
+            (running, start, std::mem::take(&mut store.stop_extra), slow)
         };
-        (running.terminate)();
-        let code = match timeout(grace, running.exit.clone()).await {
-            Ok(code) => code,
-            Err(_) => {
+        if slow.is_none() {
+            (running.terminate)();
+        }
+        let code = tokio::select! {
+            biased;
+            code = running.exit.clone() => code,
+            // Nobody kills it then: the next life of the engine only finds it running, or not.
+            () = self.inner.dies.notified() => {
+                return Err(Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the daemon is shutting down"));
+            }
+            () = tokio::time::sleep(grace + slow.unwrap_or_default()) => {
                 (running.kill)();
                 running.exit.clone().await
             }
@@ -99,7 +122,7 @@ impl Engine {
     }
 
     async fn remove(&self, who: &str, force: bool, peer: SocketAddr) -> Done {
-        let (Spec { id, .. }, _turn) = self.take_turn(who).await?;
+        let (Spec { id, .. }, _turn) = self.take_turn(who, Verb::Remove, peer).await?;
         let alive = self.store().find(&id).and_then(|it| Some((it.running()?.clone(), it.start)));
         if let Some((running, start)) = alive {
             if !force {
@@ -130,11 +153,17 @@ impl Engine {
     }
 
     /// Waits until nobody else changes the container.
-    async fn take_turn(&self, who: &str) -> Result<(Spec, OwnedMutexGuard<()>), Answer> {
+    async fn take_turn(&self, who: &str, verb: Verb, peer: SocketAddr) -> Result<(Spec, OwnedMutexGuard<()>), Answer> {
         let (spec, turn) = {
-            let store = self.store();
+            let mut store = self.store();
             let container = store.find(who).ok_or_else(|| nobody(who))?;
-            (container.spec.clone(), Arc::clone(&container.turn))
+            let (spec, turn) = (container.spec.clone(), Arc::clone(&container.turn));
+            // By its name it is found.
+            if who == spec.id && store.illness.denies(verb, who) {
+                store.suffer(Ailment::StaleHandle, &spec.labels, peer);
+                return Err(nobody(who));
+            }
+            (spec, turn)
         };
         let turn = turn.lock_owned().await;
         // It may have been removed meanwhile.

@@ -2,11 +2,12 @@
 //!
 //! Its law: **what it does not know stops the run**, with a message that names what was asked; it never makes up a
 //! polite answer. `store` is what it keeps, `deeds` what requests do to it, `http` the words of requests and answers,
-//! `tending` sees running containers to their end and probes them. What a container *is* it does not know: a [`Runner`]
+//! `illness` what it does when it is not well, `tending` sees running containers to their end and probes them. What a container *is* it does not know: a [`Runner`]
 //! runs it, as a process of the world or as a task on loopback.
 
 mod deeds;
 mod http;
+mod illness;
 mod store;
 mod tending;
 
@@ -17,11 +18,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::Notify;
 
 use self::store::Store;
 use crate::dock::Listener;
 use crate::observation::Tap;
-use crate::product::Service;
+use crate::plan::Ailment;
+use crate::product::{Control, Service};
 
 /// Where the engine listens: Docker's own port for plain HTTP.
 pub const PORT: u16 = 2375;
@@ -96,6 +99,8 @@ pub struct Engine {
 
 struct Inner {
     runner: OnceLock<Runner>,
+    /// Rung when a life of it ends by a fault: what it was about to do remains undone.
+    dies: Notify,
     store: Mutex<Store>,
 }
 
@@ -109,7 +114,7 @@ impl Engine {
     /// One without containers. The ids that it mints follow from `entropy`.
     pub fn new(entropy: [u8; 32]) -> Self {
         let store = Mutex::new(Store::new(entropy));
-        Engine { inner: Arc::new(Inner { runner: OnceLock::new(), store }) }
+        Engine { inner: Arc::new(Inner { runner: OnceLock::new(), dies: Notify::new(), store }) }
     }
 
     /// Says what runs containers from now on.
@@ -140,6 +145,21 @@ impl Engine {
         }
     }
 
+    /// Something ails it from now on, or no longer.
+    ///
+    /// # Panics
+    /// What a container engine does not suffer from, and what only a service with callers is told.
+    pub fn control(&self, control: &Control) {
+        match control {
+            Control::Ail(ailment) => self.store().illness.set(*ailment, true),
+            Control::Recover(ailment) => self.store().illness.set(*ailment, false),
+            other => panic!("the container engine stand-in does not know the fault {other:?}"),
+        }
+        if *control == Control::Ail(Ailment::Restart) {
+            self.inner.dies.notify_waiters();
+        }
+    }
+
     /// Fails the next request of this kind that has not been told to fail yet, without carrying it out.
     pub fn fail_next(&self, verb: Verb, failure: Failure) {
         self.store().failures.entry(verb).or_default().push_back(failure);
@@ -158,12 +178,12 @@ impl Engine {
 
 /// The engine as the world boots it: `engine` on port 2375.
 pub fn service(engine: &Engine) -> Service {
-    let served = engine.clone();
+    let (served, told) = (engine.clone(), engine.clone());
     Service {
         name: "engine",
         port: PORT,
         serve: Arc::new(move |listener, tap| Box::pin(served.clone().serve(listener, tap))),
-        control: None,
+        control: Some(Arc::new(move |control| told.control(&control))),
         engine: Some(engine.clone()),
     }
 }

@@ -10,8 +10,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex as Turn;
 
+use super::illness::Illness;
 use super::{Failure, Running, Spec, Verb};
-use crate::observation::{Engine as Seen, Observation, Tap, untapped};
+use crate::observation::{Engine as Seen, Observation, Suffered, Tap, untapped};
+use crate::plan::Ailment;
 
 /// A container is unhealthy after so many probes in a row have failed: Docker's default.
 const RETRIES: u32 = 3;
@@ -28,6 +30,8 @@ pub(super) struct Store {
     tap: Tap,
     /// What the next requests of each kind are told to fail with.
     pub(super) failures: BTreeMap<Verb, VecDeque<Failure>>,
+    /// What ails it. Outlives a restart.
+    pub(super) illness: Illness,
     /// By how much the next stop answers late.
     pub(super) stop_extra: Duration,
 }
@@ -66,6 +70,7 @@ impl Store {
             life: 0,
             tap: untapped(),
             failures: BTreeMap::new(),
+            illness: Illness::default(),
             stop_extra: Duration::ZERO,
         }
     }
@@ -80,6 +85,13 @@ impl Store {
 
     pub(super) fn tell(&self, seen: Seen) {
         (self.tap)(Observation::Engine(seen));
+    }
+
+    /// A request about a container with these labels was answered otherwise because of what ails the engine.
+    pub(super) fn suffer(&self, ailment: Ailment, labels: &BTreeMap<String, String>, peer: SocketAddr) {
+        let request: String = labels.iter().map(|(label, value)| format!("{label}={value}\n")).collect();
+        let request = request.into_bytes();
+        (self.tap)(Observation::Suffered(Suffered { peer, service: "engine", ailment: ailment.name(), request }));
     }
 
     /// By id or by name.
@@ -102,17 +114,22 @@ impl Store {
         all
     }
 
-    /// Mints the id, and keeps the container.
-    pub(super) fn create(&mut self, spec: impl FnOnce(String) -> Spec, peer: SocketAddr) -> String {
+    /// The id of the next container, as long as it may come to nothing.
+    pub(super) fn mint(&mut self) -> String {
         self.created += 1;
         let mut hash = Sha256::new();
         hash.update(self.entropy);
         hash.update(self.created.to_le_bytes());
-        let id = hash.finalize().iter().fold(String::new(), |mut id, byte| {
+        hash.finalize().iter().fold(String::new(), |mut id, byte| {
             // Writing to a String cannot fail.
             let _ = write!(id, "{byte:02x}");
             id
-        });
+        })
+    }
+
+    /// Mints the id, and keeps the container.
+    pub(super) fn create(&mut self, spec: impl FnOnce(String) -> Spec, peer: SocketAddr) -> String {
+        let id = self.mint();
         let spec = spec(id.clone());
         let (name, labels) = (spec.name.clone(), spec.labels.clone());
         let container = Container { spec, state: State::Created, start: 0, turn: Arc::default(), nth: self.created };

@@ -3,17 +3,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1::handshake;
-use hyper::header::HOST;
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Engine, Running};
+use super::Engine;
 use crate::observation::Engine as Seen;
+use crate::probe;
 
 /// From the end of one probe to the next, as Docker has it unless it is told otherwise.
 pub const PROBE_EVERY: Duration = Duration::from_secs(30);
@@ -21,8 +15,6 @@ pub const PROBE_EVERY: Duration = Duration::from_secs(30);
 pub const PROBE_START: Duration = Duration::from_secs(5);
 /// A probe that takes longer has failed.
 pub const PROBE_MAX: Duration = Duration::from_secs(2);
-/// The longest answer to a probe.
-const BODY_MAX: usize = 256 << 10;
 
 impl Engine {
     /// Tends start number `start` of a container until it ends, or the engine's life does.
@@ -38,7 +30,7 @@ impl Engine {
             let probe = async {
                 sleep(pause).await;
                 let began = Instant::now();
-                let answer = timeout(PROBE_MAX, ask(&running)).await.ok().flatten();
+                let answer = timeout(PROBE_MAX, probe::ask(running.inside)).await.ok().flatten();
                 (answer, began.elapsed())
             };
             let (answer, took) = tokio::select! {
@@ -68,25 +60,5 @@ impl Engine {
             let (id, process) = (id.clone(), running.process.clone());
             store.tell(Seen::Probed { id, name, process, status, body, took });
         }
-    }
-}
-
-/// `GET /health`. `None` if there was no whole answer.
-async fn ask(running: &Running) -> Option<(StatusCode, String)> {
-    let stream = TcpStream::connect(running.inside).await.ok()?;
-    let (mut sender, connection) = handshake(TokioIo::new(stream)).await.ok()?;
-    let request = Request::get("/health").header(HOST, running.inside.to_string()).body(Empty::<Bytes>::new()).ok()?;
-    let answer = async {
-        let answer = sender.send_request(request).await.ok()?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), BODY_MAX).collect().await.ok()?.to_bytes();
-        Some((status, String::from_utf8_lossy(&body).into_owned()))
-    };
-    tokio::pin!(connection, answer);
-    tokio::select! {
-        biased;
-        answer = &mut answer => answer,
-        // The connection may end with the answer in hand.
-        _ = connection => answer.await,
     }
 }

@@ -357,6 +357,7 @@ impl Conversation {
         if bytes.is_empty() {
             return self.near_end();
         }
+        self.witness.spoke(&self.link, self.incarnation, true);
         if self.mute {
             let now = self.witness.now();
             self.waiting.get_or_insert(now);
@@ -389,6 +390,7 @@ impl Conversation {
         if bytes.is_empty() {
             return self.far_end();
         }
+        self.witness.spoke(&self.link, self.incarnation, false);
         #[cfg(real)]
         self.witness.returned(&self.link, self.conn, bytes);
         if self.mute {

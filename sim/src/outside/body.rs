@@ -49,6 +49,11 @@ impl Body {
         self.signal(libc::SIGKILL);
     }
 
+    /// Its main panics: to its peers that is a kill.
+    pub(crate) fn crash(&self) {
+        self.stop();
+    }
+
     /// Its host is lost: nothing of what it had opened says anything more.
     pub(crate) fn lose(&self) {
         // SIGSTOP first: its connections must not be seen to close.

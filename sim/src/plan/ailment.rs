@@ -7,7 +7,8 @@ use std::time::Duration;
 #[allow(missing_docs)] // the variants say what the fields are
 pub enum Ailment {
     /// Its process ends, and begins again when the fault heals: connections are closed, and refused meanwhile. Redis forgets
-    /// everything, RabbitMQ what is not durable, Postgres what is not committed.
+    /// everything, RabbitMQ what is not durable, Postgres what is not committed, the container engine what it was about to
+    /// do; its containers live on.
     Restart,
     /// Redis: it is a replica now, and takes no writes.
     Readonly,
@@ -29,6 +30,14 @@ pub enum Ailment {
     TooManyConnections,
     /// Postgres: a commit takes so much longer.
     SlowCommit { by: Duration },
+    /// Container engine: a container that is stopped does not hear it, and is killed only so much after its grace.
+    SlowStop { by: Duration },
+    /// Container engine: it creates none.
+    FailedCreate,
+    /// Container engine: a container that is started hangs before it does anything, until the fault heals.
+    NotReady,
+    /// Container engine: it denies once that there is a container which it shows, to each kind of change of each.
+    StaleHandle,
 }
 
 /// By service: what can ail it.
@@ -36,11 +45,12 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("redis", &["restart", "readonly", "loading", "full", "failover", "evict"]),
     ("rabbitmq", &["restart", "full", "purge"]),
     ("postgres", &["restart", "full", "serialization_failure", "too_many_connections", "slow_commit"]),
+    ("engine", &["restart", "slow_stop", "failed_create", "not_ready", "stale_handle"]),
 ];
 
 impl Ailment {
     /// Each word that a plan may use.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 14] = [
         "restart",
         "readonly",
         "loading",
@@ -51,9 +61,16 @@ impl Ailment {
         "serialization_failure",
         "too_many_connections",
         "slow_commit",
+        "slow_stop",
+        "failed_create",
+        "not_ready",
+        "stale_handle",
     ];
 
-    /// By its word. `by` is for `slow_commit` alone.
+    /// Those of them that say by how much, with the word `by`.
+    pub const TAKING_BY: [&'static str; 2] = ["slow_commit", "slow_stop"];
+
+    /// By its word. `by` is for [`Ailment::TAKING_BY`] alone.
     pub fn named(word: &str, by: Option<Duration>) -> Option<Ailment> {
         Some(match word {
             "restart" => Ailment::Restart,
@@ -66,6 +83,10 @@ impl Ailment {
             "serialization_failure" => Ailment::SerializationFailure,
             "too_many_connections" => Ailment::TooManyConnections,
             "slow_commit" => Ailment::SlowCommit { by: by? },
+            "slow_stop" => Ailment::SlowStop { by: by? },
+            "failed_create" => Ailment::FailedCreate,
+            "not_ready" => Ailment::NotReady,
+            "stale_handle" => Ailment::StaleHandle,
             _ => return None,
         })
     }
@@ -83,6 +104,18 @@ impl Ailment {
             Ailment::SerializationFailure => "serialization_failure",
             Ailment::TooManyConnections => "too_many_connections",
             Ailment::SlowCommit { .. } => "slow_commit",
+            Ailment::SlowStop { .. } => "slow_stop",
+            Ailment::FailedCreate => "failed_create",
+            Ailment::NotReady => "not_ready",
+            Ailment::StaleHandle => "stale_handle",
+        }
+    }
+
+    /// By how much, where it says so.
+    pub fn by(self) -> Option<Duration> {
+        match self {
+            Ailment::SlowCommit { by } | Ailment::SlowStop { by } => Some(by),
+            _ => None,
         }
     }
 

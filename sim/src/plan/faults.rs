@@ -1,6 +1,7 @@
 //! Reads the faults of a plan: what, where, when, until when. Each must be possible in the plan's own topology and with
 //! its own users.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::link::HALF_OPEN;
 /// What a fault of this plan may name.
 pub(super) struct Words {
     pub(super) processes: Vec<String>,
+    /// Those that the service manager boots; their role, and whether they wait for their first boot.
+    pub(super) managed: BTreeMap<String, (&'static str, bool)>,
     pub(super) links: Vec<String>,
     pub(super) services: Vec<&'static str>,
     pub(super) events: Vec<&'static str>,
@@ -51,13 +54,22 @@ pub(super) fn faults(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mu
         complaints.wrong(&span, "`faults` must be a list: write `[[faults]]` above each");
         return Vec::new();
     };
-    array.into_iter().filter_map(|value| fault(value, valid, complaints)).collect()
+    let mut leaving = BTreeSet::new();
+    array.into_iter().filter_map(|value| fault(value, valid, &mut leaving, complaints)).collect()
 }
 
-fn fault(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Complaints<'_>) -> Option<Fault> {
+fn fault(
+    value: Spanned<DeValue<'_>>,
+    valid: &Words,
+    leaving: &mut BTreeSet<String>,
+    complaints: &mut Complaints<'_>,
+) -> Option<Fault> {
     let mut section = Section::of(value, "a fault", KEYS, complaints)?;
     let kind = kind(&mut section, complaints);
     let typed = targets(&mut section, kind.as_ref(), valid, complaints);
+    if let Some(kind) = &kind {
+        scaling(kind, &typed, valid, leaving, complaints);
+    }
     let trigger = trigger(&mut section, valid, complaints);
     let origin = typed.iter().find(|target| of_origin(target.get_ref()));
     if let (Some(origin), Some(trigger)) = (origin, &trigger)
@@ -93,9 +105,10 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         complaints.unknown(&word.span(), "kind of fault", name, Kind::NAMES.iter().copied());
         return None;
     }
-    let needs_by = matches!(name, "delay" | "trickle" | "slow_commit");
+    let needs_by = matches!(name, "delay" | "trickle") || Ailment::TAKING_BY.contains(&name);
     if let (Some(by), false) = (&by_span, needs_by) {
-        complaints.wrong(&by.span(), format!("`by` belongs to `delay`, `trickle` and `slow_commit`, not to `{name}`"));
+        let takers = Ailment::TAKING_BY.join("`, `");
+        complaints.wrong(&by.span(), format!("`by` belongs to `delay`, `trickle`, `{takers}`, not to `{name}`"));
     }
     match &bytes {
         Some(bytes) if name != "trickle" => {
@@ -130,6 +143,11 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         "host_loss" => Some(Kind::HostLoss),
         "pause" => Some(Kind::Pause),
         "rolling_restart" => Some(Kind::RollingRestart),
+        "lost_signal" => Some(Kind::LostSignal),
+        "panic" => Some(Kind::Panic),
+        "scale_up" => Some(Kind::ScaleUp),
+        "scale_down" => Some(Kind::ScaleDown),
+        "reconfigure" => Some(Kind::Reconfigure),
         "refuse" => {
             if refusal.status.is_none() {
                 complaints.wrong(&word.span(), "`refuse` needs `status`, as in `status = 429`");
@@ -209,7 +227,7 @@ fn targets(
     for target in &typed {
         let name = target.get_ref();
         match kind.aim() {
-            Aim::Link | Aim::Process if of_origin(name) && kind != &Kind::RollingRestart => {
+            Aim::Link | Aim::Process if of_origin(name) && takes_origin(kind) => {
                 complain_of_origin(target, valid, complaints, kind)
             }
             Aim::Link if !valid.links.contains(name) => complain_of_link(target, valid, complaints, kind.name()),
@@ -217,12 +235,56 @@ fn targets(
                 let what = format!("process for `{}`", kind.name());
                 complaints.unknown(&target.span(), &what, name, valid.processes.iter().map(String::as_str));
             }
+            Aim::Process if kind.of_manager() && !of_origin(name) && !valid.managed.contains_key(name) => {
+                let says =
+                    format!("`{name}` is booted by its container engine: `{}` is the service manager's", kind.name());
+                complaints.wrong(&target.span(), says);
+            }
             Aim::Caller => complain_of_caller(target, valid, complaints, kind.name()),
             Aim::Service => complain_of_service(target, valid, complaints, kind.name()),
             _ => {}
         }
     }
     typed
+}
+
+/// Whether it can strike whoever causes an event: who it is does not matter to the others.
+fn takes_origin(kind: &Kind) -> bool {
+    !kind.of_manager() || kind == &Kind::LostSignal
+}
+
+/// What comes must have been waiting; what goes for good must leave somebody of its role behind.
+fn scaling(
+    kind: &Kind,
+    typed: &[Spanned<String>],
+    valid: &Words,
+    leaving: &mut BTreeSet<String>,
+    complaints: &mut Complaints<'_>,
+) {
+    if let (Kind::Reconfigure, Some(first)) = (kind, typed.first())
+        && typed.len() != 2
+    {
+        let says = "`reconfigure` takes two processes: `target = [\"executor-1\", \"executor-2\"]`, the old one first";
+        return complaints.wrong(&first.span(), says);
+    }
+    let coming = if kind == &Kind::Reconfigure { &typed[typed.len().min(1)..] } else { typed };
+    for target in coming.iter().filter(|_| kind.boots()) {
+        let name = target.get_ref();
+        if let Some((_, false)) = valid.managed.get(name) {
+            let says = format!("`{name}` is there from the beginning: say `[service.{name}]`, `first_boot = \"24h\"`");
+            complaints.wrong(&target.span(), says);
+        }
+    }
+    let going = if kind == &Kind::Reconfigure { &typed[..typed.len().min(1)] } else { typed };
+    for target in going.iter().filter(|_| kind.retires()) {
+        leaving.insert(target.get_ref().clone());
+        let Some((role, _)) = valid.managed.get(target.get_ref()) else { continue };
+        let mut of_role = valid.managed.iter().filter(|(_, (of, _))| of == role);
+        if of_role.all(|(process, _)| leaving.contains(process)) {
+            let says = format!("no {role} would be left: what goes so does not come back");
+            complaints.wrong(&target.span(), says);
+        }
+    }
 }
 
 fn of_origin(target: &str) -> bool {
@@ -425,7 +487,9 @@ pub(super) fn usual(kind: &Kind) -> Option<Length> {
         Kind::Refuse { .. } | Kind::Disturb(_) => Some(Length::UntilHeal),
         Kind::Close | Kind::ReplyLost { .. } | Kind::Cut { .. } => Some(Length::Instant),
         Kind::HalfOpen => Some(Length::Lasts(HALF_OPEN)),
-        Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::RollingRestart => Some(Length::Instant),
+        Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Panic => Some(Length::Instant),
+        Kind::RollingRestart | Kind::LostSignal => Some(Length::Instant),
+        Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure => Some(Length::Instant),
         Kind::Ail(ailment) if ailment.instant() => Some(Length::Instant),
         Kind::Ail(_) | Kind::Pause => None,
     }

@@ -13,23 +13,28 @@
 //! grace = "30s"                       # SIGTERM to SIGKILL
 //! restart_delay = "5s"                # an exit to the next boot
 //! first_boot = "10m"                  # the beginning to the first boot; without: none has to wait
+//! pre_stop = "10s"                    # the decision to stop to SIGTERM; the grace runs already
+//! restart_max = "5m"                  # the restart delay doubles up to this while lives are short
+//! probe = "10s"                       # how often it is asked for its /health: three misses, and it is killed
 //! [[users]]                           # the product's own words
 //! [[faults]]                          # any value may offer alternatives: `lasts = "<1m|61m>"` is 1m on seed 1
 //! kind = "wedge"                      # a link: wedge close reply_lost delay half_open trickle cut; a process: sigterm
-//!                                     # sigkill host_loss pause rolling_restart; a caller of a service: refuse stall
-//!                                     # truncate malformed; a service: restart full
+//!                                     # sigkill host_loss pause panic, of the service manager's: rolling_restart
+//!                                     # lost_signal scale_up scale_down reconfigure; a caller of a service: refuse
+//!                                     # stall truncate malformed; a service: restart full
 //!                                     # readonly loading failover evict purge serialization_failure
-//!                                     # too_many_connections slow_commit
+//!                                     # too_many_connections slow_commit slow_stop failed_create not_ready
+//!                                     # stale_handle
 //! target = "executor-1->redis"        # or a list; `executor-1` for a process; `provider/sk-a` for a caller; `redis` for
 //!                                     # a service; `ann->gateway-1` for a user's link
 //! on = { event = "turn_started", session = "ann/1", nth = 1, after = "5s" }
 //!                                     # or at = "12s"
 //!                                     # or on = { link = "executor-1->postgres", matches = "run.terminal", nth = 1 }
-//! lasts = "30s"                       # or until = { event = "…" }, or until = "heal"; `by` for delay, trickle and
-//!                                     # slow_commit, `bytes` for trickle, `matches` for reply_lost and cut, `status` and perhaps `retry_after`
-//!                                     # for refuse. Without: wedge, delay, trickle and what befalls callers until heal,
-//!                                     # close, reply_lost and cut once, half_open 30s; pause and what ails a service
-//!                                     # must say one
+//! lasts = "30s"                       # or until = { event = "…" }, or until = "heal"; `by` for delay, trickle,
+//!                                     # slow_commit and slow_stop, `bytes` for trickle, `matches` for reply_lost and cut,
+//!                                     # `status` and perhaps `retry_after` for refuse. Without: wedge, delay, trickle and
+//!                                     # what befalls callers until heal, close, reply_lost and cut once, half_open 30s;
+//!                                     # pause and what ails a service must say one
 //! every = "1m"                        # strikes again so long after its end, until everything heals
 //! direction = "up"                    # of wedge, delay and trickle: towards the service alone; or "down"
 //! only = "run.terminal"               # of these and close: only connections on which a request contains this while it
@@ -43,6 +48,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
@@ -96,7 +102,10 @@ fn plan<P: Product>(table: DeTable<'_>, complaints: &mut Complaints<'_>) -> Plan
     // Where the users could not be read, what is said about them cannot be judged.
     let readable = !matches!(users, Some(None));
     let users = users.flatten().unwrap_or_default();
+    let waits = |role: &str, process: &str| Manager::of(&service, role, process).first_boot.is_some();
+    let managed = words::managed::<P>(&topology).into_iter();
     let words = Words {
+        managed: managed.map(|(role, process)| (process.clone(), (role, waits(role, &process)))).collect(),
         processes: words::processes::<P>(&topology),
         links: words::links::<P>(&topology, &users),
         services: words::services::<P>(),
@@ -214,6 +223,13 @@ fn service<P: Product>(
     let contained: Vec<&str> =
         P::roles().iter().filter(|role| role.contained.is_some()).map(|role| role.name).collect();
     let is_contained = |scope: &str| contained.iter().any(|role| scope.strip_prefix(role).is_some_and(is_numbered));
+    // Only what listens can be asked.
+    let asked: Vec<&str> = P::roles()
+        .iter()
+        .filter(|role| role.contained.is_none() && role.port.is_some())
+        .map(|role| role.name)
+        .collect();
+    let is_asked = |scope: &str| asked.iter().any(|role| scope.strip_prefix(role).is_some_and(is_numbered));
     let mut managers = BTreeMap::new();
     for (scope, value) in table_of(value, "service", complaints).unwrap_or_default() {
         if !scopes.iter().any(|known| known == scope.get_ref()) {
@@ -221,20 +237,31 @@ fn service<P: Product>(
             complaints.unknown(&scope.span(), what, scope.get_ref(), scopes.iter().map(String::as_str));
             continue;
         }
-        let keys = &["grace", "restart_delay", "first_boot"];
+        let keys = Manager::KEYS;
         let Some(mut section) = Section::of(value, "`[service.SCOPE]`", keys, complaints) else {
             continue;
         };
         let grace = section.duration("grace", complaints);
         let restart_delay = section.duration("restart_delay", complaints);
-        let first_boot = section.duration("first_boot", complaints);
-        if first_boot.is_some() && is_contained(scope.get_ref()) {
-            let says =
-                format!("`{}` is booted by its container engine: `first_boot` cannot be said of it", scope.get_ref());
-            complaints.wrong(&scope.span(), says);
+        let mut own = |key: &'static str, possible: bool, because: &str| {
+            let value = section.duration(key, complaints);
+            if value.is_some() && !possible {
+                let says = format!("`{}` {because}: `{key}` cannot be said of it", scope.get_ref());
+                complaints.wrong(&scope.span(), says);
+            }
+            value
+        };
+        let (ours, engines) = (!is_contained(scope.get_ref()), "is booted by its container engine");
+        let first_boot = own("first_boot", ours, engines);
+        let pre_stop = own("pre_stop", ours, engines);
+        let restart_max = own("restart_max", ours, engines);
+        let probe = own("probe", is_asked(scope.get_ref()), "is asked for its health by nobody");
+        if probe == Some(Duration::ZERO) {
+            complaints.wrong(&scope.span(), "`probe` must leave some time between two questions");
         }
         section.end(complaints);
-        managers.insert(scope.into_inner().into_owned(), Manager { grace, restart_delay, first_boot });
+        let manager = Manager { grace, restart_delay, first_boot, pre_stop, probe, restart_max };
+        managers.insert(scope.into_inner().into_owned(), manager);
     }
     managers
 }

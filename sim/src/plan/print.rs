@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::faults::usual;
-use super::{Ailment, Cue, Fault, Kind, Length, Manager, Part, Plan, Trigger};
+use super::{Cue, Fault, Kind, Length, Part, Plan, Trigger};
 use crate::duration;
 use crate::product::Workload;
 
@@ -36,11 +36,9 @@ pub fn print<W: Workload>(plan: &Plan<W>) -> String {
             text.push_str(&format!("{} = {}\n", key(name), quoted(value)));
         }
     }
-    for (scope, Manager { grace, restart_delay, first_boot }) in &plan.service {
+    for (scope, manager) in &plan.service {
         text.push_str(&format!("\n[service.{}]\n", key(scope)));
-        for (name, value) in [("grace", grace), ("restart_delay", restart_delay), ("first_boot", first_boot)] {
-            text.extend(value.map(|value| format!("{name} = {}\n", time(value))));
-        }
+        text.extend(manager.said().map(|(name, value)| format!("{name} = {}\n", time(value))));
     }
     if !above && !users.is_empty() {
         text.push('\n');
@@ -89,7 +87,11 @@ pub fn told(fault: &Fault) -> String {
     let again = fault.every.map(|every| format!(", again after {}", duration::print(every))).unwrap_or_default();
     format!(
         "{kind} {}, {begins}{ends}{again}",
-        fault.targets.join(if fault.kind == Kind::RollingRestart { ", then " } else { " and " })
+        fault.targets.join(match fault.kind {
+            Kind::RollingRestart => ", then ",
+            Kind::Reconfigure => " makes way for ",
+            _ => " and ",
+        })
     )
 }
 
@@ -120,9 +122,8 @@ fn fault(fault: &Fault) -> String {
     };
     let mut text = format!("\n[[faults]]\nkind = {}\ntarget = {target}\n", quoted(fault.kind.name()));
     match &fault.kind {
-        Kind::Delay { by } | Kind::Ail(Ailment::SlowCommit { by }) => {
-            text.push_str(&format!("by = {}\n", time(*by)));
-        }
+        Kind::Delay { by } => text.push_str(&format!("by = {}\n", time(*by))),
+        Kind::Ail(ailment) => text.extend(ailment.by().map(|by| format!("by = {}\n", time(by)))),
         Kind::Trickle { bytes, by } => text.push_str(&format!("bytes = {bytes}\nby = {}\n", time(*by))),
         Kind::ReplyLost { matches: Some(matches) } | Kind::Cut { matches: Some(matches) } => {
             text.push_str(&format!("matches = {}\n", quoted(matches)));

@@ -137,6 +137,46 @@ fn a_service_manager_is_of_a_role_or_a_process() {
 }
 
 #[test]
+fn what_comes_has_waited_and_what_goes_leaves_somebody() {
+    let with = |faults: &str| {
+        let wait = "[service.executor-2]\nfirst_boot = \"24h\"\n";
+        parse::<Toy>("p.toml", &format!("{GOOD}\n{wait}\n{faults}\n"))
+    };
+    let fault = |kind: &str, target: &str| format!("[[faults]]\nkind = \"{kind}\"\ntarget = {target}\nat = \"1s\"\n");
+    for (kind, target) in [
+        ("scale_up", "\"executor-2\""),
+        ("scale_down", "\"executor-1\""),
+        ("reconfigure", "[\"executor-1\", \"executor-2\"]"),
+        ("lost_signal", "\"executor-1\""),
+        ("panic", "\"executor-1\""),
+    ] {
+        round(&with(&fault(kind, target)).unwrap());
+    }
+    for (faults, meant) in [
+        (fault("scale_up", "\"executor-1\""), "`executor-1` is there from the beginning"),
+        (fault("reconfigure", "\"executor-1\""), "`reconfigure` takes two processes"),
+        (fault("reconfigure", "[\"executor-2\", \"executor-1\"]"), "`executor-1` is there from the beginning"),
+        (fault("scale_down", "[\"executor-1\", \"executor-2\"]"), "no executor would be left"),
+        (fault("scale_down", "\"origin\""), "unknown process for `scale_down` `origin`"),
+        (fault("scale_down", "\"executor-1\"") + &fault("scale_down", "\"executor-2\""), "no executor would be left"),
+    ] {
+        let said = with(&faults).unwrap_err().to_string();
+        assert!(said.contains(meant), "{faults}: {said}");
+    }
+}
+
+#[test]
+fn only_who_listens_is_asked() {
+    let with = |section: &str| parse::<Toy>("p.toml", &format!("{GOOD}\n{section}\n"));
+    let ways = "probe = \"5s\"\npre_stop = \"10s\"\nrestart_max = \"5m\"";
+    let plan = with(&format!("[service.gateway]\n{ways}")).unwrap();
+    assert_eq!(plan.service["gateway"].pre_stop, Some(Duration::from_secs(10)));
+    round(&plan);
+    let said = with("[service.executor]\nprobe = \"5s\"").unwrap_err().to_string();
+    assert!(said.contains("`executor` is asked for its health by nobody: `probe` cannot be said of it"), "{said}");
+}
+
+#[test]
 fn a_text_may_offer_several_plans() {
     let text = GOOD.replace("executor = 2", "executor = <2|3>").replace("\"330s\"", "\"<1s|2s|3s>\"");
     let plans = parse_all::<Toy>("p.toml", &text).unwrap();

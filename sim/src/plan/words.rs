@@ -37,6 +37,12 @@ pub fn processes<P: Product>(topology: &BTreeMap<String, usize>) -> Vec<String> 
     P::roles().iter().flat_map(|role| of_role(role, topology)).map(|(_, process)| process).collect()
 }
 
+/// The processes that the service manager boots, each with its role.
+pub fn managed<P: Product>(topology: &BTreeMap<String, usize>) -> Vec<(&'static str, String)> {
+    let roles = P::roles().iter().filter(|role| role.contained.is_none());
+    roles.flat_map(|role| of_role(role, topology).into_iter().map(|(_, process)| (role.name, process))).collect()
+}
+
 /// The agents whose processes are containers, `agent-1` and so on.
 pub fn agents<P: Product>(topology: &BTreeMap<String, usize>) -> Vec<String> {
     let contained = P::roles().iter().filter(|role| role.contained.is_some());

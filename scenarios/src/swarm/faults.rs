@@ -1,0 +1,204 @@
+//! Faults of links, processes and services near the moments that matter, each kind wild or off.
+
+use std::time::Duration;
+
+use lychgate_sim::plan::{Ailment, Cue, Direction, Disturbance, Fault, Kind, Length, ORIGIN, Part, Trigger};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use super::{Topology, seconds};
+use crate::users::Everybody;
+
+/// Faults near the moments that matter: between a run's claim and the end of its terminal writes, inside a drain, inside
+/// a switch.
+pub(super) fn faults(users: &Everybody, topology: &Topology) -> impl Strategy<Value = Vec<Fault>> + use<> {
+    let (gateways, executors, berths) = (topology.gateways(), topology.executors(), topology.berths());
+    let mut links: Vec<String> = berths.iter().map(|berth| format!("{berth}->provider")).collect();
+    for executor in &executors {
+        let services = ["postgres", "redis", "rabbitmq", "engine"].into_iter().map(String::from);
+        links.extend(services.chain(berths.iter().cloned()).map(|service| format!("{executor}->{service}")));
+    }
+    // Where most of the harm is done.
+    let executor_links = links.clone();
+    for gateway in &gateways {
+        links.extend(["postgres", "redis", "rabbitmq"].map(|service| format!("{gateway}->{service}")));
+        links.extend(users.0.iter().map(|person| format!("{}->{gateway}", person.name)));
+    }
+    let link = prop_oneof![3 => select(executor_links), 1 => select(links)];
+    let process = prop_oneof![8 => select(executors.clone()), 1 => select(gateways), 2 => select(berths)];
+    let sessions = lychgate_sim::product::Workload::sessions(users);
+    let owner_stops = proptest::option::weighted(0.6, stop(executors.len()));
+    let switches = proptest::option::weighted(0.35, switch(topology.agents as u32));
+    let restart = proptest::option::weighted(0.1, restart(executors));
+    let spoilt = proptest::option::weighted(0.35, disturbance());
+    let mut kinds = vec!["wedge", "close", "reply_lost", "delay", "half_open", "trickle", "cut"];
+    kinds.extend(["kill", "pause", "host_loss", "ailment", "ailment", "ailment", "ailment"]);
+    let others = subsequence(kinds, 1..=3).prop_flat_map(move |kinds| {
+        let one = fault(kinds, link.clone(), process.clone(), sessions.clone());
+        vec(one, 1..=5)
+    });
+    (others, owner_stops, switches, restart, spoilt).prop_map(|(faults, stop, switch, restart, spoilt)| {
+        faults.into_iter().chain(stop).chain(switch.into_iter().flatten()).chain(restart).chain(spoilt).collect()
+    })
+}
+
+/// A subscription fails while it is in use, and now and then whoever moves the agent comes to grief over it.
+fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
+    let trigger = (1..=3u32, seconds(0..=20));
+    let trigger = trigger.prop_map(|(nth, after)| Cue { event: "called".into(), session: None, nth, after });
+    let status = select(Kind::REFUSALS.to_vec());
+    let lasts = prop_oneof![1 => seconds(5..=60).prop_map(Length::Lasts), 2 => Just(Length::UntilHeal)];
+    let refuse =
+        (select(vec!["sk-a", "sk-a", "sk-b"]), trigger, status, lasts).prop_map(|(token, cue, status, length)| {
+            let kind = Kind::Refuse { status, retry_after: None };
+            Fault::new(kind, vec![format!("provider/{token}")], Trigger::On(cue), length)
+        });
+    let grief =
+        (select(vec![Kind::Sigkill, Kind::Sigterm, Kind::HostLoss, Kind::Pause]), seconds(0..=3), seconds(5..=120));
+    let grief = grief.prop_map(move |(kind, after, lasts)| {
+        // The first assignments are no switches.
+        let cue = Cue { event: "assigned".into(), session: None, nth: agents + 1, after };
+        let length = if kind == Kind::Pause { Length::Lasts(lasts) } else { Length::Instant };
+        Fault::new(kind, vec![ORIGIN.into()], Trigger::On(cue), length)
+    });
+    // Now and then its engine does.
+    let ills: Vec<_> =
+        Ailment::NAMES.into_iter().filter(|word| Ailment::services(word).any(|of| of == "engine")).collect();
+    // The old container is stopped as soon as the refusal is known.
+    let after = prop_oneof![4 => Just(Duration::ZERO), 1 => seconds(0..=2)];
+    let ill = (select(ills), seconds(0..=30), after, seconds(5..=90));
+    let ill = ill.prop_map(|(word, by, after, lasts)| {
+        let kind = Kind::Ail(Ailment::named(word, Some(by)).expect("one of its own names"));
+        let cue = Cue { event: "refused".into(), session: None, nth: 1, after };
+        Fault::new(kind, vec!["engine".into()], Trigger::On(cue), Length::Lasts(lasts))
+    });
+    (vec(refuse, 1..=2), proptest::option::of(grief), proptest::option::weighted(0.7, ill))
+        .prop_map(|(faults, grief, ill)| faults.into_iter().chain(grief).chain(ill).collect())
+}
+
+/// The model's answers go wrong under somebody's turn: for a moment, or for longer than a silence is waited out, which is
+/// a minute.
+fn disturbance() -> impl Strategy<Value = Fault> {
+    let trigger = (1..=3u32, prop_oneof![seconds(0..=2), seconds(0..=20)]);
+    let trigger = trigger.prop_map(|(nth, after)| Cue { event: "called".into(), session: None, nth, after });
+    let lasts = prop_oneof![2 => seconds(1..=20), 2 => seconds(50..=150), 1 => seconds(150..=400)];
+    let token = select(vec!["sk-a", "sk-a", "sk-a", "sk-b"]);
+    (select(Disturbance::ALL.to_vec()), token, trigger, lasts, again()).prop_map(|(what, token, cue, lasts, every)| {
+        let targets = vec![format!("provider/{token}")];
+        let fault = Fault::new(Kind::Disturb(what), targets, Trigger::On(cue), Length::Lasts(lasts));
+        Fault { every, ..fault }
+    })
+}
+
+/// Now and then a fault comes back.
+fn again() -> impl Strategy<Value = Option<Duration>> {
+    proptest::option::weighted(0.15, prop_oneof![seconds(2..=20), seconds(20..=120)])
+}
+
+/// Of a link mostly all; else one way, or what is said from some statement on.
+fn part() -> impl Strategy<Value = (Option<Direction>, bool)> {
+    let direction = prop_oneof![4 => Just(None), 1 => Just(Some(Direction::Up)), 1 => Just(Some(Direction::Down))];
+    (direction, proptest::bool::weighted(0.5))
+}
+
+/// What is said on a link, beside other things, when it matters.
+fn said_on(link: &str) -> Option<String> {
+    let words = match link.split_once("->")?.1 {
+        "redis" => "EVALSHA",
+        "engine" => "POST ",
+        "provider" => "/v1/chat",
+        far if far.starts_with("agent-") => "/turns",
+        _ => return None,
+    };
+    Some(words.to_string())
+}
+
+/// Every executor in turn.
+fn restart(executors: Vec<String>) -> impl Strategy<Value = Fault> {
+    seconds(5..=60)
+        .prop_map(move |at| Fault::new(Kind::RollingRestart, executors.clone(), Trigger::At(at), Length::Instant))
+}
+
+/// An executor is killed, or told to stop, a moment after some call, often enough the one that made it, or while it
+/// commits a turn.
+fn stop(executors: usize) -> impl Strategy<Value = Fault> {
+    let kind = prop_oneof![
+        3 => Just(Kind::Sigkill),
+        4 => Just(Kind::Sigterm),
+        1 => Just(Kind::Panic),
+        1 => Just(Kind::LostSignal),
+    ];
+    let moment = (seconds(0..=15), 0..=20u64, proptest::bool::weighted(0.5));
+    (kind, 1..=executors, 1..=3u32, moment).prop_map(|(kind, n, nth, (after, millis, commits))| {
+        let trigger = if commits {
+            let (link, matches) = (format!("executor-{n}->postgres"), "run.checkpoint".into());
+            Trigger::OnRequest { link, matches, nth, after: Duration::from_millis(millis) }
+        } else {
+            Trigger::On(Cue { event: "called".into(), session: None, nth, after })
+        };
+        Fault::new(kind, vec![format!("executor-{n}")], trigger, Length::Instant)
+    })
+}
+
+/// What ails a service, and which.
+fn ailment(by: impl Strategy<Value = Duration> + 'static) -> impl Strategy<Value = (String, Ailment)> {
+    let all = Ailment::NAMES.into_iter().flat_map(|word| Ailment::services(word).map(move |service| (service, word)));
+    (select(all.collect::<Vec<_>>()), by).prop_map(|((service, word), by)| {
+        (service.to_string(), Ailment::named(word, Some(by)).expect("one of its own names"))
+    })
+}
+
+fn fault(
+    kinds: Vec<&'static str>,
+    link: impl Strategy<Value = String> + Clone + 'static,
+    process: impl Strategy<Value = String> + Clone + 'static,
+    sessions: Vec<String>,
+) -> impl Strategy<Value = Fault> {
+    let moment = select(vec!["claimed", "called", "answered", "checkpointed", "ended", "shown", "accepted"]);
+    let after = prop_oneof![2 => seconds(0..=1), 2 => seconds(0..=20), 1 => seconds(0..=60)];
+    let cue = (moment, proptest::option::of(select(sessions)), 1..=2u32, after);
+    let cue = cue.prop_map(|(event, session, nth, after)| Cue { event: event.into(), session, nth, after });
+    let trigger = prop_oneof![4 => cue.prop_map(Trigger::On), 1 => seconds(0..=120).prop_map(Trigger::At)];
+    let lasts = prop_oneof![3 => seconds(1..=15), 2 => seconds(15..=90), 1 => seconds(90..=400)];
+    let by = prop_oneof![seconds(0..=2), seconds(1..=12)].boxed();
+    let statement = select(vec![None, Some("run.terminal"), Some("run.checkpoint"), Some("run.claim"), Some("COMMIT")]);
+    let ailment = ailment(by.clone());
+    let pace = (select(vec![1, 4, 16, 64, 256]), select(vec![20, 100, 400, 1500]).prop_map(Duration::from_millis));
+    let how = (any::<bool>(), any::<bool>());
+    (select(kinds), link, process, ailment, trigger, lasts, (by, pace), (statement, how, part(), again())).prop_map(
+        |(kind, link, process, (service, ailment), trigger, lasts, (by, pace), more)| {
+            let (statement, (hard, soft), (direction, picks), every) = more;
+            let lasts = Length::Lasts(lasts);
+            let to_postgres = link.ends_with("->postgres");
+            let matches = statement.filter(|_| to_postgres).map(str::to_string);
+            let only = matches.clone().or_else(|| said_on(&link)).filter(|_| picks);
+            let (kind, target, length) = match kind {
+                "wedge" => (Kind::Wedge, link, lasts),
+                "close" if hard => (Kind::Close, link, Length::Instant),
+                "close" => (Kind::Close, link, lasts),
+                "reply_lost" => (Kind::ReplyLost { matches }, link, Length::UntilHeal),
+                "delay" => (Kind::Delay { by }, link, lasts),
+                "half_open" => (Kind::HalfOpen, link, lasts),
+                "trickle" => (Kind::Trickle { bytes: pace.0, by: pace.1 }, link, lasts),
+                "cut" => (Kind::Cut { matches }, link, Length::Instant),
+                "pause" => (Kind::Pause, process, lasts),
+                "host_loss" => (Kind::HostLoss, process, Length::Instant),
+                "ailment" if ailment.instant() => (Kind::Ail(ailment), service, Length::Instant),
+                "ailment" => (Kind::Ail(ailment), service, lasts),
+                _ if hard && soft => (Kind::Sigkill, process, Length::Instant),
+                _ if hard => (Kind::Panic, process, Length::Instant),
+                // A container is its engine's to stop.
+                _ if soft && !process.contains('.') => (Kind::LostSignal, process, Length::Instant),
+                _ => (Kind::Sigterm, process, Length::Instant),
+            };
+            let part = Part {
+                direction: direction.filter(|_| kind.one_way()),
+                only: only.filter(|_| kind.selective() && length != Length::Instant),
+            };
+            // Deaths that come back for ever leave nobody to look at.
+            let every = every.filter(|_| kind.on_link() && length != Length::UntilHeal);
+            Fault { part, every, ..Fault::new(kind, vec![target], trigger, length) }
+        },
+    )
+}
