@@ -25,11 +25,10 @@ const CHECKPOINT_CONNECTIONS: usize = limits::CHECKPOINT_CONNECTIONS;
 /// Virtual time over which the slope of a gauge means something.
 const SLOPE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// A key of Redis.
+/// A key of Redis that does not lapse by itself.
 #[derive(Clone)]
 struct Key {
     kind: &'static str,
-    lapses: bool,
     /// Who wrote it last, and since when it is as it is.
     process: String,
     since: Duration,
@@ -51,6 +50,7 @@ pub struct BoundedMemory {
     links: Links,
     /// Roads with more connections than their bound, and since when.
     above: BTreeMap<(String, String), Duration>,
+    /// What has a time to live leaves it: nobody owes anything about it.
     keys: BTreeMap<String, Key>,
     live: usize,
     /// Both of these when Redis's memory was noted.
@@ -60,7 +60,7 @@ pub struct BoundedMemory {
     open: BTreeMap<String, String>,
     /// When each run was over.
     over: BTreeMap<String, Duration>,
-    /// Messages of the queue of runs that wait: since when, by run.
+    /// Messages of the queue of runs that wait: since when, by run. A run has one at least.
     ready: BTreeMap<String, Vec<Duration>>,
     /// Messages that were handed out, by process, connection and queue.
     unacked: BTreeMap<(String, u32, String), usize>,
@@ -169,13 +169,10 @@ impl BoundedMemory {
             return Err(Breach::now(format!("{label} has {entries} entries")));
         }
         self.armed |= kind == "stream" && lasts.is_some();
-        match entries {
-            0 => drop(self.keys.remove(label)),
-            _ => {
-                let lapses = lasts.is_some() || kind == "live";
-                let key = Key { kind, lapses, process: event.process.clone(), since: event.at };
-                self.keys.insert(label.to_string(), key);
-            }
+        if entries == 0 || lasts.is_some() || kind == "live" {
+            self.keys.remove(label);
+        } else {
+            self.keys.insert(label.to_string(), Key { kind, process: event.process.clone(), since: event.at });
         }
         Ok(())
     }
@@ -183,10 +180,7 @@ impl BoundedMemory {
     /// A key that does not lapse soon does: who wrote it says so in the same breath. If it was cut off or died in
     /// between, whoever goes on with the run does.
     fn key_owed(&self, label: &str, key: &Key) -> Option<Obligation> {
-        if key.lapses {
-            return None;
-        }
-        let Key { kind, process, since, .. } = key;
+        let Key { kind, process, since } = key;
         let link = format!("{process}->redis");
         let calm = self.health.calm_since(|target| target == link || target == process)?;
         let undisturbed = calm.is_zero() || calm + HEALED <= *since;
@@ -205,8 +199,14 @@ impl BoundedMemory {
         if *unacked > prefetch {
             return Err(Breach::now(format!("{} has {unacked} deliveries of {queue} unsettled", event.process)));
         }
-        if queue == "runs" && change > 0 {
-            self.ready.get_mut(run).and_then(Vec::pop);
+        if queue == "runs"
+            && change > 0
+            && let Some(waiting) = self.ready.get_mut(run)
+        {
+            waiting.pop();
+            if waiting.is_empty() {
+                self.ready.remove(run);
+            }
         }
         Ok(())
     }
@@ -337,10 +337,10 @@ impl Invariant<Did> for BoundedMemory {
         if self.live > 0 {
             return Err(Breach::now(format!("at rest the live view has {} entries", self.live)));
         }
-        if let Some((label, _)) = self.keys.iter().find(|(_, key)| !key.lapses) {
+        if let Some(label) = self.keys.keys().next() {
             return Err(Breach::now(format!("at rest {label} in Redis has no time to live")));
         }
-        if let Some((run, _)) = self.ready.iter().find(|(_, waiting)| !waiting.is_empty()) {
+        if let Some(run) = self.ready.keys().next() {
             return Err(Breach::now(format!("at rest a hint of {run} waits in the queue")));
         }
         if let Some(((process, ..), _)) = self.unacked.iter().find(|(_, unacked)| **unacked > 0) {

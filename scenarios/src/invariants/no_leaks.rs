@@ -1,7 +1,7 @@
 //! What a process takes it gives back: a lease when its run is over, a delivery when there is nothing left to do for it,
 //! a connection when nobody needs it; and whoever leaves in order leaves nothing behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits::LEASE_TTL;
@@ -39,20 +39,15 @@ struct Delivery {
     since: Duration,
 }
 
-#[derive(Default)]
-struct Run {
-    /// Whether somebody works on it.
-    going: bool,
-    /// When it was over, and who wrote that.
-    over: Option<(Duration, String)>,
-}
-
 /// See the module.
 #[derive(Default)]
 pub struct NoLeaks {
     health: Health,
     links: Links,
-    runs: BTreeMap<String, Run>,
+    /// Runs that somebody works on.
+    going: BTreeSet<String>,
+    /// When each run was over, and who wrote that.
+    over: BTreeMap<String, (Duration, String)>,
     /// By session.
     leases: BTreeMap<String, Lease>,
     deliveries: Vec<Delivery>,
@@ -72,7 +67,7 @@ impl NoLeaks {
     }
 
     fn over(&self, run: &str) -> Option<&(Duration, String)> {
-        self.runs.get(run)?.over.as_ref()
+        self.over.get(run)
     }
 
     fn leased(&mut self, event: &Event<Did>, session: &str, lease: Lease, lasts: Option<u64>) -> Result<(), Breach> {
@@ -152,7 +147,6 @@ impl NoLeaks {
 
     fn links_owed(&self) -> Vec<Obligation> {
         let mut owed = Vec::new();
-        let going = self.runs.values().any(|run| run.going);
         for (near, far, open) in self.links.roads() {
             if open.is_empty() {
                 continue;
@@ -164,7 +158,7 @@ impl NoLeaks {
                 if !of_user && (!life.alive || link.incarnation < life.incarnation) {
                     let says = format!("the connection of a dead {near} to {far} is closed");
                     owed.push(Obligation::new(says, life.since, life.since + BURIED));
-                } else if !going && matches!(far, "provider" | "agents") {
+                } else if self.going.is_empty() && matches!(far, "provider" | "agents") {
                     let since = self.idle_since.max(link.since);
                     let says = format!("{near}, which works on no run, closes its connection to {far}");
                     let calm = self.health.calm_since(of(near));
@@ -204,14 +198,15 @@ impl Invariant<Did> for NoLeaks {
         let What::Product(did) = &event.what else { return Ok(()) };
         let (process, incarnation) = (event.process.clone(), event.incarnation);
         match did {
-            Did::Claimed { run, .. } => self.runs.entry(run.clone()).or_default().going = true,
+            Did::Claimed { run, .. } => _ = self.going.insert(run.clone()),
             Did::HandedBack { run, .. } => {
-                self.runs.entry(run.clone()).or_default().going = false;
+                self.going.remove(run);
                 self.idle_since = event.at;
             }
             Did::Ended { run, .. } => {
                 self.armed |= self.leases.values().any(|lease| lease.run == *run);
-                self.runs.insert(run.clone(), Run { going: false, over: Some((event.at, process)) });
+                self.going.remove(run);
+                self.over.insert(run.clone(), (event.at, process));
                 self.idle_since = event.at;
             }
             Did::Leased { session, run, fence, lasts } => {

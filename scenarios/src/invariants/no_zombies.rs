@@ -1,7 +1,7 @@
 //! No run is shown as busy that nobody works on, and none is left to wait for ever: whatever was sick at the one moment
 //! that mattered, both terminal writes are there soon after it healed, and nobody had to look for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate_sim::event::{Event, What};
@@ -49,11 +49,20 @@ struct Run {
     unshown: bool,
 }
 
+impl Run {
+    /// It is over, and the live view says nothing else.
+    fn rests(&self) -> bool {
+        self.stage == Stage::Over && (self.unshown || self.shown.is_none())
+    }
+}
+
 /// See the module.
 pub struct NoZombies {
     deadlines: Deadlines,
     health: Health,
     runs: BTreeMap<String, Run>,
+    /// Those of them that are not at rest: what is pending is asked for every second, of days.
+    going: BTreeSet<String>,
     /// What the live view said of runs when Redis's memory was noted.
     noted: BTreeMap<String, (Option<i64>, bool)>,
     armed: bool,
@@ -62,7 +71,14 @@ pub struct NoZombies {
 impl NoZombies {
     /// For a run with these deadlines.
     pub fn new(deadlines: Deadlines) -> Self {
-        NoZombies { deadlines, health: Health::default(), runs: BTreeMap::new(), noted: BTreeMap::new(), armed: false }
+        NoZombies {
+            deadlines,
+            health: Health::default(),
+            runs: BTreeMap::new(),
+            going: BTreeSet::new(),
+            noted: BTreeMap::new(),
+            armed: false,
+        }
     }
 
     /// The live view is what is left in Redis.
@@ -85,6 +101,11 @@ impl NoZombies {
         if let Some(run) = self.runs.get_mut(run) {
             (run.stage, run.since, run.fence) = (stage, at, fence);
         }
+    }
+
+    fn sort(&mut self) {
+        let going = self.runs.iter().filter(|(_, run)| !run.rests());
+        self.going = going.map(|(label, _)| label.clone()).collect();
     }
 
     /// What must happen within `healthy` of `since` with healthy stores, else within `healed` of their healing.
@@ -137,7 +158,7 @@ impl NoZombies {
                 }
                 None => Obligation::new(format!("{label} comes to an end"), run.since, Duration::MAX),
             }),
-            Stage::Over if run.unshown || run.shown.is_none() => None,
+            Stage::Over if run.rests() => None,
             Stage::Over => {
                 let says = format!("{label}, which is over, leaves the live view");
                 Some(self.within(says, run.since, HEALTHY, HEALED))
@@ -159,6 +180,7 @@ impl Invariant<Did> for NoZombies {
         self.health.observe(event);
         if let Some(memory) = Memory::of(event) {
             self.remembers(memory);
+            self.sort();
         }
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
@@ -209,13 +231,14 @@ impl Invariant<Did> for NoZombies {
                     (run.shown, run.unshown) = (None, true);
                 }
             }
-            _ => {}
+            _ => return Ok(()),
         }
+        self.sort();
         Ok(())
     }
 
     fn pending(&self) -> Vec<Obligation> {
-        self.runs.iter().filter_map(|(label, run)| self.owed(label, run)).collect()
+        self.going.iter().filter_map(|label| self.owed(label, self.runs.get(label)?)).collect()
     }
 
     fn armed(&self) -> bool {

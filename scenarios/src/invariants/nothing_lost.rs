@@ -1,6 +1,6 @@
 //! What was accepted is consumed or reported, and what was done is not done again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits::ATTEMPTS_PER_TURN;
@@ -33,6 +33,8 @@ struct Run {
 pub struct NothingLost {
     health: Health,
     runs: BTreeMap<String, Run>,
+    /// Those of them that are over, with a message that is neither consumed nor reported.
+    unread: BTreeSet<String>,
     armed: bool,
 }
 
@@ -42,6 +44,14 @@ const SAME_MOMENT: Duration = Duration::from_millis(1);
 impl NothingLost {
     fn run(&mut self, label: &str) -> &mut Run {
         self.runs.entry(label.to_string()).or_default()
+    }
+
+    fn sort(&mut self, label: &str) {
+        let run = self.run(label);
+        match run.ended.is_some() && !run.consumed && !run.reported {
+            true => self.unread.insert(label.to_string()),
+            false => self.unread.remove(label),
+        };
     }
 }
 
@@ -98,8 +108,14 @@ impl Invariant<Did> for NothingLost {
                 run.checkpointed = *turn;
                 run.finished = *last;
             }
-            Did::Consumed { message, .. } => self.run(message).consumed = true,
-            Did::Reported { run, .. } => self.run(run).reported = true,
+            Did::Consumed { message, .. } => {
+                self.run(message).consumed = true;
+                self.sort(message);
+            }
+            Did::Reported { run, .. } => {
+                self.run(run).reported = true;
+                self.sort(run);
+            }
             Did::Ended { run: label, status, .. } => {
                 let calm = self.health.calm_since(|_| true);
                 let provider = self.health.calm_since(|target| leads_to(target, "provider"));
@@ -122,6 +138,7 @@ impl Invariant<Did> for NothingLost {
                 let tried = run.claims > 1 || run.calls as i64 > run.checkpointed;
                 let disturbed = calm.is_none_or(|calm| calm > run.accepted);
                 self.armed |= tried || disturbed;
+                self.sort(label);
             }
             Did::Found { run: label, state, .. } => {
                 let run = self.run(label);
@@ -137,13 +154,12 @@ impl Invariant<Did> for NothingLost {
     }
 
     fn pending(&self) -> Vec<Obligation> {
-        let lost = self.runs.iter().filter(|(_, run)| !run.consumed && !run.reported);
-        lost.filter_map(|(label, run)| {
-            let since = run.ended?;
+        let owed = |label: &String| {
+            let since = self.runs.get(label)?.ended?;
             let says = format!("the message of {label}, which is over, is consumed or reported");
             Some(Obligation::new(says, since, since + SAME_MOMENT))
-        })
-        .collect()
+        };
+        self.unread.iter().filter_map(owed).collect()
     }
 
     fn armed(&self) -> bool {

@@ -2,7 +2,7 @@
 //! turn of a completed run, the end once and last; and a sign of life while nothing happens. The words are the model's,
 //! in its order, and those that the user finds later are the ones that were streamed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits;
@@ -21,7 +21,6 @@ const TOLD: Duration = Duration::from_secs(60);
 type Place = (i64, i64, i64, bool);
 
 struct Stream {
-    open: bool,
     /// When anything was last seen on it.
     alive: Duration,
     place: Place,
@@ -42,6 +41,8 @@ struct Stream {
 pub struct StreamTruth {
     health: Health,
     streams: BTreeMap<String, Stream>,
+    /// Those of them that somebody reads.
+    open: BTreeSet<String>,
     /// Turns that are checkpointed, by run.
     turns: BTreeMap<String, i64>,
     /// When runs ended, and how.
@@ -179,7 +180,6 @@ impl Invariant<Did> for StreamTruth {
         match did {
             Did::Opened { run, nth, .. } => {
                 let new = Stream {
-                    open: true,
                     alive: event.at,
                     place: (0, 0, 0, true),
                     gap: false,
@@ -190,13 +190,14 @@ impl Invariant<Did> for StreamTruth {
                     ended: false,
                 };
                 let stream = self.streams.entry(run.clone()).or_insert(new);
-                (stream.open, stream.alive) = (true, event.at);
+                stream.alive = event.at;
+                if !stream.ended {
+                    self.open.insert(run.clone());
+                }
                 self.armed |= *nth > 1;
             }
             Did::Broke { run, .. } => {
-                if let Some(stream) = self.streams.get_mut(run) {
-                    stream.open = false;
-                }
+                self.open.remove(run);
             }
             Did::Heartbeat { run, .. } => {
                 self.armed = true;
@@ -228,7 +229,8 @@ impl Invariant<Did> for StreamTruth {
                         let says = format!("the stream of {label} ended without all of its turns, and told of no gap");
                         return Err(Breach::now(says));
                     }
-                    (stream.ended, stream.open) = (true, false);
+                    stream.ended = true;
+                    self.open.remove(label);
                 }
             }
             _ => {}
@@ -237,29 +239,27 @@ impl Invariant<Did> for StreamTruth {
     }
 
     fn pending(&self) -> Vec<Obligation> {
-        let owed =
-            self.streams.iter().filter(|(_, stream)| stream.open && !stream.ended).flat_map(|(label, stream)| {
-                let user = label.split('/').next().unwrap_or_default();
-                // Her own links, the gateways, and their stores: Redis's silence is theirs to bear.
-                let matters = |target: &str| {
-                    target.strip_prefix(user).is_some_and(|rest| rest.starts_with("->"))
-                        || target.starts_with("gateway-")
-                            && !target.ends_with("->redis")
-                            && !target.ends_with("->rabbitmq")
-                };
-                let calm = self.health.calm_since(matters);
-                let due = |since: Duration, within: Duration| {
-                    calm.map_or(Duration::MAX, |calm| calm.max(since).saturating_add(within))
-                };
-                let says = format!("the open stream of {label} shows a sign of life");
-                let sign = Obligation::new(says, stream.alive, due(stream.alive, SILENCE));
-                let end = self.ended.get(label).map(|ended| {
-                    let says = format!("the stream of {label}, which is over, ends");
-                    // A reader that has just come back has until its first silence to be told.
-                    Obligation::new(says, *ended, due(stream.alive.clamp(*ended, *ended + SILENCE), TOLD))
-                });
-                [Some(sign), end].into_iter().flatten()
+        let open = self.open.iter().filter_map(|label| Some((label, self.streams.get(label)?)));
+        let owed = open.flat_map(|(label, stream)| {
+            let user = label.split('/').next().unwrap_or_default();
+            // Her own links, the gateways, and their stores: Redis's silence is theirs to bear.
+            let matters = |target: &str| {
+                target.strip_prefix(user).is_some_and(|rest| rest.starts_with("->"))
+                    || target.starts_with("gateway-") && !target.ends_with("->redis") && !target.ends_with("->rabbitmq")
+            };
+            let calm = self.health.calm_since(matters);
+            let due = |since: Duration, within: Duration| {
+                calm.map_or(Duration::MAX, |calm| calm.max(since).saturating_add(within))
+            };
+            let says = format!("the open stream of {label} shows a sign of life");
+            let sign = Obligation::new(says, stream.alive, due(stream.alive, SILENCE));
+            let end = self.ended.get(label).map(|ended| {
+                let says = format!("the stream of {label}, which is over, ends");
+                // A reader that has just come back has until its first silence to be told.
+                Obligation::new(says, *ended, due(stream.alive.clamp(*ended, *ended + SILENCE), TOLD))
             });
+            [Some(sign), end].into_iter().flatten()
+        });
         owed.collect()
     }
 
