@@ -9,7 +9,7 @@ use crate::toy::{Toy, TurnStarted};
 fn heard(incarnation: u32, next: Option<u32>, millis: u64) -> Option<String> {
     let recorder = Recorder::new(None, "toy", 1).expect("nothing is written");
     let mut watch: Watch<TurnStarted> =
-        Watch::new(recorder, Nemesis::new(&[]), Vec::new(), Toy::reader(&words::bare::<Toy>()));
+        Watch::new(recorder, Nemesis::new(&[]), Vec::new(), Toy::reader(&words::bare::<Toy>()), Toy::moments());
     watch.expected("executor-1");
     watch.booted("executor-1", 1);
     watch.set_now(Duration::from_secs(10));
