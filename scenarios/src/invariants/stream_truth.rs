@@ -23,6 +23,10 @@ type Place = (i64, i64, i64, bool);
 struct Stream {
     /// When anything was last seen on it.
     alive: Duration,
+    /// When it was last lost, or left.
+    lost: Duration,
+    /// When its user came back last, having been away for longer than it takes to tell her.
+    back: Duration,
     place: Place,
     /// A gap was told since the last frame.
     gap: bool,
@@ -181,6 +185,8 @@ impl Invariant<Did> for StreamTruth {
             Did::Opened { run, nth, .. } => {
                 let new = Stream {
                     alive: event.at,
+                    lost: event.at,
+                    back: event.at,
                     place: (0, 0, 0, true),
                     gap: false,
                     whole: 0,
@@ -191,6 +197,9 @@ impl Invariant<Did> for StreamTruth {
                 };
                 let stream = self.streams.entry(run.clone()).or_insert(new);
                 stream.alive = event.at;
+                if event.at > stream.lost + TOLD {
+                    stream.back = event.at;
+                }
                 if !stream.ended {
                     self.open.insert(run.clone());
                 }
@@ -198,6 +207,9 @@ impl Invariant<Did> for StreamTruth {
             }
             Did::Broke { run, .. } => {
                 self.open.remove(run);
+                if let Some(stream) = self.streams.get_mut(run) {
+                    stream.lost = event.at;
+                }
             }
             Did::Heartbeat { run, .. } => {
                 self.armed = true;
@@ -256,7 +268,8 @@ impl Invariant<Did> for StreamTruth {
             let end = self.ended.get(label).map(|ended| {
                 let says = format!("the stream of {label}, which is over, ends");
                 // A reader that has just come back has until its first silence to be told.
-                Obligation::new(says, *ended, due(stream.alive.clamp(*ended, *ended + SILENCE), TOLD))
+                let ended = stream.back.max(*ended);
+                Obligation::new(says, ended, due(stream.alive.clamp(ended, ended + SILENCE), TOLD))
             });
             [Some(sign), end].into_iter().flatten()
         });
