@@ -121,6 +121,12 @@ impl Health {
         matters(target) || service && self.lives.keys().any(|process| matters(&format!("{process}->{target}")))
     }
 
+    /// Whether it has gone on so lately after standing still that what it is late for is no fault of its own.
+    pub fn has_just_gone_on(&self, process: &str, lately: Duration) -> bool {
+        let life = self.life(process);
+        !life.paused_for.is_zero() && life.since + lately > self.now
+    }
+
     /// A process's life.
     pub fn life(&self, process: &str) -> Life {
         self.lives.get(process).copied().unwrap_or_default()

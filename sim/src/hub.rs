@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::event::{Happening, Occurrence, What};
 use crate::ground::{NodeHandle, TimeHandle};
@@ -25,15 +25,12 @@ pub(crate) struct Hands {
     pub(crate) links: BTreeMap<String, Arc<Link>>,
     pub(crate) keepers: BTreeMap<String, Keeper>,
     /// Of the services that have faults of their own.
-    pub(crate) controls: BTreeMap<&'static str, Controlled>,
+    pub(crate) controls: BTreeMap<&'static str, mpsc::UnboundedSender<Control>>,
     /// Rung to end the life of a service; the next begins at once.
     pub(crate) restarts: BTreeMap<&'static str, Arc<Notify>>,
     /// The node on which timers of faults run.
     pub(crate) stage: NodeHandle,
 }
-
-/// Tells a service what to do to its callers.
-pub(crate) type Controlled = Arc<dyn Fn(Control) + Send + Sync>;
 
 /// The watch, and what it needs to act.
 pub(crate) struct Hub<O> {
@@ -171,11 +168,8 @@ impl<O: Occurrence> Hub<O> {
                 }
             }
             Deed::Control { service, control } => match hands.controls.get(service.as_str()) {
-                // The service may be in the middle of the very step that brought this about.
-                Some(tell) => {
-                    let tell = tell.clone();
-                    hands.stage.spawn(async move { tell(control) });
-                }
+                // Whoever would hear it is gone only with the world.
+                Some(told) => _ = told.send(control),
                 None => self.act(|watch| watch.fail(format!("the service {service} knows no faults of its own"))),
             },
             Deed::Down { number, service, down } => {

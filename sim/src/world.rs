@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::berth;
 use crate::dock::Dock;
@@ -29,7 +29,7 @@ use crate::link::{Link, Target, relay};
 use crate::observation::{Log, Observation};
 use crate::plan::{Manager, Plan};
 use crate::process::{Birth, Keeper, keep, man, settings};
-use crate::product::{Contained, Product, Role, Seat, Service};
+use crate::product::{Contained, Control, Product, Role, Seat, Service};
 use crate::seed::Seed;
 
 /// For how long faults that are still to come are waited for once the users have ended, and for how long one without an
@@ -123,6 +123,18 @@ impl Crowd {
     }
 }
 
+/// Tells a service what is done to it in the order in which it is done, and in a task of its own: the service may be in the
+/// middle of the very step that brought it about.
+fn orderly(stage: &NodeHandle, tell: Arc<dyn Fn(Control) + Send + Sync>) -> mpsc::UnboundedSender<Control> {
+    let (told, mut hears) = mpsc::unbounded_channel();
+    stage.spawn(async move {
+        while let Some(control) = hears.recv().await {
+            tell(control);
+        }
+    });
+    told
+}
+
 async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workload>, seed: Seed) -> Crowd {
     let ground = Ground::new();
     let (services, fleets) = (BTreeMap::new(), Vec::new());
@@ -131,7 +143,7 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
     let (stage, _) = builder.ground.node("world");
     let (mut engines, mut controls) = (BTreeMap::new(), BTreeMap::new());
     for service in P::services(plan, seed) {
-        controls.extend(service.control.clone().map(|control| (service.name, control)));
+        controls.extend(service.control.clone().map(|tell| (service.name, orderly(&stage, tell))));
         engines.extend(service.engine.clone().map(|engine| (service.name, engine)));
         builder.service(service);
     }

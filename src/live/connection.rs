@@ -117,7 +117,10 @@ impl Redis {
         let late = |_| RedisDown(format!("no answer within {bound:?}"));
         let line = tokio::time::timeout(bound, self.line()).await.map_err(late)??;
         let left = bound.saturating_sub(began.elapsed());
-        match tokio::time::timeout(left, ask(line.connection.clone())).await {
+        let mut abandoned = Abandoned { redis: self, line: Some(line.clone()) };
+        let answer = tokio::time::timeout(left, ask(line.connection.clone())).await;
+        abandoned.line = None;
+        match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if !error.is_unrecoverable_error() && !error.is_io_error() => Err(error.into()),
             Ok(Err(error)) => {
@@ -128,6 +131,16 @@ impl Redis {
                 self.discard(line.serial);
                 Err(late(elapsed))
             }
+        }
+    }
+
+    /// Somebody went away without waiting for an answer. Whether one comes shows in the next: answers keep their order.
+    async fn look_after(self, line: Line) {
+        let mut connection = line.connection;
+        let ping = redis::cmd("PING");
+        let answer = tokio::time::timeout(limits::REDIS_LOOK, ping.query_async::<String>(&mut connection)).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            self.discard(line.serial);
         }
     }
 
@@ -171,6 +184,21 @@ impl Redis {
         let dial = Driver(tokio::spawn(async move { shared.end_of_dial(dial(&address).await) }));
         *state = State::Dialling { pause, _dial: dial };
         Ok(None)
+    }
+}
+
+/// A call whose caller may be dropped before the answer has come.
+struct Abandoned<'a> {
+    redis: &'a Redis,
+    line: Option<Line>,
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        // Without a runtime nobody is left to be kept waiting.
+        if let (Some(line), Ok(runtime)) = (self.line.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(self.redis.clone().look_after(line));
+        }
     }
 }
 

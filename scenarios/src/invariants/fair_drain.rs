@@ -1,7 +1,7 @@
 //! A process that is told to stop sees its runs to their end, or gives them back: whoever exits by itself leaves none
 //! behind as running. Who waits for its runs cuts none before its grace is over; who does not wait leaves each one that
-//! is done its own outcome. It is excused by a Postgres that does not answer, and by having stood still for longer than a
-//! run stays one's own.
+//! is done its own outcome. It is excused by a Postgres that does not answer, and by having stood still: then its
+//! budget is spent, and its runs may be others'.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use crate::health::Health;
 use crate::reader::session_of;
 use crate::settings::Settings;
 
-/// How long after its line to Postgres has healed a process can still not know of a run that it claimed.
+/// How long after its line to Postgres has healed, or it has gone on, a process can still not know of a run that it
+/// claimed.
 const HEALED: Duration = Duration::from_secs(60);
 /// What was claimed so shortly before the signal may not have been known yet: it is handed back.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
@@ -26,8 +27,6 @@ struct Run {
     /// Whether its last turn is checkpointed.
     finished: bool,
     cancelled: bool,
-    /// Whether its owner, which had stood still, had to give it up.
-    slept_away: bool,
 }
 
 /// See the module.
@@ -57,6 +56,9 @@ impl FairDrain {
     }
 
     fn excused(&self, process: &str, at: Duration) -> bool {
+        if self.health.has_just_gone_on(process, HEALED) {
+            return true;
+        }
         let link = format!("{process}->postgres");
         let calm = self.health.calm_since(|target| target == link);
         calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > at)
@@ -83,7 +85,7 @@ impl FairDrain {
         }
         let known = run.claimed + IN_FLIGHT <= *told;
         let stopped = run.cancelled || self.suspended.contains(&session_of(label));
-        if !known || stopped || run.slept_away || self.excused(&run.process, at) {
+        if !known || stopped || self.excused(&run.process, at) {
             return Ok(());
         }
         if self.settings.interrupts(&run.process) {
@@ -135,7 +137,6 @@ impl Invariant<Did> for FairDrain {
                     claimed: event.at,
                     finished,
                     cancelled: false,
-                    slept_away: false,
                 };
                 self.runs.insert(run.clone(), new);
             }
@@ -147,11 +148,6 @@ impl Invariant<Did> for FairDrain {
             Did::CancelRequested { run, .. } => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.cancelled = true;
-                }
-            }
-            Did::Lost { run, .. } => {
-                if let Some(run) = self.runs.get_mut(run) {
-                    run.slept_away = !self.health.life(&run.process).paused_for.is_zero();
                 }
             }
             Did::Suspended { session } => self.suspended.push(session.clone()),

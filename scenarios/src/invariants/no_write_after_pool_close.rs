@@ -38,8 +38,11 @@ pub struct NoWriteAfterPoolClose {
 }
 
 impl NoWriteAfterPoolClose {
-    /// Whether its line to Postgres is, or was lately, sick.
+    /// Whether its line to Postgres is, or was lately, sick; or it has just stood still, and its budget is spent.
     fn excused(&self, process: &str, at: Duration) -> bool {
+        if self.health.has_just_gone_on(process, HEALED) {
+            return true;
+        }
         let link = format!("{process}->postgres");
         let calm = self.health.calm_since(|target| target == link);
         calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > at)

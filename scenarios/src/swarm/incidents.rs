@@ -49,8 +49,8 @@ fn moment(executors: usize, agents: u32) -> impl Strategy<Value = Moment> {
         let on = |event: &str, nth, after| Trigger::On(Cue { event: event.into(), session: None, nth, after });
         match which {
             0 => {
-                let stop = Fault::new(Kind::Sigterm, vec![process], on("called", nth, later), Length::Instant);
-                Moment { cause: Some(stop), trigger: on("draining", 1, after), process: ORIGIN.into() }
+                let stop = Fault::new(Kind::Sigterm, vec![process.clone()], on("called", nth, later), Length::Instant);
+                Moment { cause: Some(stop), trigger: on("draining", 1, after), process }
             }
             1 => {
                 let (link, matches) = (format!("{process}->postgres"), "run.terminal".into());
