@@ -98,20 +98,21 @@ fn managers() -> impl Strategy<Value = BTreeMap<String, Manager>> {
 
 /// The last executor comes, and the first goes, or makes way for it.
 fn scaling(executors: usize) -> impl Strategy<Value = Vec<Fault>> {
-    let moment = || {
-        let moment = (select(vec!["claimed", "called", "checkpointed"]), 1..=2u32, seconds(0..=20));
-        moment.prop_map(|(event, nth, after)| Trigger::On(Cue { event: event.into(), session: None, nth, after }))
-    };
-    let fault = |kind, targets: &[&String], trigger| {
-        Fault::new(kind, targets.iter().map(|target| (*target).clone()).collect(), trigger, Length::Instant)
+    let cue = (select(vec!["claimed", "called", "checkpointed"]), 1..=2u32, seconds(0..=20));
+    let cue = cue.prop_map(|(event, nth, after)| Cue { event: event.into(), session: None, nth, after });
+    let fault = |kind, targets: &[&String], cue| {
+        let targets = targets.iter().map(|target| (*target).clone()).collect();
+        Fault::new(kind, targets, Trigger::On(cue), Length::Instant)
     };
     let how = select(vec!["up", "up and down", "instead"]);
-    (how, moment(), moment()).prop_map(move |(how, one, other)| {
+    (how, cue, seconds(0..=20)).prop_map(move |(how, cue, more)| {
         let (first, last) = ("executor-1".to_string(), format!("executor-{executors}"));
+        // Nobody goes for good before the newcomer has been called.
+        let later = Cue { after: cue.after + more, ..cue.clone() };
         match how {
-            "up" => vec![fault(Kind::ScaleUp, &[&last], one)],
-            "instead" => vec![fault(Kind::Reconfigure, &[&first, &last], one)],
-            _ => vec![fault(Kind::ScaleUp, &[&last], one), fault(Kind::ScaleDown, &[&first], other)],
+            "up" => vec![fault(Kind::ScaleUp, &[&last], cue)],
+            "instead" => vec![fault(Kind::Reconfigure, &[&first, &last], cue)],
+            _ => vec![fault(Kind::ScaleUp, &[&last], cue), fault(Kind::ScaleDown, &[&first], later)],
         }
     })
 }

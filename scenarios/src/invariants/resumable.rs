@@ -99,7 +99,8 @@ impl Resumable {
                 }
             }
             Happening::Exited { .. } => {
-                let calm = self.calm(&event.process);
+                // A transaction that stands still, whoever's it is, holds up the one that takes marks off.
+                let calm = self.health.calm_since(|target| target.ends_with("->postgres"));
                 let excused = calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
                 let life = (event.process.clone(), event.incarnation);
                 let own = |run: &Run| run.mark.as_ref().is_some_and(|mark| mark.life == life);

@@ -67,6 +67,10 @@ fn moment(executors: usize, agents: u32) -> impl Strategy<Value = Moment> {
     })
 }
 
+/// What strikes once, or only where a container is moved or a hint waits, must strike more often to be felt as often.
+const SELDOM_FELT: &[&str] =
+    &["purge", "slow_stop", "not_ready", "stale_handle", "failover", "host_loss", "lost_signal", "stall"];
+
 /// Any kind of fault, with the service that it is in and how long it lasts.
 fn blow() -> impl Strategy<Value = (Kind, &'static str, Length)> {
     let links = ["wedge", "close", "reply_lost", "delay", "half_open", "trickle", "cut"];
@@ -74,7 +78,8 @@ fn blow() -> impl Strategy<Value = (Kind, &'static str, Length)> {
     let callers = ["refuse", "stall", "truncate", "malformed"];
     let own = links.into_iter().chain(processes).chain(callers).map(|word| (word, ""));
     let ails = Ailment::NAMES.into_iter().flat_map(|word| Ailment::services(word).map(move |of| (word, of)));
-    let all: Vec<(&str, &str)> = own.chain(ails).collect();
+    let often = |(word, of)| std::iter::repeat_n((word, of), if SELDOM_FELT.contains(&word) { 3 } else { 1 });
+    let all: Vec<(&str, &str)> = own.chain(ails).flat_map(often).collect();
     let by = prop_oneof![seconds(0..=2), seconds(2..=12)];
     (select(all), by, seconds(1..=60)).prop_map(|((word, service), by, lasts)| {
         let kind = match word {
