@@ -2,7 +2,7 @@
 //! in one order, to the trace, the digest, the invariants and the nemesis. Its one law: nothing in it waits.
 
 mod lives;
-#[cfg(test)]
+#[cfg(all(test, madsim))]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -268,7 +268,9 @@ async fn silence(script: &mut Script) {
 
 /// No memory is left, and then some: who publishes waits, who only consumes does not notice.
 async fn alarm(script: &mut Script) {
-    let (publisher, consuming) = (script.connection().await, script.connection().await);
+    // The real alarm ends when another program has told the server so, which takes its time.
+    let patient = Options { confirm_timeout: Duration::from_secs(60), ..Options::default() };
+    let (publisher, consuming) = (script.dial(patient).await.unwrap(), script.connection().await);
     let (channel, other) = (publisher.channel().await.unwrap(), consuming.channel().await.unwrap());
     channel.confirm_select().await.unwrap();
     channel.queue_declare(durable("lg-alarm")).await.unwrap();
