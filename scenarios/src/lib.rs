@@ -108,6 +108,7 @@ impl Product for Lychgate {
             file!("calm"),
             file!("wedged_redis"),
             file!("wedged_redis_until_settle"),
+            file!("abandoned_call"),
             file!("wedged_redis_unread"),
             file!("wedged_redis_thrice"),
             file!("wedged_postgres"),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lychgate::limits::LEASE_TTL;
+use lychgate::limits::{BROKER_HEARTBEAT, LEASE_TTL};
 use lychgate_sim::event::{Event, Happening, What};
 use lychgate_sim::judge::{Breach, Invariant, Obligation};
 
@@ -16,6 +16,8 @@ use crate::links::Links;
 const HEALTHY: Duration = Duration::from_secs(20);
 /// The same for what may need a new connection, and after something has healed.
 const HEALED: Duration = Duration::from_secs(60);
+/// A host that is gone says nothing: RabbitMQ misses it after three heartbeats, and a moment later gives its deliveries back.
+const MISSED: Duration = Duration::from_secs(3 * BROKER_HEARTBEAT.as_secs() + 5);
 /// From a death to the end of its connections: the world's relays read nothing more from the dead.
 const BURIED: Duration = Duration::from_secs(1);
 
@@ -140,7 +142,8 @@ impl NoLeaks {
         };
         let life = self.health.life(process);
         let calm = self.health.calm_since(of(process)).filter(|_| !life.paused);
-        let due = calm.map_or(Duration::MAX, |calm| calm.max(since).max(life.since) + HEALED);
+        let within = if life.alive { HEALED } else { MISSED };
+        let due = calm.map_or(Duration::MAX, |calm| calm.max(since).max(life.since) + within);
         let says = format!("the delivery of {run} from the queue of {queue} to {process} is settled");
         Some(Obligation::new(says, since, due))
     }
