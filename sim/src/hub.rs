@@ -213,7 +213,10 @@ fn effect(kind: Kind) -> Option<Effect> {
         Kind::HalfOpen => Some(Effect::HalfOpen),
         Kind::Trickle { bytes, by } => Some(Effect::Trickle { bytes: bytes as usize, by }),
         Kind::Cut { matches } => Some(Effect::Cut { matches: matches.map(String::into_bytes) }),
-        _ => None,
+        // A kind that is new must be told apart here: one that does nothing is felt by nobody.
+        Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::Panic => None,
+        Kind::RollingRestart | Kind::LostSignal | Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure => None,
+        Kind::Refuse { .. } | Kind::Disturb(_) | Kind::Ail(_) => None,
     }
 }
 

@@ -185,7 +185,7 @@ pub(crate) mod tests {
             struck: Some(2.0),
             felt,
             times_felt: 3,
-            moments: BTreeMap::new(),
+            moments: [("drain".to_owned(), 2)].into(),
         };
         Report {
             scenario: scenario.into(),

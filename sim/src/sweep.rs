@@ -327,5 +327,10 @@ mod tests {
         assert!(reach.missing().contains(&"no run felt a `delay`".to_owned()));
         assert!(reach.missing().contains(&"no run armed `nothing_lost`".to_owned()));
         assert!(!reach.missing().iter().any(|line| line.contains("wedge")));
+        // Kinds that were never drawn are not asked for.
+        assert!(!reach.seldom(1).iter().any(|line| line.contains("sigkill")));
+        assert_eq!(reach.moments["wedge"]["drain"], 2);
+        assert!(!reach.seldom(2).iter().any(|line| line.contains("wedge")));
+        assert!(reach.seldom(3).contains(&"a `wedge` was felt 2 times in a drain".to_owned()));
     }
 }

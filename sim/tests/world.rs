@@ -138,6 +138,18 @@ fn a_close_closes_and_keeps_closing() {
 }
 
 #[test]
+fn a_fault_comes_back_until_everything_heals() {
+    let delay = Kind::Delay { by: Duration::from_millis(400) };
+    let slow = fault(delay, "worker-1->store", Trigger::On(on("claimed", 1)), Length::Lasts(secs(1)));
+    let (report, trace) = trace(&plan(vec![Fault { every: Some(secs(2)), ..slow }]), "every");
+    assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
+    let struck = times(&trace, "fault_struck");
+    assert!(struck.len() > 1, "{struck:?}");
+    assert!(struck.windows(2).all(|pair| (3.0..3.001).contains(&(pair[1] - pair[0]))), "{struck:?}");
+    assert_eq!(report.reached["fault_healed"], report.reached["fault_struck"]);
+}
+
+#[test]
 fn a_delay_delays_in_both_directions() {
     let delay = Kind::Delay { by: secs(1) };
     let slow = fault(delay, "worker-1->store", Trigger::On(on("claimed", 1)), Length::Until(on("done", 1)));
@@ -259,12 +271,15 @@ fn wild(seed: u64) -> Plan<Jobs> {
     let mut draw = |sides: u32| u64::from(dice.next_u32() % sides);
     let mut faults = Vec::new();
     for _ in 0..2 {
-        let kind = match draw(6) {
+        let kind = match draw(9) {
             0 => Kind::Wedge,
             1 => Kind::Close,
             2 => Kind::ReplyLost { matches: None },
             3 => Kind::Delay { by: Duration::from_millis(1 + draw(900)) },
             4 => Kind::Sigterm,
+            5 => Kind::HalfOpen,
+            6 => Kind::Trickle { bytes: 1 + draw(8) as u32, by: Duration::from_millis(1 + draw(400)) },
+            7 => Kind::Cut { matches: None },
             _ => Kind::Sigkill,
         };
         let target = match (kind.on_link(), draw(2)) {

@@ -1,5 +1,5 @@
-//! Incidents: something that happens every day, and in the middle of it one fault too many. An executor is told to stop, ends a
-//! run, or moves an agent; then, whatever can strike, strikes.
+//! Incidents: something that happens every day, and in the middle of it one fault too many. An executor is told to stop,
+//! ends a run, or moves an agent; then, whatever can strike, strikes.
 
 use std::time::Duration;
 

@@ -10,6 +10,7 @@ use lychgate_sim::plan::Ailment;
 use lychgate_sim::product::Control;
 
 use crate::arms::Lever;
+use crate::servers::postgres::knock;
 use crate::servers::{Server, program};
 
 /// Far above what an answer takes.
@@ -71,20 +72,11 @@ pub fn postgres(server: &Server) -> Lever {
     Arc::new(move |control| {
         let mut seated = seated.lock().expect("nothing panics while it holds the seats");
         match control {
-            Control::Ail(Ailment::TooManyConnections) => seated.extend((0..CLIENTS).map(|_| sit(addr))),
+            Control::Ail(Ailment::TooManyConnections) => {
+                seated.extend((0..CLIENTS).map(|_| knock(addr, BOUND).expect("PostgreSQL answers")))
+            }
             Control::Recover(Ailment::TooManyConnections) => seated.clear(),
             other => panic!("no lever of PostgreSQL does {other:?}"),
         }
     })
-}
-
-/// Somebody who connects, and has been let in or refused.
-fn sit(addr: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(addr).expect("PostgreSQL listens");
-    stream.set_read_timeout(Some(BOUND)).expect("a socket");
-    let pairs = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
-    let length = u32::try_from(pairs.len() + 4).expect("a few bytes").to_be_bytes();
-    stream.write_all(&[&length, pairs.as_slice()].concat()).expect("PostgreSQL reads");
-    stream.read_exact(&mut [0]).expect("PostgreSQL answers");
-    stream
 }

@@ -74,14 +74,17 @@ fn begin() -> Started {
 
 /// While it starts it refuses with an error; when it serves it says that nobody needs a password.
 fn answers(addr: SocketAddr) -> bool {
-    let asked = || {
-        let mut stream = TcpStream::connect(addr)?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        let pairs = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
-        let length = u32::try_from(pairs.len() + 4).expect("a few bytes").to_be_bytes();
-        stream.write_all(&[&length, pairs.as_slice()].concat())?;
-        let mut kind = [0];
-        stream.read_exact(&mut kind).map(|()| kind == [b'R'])
-    };
-    asked().unwrap_or(false)
+    knock(addr, Duration::from_secs(1)).is_ok_and(|(_, kind)| kind == b'R')
+}
+
+/// Asks to be let in; the connection, and the kind of message that answers within `bound`.
+pub fn knock(addr: SocketAddr, bound: Duration) -> std::io::Result<(TcpStream, u8)> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(bound))?;
+    let pairs = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+    let length = u32::try_from(pairs.len() + 4).expect("a few bytes").to_be_bytes();
+    stream.write_all(&[&length, pairs.as_slice()].concat())?;
+    let mut kind = [0];
+    stream.read_exact(&mut kind)?;
+    Ok((stream, kind[0]))
 }
