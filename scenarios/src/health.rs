@@ -44,8 +44,8 @@ pub struct Life {
     pub draining: bool,
     /// Whether it stands still. It is not ready then, and cannot know that it is late.
     pub paused: bool,
-    /// For how long this life has stood still so far; a pause counts once it is over.
-    pub paused_for: Duration,
+    /// When it last went on after standing still.
+    pub went_on: Option<Duration>,
     /// When any of this last changed.
     pub since: Duration,
 }
@@ -83,9 +83,7 @@ impl Health {
             }
             Happening::Signalled { .. } => {
                 let before = self.lives.entry(event.process.clone()).or_insert(life(true));
-                // Of a paused life it must stay known since when it is paused.
-                let since = if before.paused { before.since } else { event.at };
-                *before = Life { draining: true, since, ..*before };
+                *before = Life { draining: true, since: event.at, ..*before };
             }
             Happening::Paused => {
                 let before = self.lives.entry(event.process.clone()).or_insert(life(true));
@@ -93,8 +91,7 @@ impl Health {
             }
             Happening::Resumed => {
                 let before = self.lives.entry(event.process.clone()).or_insert(life(true));
-                let paused_for = before.paused_for + (event.at - before.since);
-                *before = Life { paused: false, paused_for, since: event.at, ..*before };
+                *before = Life { paused: false, went_on: Some(event.at), since: event.at, ..*before };
             }
             Happening::Exited { .. } | Happening::Killed | Happening::Panicked => {
                 self.lives.insert(event.process.clone(), life(false));
@@ -123,8 +120,7 @@ impl Health {
 
     /// Whether it has gone on so lately after standing still that what it is late for is no fault of its own.
     pub fn has_just_gone_on(&self, process: &str, lately: Duration) -> bool {
-        let life = self.life(process);
-        !life.paused_for.is_zero() && life.since + lately > self.now
+        self.life(process).went_on.is_some_and(|at| at + lately >= self.now)
     }
 
     /// A process's life.
@@ -196,12 +192,27 @@ mod tests {
         at(12, Happening::Signalled { nth: 1 });
         let (life, since) = at(15, Happening::Resumed);
         assert_eq!((life.paused, life.draining, since), (false, true, None));
-        assert_eq!((life.paused_for, life.since), (Duration::from_secs(5), Duration::from_secs(15)));
-        at(20, Happening::Paused);
-        assert_eq!(at(27, Happening::Resumed).0.paused_for, Duration::from_secs(12));
+        assert_eq!((life.went_on, life.since), (Some(Duration::from_secs(15)), Duration::from_secs(15)));
+        // What comes later does not make it longer ago, nor less.
+        assert_eq!(at(17, Happening::Signalled { nth: 2 }).0.went_on, Some(Duration::from_secs(15)));
         at(30, Happening::Paused);
         assert!(!at(31, Happening::Killed).0.paused);
         let (life, since) = at(36, Happening::Booted);
-        assert_eq!((life.paused, life.paused_for, since), (false, Duration::ZERO, Some(Duration::from_secs(36))));
+        assert_eq!((life.paused, life.went_on, since), (false, None, Some(Duration::from_secs(36))));
+    }
+
+    #[test]
+    fn whoever_has_gone_on_is_excused_for_a_while_and_no_longer() {
+        let mut health = Health::default();
+        let mut excused = |seconds, what| {
+            let (at, what): (_, What<Did>) = (Duration::from_secs(seconds), What::World(what));
+            health.observe(&Event { seq: 0, at, process: "executor-1".into(), incarnation: 1, what });
+            health.has_just_gone_on("executor-1", Duration::from_secs(9))
+        };
+        assert!(!excused(1, Happening::Booted));
+        assert!(!excused(2, Happening::Paused));
+        assert!(excused(5, Happening::Resumed));
+        assert!(excused(14, Happening::Signalled { nth: 1 }));
+        assert!(!excused(15, Happening::Signalled { nth: 2 }), "a signal makes it no less long ago");
     }
 }

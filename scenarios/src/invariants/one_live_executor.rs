@@ -72,10 +72,8 @@ impl OneLiveExecutor {
         let calm = self.health.calm_since(|target| links.iter().any(|link| link == target));
         let held = calm.is_none_or(|calm| !calm.is_zero() && calm + ON_THE_WAY >= owner.beat);
         // Who was stopped in the middle of a step takes that step before it can look at its clock.
-        let woken = [Some(owner.process.as_str()), by_agent].into_iter().flatten().any(|process| {
-            let life = self.health.life(process);
-            !life.paused_for.is_zero() && at <= life.since + ON_THE_WAY
-        });
+        let mut steps = [Some(owner.process.as_str()), by_agent].into_iter().flatten();
+        let woken = steps.any(|process| self.health.has_just_gone_on(process, ON_THE_WAY));
         if !held && !woken {
             let says = format!("{} worked on {label} long after its last confirmed beat", owner.process);
             return Err(Breach::now(says));

@@ -255,7 +255,7 @@ impl Invariant<Did> for Resumable {
             let says = format!("{label}, which {} has in flight, is marked", owner.process);
             let life = self.health.life(&owner.process);
             // One that stands still hears of the signal when it goes on.
-            let moves = (!life.paused).then(|| if life.paused_for.is_zero() { *since } else { life.since.max(*since) });
+            let moves = (!life.paused).then(|| life.went_on.map_or(*since, |at| at.max(*since)));
             let due = self.calm(&owner.process).zip(moves);
             let due = due.map(|(calm, moves)| calm.max(moves) + limits::MARK + SLACK);
             Obligation::new(says, *since, due.unwrap_or(Duration::MAX))
