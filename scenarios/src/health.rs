@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate_sim::event::{Event, Happening, What};
+use lychgate_sim::plan::Ailment;
 
 /// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
 const ORDERS: [&str; 6] = ["sigterm", "rolling_restart", "lost_signal", "scale_up", "scale_down", "reconfigure"];
+
+/// Clocks that step, back too when they heal. Whatever they made look old or young is as it was this long after.
+const CLOCKS: [&str; 2] = ["clock_ahead", "clock_behind"];
 
 /// What becomes of what Redis holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +78,11 @@ impl Health {
                 self.faults.insert((*fault, target.clone()), event.at);
             }
             Happening::FaultHealed { kind, .. } if ORDERS.contains(kind) => {}
-            Happening::FaultHealed { fault, target, .. } => {
+            Happening::FaultHealed { fault, target, kind, .. } => {
                 self.faults.remove(&(*fault, target.clone()));
-                self.healed.insert(target.clone(), event.at);
+                let echo = if CLOCKS.contains(kind) { Ailment::CLOCK_OFF_MAX } else { Duration::ZERO };
+                let healed = self.healed.entry(target.clone()).or_default();
+                *healed = (event.at + echo).max(*healed);
             }
             Happening::Booted => {
                 self.lives.insert(event.process.clone(), life(true));

@@ -144,6 +144,8 @@ impl Product for Lychgate {
             file!("rabbitmq_full"),
             file!("memory_lost"),
             file!("slow_commits"),
+            file!("tables_locked"),
+            file!("clocks_step"),
             file!("resumes_with_notice"),
             file!("sigkill_during_drain"),
             file!("suspended_in_drain"),

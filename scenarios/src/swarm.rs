@@ -48,15 +48,17 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
     let late = drawn(seed, Purpose::Workload, proptest::option::weighted(0.1, seconds(5..=60)));
     let late = late.filter(|_| executors > 1);
     // Or it comes only when it is called, and perhaps in the place of another.
-    let scaled = drawn_as(seed, "scaling", proptest::option::weighted(0.3, scaling(executors)));
+    let incident = drawn_as(seed, "incident", proptest::option::weighted(0.8, incidents::incident(&topology)));
+    let amid = incident.as_ref().map(|incident| incident.trigger.clone());
+    let scaled = drawn_as(seed, "scaling", proptest::option::weighted(0.4, scaling(executors, amid)));
     let scaled = scaled.filter(|_| executors > 1).unwrap_or_default();
     let late = if scaled.is_empty() { late } else { Some(UNCALLED) };
     let late = late.map(|first_boot| {
         (format!("executor-{executors}"), Manager { first_boot: Some(first_boot), ..Manager::default() })
     });
     let service = drawn_as(seed, "managers", managers());
-    let incident = drawn_as(seed, "incident", proptest::option::weighted(0.6, incidents::incident(&topology)));
-    let faults: Vec<Fault> = faults.into_iter().chain(scaled).chain(incident.into_iter().flatten()).collect();
+    let incident = incident.map(|incident| incident.faults).unwrap_or_default();
+    let faults: Vec<Fault> = faults.into_iter().chain(scaled).chain(incident).collect();
     let settings = settings.map(|settings| ("executor".to_string(), settings));
     Plan {
         about: format!("Drawn from seed {}", seed.0),
@@ -96,23 +98,26 @@ fn managers() -> impl Strategy<Value = BTreeMap<String, Manager>> {
     })
 }
 
-/// The last executor comes, and the first goes, or makes way for it.
-fn scaling(executors: usize) -> impl Strategy<Value = Vec<Fault>> {
+/// The last executor comes, and the first goes, or makes way for it; where there is an incident, mostly amid that.
+fn scaling(executors: usize, amid: Option<Trigger>) -> impl Strategy<Value = Vec<Fault>> {
     let cue = (select(vec!["claimed", "called", "checkpointed"]), 1..=2u32, seconds(0..=20));
     let cue = cue.prop_map(|(event, nth, after)| Cue { event: event.into(), session: None, nth, after });
-    let fault = |kind, targets: &[&String], cue| {
+    let fault = |kind, targets: &[&String], trigger| {
         let targets = targets.iter().map(|target| (*target).clone()).collect();
-        Fault::new(kind, targets, Trigger::On(cue), Length::Instant)
+        Fault::new(kind, targets, trigger, Length::Instant)
     };
-    let how = select(vec!["up", "up and down", "instead"]);
-    (how, cue, seconds(0..=20)).prop_map(move |(how, cue, more)| {
+    let how = select(vec!["up", "up and down", "up and down", "instead", "instead"]);
+    let amid = proptest::option::weighted(0.9, Just(amid)).prop_map(Option::flatten);
+    let more = prop_oneof![seconds(0..=2), seconds(0..=20)];
+    (how, cue, amid, more).prop_map(move |(how, cue, amid, more)| {
         let (first, last) = ("executor-1".to_string(), format!("executor-{executors}"));
         // Nobody goes for good before the newcomer has been called.
-        let later = Cue { after: cue.after + more, ..cue.clone() };
+        let now = amid.unwrap_or(Trigger::On(cue));
+        let later = now.clone().delayed(more);
         match how {
-            "up" => vec![fault(Kind::ScaleUp, &[&last], cue)],
-            "instead" => vec![fault(Kind::Reconfigure, &[&first, &last], cue)],
-            _ => vec![fault(Kind::ScaleUp, &[&last], cue), fault(Kind::ScaleDown, &[&first], later)],
+            "up" => vec![fault(Kind::ScaleUp, &[&last], now)],
+            "instead" => vec![fault(Kind::Reconfigure, &[&first, &last], now)],
+            _ => vec![fault(Kind::ScaleUp, &[&last], now), fault(Kind::ScaleDown, &[&first], later)],
         }
     })
 }

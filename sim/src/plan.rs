@@ -336,6 +336,11 @@ impl Kind {
         self.aim() == Aim::Link
     }
 
+    /// Whether it changes how many there are of a service.
+    pub fn scales(&self) -> bool {
+        matches!(self, Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure)
+    }
+
     /// Whether it can strike one direction alone.
     pub fn one_way(&self) -> bool {
         matches!(self, Kind::Wedge | Kind::Delay { .. } | Kind::Trickle { .. })
@@ -372,6 +377,19 @@ pub enum Trigger {
     On(Cue),
     /// After a request on a link whose bytes contain `matches`, the `nth` such, from 1.
     OnRequest { link: String, matches: String, nth: u32, after: Duration },
+}
+
+impl Trigger {
+    /// The same, this much later.
+    #[must_use]
+    pub fn delayed(mut self, by: Duration) -> Trigger {
+        match &mut self {
+            Trigger::At(at) => *at += by,
+            Trigger::On(cue) => cue.after += by,
+            Trigger::OnRequest { after, .. } => *after += by,
+        }
+        self
+    }
 }
 
 /// An event to wait for.

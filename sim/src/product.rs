@@ -223,7 +223,8 @@ pub trait Moments<O>: Send {
     fn names(&self) -> &'static [&'static str];
     /// Learns of `event`.
     fn observe(&mut self, event: &Event<O>);
-    /// Those in which the work with this label is, or whoever a fault on `target` strikes.
+    /// Those in which the work with this label is, or whoever a fault on `target` strikes. The target of what changes how
+    /// many processes of a service there are is that service, as `executor`.
     fn during(&self, target: &str, label: &str) -> Vec<&'static str>;
 }
 

@@ -90,8 +90,8 @@ pub(crate) struct Watch<O> {
     rolling: BTreeMap<usize, (String, VecDeque<String>)>,
     /// Replacements that go on, by fault: whose boot is waited for, and who goes then.
     replacing: BTreeMap<usize, (String, String)>,
-    /// Processes that a fault has brought, and which: felt once they serve somebody.
-    newcomers: BTreeMap<String, usize>,
+    /// Processes that a fault has brought, and which, with the work that they have taken from others in their first life.
+    newcomers: BTreeMap<String, (usize, BTreeSet<String>)>,
     /// Processes that do not come back.
     retired: BTreeSet<String>,
     /// Processes that go on serving for a while once they are to stop.
@@ -620,7 +620,9 @@ impl<O: Occurrence> Watch<O> {
     }
 
     pub(crate) fn felt(&mut self, index: usize, target: &str, label: &str) {
-        let moments = self.moments.during(target, label);
+        // What changes how many there are befalls all of them.
+        let whole = self.nemesis.fault(index).kind.scales().then(|| target.rsplit_once('-')).flatten();
+        let moments = self.moments.during(whole.map_or(target, |(service, _)| service), label);
         if self.over || !self.nemesis.felt(index, target, label, &moments, self.now) {
             return;
         }

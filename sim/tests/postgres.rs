@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lychgate_sim::observation::{Observation, Statement, Tap, Value};
+use lychgate_sim::plan::Ailment;
 use lychgate_sim::postgres::Postgres;
+use lychgate_sim::product::Control;
 use madsim::runtime::{Handle, Runtime};
 use madsim::task::JoinHandle;
 use tokio::net::{TcpListener, TcpStream};
@@ -238,6 +240,57 @@ fn a_second_connection_waits_for_the_first_ones_transaction() {
         first.await.unwrap();
         second.await.unwrap();
         assert_eq!(world.shown(), ["run.insert", "run.insert"]);
+    });
+}
+
+#[test]
+fn who_locks_every_table_waits_for_those_inside_and_keeps_the_others_out() {
+    simulate(6, |world| async move {
+        let first = world.spawn(async {
+            let client = migrated().await;
+            client.batch_execute("BEGIN").await.unwrap();
+            insert(&client, "a").await.unwrap();
+            sleep(Duration::from_secs(5)).await;
+            insert(&client, "b").await.unwrap();
+            client.batch_execute("COMMIT").await.unwrap();
+        });
+        sleep(Duration::from_secs(2)).await;
+        world.postgres.control(Control::Ail(Ailment::TableLock));
+        let second = world.spawn(async {
+            let client = connect().await;
+            client.batch_execute("SET lock_timeout = 4000").await.unwrap();
+            let began = Instant::now();
+            assert_eq!(code(&insert(&client, "c").await.unwrap_err()), "55P03");
+            assert_eq!(began.elapsed().as_secs(), 4);
+            client.batch_execute("SET lock_timeout = 0").await.unwrap();
+            assert_eq!(count(&client).await, 2);
+            assert!(began.elapsed() >= Duration::from_secs(8));
+        });
+        first.await.unwrap();
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(world.shown(), ["run.insert", "run.insert"]);
+        world.postgres.control(Control::Recover(Ailment::TableLock));
+        second.await.unwrap();
+    });
+}
+
+#[test]
+fn now_us_is_what_the_servers_clock_shows() {
+    simulate(7, |world| async move {
+        let client = world.spawn(migrated()).await.unwrap();
+        let now = async || {
+            let row = client.query_typed("SELECT CAST(now_us() AS bigint) AS now", &[]).await.unwrap();
+            row[0].get::<_, i64>("now") / 1_000_000
+        };
+        let minute = Duration::from_secs(60);
+        let began = now().await;
+        world.postgres.control(Control::Ail(Ailment::ClockAhead { by: minute }));
+        assert!((60..=61).contains(&(now().await - began)));
+        world.postgres.control(Control::Recover(Ailment::ClockAhead { by: minute }));
+        world.postgres.control(Control::Ail(Ailment::ClockBehind { by: minute }));
+        assert!((-60..=-59).contains(&(now().await - began)));
+        world.postgres.control(Control::Recover(Ailment::ClockBehind { by: minute }));
+        assert!((0..=1).contains(&(now().await - began)));
     });
 }
 

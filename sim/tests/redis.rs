@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lychgate_sim::observation::{Observation, Tap};
+use lychgate_sim::plan::Ailment;
+use lychgate_sim::product::Control;
 use lychgate_sim::redis::{PORT, Redis, resp, service};
 use madsim::runtime::{Handle, Runtime};
 use redis::aio::MultiplexedConnection;
@@ -37,7 +39,11 @@ async fn world<F: Future<Output = ()>>(log: Log, clients: fn(Handle, Redis) -> F
     let redis = Redis::new();
     let started = Instant::now();
     let tap: Tap = Arc::new(move |observation| {
-        let Observation::Command(command) = observation else { panic!("{observation:?} is not Redis's") };
+        let command = match observation {
+            Observation::Command(command) => command,
+            Observation::Suffered(_) => return,
+            other => panic!("{other:?} is not Redis's"),
+        };
         let words: Vec<_> = command.words.iter().map(|word| String::from_utf8_lossy(word)).collect();
         let reply = command.reply.escape_ascii();
         log.lock().expect("nobody panicked").push(format!("{:?} {words:?} {reply}", started.elapsed()));
@@ -104,6 +110,29 @@ fn strings_expire_on_the_virtual_clock() {
             let all: usize = redis::cmd("DBSIZE").query_async(&mut redis).await.unwrap();
             assert_eq!(all, 1);
         })
+    });
+}
+
+#[test]
+fn keys_expire_when_the_servers_clock_says_so() {
+    simulate(1, |handle, server| async move {
+        let minute = Duration::from_secs(60);
+        one_client(handle, async move {
+            let mut redis = connect().await;
+            let expiring = |ms| redis::SetOptions::default().with_expiration(redis::SetExpiry::PX(ms));
+            server.control(Control::Ail(Ailment::ClockBehind { by: minute }));
+            let () = redis.set_options("late", "v", expiring(30_000)).await.unwrap();
+            server.control(Control::Recover(Ailment::ClockBehind { by: minute }));
+            let () = redis.set_options("soon", "v", expiring(30_000)).await.unwrap();
+            let late: Option<String> = redis.get("late").await.unwrap();
+            assert_eq!(late, None, "the clock has come back over its time");
+            let soon: Option<String> = redis.get("soon").await.unwrap();
+            assert_eq!(soon.as_deref(), Some("v"));
+            server.control(Control::Ail(Ailment::ClockAhead { by: minute }));
+            let soon: Option<String> = redis.get("soon").await.unwrap();
+            assert_eq!(soon, None);
+        })
+        .await;
     });
 }
 

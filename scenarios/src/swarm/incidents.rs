@@ -10,22 +10,33 @@ use proptest::sample::select;
 
 use super::{Topology, seconds};
 
-/// The moment, its cause, and when in it something strikes whom.
+/// The moment, what makes it, and when in it something strikes whom.
 #[derive(Debug)]
 struct Moment {
-    cause: Option<Fault>,
+    causes: Vec<Fault>,
     trigger: Trigger,
     /// Who is in it, as a plan names processes.
     process: String,
+    /// Whether it is the engine that comes to grief.
+    engine: bool,
+}
+
+/// An incident.
+#[derive(Debug)]
+pub(super) struct Incident {
+    /// When it is in full course.
+    pub trigger: Trigger,
+    pub faults: Vec<Fault>,
 }
 
 /// One incident.
-pub(super) fn incident(topology: &Topology) -> impl Strategy<Value = Vec<Fault>> + use<> {
+pub(super) fn incident(topology: &Topology) -> impl Strategy<Value = Incident> + use<> {
     let executors = topology.executors();
     let moment = moment(topology.executors, topology.agents as u32);
-    let blow = vec((blow(), 0..LINKS.len()), 1..=2);
-    (moment, blow).prop_map(move |(moment, blows)| {
-        let struck = blows.into_iter().map(|((kind, service, length), link)| {
+    let blows = vec((blow(false), blow(true), 0..LINKS.len()), 1..=2);
+    (moment, blows).prop_map(move |(moment, blows)| {
+        let struck = blows.into_iter().map(|(any, of_engine, link)| {
+            let (kind, service, length) = if moment.engine { of_engine } else { any };
             let targets = match kind.aim() {
                 _ if kind == Kind::RollingRestart => executors.clone(),
                 Aim::Link => vec![format!("{}->{}", moment.process, LINKS[link])],
@@ -33,53 +44,111 @@ pub(super) fn incident(topology: &Topology) -> impl Strategy<Value = Vec<Fault>>
                 Aim::Caller => vec!["provider/sk-a".to_string(), "provider/sk-b".to_string()],
                 Aim::Service => vec![service.to_string()],
             };
-            Fault::new(kind, targets, moment.trigger.clone(), length)
+            // One purge seldom finds anything.
+            let every = (kind == Kind::Ail(Ailment::Purge)).then_some(PURGED_AGAIN);
+            Fault { every, ..Fault::new(kind, targets, moment.trigger.clone(), length) }
         });
-        moment.cause.iter().cloned().chain(struck).collect()
+        let faults = moment.causes.iter().cloned().chain(struck).collect();
+        Incident { trigger: moment.trigger, faults }
     })
 }
+
+/// How soon an operator who empties queues does it again.
+const PURGED_AGAIN: Duration = Duration::from_secs(2);
 
 /// The services that an executor uses in each of the moments.
 const LINKS: &[&str] = &["postgres", "redis", "engine"];
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    Drain,
+    /// It takes no time to end a run,
+    End,
+    /// but as long as a wedge lets it,
+    LongEnd,
+    /// and meanwhile an agent may be moved.
+    SwitchInEnd,
+    Switch,
+}
+
 fn moment(executors: usize, agents: u32) -> impl Strategy<Value = Moment> {
     let soon = prop_oneof![2 => Just(0u64), 3 => 0..=50u64, 3 => 0..=2000u64].prop_map(Duration::from_millis);
-    (0..3, 1..=executors, 1..=2u32, soon, seconds(0..=10)).prop_map(move |(which, n, nth, after, later)| {
+    let which = prop_oneof![
+        3 => Just(Which::Drain),
+        2 => Just(Which::End),
+        3 => Just(Which::LongEnd),
+        3 => Just(Which::Switch),
+        2 => Just(Which::SwitchInEnd),
+    ];
+    let wedged = (select(vec!["postgres", "redis"]), seconds(5..=30));
+    (which, 1..=executors, 1..=2u32, soon, seconds(0..=10), wedged).prop_map(move |drawn| {
+        let (which, n, nth, after, later, (far, lasts)) = drawn;
         let process = format!("executor-{n}");
         let on = |event: &str, nth, after| Trigger::On(Cue { event: event.into(), session: None, nth, after });
-        match which {
-            0 => {
-                let stop = Fault::new(Kind::Sigterm, vec![process.clone()], on("called", nth, later), Length::Instant);
-                Moment { cause: Some(stop), trigger: on("draining", 1, after), process }
+        let ends = |after| {
+            let (link, matches) = (format!("{process}->postgres"), "run.terminal".into());
+            Trigger::OnRequest { link, matches, nth, after }
+        };
+        let wedge = |far: &str| {
+            let links = vec![format!("{process}->{far}")];
+            Fault::new(Kind::Wedge, links, ends(Duration::ZERO), Length::Lasts(lasts))
+        };
+        let refuse = |trigger| {
+            let kind = Kind::Refuse { status: 429, retry_after: None };
+            Fault::new(kind, vec!["provider/sk-a".to_string()], trigger, Length::UntilHeal)
+        };
+        let (causes, trigger) = match which {
+            Which::Drain => {
+                let (kind, trigger) = (Kind::Sigterm, on("called", nth, later));
+                let stop = Fault::new(kind, vec![process.clone()], trigger, Length::Instant);
+                (vec![stop], on("draining", 1, after))
             }
-            1 => {
-                let (link, matches) = (format!("{process}->postgres"), "run.terminal".into());
-                Moment { cause: None, trigger: Trigger::OnRequest { link, matches, nth, after: after / 40 }, process }
-            }
-            _ => {
-                let kind = Kind::Refuse { status: 429, retry_after: None };
-                let targets = vec!["provider/sk-a".to_string()];
-                let refuse = Fault::new(kind, targets, on("called", nth, later), Length::UntilHeal);
-                // The first assignments are no switches.
-                Moment { cause: Some(refuse), trigger: on("assigned", agents + 1, after), process: ORIGIN.into() }
-            }
-        }
+            Which::End => (Vec::new(), ends(after / 40)),
+            Which::LongEnd => (vec![wedge(far)], ends(after + later / 2)),
+            Which::SwitchInEnd => (vec![wedge("redis"), refuse(ends(Duration::ZERO))], ends(after / 40)),
+            // The first assignments are no switches.
+            Which::Switch => (vec![refuse(on("called", nth, later))], on("assigned", agents + 1, after)),
+        };
+        let process = if which == Which::Switch { ORIGIN.into() } else { process };
+        Moment { causes, trigger, process, engine: which == Which::SwitchInEnd }
     })
 }
 
 /// What strikes once, or only where a container is moved or a hint waits, must strike more often to be felt as often.
-const SELDOM_FELT: &[&str] =
-    &["purge", "slow_stop", "not_ready", "stale_handle", "failover", "host_loss", "lost_signal", "stall"];
+const SELDOM_FELT: &[(&str, usize)] = &[
+    ("purge", 20),
+    ("slow_stop", 7),
+    ("failed_create", 4),
+    ("not_ready", 6),
+    ("stale_handle", 3),
+    ("stall", 12),
+    ("truncate", 7),
+    ("failover", 9),
+    ("host_loss", 3),
+    ("lost_signal", 4),
+    ("panic", 4),
+    ("pause", 4),
+    ("cut", 2),
+    ("too_many_connections", 3),
+    ("half_open", 2),
+    ("sigkill", 3),
+    ("reply_lost", 3),
+    ("rolling_restart", 3),
+];
 
-/// Any kind of fault, with the service that it is in and how long it lasts.
-fn blow() -> impl Strategy<Value = (Kind, &'static str, Length)> {
+/// Any kind of fault, or any of the engine, with the service that it is in and how long it lasts.
+fn blow(of_engine: bool) -> impl Strategy<Value = (Kind, &'static str, Length)> {
     let links = ["wedge", "close", "reply_lost", "delay", "half_open", "trickle", "cut"];
     let processes = ["sigterm", "sigkill", "panic", "lost_signal", "host_loss", "pause", "rolling_restart"];
     let callers = ["refuse", "stall", "truncate", "malformed"];
     let own = links.into_iter().chain(processes).chain(callers).map(|word| (word, ""));
     let ails = Ailment::NAMES.into_iter().flat_map(|word| Ailment::services(word).map(move |of| (word, of)));
-    let often = |(word, of)| std::iter::repeat_n((word, of), if SELDOM_FELT.contains(&word) { 3 } else { 1 });
-    let all: Vec<(&str, &str)> = own.chain(ails).flat_map(often).collect();
+    let often = |(word, of)| {
+        let times = SELDOM_FELT.iter().find(|(seldom, _)| *seldom == word).map_or(1, |(_, times)| *times);
+        std::iter::repeat_n((word, of), times)
+    };
+    let may = |(_, of): &(&str, &str)| !of_engine || *of == "engine";
+    let all: Vec<(&str, &str)> = own.chain(ails).filter(may).flat_map(often).collect();
     let by = prop_oneof![seconds(0..=2), seconds(2..=12)];
     (select(all), by, seconds(1..=60)).prop_map(|((word, service), by, lasts)| {
         let kind = match word {

@@ -66,7 +66,23 @@ pub fn rabbit(server: &Server) -> Lever {
     })
 }
 
-/// One at whose every seat somebody sits.
+/// What an ALTER TABLE takes, for as long as the connection is open.
+fn lock_runs(addr: SocketAddr) -> (TcpStream, u8) {
+    let (mut stream, kind) = knock(addr, BOUND).expect("PostgreSQL answers");
+    let text = b"BEGIN; LOCK TABLE runs IN ACCESS EXCLUSIVE MODE\0";
+    let length = u32::try_from(text.len() + 4).expect("a few bytes").to_be_bytes();
+    stream.write_all(&[b"Q", length.as_slice(), text].concat()).expect("PostgreSQL reads");
+    let (mut said, mut some) = (Vec::new(), [0; 512]);
+    // It is ready, inside of a transaction.
+    while !said.ends_with(b"Z\0\0\0\x05T") {
+        let count = stream.read(&mut some).expect("PostgreSQL answers");
+        said.extend_from_slice(&some[..count]);
+        assert!(count > 0, "{}", String::from_utf8_lossy(&said));
+    }
+    (stream, kind)
+}
+
+/// One at whose every seat somebody sits, or whose runs somebody has to himself.
 pub fn postgres(server: &Server) -> Lever {
     let (addr, seated) = (server.addr, Mutex::new(Vec::new()));
     Arc::new(move |control| {
@@ -75,7 +91,8 @@ pub fn postgres(server: &Server) -> Lever {
             Control::Ail(Ailment::TooManyConnections) => {
                 seated.extend((0..CLIENTS).map(|_| knock(addr, BOUND).expect("PostgreSQL answers")))
             }
-            Control::Recover(Ailment::TooManyConnections) => seated.clear(),
+            Control::Ail(Ailment::TableLock) => seated.push(lock_runs(addr)),
+            Control::Recover(Ailment::TooManyConnections | Ailment::TableLock) => seated.clear(),
             other => panic!("no lever of PostgreSQL does {other:?}"),
         }
     })

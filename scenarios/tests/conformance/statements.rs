@@ -218,7 +218,20 @@ pub async fn body(place: Place) -> String {
     let words = (refused.severity(), refused.code().code(), refused.message());
     writeln!(transcript, "when nobody new may connect\n  ={words:?}").expect("a string takes everything");
     place.make(Control::Recover(Ailment::TooManyConnections)).await;
-    drop(clients);
+    let client = connect(place.tapped).await;
+    client.batch_execute("SET lock_timeout = '300ms'").await.expect("it may be set");
+    let seen = async || client.execute_typed(sql::SWEEP_SEEN, &[]).await;
+    place.make(Control::Ail(Ailment::TableLock)).await;
+    let refused = seen().await.expect_err("somebody has the table to himself");
+    let refused = refused.as_db_error().expect("in its own words");
+    let words = (refused.severity(), refused.code().code(), refused.message());
+    writeln!(transcript, "when somebody has the table to himself\n  ={words:?}").expect("a string takes everything");
+    place.make(Control::Recover(Ailment::TableLock)).await;
+    // A real server lets go when it hears that the holder has hung up.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let seen = seen().await.is_ok();
+    writeln!(transcript, "and when he has let go\n  ={seen}").expect("a string takes everything");
+    drop((client, clients));
     // Until they have taken their leave.
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     transcript

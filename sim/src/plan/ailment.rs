@@ -30,6 +30,12 @@ pub enum Ailment {
     TooManyConnections,
     /// Postgres: a commit takes so much longer.
     SlowCommit { by: Duration },
+    /// Postgres: somebody's ALTER TABLE has every table to itself; statements wait for it, transactions that are open go on.
+    TableLock,
+    /// Redis, Postgres: the clock of its machine goes ahead, until it steps back.
+    ClockAhead { by: Duration },
+    /// Redis, Postgres: the clock of its machine was set back, until it steps ahead again.
+    ClockBehind { by: Duration },
     /// Container engine: a container that is stopped does not hear it, and is killed only so much after its grace.
     SlowStop { by: Duration },
     /// Container engine: it creates none.
@@ -42,15 +48,27 @@ pub enum Ailment {
 
 /// By service: what can ail it.
 const KNOWN: &[(&str, &[&str])] = &[
-    ("redis", &["restart", "readonly", "loading", "full", "failover", "evict"]),
+    ("redis", &["restart", "readonly", "loading", "full", "failover", "evict", "clock_ahead", "clock_behind"]),
     ("rabbitmq", &["restart", "full", "purge"]),
-    ("postgres", &["restart", "full", "serialization_failure", "too_many_connections", "slow_commit"]),
+    (
+        "postgres",
+        &[
+            "restart",
+            "full",
+            "serialization_failure",
+            "too_many_connections",
+            "slow_commit",
+            "table_lock",
+            "clock_ahead",
+            "clock_behind",
+        ],
+    ),
     ("engine", &["restart", "slow_stop", "failed_create", "not_ready", "stale_handle"]),
 ];
 
 impl Ailment {
     /// Each word that a plan may use.
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 17] = [
         "restart",
         "readonly",
         "loading",
@@ -61,6 +79,9 @@ impl Ailment {
         "serialization_failure",
         "too_many_connections",
         "slow_commit",
+        "table_lock",
+        "clock_ahead",
+        "clock_behind",
         "slow_stop",
         "failed_create",
         "not_ready",
@@ -68,7 +89,10 @@ impl Ailment {
     ];
 
     /// Those of them that say by how much, with the word `by`.
-    pub const TAKING_BY: [&'static str; 2] = ["slow_commit", "slow_stop"];
+    pub const TAKING_BY: [&'static str; 4] = ["slow_commit", "slow_stop", "clock_ahead", "clock_behind"];
+
+    /// A clock is off by at most this: what keeps time over the network corrects more at once, or raises an alarm.
+    pub const CLOCK_OFF_MAX: Duration = Duration::from_secs(60);
 
     /// By its word. `by` is for [`Ailment::TAKING_BY`] alone.
     pub fn named(word: &str, by: Option<Duration>) -> Option<Ailment> {
@@ -83,6 +107,9 @@ impl Ailment {
             "serialization_failure" => Ailment::SerializationFailure,
             "too_many_connections" => Ailment::TooManyConnections,
             "slow_commit" => Ailment::SlowCommit { by: by? },
+            "table_lock" => Ailment::TableLock,
+            "clock_ahead" => Ailment::ClockAhead { by: by? },
+            "clock_behind" => Ailment::ClockBehind { by: by? },
             "slow_stop" => Ailment::SlowStop { by: by? },
             "failed_create" => Ailment::FailedCreate,
             "not_ready" => Ailment::NotReady,
@@ -104,6 +131,9 @@ impl Ailment {
             Ailment::SerializationFailure => "serialization_failure",
             Ailment::TooManyConnections => "too_many_connections",
             Ailment::SlowCommit { .. } => "slow_commit",
+            Ailment::TableLock => "table_lock",
+            Ailment::ClockAhead { .. } => "clock_ahead",
+            Ailment::ClockBehind { .. } => "clock_behind",
             Ailment::SlowStop { .. } => "slow_stop",
             Ailment::FailedCreate => "failed_create",
             Ailment::NotReady => "not_ready",
@@ -114,7 +144,10 @@ impl Ailment {
     /// By how much, where it says so.
     pub fn by(self) -> Option<Duration> {
         match self {
-            Ailment::SlowCommit { by } | Ailment::SlowStop { by } => Some(by),
+            Ailment::SlowCommit { by }
+            | Ailment::SlowStop { by }
+            | Ailment::ClockAhead { by }
+            | Ailment::ClockBehind { by } => Some(by),
             _ => None,
         }
     }

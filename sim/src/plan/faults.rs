@@ -120,6 +120,13 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         }
         _ => {}
     }
+    if let (Some(span), Some(by)) = (&by_span, by)
+        && matches!(name, "clock_ahead" | "clock_behind")
+        && by > Ailment::CLOCK_OFF_MAX
+    {
+        let max = crate::duration::print(Ailment::CLOCK_OFF_MAX);
+        complaints.wrong(&span.span(), format!("a clock is off by {max} at most: what keeps it corrects more at once"));
+    }
     if needs_by && by_span.is_none() {
         complaints.wrong(&word.span(), format!("`{name}` needs `by`, as in `by = \"200ms\"`"));
     }

@@ -23,17 +23,17 @@
 //!                                     # lost_signal scale_up scale_down reconfigure; a caller of a service: refuse
 //!                                     # stall truncate malformed; a service: restart full
 //!                                     # readonly loading failover evict purge serialization_failure
-//!                                     # too_many_connections slow_commit slow_stop failed_create not_ready
-//!                                     # stale_handle
+//!                                     # too_many_connections slow_commit table_lock clock_ahead clock_behind
+//!                                     # slow_stop failed_create not_ready stale_handle
 //! target = "executor-1->redis"        # or a list; `executor-1` for a process; `provider/sk-a` for a caller; `redis` for
 //!                                     # a service; `ann->gateway-1` for a user's link
 //! on = { event = "turn_started", session = "ann/1", nth = 1, after = "5s" }
 //!                                     # or at = "12s"
 //!                                     # or on = { link = "executor-1->postgres", matches = "run.terminal", nth = 1 }
 //! lasts = "30s"                       # or until = { event = "…" }, or until = "heal"; `by` for delay, trickle,
-//!                                     # slow_commit and slow_stop, `bytes` for trickle, `matches` for reply_lost and cut,
-//!                                     # `status` and perhaps `retry_after` for refuse. Without: wedge, delay, trickle and
-//!                                     # what befalls callers until heal, close, reply_lost and cut once, half_open 30s;
+//!                                     # slow_commit, slow_stop and clocks (60s at most), `bytes` for trickle, `matches`
+//!                                     # for reply_lost and cut, `status` and perhaps `retry_after` for refuse. Without:
+//!                                     # wedge, delay, trickle and what befalls callers until heal, close, reply_lost and cut once, half_open 30s;
 //!                                     # pause and what ails a service must say one
 //! every = "1m"                        # strikes again so long after its end, until everything heals
 //! direction = "up"                    # of wedge, delay and trickle: towards the service alone; or "down"

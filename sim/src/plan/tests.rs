@@ -58,6 +58,7 @@ fn every_malformed_plan_is_told_where_and_what_was_meant() {
         ("at = \"1s\"", "at = \"1 lightyears\"", "p.toml:14:32", "`lightyears` is no unit of time"),
         ("\"wedge\"", "\"wegde\"", "p.toml:17:8", "did you mean `wedge`?"),
         ("\"wedge\"", "\"delay\"", "p.toml:17:8", "`delay` needs `by`"),
+        ("\"wedge\"", "\"clock_ahead\"\nby = \"2m\"", "p.toml:18:6", "a clock is off by 1m at most"),
         ("\"wedge\"", "\"sigkill\"", "p.toml:18:10", "did you mean `executor-1`?"),
         ("->redis", "->reddis", "p.toml:18:10", "did you mean `executor-1->redis`?"),
         ("executor-1->redis", "executor-3->redis", "p.toml:18:10", "did you mean `executor-1->redis`?"),

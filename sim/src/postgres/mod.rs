@@ -18,6 +18,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pgwire::messages::startup::SecretKey;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -27,6 +28,7 @@ use self::illness::Illness;
 use self::refusal::Refusal;
 use crate::dock::{Listener, Stream};
 use crate::observation::{Tap, Value};
+use crate::plan::Ailment;
 use crate::product::{Control, Service};
 
 /// Postgres's default `max_connections`; one more is refused with 53300.
@@ -50,6 +52,8 @@ struct Shared {
     database: Mutex<Database>,
     /// Held by the open transaction.
     turn: Arc<Semaphore>,
+    /// Whether somebody waits for every table, so that nobody new gets a turn.
+    locked: watch::Sender<bool>,
     clients: Mutex<Clients>,
     illness: Mutex<Illness>,
 }
@@ -90,6 +94,11 @@ impl Shared {
         self.illness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the server's clock shows, since 1970.
+    fn clock(&self) -> Duration {
+        self.illness().clock(SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970"))
+    }
+
     fn register(self: &Arc<Shared>) -> Result<Registration, Refusal> {
         let mut clients = self.clients();
         if clients.connected.len() >= CONNECTIONS_MAX || !self.illness().allow_connection() {
@@ -120,6 +129,7 @@ impl Postgres {
         let shared = Shared {
             database: Mutex::new(Database::new()),
             turn: Arc::new(Semaphore::new(1)),
+            locked: watch::Sender::new(false),
             clients: Mutex::new(Clients::default()),
             illness: Mutex::new(Illness::default()),
         };
@@ -145,6 +155,8 @@ impl Postgres {
     /// What Postgres does not suffer from.
     pub fn control(&self, control: Control) {
         match control {
+            Control::Ail(Ailment::TableLock) => _ = self.shared.locked.send_replace(true),
+            Control::Recover(Ailment::TableLock) => _ = self.shared.locked.send_replace(false),
             Control::Ail(ailment) => self.shared.illness().set(ailment, true),
             Control::Recover(ailment) => self.shared.illness().set(ailment, false),
             other => panic!("the Postgres stand-in refuses nobody by name: {other:?}"),
@@ -159,7 +171,8 @@ impl Postgres {
     pub fn query(&self, sql: &str) -> Vec<BTreeMap<String, Value>> {
         let statements = statement::statements(sql);
         let Ok([statement]) = statements.as_deref() else { panic!("not one statement: {sql}") };
-        self.shared.database().query(statement).unwrap_or_else(|refusal| panic!("{refusal:?}: {sql}"))
+        let clock = self.shared.clock();
+        self.shared.database().query(statement, clock).unwrap_or_else(|refusal| panic!("{refusal:?}: {sql}"))
     }
 
     /// Whether a transaction has done something that it has not committed.

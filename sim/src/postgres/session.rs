@@ -135,20 +135,29 @@ impl Session {
             Verb::Clock => return Ok(Answer::tag("CREATE FUNCTION")),
             _ => {}
         }
-        self.take_turn().await?;
+        self.take_turn(&plan.statement.name, params).await?;
         let refused = self.shared.illness().refuses(&plan.statement.verb);
         if let Some((ailment, refusal)) = refused {
             self.suffer(ailment, &plan.statement.name, params);
             return Err(refusal);
         }
-        let outcome = self.shared.database().run(plan, params)?;
+        let clock = self.shared.clock();
+        let misleads = self.shared.illness().misleads(&plan.statement.text);
+        if let Some(ailment) = misleads {
+            self.suffer(ailment, &plan.statement.name, params);
+        }
+        let outcome = self.shared.database().run(plan, params, clock)?;
         Ok(self.note(plan, params, outcome))
     }
 
-    /// Waits until no other transaction is open, first come first served.
-    async fn take_turn(&mut self) -> Result<(), Refusal> {
+    /// Waits until no other transaction is open and no table is locked, first come first served.
+    async fn take_turn(&mut self, name: &str, params: &[Value]) -> Result<(), Refusal> {
         if self.turn.is_some() {
             return Ok(());
+        }
+        let mut locked = self.shared.locked.subscribe();
+        if *locked.borrow() {
+            self.suffer(Ailment::TableLock, name, params);
         }
         let (limit, refusal) = match (self.settings.statement, self.settings.lock) {
             (statement, Some(lock)) if statement.is_none_or(|statement| lock < statement) => {
@@ -162,9 +171,13 @@ impl Session {
                 None => std::future::pending().await,
             }
         };
+        let free = async {
+            locked.wait_for(|locked| !locked).await.expect("it outlives its sessions");
+            self.shared.turn.clone().acquire_owned().await
+        };
         let turn = tokio::select! {
             biased;
-            turn = self.shared.turn.clone().acquire_owned() => turn.expect("the turn is never closed"),
+            turn = free => turn.expect("the turn is never closed"),
             () = self.cancel.notified() => return Err(Refusal::new("57014", "canceling statement due to user request")),
             () = expired => return Err(refusal),
         };

@@ -1,6 +1,8 @@
 //! What a Redis answers when it is not well. The texts of READONLY and OOM are those of Redis 7.0.15, tried; that of
 //! LOADING, and what is answered in spite of it, stand in its source (`server.c`, and the flags of `commands.c`).
 
+use std::time::Duration;
+
 use super::keyspace::{Keyspace, Refusal};
 use crate::plan::Ailment;
 
@@ -11,6 +13,8 @@ const WRITES: &[&str] = &[
 ];
 /// Those of them that may need memory.
 const GROWS: &[&str] = &["hmset", "hset", "incr", "incrby", "set", "xadd"];
+/// Those that ask what time it is.
+const TIMED: &[&str] = &["expire", "pexpire", "set", "time", "xadd"];
 /// What is answered while the data is read from disk.
 const WHILE_LOADING: &[&str] = &["publish", "script", "subscribe", "unsubscribe"];
 
@@ -20,6 +24,10 @@ pub struct Illness {
     readonly: bool,
     loading: bool,
     full: bool,
+    /// By how much its clock goes ahead.
+    ahead: Duration,
+    /// By how much it was set back.
+    behind: Duration,
     /// What a replica knows that will take over.
     elsewhere: Option<Keyspace>,
     /// A script that has written goes on, as long as that may take.
@@ -38,6 +46,8 @@ impl Illness {
             Ailment::Readonly => self.readonly = true,
             Ailment::Loading => self.loading = true,
             Ailment::Full => self.full = true,
+            Ailment::ClockAhead { by } => self.ahead = by,
+            Ailment::ClockBehind { by } => self.behind = by,
             Ailment::Failover => self.elsewhere = Some(keys.clone()),
             // The whole of it begins anew; and what is evicted is gone.
             Ailment::Restart | Ailment::Evict => {}
@@ -51,6 +61,8 @@ impl Illness {
             Ailment::Readonly => self.readonly = false,
             Ailment::Loading => self.loading = false,
             Ailment::Full => self.full = false,
+            Ailment::ClockAhead { .. } => self.ahead = Duration::ZERO,
+            Ailment::ClockBehind { .. } => self.behind = Duration::ZERO,
             Ailment::Failover => {
                 if let Some(elsewhere) = self.elsewhere.take() {
                     *keys = elsewhere;
@@ -58,6 +70,11 @@ impl Illness {
             }
             _ => {}
         }
+    }
+
+    /// What its clock shows at this time since 1970.
+    pub fn clock(&self, now: Duration) -> Duration {
+        (now + self.ahead).saturating_sub(self.behind)
     }
 
     /// Whether it answers a client's command with a refusal, whatever the command does.
@@ -85,6 +102,10 @@ impl Illness {
         if self.full && !self.script_wrote && GROWS.contains(&name) {
             self.suffered = Some(Ailment::Full.name());
             return Err(Refusal("OOM command not allowed when used memory > 'maxmemory'.".into()));
+        }
+        if TIMED.contains(&name) && self.ahead != self.behind {
+            let ahead = self.ahead > self.behind;
+            self.suffered = Some(if ahead { "clock_ahead" } else { "clock_behind" });
         }
         self.script_wrote |= WRITES.contains(&name);
         Ok(())

@@ -1,6 +1,7 @@
 //! Who lives: boots, deaths, pauses, signals, who comes and who goes for good. Its one law: what befalls a process is for
 //! the life that it befell, and void for the next.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Deed, Life, Watch};
@@ -128,6 +129,7 @@ impl<O: Occurrence> Watch<O> {
         life.alive = false;
         // Its next life is not stopped by what stopped this one.
         self.pauses.remove(process);
+        self.newcomers.remove(process);
         let incarnation = life.incarnation;
         self.deaths.insert(process.to_owned(), self.now);
         Some(incarnation)
@@ -166,22 +168,20 @@ impl<O: Occurrence> Watch<O> {
         self.happened(process, incarnation, Happening::Signalled { nth });
     }
 
-    /// Work feels that there is one process more once that one serves it.
+    /// Work feels that there is one process more when that one takes it up.
     pub(super) fn welcome(&mut self) {
-        let serves = |(process, index): (&String, &usize)| {
-            let label = self.reader.served_by(process)?;
+        let reader = &self.reader;
+        let takes = |(process, (index, served)): (&String, &mut (usize, BTreeSet<String>))| {
+            let label = reader.served_by(process).filter(|label| served.insert(label.clone()))?;
             Some((process.clone(), *index, label))
         };
-        let serving: Vec<_> = self.newcomers.iter().filter_map(serves).collect();
-        for (process, index, label) in serving {
-            self.newcomers.remove(&process);
-            self.felt(index, &process, &label);
-        }
+        let taken: Vec<_> = self.newcomers.iter_mut().filter_map(takes).collect();
+        taken.into_iter().for_each(|(process, index, label)| self.felt(index, &process, &label));
     }
 
     /// A process comes in addition.
     pub(super) fn come(&mut self, index: usize, process: &str) {
-        self.newcomers.insert(process.to_owned(), index);
+        self.newcomers.insert(process.to_owned(), (index, BTreeSet::new()));
         self.raise(process);
     }
 
