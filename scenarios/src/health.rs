@@ -136,11 +136,14 @@ impl Health {
 
     /// Since when some executor has been there to take a run, or `None` while there is none.
     pub fn executor_since(&self) -> Option<Duration> {
-        let ready = self
-            .lives
-            .iter()
-            .filter(|(name, life)| name.starts_with("executor-") && life.alive && !life.draining && !life.paused);
-        ready.map(|(_, life)| life.since).min()
+        self.ready_executors().map(|process| self.life(process).since).min()
+    }
+
+    /// The executors that may take a run.
+    pub fn ready_executors(&self) -> impl Iterator<Item = &str> {
+        let ready = |life: &Life| life.alive && !life.draining && !life.paused;
+        let ready = self.lives.iter().filter(move |(name, life)| name.starts_with("executor-") && ready(life));
+        ready.map(|(name, _)| name.as_str())
     }
 
     /// The time of the last event.
@@ -205,6 +208,25 @@ mod tests {
         assert!(!at(31, Happening::Killed).0.paused);
         let (life, since) = at(36, Happening::Booted);
         assert_eq!((life.paused, life.went_on, since), (false, None, Some(Duration::from_secs(36))));
+    }
+
+    #[test]
+    fn what_a_clock_did_is_over_only_when_it_has_caught_up() {
+        let mut health = Health::default();
+        let mut at = |seconds, what| {
+            let (at, what): (_, What<Did>) = (Duration::from_secs(seconds), What::World(what));
+            health.observe(&Event { seq: 0, at, process: String::new(), incarnation: 0, what });
+            health.calm_since(|target| target == "postgres")
+        };
+        let target = || "postgres".to_owned();
+        let struck = |kind| Happening::FaultStruck { fault: 1, kind, target: target() };
+        let healed = |kind| Happening::FaultHealed { fault: 1, kind, target: target(), lasted: true };
+        assert_eq!(at(5, struck("full")), None);
+        assert_eq!(at(7, healed("full")), Some(Duration::from_secs(7)));
+        assert_eq!(at(8, struck("clock_ahead")), None);
+        assert_eq!(at(9, healed("clock_ahead")), Some(Duration::from_secs(69)));
+        at(10, struck("full"));
+        assert_eq!(at(11, healed("full")), Some(Duration::from_secs(69)), "what is over sooner does not shorten it");
     }
 
     #[test]

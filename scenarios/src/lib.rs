@@ -146,6 +146,7 @@ impl Product for Lychgate {
             file!("slow_commits"),
             file!("tables_locked"),
             file!("clocks_step"),
+            file!("answered_elsewhere"),
             file!("resumes_with_notice"),
             file!("sigkill_during_drain"),
             file!("suspended_in_drain"),

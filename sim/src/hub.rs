@@ -213,6 +213,7 @@ fn effect(kind: Kind) -> Option<Effect> {
         Kind::HalfOpen => Some(Effect::HalfOpen),
         Kind::Trickle { bytes, by } => Some(Effect::Trickle { bytes: bytes as usize, by }),
         Kind::Cut { matches } => Some(Effect::Cut { matches: matches.map(String::into_bytes) }),
+        Kind::Answer { status, matches } => Some(Effect::Answer { status, matches: matches.map(String::into_bytes) }),
         // A kind that is new must be told apart here: one that does nothing is felt by nobody.
         Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::Panic => None,
         Kind::RollingRestart | Kind::LostSignal | Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure => None,

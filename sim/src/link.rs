@@ -74,6 +74,14 @@ pub enum Effect {
         /// Bytes that the request must contain.
         matches: Option<Vec<u8>>,
     },
+    /// The next request that contains `matches` (any, if `None`) is not carried; it is answered with this status of HTTP,
+    /// and then the connection ends.
+    Answer {
+        /// An HTTP status.
+        status: u16,
+        /// Bytes that the request must contain.
+        matches: Option<Vec<u8>>,
+    },
 }
 
 /// Where a relay carries bytes to.
@@ -153,6 +161,8 @@ enum Doom {
     Lost,
     /// Half of its first chunk is.
     Cut,
+    /// There is none: this status is said in its place.
+    Instead(u16),
 }
 
 /// At which pace one direction is carried; without faults, at once.
@@ -299,6 +309,7 @@ impl Link {
         self.take(|effect| match effect {
             Effect::ReplyLost { matches } => matches.as_ref().is_none_or(asked).then_some(Doom::Lost),
             Effect::Cut { matches } => matches.as_ref().is_some_and(asked).then_some(Doom::Cut),
+            Effect::Answer { status, matches } => matches.as_ref().is_none_or(asked).then_some(Doom::Instead(*status)),
             _ => None,
         })
     }

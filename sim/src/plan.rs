@@ -155,6 +155,9 @@ pub enum Kind {
     /// Link: of the next answer (to a request that `matches`, if given; else of whatever comes back next) half of what
     /// comes first is carried, then the connection ends.
     Cut { matches: Option<String> },
+    /// Link to a server of HTTP: the next request (that `matches`, if given) is answered with an error by something in
+    /// between; the server does not hear of it.
+    Answer { status: u16, matches: Option<String> },
     /// Process: SIGTERM; the service manager kills after the role's grace and boots it again.
     Sigterm,
     /// Process: SIGKILL; the service manager boots it again.
@@ -250,7 +253,7 @@ impl Kind {
     };
 
     /// The words for what no service suffers from inside.
-    const OWN: [&'static str; 21] = [
+    const OWN: [&'static str; 22] = [
         "wedge",
         "close",
         "reply_lost",
@@ -258,6 +261,7 @@ impl Kind {
         "half_open",
         "trickle",
         "cut",
+        "answer",
         "sigterm",
         "sigkill",
         "host_loss",
@@ -277,6 +281,9 @@ impl Kind {
     /// The statuses that `refuse` may answer with.
     pub const REFUSALS: &'static [u16] = &[429, 401, 403, 500];
 
+    /// The statuses that `answer` may answer with: what proxies say of servers.
+    pub const ANSWERS: &'static [u16] = &[500, 502, 503, 504];
+
     /// The word in plans.
     pub fn name(&self) -> &'static str {
         match self {
@@ -287,6 +294,7 @@ impl Kind {
             Kind::HalfOpen => "half_open",
             Kind::Trickle { .. } => "trickle",
             Kind::Cut { .. } => "cut",
+            Kind::Answer { .. } => "answer",
             Kind::Sigterm => "sigterm",
             Kind::Sigkill => "sigkill",
             Kind::HostLoss => "host_loss",
@@ -307,7 +315,7 @@ impl Kind {
     pub fn aim(&self) -> Aim {
         match self {
             Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => Aim::Link,
-            Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } => Aim::Link,
+            Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } | Kind::Answer { .. } => Aim::Link,
             Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::Panic => Aim::Process,
             Kind::RollingRestart | Kind::LostSignal => Aim::Process,
             Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure => Aim::Process,
@@ -353,7 +361,7 @@ impl Kind {
 
     /// Whether it strikes the next answer and is over then, unless it is over before.
     pub fn awaits_answer(&self) -> bool {
-        matches!(self, Kind::ReplyLost { .. } | Kind::Cut { .. })
+        matches!(self, Kind::ReplyLost { .. } | Kind::Cut { .. } | Kind::Answer { .. })
     }
 
     /// Whether it can have no length.

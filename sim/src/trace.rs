@@ -183,6 +183,7 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
                 "delay" => Some(format!("{target} slows down")),
                 "half_open" => Some(format!("the connections of {target} are dead, and nobody knows")),
                 "trickle" => Some(format!("{target} trickles")),
+                "answer" => Some(format!("{target} is about to answer an error")),
                 "cut" => Some(format!("{target} is about to cut an answer")),
                 "stall" => Some(format!("answers to {target} stall")),
                 "truncate" => Some(format!("answers to {target} break off")),
@@ -220,7 +221,7 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
             }
             // A moment leaves nothing to heal, and neither does one lost reply; a process tells that it goes on.
             Happening::FaultHealed { kind, target, lasted: true, .. }
-                if !matches!(*kind, "reply_lost" | "cut" | "pause") =>
+                if !matches!(*kind, "reply_lost" | "cut" | "answer" | "pause") =>
             {
                 Some(format!("{target} heals"))
             }

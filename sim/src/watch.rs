@@ -480,7 +480,9 @@ impl<O: Occurrence> Watch<O> {
             Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => {
                 self.strike_link(index, kind.clone(), target);
             }
-            Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } => self.strike_link(index, kind.clone(), target),
+            Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } | Kind::Answer { .. } => {
+                self.strike_link(index, kind.clone(), target)
+            }
         }
     }
 

@@ -315,6 +315,24 @@ async fn an_answer_is_cut_in_the_middle() {
 }
 
 #[tokio::test]
+async fn something_in_between_answers_once_and_hangs_up() {
+    let (link, log, near) = stage().await;
+    link.strike(1, Effect::Answer { status: 503, matches: Some(b"work 2".to_vec()) });
+    let mut stream = dialled(near).await;
+    say(&mut stream, "work 1").await;
+    assert_eq!(hear(&mut stream).await, "work 1", "that was not asked for");
+    say(&mut stream, "work 2").await;
+    let said = hear(&mut stream).await;
+    assert!(said.starts_with("HTTP/1.1 503 Service Unavailable\r\n") && said.ends_with("\r\n\r\nService Unavailable"));
+    assert!(said.contains("\r\ncontent-length: 19\r\n"), "{said}");
+    assert_eq!(hear(&mut stream).await, "");
+    assert_eq!((felt(&log), log.spent.lock().expect("unpoisoned").clone()), (vec![1], vec![1]));
+    let mut stream = dialled(near).await;
+    say(&mut stream, "work 2").await;
+    assert_eq!(hear(&mut stream).await, "work 2", "once is once");
+}
+
+#[tokio::test]
 async fn a_wedge_of_one_way_lets_the_other_pass() {
     let (link, log, near) = stage().await;
     let mut stream = dialled(near).await;

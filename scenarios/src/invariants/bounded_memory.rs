@@ -64,6 +64,8 @@ pub struct BoundedMemory {
     ready: BTreeMap<String, Vec<Duration>>,
     /// Messages that were handed out, by process, connection and queue.
     unacked: BTreeMap<(String, u32, String), usize>,
+    /// Until when no executor could be handed one more of the queue of runs.
+    crowded_until: Duration,
     gauges: BTreeMap<String, Gauges>,
     idle_since: Duration,
     armed: bool,
@@ -85,6 +87,7 @@ impl BoundedMemory {
             over: BTreeMap::new(),
             ready: BTreeMap::new(),
             unacked: BTreeMap::new(),
+            crowded_until: Duration::ZERO,
             gauges: BTreeMap::new(),
             idle_since: Duration::ZERO,
             armed: false,
@@ -189,6 +192,9 @@ impl BoundedMemory {
     }
 
     fn moved(&mut self, event: &Event<Did>, queue: &str, line: u32, run: &str, change: isize) -> Result<(), Breach> {
+        if change < 0 && !self.has_room() {
+            self.crowded_until = event.at;
+        }
         let unacked = self.unacked.entry((event.process.clone(), line, queue.to_string())).or_default();
         *unacked = unacked.saturating_add_signed(change);
         let prefetch = match queue {
@@ -211,12 +217,20 @@ impl BoundedMemory {
         Ok(())
     }
 
+    /// Whether some executor that is well may be handed one more of the queue of runs.
+    fn has_room(&self) -> bool {
+        self.health.ready_executors().any(|process| {
+            let handed = self.unacked.iter().filter(|((to, _, queue), _)| to == process && queue == "runs");
+            handed.map(|(_, unacked)| unacked).sum::<usize>() < self.slots
+        })
+    }
+
     /// A hint whose run is over leaves the queue: some executor looks at it, and lets it go.
     fn hint_owed(&self, run: &str, since: Duration) -> Option<Obligation> {
         let since = since.max(*self.over.get(run)?);
         let matters = |target: &str| target.starts_with("executor-");
         let due = match (self.health.calm_since(matters), self.health.executor_since()) {
-            (Some(calm), Some(ready)) => calm.max(ready).max(since) + HEALED,
+            (Some(calm), Some(ready)) if self.has_room() => calm.max(ready).max(since).max(self.crowded_until) + HEALED,
             _ => Duration::MAX,
         };
         Some(Obligation::new(format!("the hint of {run}, which is over, leaves the queue"), since, due))

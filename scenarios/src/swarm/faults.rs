@@ -32,7 +32,7 @@ pub(super) fn faults(users: &Everybody, topology: &Topology) -> impl Strategy<Va
     let switches = proptest::option::weighted(0.35, switch(topology.agents as u32));
     let restart = proptest::option::weighted(0.1, restart(executors));
     let spoilt = proptest::option::weighted(0.35, disturbance());
-    let mut kinds = vec!["wedge", "close", "reply_lost", "delay", "half_open", "trickle", "cut"];
+    let mut kinds = vec!["wedge", "close", "reply_lost", "delay", "half_open", "trickle", "cut", "answer"];
     kinds.extend(["kill", "pause", "host_loss", "ailment", "ailment", "ailment", "ailment"]);
     let others = subsequence(kinds, 1..=3).prop_flat_map(move |kinds| {
         let one = fault(kinds, link.clone(), process.clone(), sessions.clone());
@@ -149,6 +149,16 @@ fn ailment(by: impl Strategy<Value = Duration> + 'static) -> impl Strategy<Value
     })
 }
 
+/// The link itself if HTTP is spoken on it, else an executor's to the engine.
+fn spoken_http(link: String) -> String {
+    let (near, far) = link.split_once("->").unwrap_or_default();
+    match far {
+        "postgres" | "redis" | "rabbitmq" if near.starts_with("executor-") => format!("{near}->engine"),
+        "postgres" | "redis" | "rabbitmq" => "executor-1->engine".to_string(),
+        _ => link,
+    }
+}
+
 fn fault(
     kinds: Vec<&'static str>,
     link: impl Strategy<Value = String> + Clone + 'static,
@@ -165,10 +175,10 @@ fn fault(
     let statement = select(vec![None, Some("run.terminal"), Some("run.checkpoint"), Some("run.claim"), Some("COMMIT")]);
     let ailment = ailment(by.clone());
     let pace = (select(vec![1, 4, 16, 64, 256]), select(vec![20, 100, 400, 1500]).prop_map(Duration::from_millis));
-    let how = (any::<bool>(), any::<bool>());
+    let how = (any::<bool>(), any::<bool>(), select(Kind::ANSWERS.to_vec()));
     (select(kinds), link, process, ailment, trigger, lasts, (by, pace), (statement, how, part(), again())).prop_map(
         |(kind, link, process, (service, ailment), trigger, lasts, (by, pace), more)| {
-            let (statement, (hard, soft), (direction, picks), every) = more;
+            let (statement, (hard, soft, status), (direction, picks), every) = more;
             let lasts = Length::Lasts(lasts);
             let to_postgres = link.ends_with("->postgres");
             let matches = statement.filter(|_| to_postgres).map(str::to_string);
@@ -182,6 +192,7 @@ fn fault(
                 "half_open" => (Kind::HalfOpen, link, lasts),
                 "trickle" => (Kind::Trickle { bytes: pace.0, by: pace.1 }, link, lasts),
                 "cut" => (Kind::Cut { matches }, link, Length::Instant),
+                "answer" => (Kind::Answer { status, matches: None }, spoken_http(link), Length::UntilHeal),
                 "pause" => (Kind::Pause, process, lasts),
                 "host_loss" => (Kind::HostLoss, process, Length::Instant),
                 "ailment" if ailment.instant() => (Kind::Ail(ailment), service, Length::Instant),

@@ -39,6 +39,7 @@ pub(super) fn incident(topology: &Topology) -> impl Strategy<Value = Incident> +
             let (kind, service, length) = if moment.engine { of_engine } else { any };
             let targets = match kind.aim() {
                 _ if kind == Kind::RollingRestart => executors.clone(),
+                Aim::Link if matches!(kind, Kind::Answer { .. }) => vec![format!("{}->{}", moment.process, HTTP[link])],
                 Aim::Link => vec![format!("{}->{}", moment.process, LINKS[link])],
                 Aim::Process => vec![moment.process.clone()],
                 Aim::Caller => vec!["provider/sk-a".to_string(), "provider/sk-b".to_string()],
@@ -57,7 +58,7 @@ pub(super) fn incident(topology: &Topology) -> impl Strategy<Value = Incident> +
 const PURGED_AGAIN: Duration = Duration::from_secs(2);
 
 /// The services that an executor uses in each of the moments.
-const LINKS: &[&str] = &["postgres", "redis", "engine"];
+const LINKS: &[&str; 3] = &["postgres", "redis", "engine"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
@@ -70,6 +71,9 @@ enum Which {
     SwitchInEnd,
     Switch,
 }
+
+/// As many to whom it speaks HTTP.
+const HTTP: &[&str; 3] = &["engine", "agent-1.1", "agent-1.2"];
 
 fn moment(executors: usize, agents: u32) -> impl Strategy<Value = Moment> {
     let soon = prop_oneof![2 => Just(0u64), 3 => 0..=50u64, 3 => 0..=2000u64].prop_map(Duration::from_millis);
@@ -129,6 +133,7 @@ const SELDOM_FELT: &[(&str, usize)] = &[
     ("panic", 4),
     ("pause", 4),
     ("cut", 2),
+    ("answer", 5),
     ("too_many_connections", 3),
     ("half_open", 2),
     ("sigkill", 3),
@@ -138,7 +143,7 @@ const SELDOM_FELT: &[(&str, usize)] = &[
 
 /// Any kind of fault, or any of the engine, with the service that it is in and how long it lasts.
 fn blow(of_engine: bool) -> impl Strategy<Value = (Kind, &'static str, Length)> {
-    let links = ["wedge", "close", "reply_lost", "delay", "half_open", "trickle", "cut"];
+    let links = ["wedge", "close", "reply_lost", "delay", "half_open", "trickle", "cut", "answer"];
     let processes = ["sigterm", "sigkill", "panic", "lost_signal", "host_loss", "pause", "rolling_restart"];
     let callers = ["refuse", "stall", "truncate", "malformed"];
     let own = links.into_iter().chain(processes).chain(callers).map(|word| (word, ""));
@@ -159,6 +164,7 @@ fn blow(of_engine: bool) -> impl Strategy<Value = (Kind, &'static str, Length)> 
             "half_open" => Kind::HalfOpen,
             "trickle" => Kind::Trickle { bytes: 16, by: by / 20 },
             "cut" => Kind::Cut { matches: None },
+            "answer" => Kind::Answer { status: 503, matches: None },
             "sigterm" => Kind::Sigterm,
             "sigkill" => Kind::Sigkill,
             "panic" => Kind::Panic,
@@ -173,7 +179,7 @@ fn blow(of_engine: bool) -> impl Strategy<Value = (Kind, &'static str, Length)> 
             word => Kind::Ail(Ailment::named(word, Some(by)).expect("one of its own names")),
         };
         let length = match &kind {
-            Kind::ReplyLost { .. } => Length::UntilHeal,
+            Kind::ReplyLost { .. } | Kind::Answer { .. } => Length::UntilHeal,
             Kind::Cut { .. } => Length::Instant,
             kind if kind.instant() => Length::Instant,
             _ => Length::Lasts(lasts),

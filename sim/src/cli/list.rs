@@ -41,6 +41,11 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "link",
         "the next answer (to what `matches`) is carried up to half of its first bytes; then its connection ends",
     ),
+    (
+        "answer",
+        "link",
+        "to HTTP: the next request (that `matches`) is answered with `status` by something in between, and not carried",
+    ),
     ("sigterm", "process", "SIGTERM; killed after the role's grace, then booted again"),
     ("sigkill", "process", "SIGKILL, then booted again"),
     ("host_loss", "process", "its machine is gone: no further step, nothing closes, peers hear nothing; booted again"),

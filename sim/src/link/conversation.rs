@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use hyper::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -375,6 +376,9 @@ impl Conversation {
         if self.doom.is_none() {
             self.doom = self.link.take_doom(&self.request[from..], old);
         }
+        if let Some((fault, Doom::Instead(status))) = self.doom {
+            return self.answer(fault, status);
+        }
         if let Some(fault) = self.draw(from, old) {
             self.closed_by_fault(fault);
             return self.sever();
@@ -413,10 +417,24 @@ impl Conversation {
                         self.severed = true;
                         self.far_end();
                     }
+                    Doom::Instead(_) => unreachable!("it is done with when its request is read"),
                 }
                 self.witness.spent(&self.link, fault);
             }
         }
+    }
+
+    /// Something in between answers, as proxies do, and hangs up.
+    fn answer(&mut self, fault: usize, status: u16) {
+        if let Some(label) = self.label() {
+            self.witness.felt(&self.link, fault, &label);
+        }
+        let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
+        let head = format!("HTTP/1.1 {status} {reason}\r\ncontent-type: text/plain\r\nconnection: close\r\n");
+        self.take_down(format!("{head}content-length: {}\r\n\r\n{reason}", reason.len()).as_bytes());
+        self.severed = true;
+        self.far_end();
+        self.witness.spent(&self.link, fault);
     }
 
     /// Keeps what the service said, to be carried.

@@ -98,7 +98,8 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
     });
     let bytes = bytes(section, complaints);
     let matches = section.text("matches", complaints);
-    let refusal = refusal(section, complaints);
+    let answers = word.as_ref().is_some_and(|word| word.get_ref() == "answer");
+    let refusal = refusal(section, if answers { Kind::ANSWERS } else { Kind::REFUSALS }, complaints);
     let word = word?;
     let name = word.get_ref().as_str();
     if !Kind::NAMES.contains(&name) {
@@ -130,12 +131,16 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
     if needs_by && by_span.is_none() {
         complaints.wrong(&word.span(), format!("`{name}` needs `by`, as in `by = \"200ms\"`"));
     }
-    if let (Some(matches), true) = (&matches, !matches!(name, "reply_lost" | "cut")) {
-        let says = format!("`matches` belongs to `reply_lost` and `cut` or into `on`, not to `{name}`");
+    if let (Some(matches), true) = (&matches, !matches!(name, "reply_lost" | "cut" | "answer")) {
+        let says = format!("`matches` belongs to `reply_lost`, `cut` and `answer` or into `on`, not to `{name}`");
         complaints.wrong(&matches.span(), says);
     }
-    if let (Some(span), true) = (&refusal.span, name != "refuse") {
-        complaints.wrong(span, format!("`status` and `retry_after` belong to `refuse`, not to `{name}`"));
+    if let (Some(span), true) = (&refusal.span, !matches!(name, "refuse" | "answer")) {
+        let says = format!("`status` belongs to `refuse` and `answer`, `retry_after` to `refuse`, not to `{name}`");
+        complaints.wrong(span, says);
+    }
+    if let (Some(span), "answer", Some(_)) = (&refusal.span, name, refusal.retry_after) {
+        complaints.wrong(span, "`retry_after` belongs to `refuse`, not to `answer`");
     }
     match name {
         "wedge" => Some(Kind::Wedge),
@@ -155,6 +160,13 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         "scale_up" => Some(Kind::ScaleUp),
         "scale_down" => Some(Kind::ScaleDown),
         "reconfigure" => Some(Kind::Reconfigure),
+        "answer" => {
+            if refusal.status.is_none() {
+                complaints.wrong(&word.span(), "`answer` needs `status`, as in `status = 503`");
+            }
+            let matches = matches.map(Spanned::into_inner);
+            refusal.status?.map(|status| Kind::Answer { status, matches })
+        }
         "refuse" => {
             if refusal.status.is_none() {
                 complaints.wrong(&word.span(), "`refuse` needs `status`, as in `status = 429`");
@@ -182,7 +194,10 @@ fn bytes(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<S
     Some(Spanned::new(span, number))
 }
 
-/// What only `refuse` may say.
+/// Ends of links on which other protocols are spoken.
+const NOT_HTTP: [&str; 3] = ["->redis", "->rabbitmq", "->postgres"];
+
+/// What only `refuse` and `answer` may say.
 struct Refusal {
     /// Where any of it stands.
     span: Option<Range<usize>>,
@@ -191,15 +206,15 @@ struct Refusal {
     retry_after: Option<Duration>,
 }
 
-fn refusal(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Refusal {
+fn refusal(section: &mut Section<'_>, statuses: &[u16], complaints: &mut Complaints<'_>) -> Refusal {
     let status = section.take("status");
     let retry_after = section.take("retry_after");
     let span = status.as_ref().or(retry_after.as_ref()).map(Spanned::span);
     let status = status.map(|value| {
         let number = super::section::number(value, "status", complaints)?;
-        let known = Kind::REFUSALS.iter().copied().find(|known| u64::from(*known) == *number.get_ref());
+        let known = statuses.iter().copied().find(|known| u64::from(*known) == *number.get_ref());
         if known.is_none() {
-            let list: Vec<String> = Kind::REFUSALS.iter().map(u16::to_string).collect();
+            let list: Vec<String> = statuses.iter().map(u16::to_string).collect();
             complaints.wrong(&number.span(), format!("`status` must be one of {}", list.join(", ")));
         }
         known
@@ -236,6 +251,12 @@ fn targets(
         match kind.aim() {
             Aim::Link | Aim::Process if of_origin(name) && takes_origin(kind) => {
                 complain_of_origin(target, valid, complaints, kind)
+            }
+            Aim::Link if matches!(kind, Kind::Answer { .. }) && NOT_HTTP.iter().any(|far| name.ends_with(far)) => {
+                let says = format!(
+                    "`answer` speaks HTTP, and not on `{name}`; `cargo sim list faults` tells what ails servers"
+                );
+                complaints.wrong(&target.span(), says);
             }
             Aim::Link if !valid.links.contains(name) => complain_of_link(target, valid, complaints, kind.name()),
             Aim::Process if !valid.processes.contains(name) => {
@@ -487,12 +508,12 @@ fn until_what(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Compl
 }
 
 /// The length of a fault that says none; `None` if it must say one. `close` without one closes what is open, once;
-/// `reply_lost` and `cut` without one wait for the next answer; what is half open expires.
+/// `reply_lost`, `cut` and `answer` without one wait for the next answer; what is half open expires.
 pub(super) fn usual(kind: &Kind) -> Option<Length> {
     match kind {
         Kind::Wedge | Kind::Delay { .. } | Kind::Trickle { .. } => Some(Length::UntilHeal),
         Kind::Refuse { .. } | Kind::Disturb(_) => Some(Length::UntilHeal),
-        Kind::Close | Kind::ReplyLost { .. } | Kind::Cut { .. } => Some(Length::Instant),
+        Kind::Close | Kind::ReplyLost { .. } | Kind::Cut { .. } | Kind::Answer { .. } => Some(Length::Instant),
         Kind::HalfOpen => Some(Length::Lasts(HALF_OPEN)),
         Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Panic => Some(Length::Instant),
         Kind::RollingRestart | Kind::LostSignal => Some(Length::Instant),

@@ -62,9 +62,7 @@ pub(super) fn part(section: &mut Section<'_>, kind: Option<&Kind>, complaints: &
     }
     if let Some(only) = &only {
         let says = match kind {
-            Kind::ReplyLost { .. } | Kind::Cut { .. } => {
-                Some(format!("for `{name}` write `matches` instead of `only`"))
-            }
+            kind if kind.awaits_answer() => Some(format!("for `{name}` write `matches` instead of `only`")),
             kind if !kind.selective() => {
                 Some(format!("`only` belongs to `wedge`, `close`, `delay` and `trickle`, not to `{name}`"))
             }

@@ -69,6 +69,8 @@ pub fn told(fault: &Fault) -> String {
         Kind::Trickle { bytes, by } => format!("trickle of {bytes} bytes in {}", duration::print(*by)),
         Kind::ReplyLost { matches: Some(matches) } => format!("reply_lost of `{matches}`"),
         Kind::Cut { matches: Some(matches) } => format!("cut of what answers `{matches}`"),
+        Kind::Answer { status, matches: Some(matches) } => format!("answer of {status} to `{matches}`"),
+        Kind::Answer { status, .. } => format!("answer of {status}"),
         Kind::Refuse { status, .. } => format!("refuse with {status}"),
         kind => kind.name().to_owned(),
     };
@@ -127,6 +129,10 @@ fn fault(fault: &Fault) -> String {
         Kind::Trickle { bytes, by } => text.push_str(&format!("bytes = {bytes}\nby = {}\n", time(*by))),
         Kind::ReplyLost { matches: Some(matches) } | Kind::Cut { matches: Some(matches) } => {
             text.push_str(&format!("matches = {}\n", quoted(matches)));
+        }
+        Kind::Answer { status, matches } => {
+            text.push_str(&format!("status = {status}\n"));
+            text.extend(matches.as_ref().map(|matches| format!("matches = {}\n", quoted(matches))));
         }
         Kind::Refuse { status, retry_after } => {
             text.push_str(&format!("status = {status}\n"));

@@ -59,6 +59,14 @@ fn every_malformed_plan_is_told_where_and_what_was_meant() {
         ("\"wedge\"", "\"wegde\"", "p.toml:17:8", "did you mean `wedge`?"),
         ("\"wedge\"", "\"delay\"", "p.toml:17:8", "`delay` needs `by`"),
         ("\"wedge\"", "\"clock_ahead\"\nby = \"2m\"", "p.toml:18:6", "a clock is off by 1m at most"),
+        ("\"wedge\"", "\"answer\"", "p.toml:17:8", "`answer` needs `status`"),
+        (
+            "\"wedge\"",
+            "\"answer\"\nstatus = 503",
+            "p.toml:19:10",
+            "`answer` speaks HTTP, and not on `executor-1->redis`",
+        ),
+        ("\"wedge\"", "\"answer\"\nstatus = 200", "p.toml:18:10", "must be one of 500, 502, 503, 504"),
         ("\"wedge\"", "\"sigkill\"", "p.toml:18:10", "did you mean `executor-1`?"),
         ("->redis", "->reddis", "p.toml:18:10", "did you mean `executor-1->redis`?"),
         ("executor-1->redis", "executor-3->redis", "p.toml:18:10", "did you mean `executor-1->redis`?"),
@@ -226,7 +234,7 @@ fn faults_of_processes_and_callers_must_make_sense() {
         ("kind = \"refuse\"\ntarget = \"redis\"\nstatus = 429", "p.toml:4:10", "write SERVICE/NAME"),
         ("kind = \"refuse\"\ntarget = \"redis/\"\nstatus = 429", "p.toml:4:10", "write SERVICE/NAME"),
         ("kind = \"refuse\"\ntarget = \"redis/a\"\nstatus = 429\nretry_after = 5", "p.toml:6:15", "has no unit"),
-        ("kind = \"wedge\"\ntarget = \"executor-1->redis\"\nstatus = 429", "p.toml:5:10", "belong to `refuse`"),
+        ("kind = \"wedge\"\ntarget = \"executor-1->redis\"\nstatus = 429", "p.toml:5:10", "belongs to `refuse` and `answer`"),
         ("kind = \"sigkill\"\ntarget = \"origin\"", "p.toml:4:10", "it needs `on = { event"),
     ] {
         let said = parse::<Toy>("p.toml", &format!("about = \"x\"\n[[faults]]\n{fault}\nat = \"1s\"\n")).unwrap_err();
@@ -301,6 +309,8 @@ fn plans_print_and_read_back() {
         (Kind::Trickle { bytes: 16, by: Duration::from_millis(50) }, "gateway-1->redis"),
         (Kind::Cut { matches: None }, "executor-2->postgres"),
         (Kind::Cut { matches: Some("COMMIT".into()) }, "executor-2->postgres"),
+        (Kind::Answer { status: 502, matches: None }, "ann->gateway-1"),
+        (Kind::Answer { status: 503, matches: Some("POST /".into()) }, "ann->gateway-1"),
         (Kind::Disturb(Disturbance::Stall), "redis/sk-a"),
         (Kind::Disturb(Disturbance::Truncate), "redis/sk-a"),
         (Kind::Disturb(Disturbance::Malformed), "redis/sk-a"),
