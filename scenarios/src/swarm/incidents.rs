@@ -133,12 +133,12 @@ const SELDOM_FELT: &[(&str, usize)] = &[
     ("panic", 4),
     ("pause", 4),
     ("cut", 2),
-    ("answer", 5),
+    ("answer", 14),
     ("too_many_connections", 3),
     ("half_open", 2),
     ("sigkill", 3),
     ("reply_lost", 3),
-    ("rolling_restart", 3),
+    ("rolling_restart", 5),
 ];
 
 /// Any kind of fault, or any of the engine, with the service that it is in and how long it lasts.
