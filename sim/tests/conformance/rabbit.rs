@@ -10,9 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, ProtocolVersion, WriteContext, gen_frame, parse_frame};
-use amq_protocol::protocol::{
-    AMQPClass, BasicProperties, basic, channel, confirm, connection, exchange, queue,
-};
+use amq_protocol::protocol::{AMQPClass, BasicProperties, basic, channel, confirm, connection, exchange, queue};
 use amq_protocol::types::{AMQPValue, FieldTable, LongString, ShortString};
 use bytes::{Buf, BytesMut};
 use lychgate_sim::observation::untapped;
@@ -38,8 +36,7 @@ struct Client {
 impl Client {
     async fn new(addr: SocketAddr) -> Client {
         let stream = TcpStream::connect(addr).await.expect("it listens");
-        let mut client =
-            Client { stream, inbox: BytesMut::new(), open: BTreeSet::new(), coming: BTreeMap::new() };
+        let mut client = Client { stream, inbox: BytesMut::new(), open: BTreeSet::new(), coming: BTreeMap::new() };
         client.send(&[AMQPFrame::ProtocolHeader(ProtocolVersion::amqp_0_9_1())]).await;
         client.owed().await;
         let mut capabilities = FieldTable::default();
@@ -168,7 +165,14 @@ fn method_line(method: &AMQPClass) -> (String, bool) {
         AMQPClass::Basic(basic::AMQPMethod::Deliver(deliver)) => {
             let basic::Deliver { consumer_tag, delivery_tag, redelivered, exchange, routing_key } = deliver;
             let again = again(*redelivered);
-            (format!("basic.deliver {consumer_tag} {delivery_tag}{again} {:?} {:?}", exchange.as_str(), routing_key.as_str()), true)
+            (
+                format!(
+                    "basic.deliver {consumer_tag} {delivery_tag}{again} {:?} {:?}",
+                    exchange.as_str(),
+                    routing_key.as_str()
+                ),
+                true,
+            )
         }
         AMQPClass::Basic(basic::AMQPMethod::Return(returned)) => (format!("{returned:?}"), true),
         AMQPClass::Basic(basic::AMQPMethod::Ack(ack)) => (format!("basic.ack {}", ack.delivery_tag), false),
@@ -284,8 +288,7 @@ fn frames(id: u16, line: &str) -> (Vec<AMQPFrame>, bool) {
         "queue.bind" => {
             let (queue, exchange, routing_key) = (words.word(), words.word(), words.word());
             let (queue, exchange, routing_key) = (short(queue), short(exchange), short(routing_key));
-            let bind =
-                queue::Bind { queue, exchange, routing_key, nowait: false, arguments: FieldTable::default() };
+            let bind = queue::Bind { queue, exchange, routing_key, nowait: false, arguments: FieldTable::default() };
             AMQPClass::Queue(queue::AMQPMethod::Bind(bind))
         }
         "queue.purge" => {
