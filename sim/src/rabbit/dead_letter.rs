@@ -108,3 +108,66 @@ fn is(death: &FieldTable, field: &str, value: &str) -> bool {
 fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use amq_protocol::protocol::BasicProperties;
+
+    use super::*;
+
+    fn to(exchange: &str, routing_key: Option<&str>) -> DeadLetters {
+        DeadLetters { exchange: exchange.into(), routing_key: routing_key.map(Into::into) }
+    }
+
+    fn message() -> Message {
+        let properties = BasicProperties::default();
+        Message { exchange: "x".into(), routing_key: "key".into(), properties, body: "m".into() }
+    }
+
+    fn field<'a>(table: &'a FieldTable, name: &str) -> &'a AMQPValue {
+        table.inner().get(name).expect("it is written")
+    }
+
+    /// Queue, reason, count and time of each death.
+    fn story(message: &Message) -> Vec<String> {
+        let word = |value: &AMQPValue| match value {
+            AMQPValue::LongString(text) => text.to_string(),
+            AMQPValue::LongLongInt(count) => count.to_string(),
+            AMQPValue::Timestamp(time) => format!("at {time}"),
+            other => panic!("{other:?}"),
+        };
+        let line =
+            |death: &FieldTable| ["queue", "reason", "count", "time"].map(|name| word(field(death, name))).join(" ");
+        deaths(message.properties.headers().as_ref().expect("headers")).iter().map(line).collect()
+    }
+
+    #[test]
+    fn the_newest_death_is_first_and_a_repeated_one_is_counted() {
+        let (one, two) = (to("dlx", None), to("", Some("there")));
+        let letter = letter(&message(), "a", Reason::Rejected, &one, 5);
+        assert_eq!((letter.exchange.as_str(), letter.routing_key.as_str()), ("dlx", "key"));
+        assert_eq!(story(&letter), ["a rejected 1 at 5"]);
+        let second = super::letter(&letter, "b", Reason::DeliveryLimit, &two, 6);
+        assert_eq!((second.exchange.as_str(), second.routing_key.as_str()), ("", "there"));
+        assert_eq!(story(&second), ["b delivery_limit 1 at 6", "a rejected 1 at 5"]);
+        let third = super::letter(&second, "a", Reason::Rejected, &one, 7);
+        assert_eq!(story(&third), ["a rejected 2 at 5", "b delivery_limit 1 at 6"]);
+        let fourth = super::letter(&third, "a", Reason::DeliveryLimit, &one, 8);
+        assert_eq!(story(&fourth), ["a delivery_limit 1 at 8", "b delivery_limit 1 at 6", "a rejected 2 at 5"]);
+        let headers = fourth.properties.headers().as_ref().expect("headers");
+        for (name, value) in [("queue", "a"), ("reason", "rejected"), ("exchange", "x")] {
+            assert_eq!(*field(headers, &format!("x-first-death-{name}")), text(value));
+        }
+    }
+
+    #[test]
+    fn a_letter_that_nobody_refused_goes_round_once() {
+        let back = to("", Some("back"));
+        let letter = letter(&message(), "a", Reason::DeliveryLimit, &back, 5);
+        assert!(goes_round(&letter, "a", Reason::DeliveryLimit));
+        assert!(!goes_round(&letter, "b", Reason::DeliveryLimit));
+        let refused = super::letter(&letter, "b", Reason::Rejected, &back, 6);
+        assert!(!goes_round(&refused, "a", Reason::DeliveryLimit), "somebody has refused it since");
+        assert!(!goes_round(&letter, "a", Reason::Rejected), "somebody refuses it now");
+    }
+}

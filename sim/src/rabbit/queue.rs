@@ -183,3 +183,111 @@ impl Queue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use amq_protocol::protocol::BasicProperties;
+
+    use super::*;
+
+    fn queue(kind: Kind) -> Queue {
+        let mut queue = Queue {
+            serial: 1,
+            kind,
+            arguments: FieldTable::default(),
+            dead_letters: None,
+            durable: true,
+            exclusive: None,
+            auto_delete: false,
+            ready: BTreeMap::new(),
+            next: 0,
+            consumers: VecDeque::new(),
+            waiting: VecDeque::new(),
+        };
+        for body in ["a", "b", "c", "d"] {
+            let (exchange, routing_key) = (String::new(), "q".to_owned());
+            let properties = BasicProperties::default();
+            queue.push(Arc::new(Message { exchange, routing_key, properties, body: body.into() }));
+        }
+        queue
+    }
+
+    fn subscriber(tag: &str) -> Subscriber {
+        Subscriber { connection: 1, channel: 1, tag: tag.into() }
+    }
+
+    /// Takes out the first two and puts them back, the second first. Returns the order of all, or what is given up.
+    fn returned(kind: Kind, why: Return) -> Result<String, u64> {
+        let mut queue = queue(kind);
+        let two: Vec<_> = (0..2).filter_map(|_| queue.ready.pop_first()).collect();
+        for (place, entry) in two.into_iter().rev() {
+            queue.put_back(place, entry, why).map_err(|entry| entry.returned)?;
+        }
+        let bodies = queue.ready.into_values().map(|entry| {
+            assert_eq!(entry.returned, u64::from(entry.redelivered && kind != Kind::Classic));
+            String::from_utf8_lossy(&entry.message.body).into_owned()
+        });
+        Ok(bodies.collect())
+    }
+
+    #[test]
+    fn a_message_comes_back_to_the_place_that_its_queue_has_for_it() {
+        let (plain, limited) = (Kind::Quorum { limit: None }, Kind::Quorum { limit: Some(1) });
+        for (kind, why, order) in [
+            (Kind::Classic, Return::Refused, "abcd"),
+            (Kind::Classic, Return::Lost, "abcd"),
+            (plain, Return::Refused, "cdba"),
+            (plain, Return::Lost, "bacd"),
+            (limited, Return::Refused, "bacd"),
+            (limited, Return::Lost, "bacd"),
+        ] {
+            assert_eq!(returned(kind, why), Ok(order.into()), "{kind:?} {why:?}");
+        }
+    }
+
+    #[test]
+    fn what_came_back_oftener_than_the_limit_is_given_up() {
+        for why in [Return::Refused, Return::Lost] {
+            assert_eq!(returned(Kind::Quorum { limit: Some(0) }, why), Err(1), "{why:?}");
+            let mut queue = queue(Kind::Quorum { limit: Some(2) });
+            for times in 1..=3 {
+                let (place, entry) = queue.ready.pop_first().expect("four are there");
+                assert_eq!(queue.put_back(place, entry, why).is_ok(), times <= 2, "{times}");
+            }
+            assert_eq!(queue.ready.len(), 3);
+        }
+    }
+
+    #[test]
+    fn whoever_has_had_one_waits_behind_the_others() {
+        let turns = |kind, room: fn(&Subscriber) -> Option<bool>| {
+            let mut queue = queue(kind);
+            for tag in ["one", "two", "three"] {
+                queue.consumers.push_back(subscriber(tag));
+                queue.wait(&subscriber(tag));
+            }
+            let mut tags = Vec::new();
+            while let Some((subscriber, ..)) = queue.take(room) {
+                queue.wait(&subscriber);
+                tags.push(subscriber.tag);
+            }
+            tags
+        };
+        for kind in [Kind::Classic, Kind::Quorum { limit: None }] {
+            assert_eq!(turns(kind, |_| Some(true)), ["one", "two", "three", "one"]);
+            assert_eq!(turns(kind, |who| Some(who.tag != "one")), ["two", "three", "two", "three"]);
+            assert_eq!(turns(kind, |_| Some(false)), Vec::<String>::new());
+        }
+        assert_eq!(turns(Kind::Quorum { limit: None }, |who| (who.tag == "two").then_some(true)), ["two"; 4]);
+    }
+
+    #[test]
+    fn a_quorum_queue_keeps_all_over_a_crash_and_knows_what_it_had_delivered() {
+        for (kind, left) in [(Kind::Classic, 0), (Kind::Quorum { limit: None }, 4)] {
+            let mut queue = queue(kind);
+            queue.restart(false);
+            assert_eq!(queue.ready.len(), left, "{kind:?}: none is persistent");
+            assert!(!queue.ready.values().any(|entry| entry.redelivered));
+        }
+    }
+}

@@ -219,3 +219,176 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, ProtocolVersion};
+    use amq_protocol::protocol::{AMQPClass, BasicProperties, basic, channel, connection, queue};
+    use amq_protocol::types::{AMQPValue, FieldTable, LongString};
+
+    use super::super::Settings;
+    use super::super::core::Effect;
+    use super::*;
+
+    /// A client of a core: channel 1 publishes, channel 2 consumes from `q`, which holds `a` to `c` and has a limit of 1.
+    struct Player {
+        core: Core,
+        connection: u64,
+    }
+
+    impl Player {
+        fn new(letters: Option<&str>) -> Player {
+            let mut core = Core::new(Settings::default());
+            let connection = core.connect(([10, 0, 0, 1], 1).into());
+            let mut player = Player { core, connection };
+            player.frame(AMQPFrame::ProtocolHeader(ProtocolVersion::amqp_0_9_1()));
+            let start_ok = connection::StartOk {
+                client_properties: FieldTable::default(),
+                mechanism: "PLAIN".into(),
+                response: "\0guest\0guest".into(),
+                locale: "en_US".into(),
+            };
+            player.tell(0, AMQPClass::Connection(connection::AMQPMethod::StartOk(start_ok)));
+            let tune_ok = connection::TuneOk { channel_max: 9, frame_max: 4096, heartbeat: 0 };
+            player.tell(0, AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok)));
+            let open = connection::Open { virtual_host: "/".into() };
+            player.tell(0, AMQPClass::Connection(connection::AMQPMethod::Open(open)));
+            for id in [1, 2] {
+                player.tell(id, AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})));
+            }
+            let mut arguments = FieldTable::default();
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+            arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(1));
+            if let Some(key) = letters {
+                arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));
+                arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(LongString::from(key)));
+            }
+            player.declare("q", arguments);
+            player.declare("dead", FieldTable::default());
+            for body in ["a", "b", "c"] {
+                player.publish(body);
+            }
+            player
+        }
+
+        fn frame(&mut self, frame: AMQPFrame) -> Vec<String> {
+            let mut out = Effects::new(Instant::now());
+            self.core.frame(self.connection, frame, &mut out);
+            told(&out)
+        }
+
+        fn tell(&mut self, id: u16, method: AMQPClass) -> Vec<String> {
+            self.frame(AMQPFrame::Method(id, method))
+        }
+
+        fn declare(&mut self, name: &str, arguments: FieldTable) {
+            let declare = queue::Declare { queue: name.into(), durable: true, arguments, ..queue::Declare::default() };
+            self.tell(1, AMQPClass::Queue(queue::AMQPMethod::Declare(declare)));
+        }
+
+        fn publish(&mut self, body: &str) {
+            let publish = basic::Publish { routing_key: "q".into(), ..basic::Publish::default() };
+            self.tell(1, AMQPClass::Basic(basic::AMQPMethod::Publish(publish)));
+            let properties = BasicProperties::default();
+            self.frame(AMQPFrame::Header(1, AMQPContentHeader { class_id: 60, body_size: 1, properties }));
+            self.frame(AMQPFrame::Body(1, body.as_bytes().to_vec()));
+        }
+
+        fn consume(&mut self, prefetch_count: u16) -> Vec<String> {
+            let qos = basic::Qos { prefetch_count, global: false };
+            self.tell(2, AMQPClass::Basic(basic::AMQPMethod::Qos(qos)));
+            let consume = basic::Consume { queue: "q".into(), consumer_tag: "one".into(), ..basic::Consume::default() };
+            self.tell(2, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))
+        }
+
+        fn nack(&mut self, delivery_tag: u64, requeue: bool) -> Vec<String> {
+            let nack = basic::Nack { delivery_tag, multiple: false, requeue };
+            self.tell(2, AMQPClass::Basic(basic::AMQPMethod::Nack(nack)))
+        }
+
+        fn ready(&self, queue: &str) -> Option<usize> {
+            self.core.ready(queue)
+        }
+    }
+
+    /// What the judge gets to see.
+    fn told(out: &Effects) -> Vec<String> {
+        let text = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
+        let seen = out.list.iter().filter_map(|effect| match effect {
+            Effect::Saw(broker) => Some(match broker {
+                Broker::Published { body, .. } => format!("published {}", text(body)),
+                Broker::Delivered { body, redelivered, .. } => {
+                    format!("delivered {}{}", text(body), if *redelivered { " again" } else { "" })
+                }
+                Broker::Acked { body, .. } => format!("acked {}", text(body)),
+                Broker::Nacked { body, requeue, .. } => format!("nacked {} {requeue}", text(body)),
+                Broker::Requeued { body, .. } => format!("requeued {}", text(body)),
+                Broker::DeadLettered { body, reason, queues, .. } => {
+                    format!("gave up {} {reason} {queues:?}", text(body))
+                }
+            }),
+            _ => None,
+        });
+        seen.collect()
+    }
+
+    #[test]
+    fn a_delivery_that_is_given_up_looks_like_nothing_else() {
+        let mut player = Player::new(Some("dead"));
+        assert_eq!(player.consume(1), ["delivered a"]);
+        assert_eq!(player.nack(1, true), ["nacked a true", "delivered a again"]);
+        // One more than the prefetch: RabbitMQ 3.10 counts it twice.
+        assert_eq!(player.nack(2, true), [r#"gave up a delivery_limit ["dead"]"#, "delivered b", "delivered c"]);
+        assert_eq!(player.nack(3, false), [r#"gave up b rejected ["dead"]"#]);
+        assert_eq!((player.ready("q"), player.ready("dead")), (Some(0), Some(2)));
+        assert_eq!(player.core.unacked(), 1);
+    }
+
+    #[test]
+    fn without_an_exchange_for_it_a_refused_one_is_gone() {
+        let mut player = Player::new(None);
+        assert_eq!(player.consume(1), ["delivered a"]);
+        assert_eq!(player.nack(1, false), ["nacked a false", "delivered b"]);
+        assert_eq!(player.nack(2, true), ["nacked b true", "delivered b again"]);
+        assert_eq!(player.nack(3, true), ["gave up b delivery_limit []", "delivered c"]);
+        assert_eq!((player.ready("q"), player.ready("dead")), (Some(0), Some(0)));
+    }
+
+    #[test]
+    fn whoever_leaves_too_often_leaves_dead_letters() {
+        let mut player = Player::new(Some("dead"));
+        assert_eq!(player.consume(2), ["delivered a", "delivered b"]);
+        let close = || AMQPClass::Channel(channel::AMQPMethod::Close(channel::Close::default()));
+        assert_eq!(player.tell(2, close()), ["requeued a", "requeued b"]);
+        player.tell(2, AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})));
+        assert_eq!(player.consume(1), ["delivered a again"]);
+        let mut out = Effects::new(Instant::now());
+        player.core.lost(player.connection, &mut out);
+        assert_eq!(told(&out), [r#"gave up a delivery_limit ["dead"]"#]);
+        assert_eq!((player.ready("q"), player.ready("dead")), (Some(2), Some(1)));
+    }
+
+    #[test]
+    fn a_crash_counts_as_leaving() {
+        let mut player = Player::new(Some("dead"));
+        player.consume(1);
+        for (told_then, ready, dead) in [("requeued a", 3, 0), (r#"gave up a delivery_limit ["dead"]"#, 2, 1)] {
+            let mut out = Effects::new(Instant::now());
+            player.core.boot(&mut out);
+            assert_eq!(told(&out), [told_then]);
+            assert_eq!((player.ready("q"), player.ready("dead")), (Some(ready), Some(dead)));
+            player = again(player);
+            player.consume(1);
+        }
+    }
+
+    /// The same broker, another connection.
+    fn again(player: Player) -> Player {
+        let Player { mut core, .. } = player;
+        let fresh = Player::new(None);
+        let peer = fresh.core.peers.into_iter().next().expect("it is connected").1;
+        let connection = core.connect(peer.addr);
+        core.peers.insert(connection, peer);
+        Player { core, connection }
+    }
+}
