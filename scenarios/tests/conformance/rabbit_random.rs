@@ -38,7 +38,9 @@ impl Kind {
 
     fn declare(self, queue: &str) -> QueueDeclare {
         let mut declare = QueueDeclare { name: queue.into(), durable: true, ..QueueDeclare::default() };
-        let mut argue = |name: &str, value| drop(declare.arguments.insert(name.into(), value));
+        let mut argue = |name: &str, value| {
+            declare.arguments.insert(name.into(), value);
+        };
         argue("x-dead-letter-exchange", AMQPValue::LongString("".into()));
         argue("x-dead-letter-routing-key", AMQPValue::LongString(format!("{queue}-dead").into()));
         if self != Kind::Classic {
