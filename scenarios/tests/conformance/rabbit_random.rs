@@ -16,10 +16,14 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// So many take half a minute.
 const CASES: u32 = 24;
+/// What has been sent by the time the queue was asked arrives within this.
+const MOMENT: Duration = Duration::from_millis(15);
+/// Everything has happened by then.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -30,12 +34,6 @@ enum Kind {
 }
 
 impl Kind {
-    /// What has been sent by the time the queue was asked arrives within this. A quorum queue writes to disk, and answers
-    /// without waiting for that.
-    fn moment(self) -> Duration {
-        Duration::from_millis(if self == Kind::Classic { 15 } else { 40 })
-    }
-
     fn declare(self, queue: &str) -> QueueDeclare {
         let mut declare = QueueDeclare { name: queue.into(), durable: true, ..QueueDeclare::default() };
         let mut argue = |name: &str, value| {
@@ -93,6 +91,10 @@ struct Player {
     /// By tag, with how often it was delivered before.
     ours: BTreeMap<u64, i64>,
     published: u32,
+    /// Messages that are in the queue or ours.
+    alive: usize,
+    /// Letters that must come, because we made them.
+    letters: usize,
     lines: String,
 }
 
@@ -114,8 +116,21 @@ impl Player {
         let channel = connection.channel().await.expect("a channel");
         channel.queue_declare(kind.declare(queue)).await.expect("a queue");
         let consumer = channel.consume(queue, prefetch).await.expect("a consumer");
-        let (queue, ours, published, lines) = (queue.into(), BTreeMap::new(), 0, String::new());
-        Player { addr, queue, kind, prefetch, connection, channel, consumer, undertaker, ours, published, lines }
+        Player {
+            addr,
+            queue: queue.into(),
+            kind,
+            prefetch,
+            connection,
+            channel,
+            consumer,
+            undertaker,
+            ours: BTreeMap::new(),
+            published: 0,
+            alive: 0,
+            letters: 0,
+            lines: String::new(),
+        }
     }
 
     fn chosen(&mut self, which: u8) -> Option<(u64, i64)> {
@@ -131,6 +146,7 @@ impl Player {
                 publisher.confirm_select().await.expect("confirms");
                 for _ in 0..*count {
                     self.published += 1;
+                    self.alive += 1;
                     let body = format!("m{}", self.published).into_bytes().into();
                     let message =
                         Message { routing_key: self.queue.clone(), body, persistent: true, ..Message::default() };
@@ -140,6 +156,7 @@ impl Player {
             }
             Step::Ack(which) => {
                 if let Some((tag, _)) = self.chosen(*which) {
+                    self.alive -= 1;
                     self.channel.ack(tag).await.expect("it is sent");
                 }
             }
@@ -149,6 +166,10 @@ impl Player {
                     // takes no more: for that there is the transcript of `lychgate-sim`.
                     let over = self.kind == Kind::Limited(before);
                     let requeue = matches!(step, Step::Requeue(_)) && !over;
+                    if !requeue {
+                        self.alive -= 1;
+                        self.letters += 1;
+                    }
                     self.channel.nack(tag, requeue).await.expect("it is sent");
                 }
             }
@@ -195,21 +216,34 @@ impl Player {
         self.ours.insert(delivery.delivery_tag, before);
     }
 
-    /// Writes down what arrives, what died, and what is left in the queue.
+    /// Writes down what arrives, what died, and what is left in the queue, once every message is somewhere: a quorum queue
+    /// counts what it has written to disk.
     async fn look(&mut self) {
-        let mut left = None;
-        for _ in 0..2 {
-            left = Some(self.channel.queue_declare(self.kind.declare(&self.queue)).await.expect("a queue").messages);
-            while let Ok(Ok(delivery)) = timeout(self.kind.moment(), self.consumer.next()).await {
+        let (until, mut letters) = (Instant::now() + PATIENCE, Vec::new());
+        loop {
+            while let Ok(Ok(delivery)) = timeout(MOMENT, self.consumer.next()).await {
                 self.hear(&delivery);
             }
+            while let Ok(Ok(letter)) = timeout(Duration::from_millis(1), self.undertaker.1.next()).await {
+                letters.push(self.bury(&letter));
+            }
+            let left = self.channel.queue_declare(self.kind.declare(&self.queue)).await.expect("a queue").messages;
+            let settled = left as usize + self.ours.len() == self.alive && self.letters == 0;
+            // What can be handed out still will be.
+            let idle = left == 0 || self.ours.len() >= self.prefetch.get().into();
+            if settled && idle || Instant::now() > until {
+                writeln!(self.lines, " {} {left} ready", letters.concat()).expect("a string takes everything");
+                return;
+            }
         }
-        while let Ok(Ok(letter)) = timeout(Duration::from_millis(1), self.undertaker.1.next()).await {
-            let (body, headers) = (String::from_utf8_lossy(&letter.body), letter.properties.headers().as_ref());
-            let reason = headers.and_then(|headers| headers.inner().get("x-first-death-reason"));
-            write!(self.lines, " {body} dead {reason:?},").expect("a string takes everything");
-        }
-        writeln!(self.lines, " {} ready", left.unwrap_or_default()).expect("a string takes everything");
+    }
+
+    fn bury(&mut self, letter: &Delivery) -> String {
+        let headers = letter.properties.headers().as_ref().expect("what it died of");
+        let refused = AMQPValue::LongString("rejected".into());
+        let rejected = headers.inner().get("x-first-death-reason") == Some(&refused);
+        *if rejected { &mut self.letters } else { &mut self.alive } -= 1;
+        format!(" {} {},", String::from_utf8_lossy(&letter.body), if rejected { "rejected" } else { "given up" })
     }
 }
 
