@@ -414,11 +414,10 @@ fn is_answer(line: &str) -> bool {
     line.split_once("< ").is_some_and(|(who, _)| who.split_once('.').is_some_and(|(who, _)| who.parse::<u16>().is_ok()))
 }
 
-/// Writes down what every connection gets, until so much has come and then nothing for a moment.
+/// Writes down what every connection gets until nothing comes for a moment, and at least so much if it comes at all.
 async fn listen(clients: &mut BTreeMap<u16, Client>, out: &mut String, owed: usize, moment: Duration) {
     let until = Instant::now() + PATIENCE;
     let mut lines = BTreeMap::<_, BTreeMap<_, Vec<_>>>::new();
-    let mut before = 0;
     loop {
         let mut ended = Vec::new();
         for (number, client) in &mut *clients {
@@ -427,11 +426,10 @@ async fn listen(clients: &mut BTreeMap<u16, Client>, out: &mut String, owed: usi
             }
         }
         clients.retain(|number, _| !ended.contains(number));
-        let count = lines.values().flat_map(BTreeMap::values).map(Vec::len).sum();
-        if count == before && (count >= owed || Instant::now() > until) {
+        let count: usize = lines.values().flat_map(BTreeMap::values).map(Vec::len).sum();
+        if count >= owed || Instant::now() > until {
             break;
         }
-        before = count;
     }
     for (number, channels) in lines {
         for (id, said) in channels {
