@@ -65,6 +65,9 @@ impl World {
             Broker::Acked { body, .. } => format!("acked {}", text(body)),
             Broker::Nacked { body, requeue, .. } => format!("nacked {} {requeue}", text(body)),
             Broker::Requeued { body, .. } => format!("requeued {}", text(body)),
+            Broker::DeadLettered { body, reason, queues, .. } => {
+                format!("gave up {} ({reason}) to {}", text(body), queues.join(","))
+            }
         };
         self.log.lock().unwrap().iter().map(line).collect()
     }

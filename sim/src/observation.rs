@@ -50,7 +50,8 @@ impl Observation {
                 | Broker::Delivered { peer, .. }
                 | Broker::Acked { peer, .. }
                 | Broker::Nacked { peer, .. }
-                | Broker::Requeued { peer, .. },
+                | Broker::Requeued { peer, .. }
+                | Broker::DeadLettered { peer, .. },
             ) => Some(*peer),
             Observation::Provider(
                 Provider::Called { peer, .. }
@@ -174,6 +175,9 @@ pub enum Broker {
     Nacked { peer: SocketAddr, queue: String, requeue: bool, body: Bytes },
     /// A delivery went back because its channel or connection ended.
     Requeued { peer: SocketAddr, queue: String, body: Bytes },
+    /// A delivery was refused for good (`rejected`), or refused or left behind too often (`delivery_limit`), and its queue
+    /// gave it up: `queues` have it now (none: it is gone). It stands in place of `Nacked` and `Requeued`.
+    DeadLettered { peer: SocketAddr, queue: String, reason: &'static str, queues: Vec<String>, body: Bytes },
 }
 
 /// What the model provider saw of a call.

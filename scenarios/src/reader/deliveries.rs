@@ -26,6 +26,7 @@ impl Deliveries {
             Broker::Nacked { peer, queue, requeue: true, body } => (peer, queue, body, Some("given_back")),
             Broker::Nacked { peer, queue, requeue: false, body } => (peer, queue, body, Some("dropped")),
             Broker::Requeued { peer, queue, body } => (peer, queue, body, Some("returned")),
+            Broker::DeadLettered { peer, queue, body, .. } => (peer, queue, body, Some("dropped")),
         };
         let next = self.lines.len() as u32 + 1;
         let line = *self.lines.entry(*peer).or_insert(next);

@@ -104,7 +104,7 @@ impl Ledger {
                 self.open.remove(&order);
                 Some(Did::Acked { order })
             }
-            Broker::Requeued { body, .. } | Broker::Nacked { body, .. } => {
+            Broker::Requeued { body, .. } | Broker::Nacked { body, .. } | Broker::DeadLettered { body, .. } => {
                 self.open.insert(order(body), None);
                 None
             }

@@ -1,15 +1,16 @@
-//! Channels: what their methods do to the store, who gets which message, what is unacknowledged.
+//! Channels: which method does what, who gets which message. A delivery that is handed out ends in `settle`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use amq_protocol::frame::AMQPContentHeader;
 use amq_protocol::protocol::{AMQPClass, BasicProperties, basic, channel, confirm, exchange, queue};
 use amq_protocol::types::{AMQPValue, FieldTable};
-use tokio::time::Instant;
 
 use super::core::{Core, Effects, Refusal, short};
-use super::store::{Exchange, Kind, Message, Subscriber};
+use super::queue::{Entry, Subscriber};
+use super::settle::{Answer, Unacked};
+use super::store::Message;
 use crate::observation::Broker;
 
 /// A channel. None of it outlives its connection.
@@ -20,6 +21,8 @@ pub(super) struct Channel {
     published: u64,
     /// For the consumers that come after it; zero is no limit.
     prefetch: u16,
+    /// A prefetch of the whole channel was asked for.
+    whole: bool,
     pub(super) consumers: BTreeMap<String, Consumer>,
     delivered: u64,
     /// By delivery tag.
@@ -31,22 +34,11 @@ pub(super) struct Channel {
 
 #[derive(Debug)]
 pub(super) struct Consumer {
-    prefetch: u16,
-    unacked: u16,
+    /// How many more deliveries it may have; `None` is no limit.
+    pub(super) room: Option<u32>,
     queue: String,
     /// Deliveries up to this tag belong to an earlier consumer of the same tag.
-    after: u64,
-}
-
-/// A delivery that was neither acknowledged nor refused.
-#[derive(Debug)]
-pub(super) struct Unacked {
-    pub(super) queue: String,
-    pub(super) serial: u64,
-    pub(super) place: u64,
-    pub(super) message: Arc<Message>,
-    pub(super) since: Instant,
-    tag: String,
+    pub(super) after: u64,
 }
 
 #[derive(Debug)]
@@ -61,8 +53,10 @@ impl Core {
     /// A method on a channel.
     pub(super) fn method(&mut self, connection: u64, id: u16, method: AMQPClass, out: &mut Effects) {
         let blamed = (method.get_amqp_class_id(), method.get_amqp_method_id());
-        if let Err(refusal) = self.try_method(connection, id, method, out) {
-            self.close_channel(connection, id, refusal, blamed, out);
+        match self.try_method(connection, id, method, out) {
+            Ok(()) => {}
+            Err(refusal) if refusal.is_hard() => self.close_connection(connection, refusal, blamed, out),
+            Err(refusal) => self.close_channel(connection, id, refusal, blamed, out),
         }
     }
 
@@ -88,6 +82,17 @@ impl Core {
                 self.queue_bind(connection, bind)?;
                 out.send(connection, id, AMQPClass::Queue(queue::AMQPMethod::BindOk(queue::BindOk {})));
             }
+            AMQPClass::Queue(queue::AMQPMethod::Purge(purge)) => {
+                let message_count = self.queue_purge(connection, &purge)?;
+                let ok = queue::AMQPMethod::PurgeOk(queue::PurgeOk { message_count });
+                out.send(connection, id, AMQPClass::Queue(ok));
+            }
+            AMQPClass::Queue(queue::AMQPMethod::Delete(delete)) => {
+                let message_count = self.queue_delete(connection, &delete)?;
+                let ok = queue::AMQPMethod::DeleteOk(queue::DeleteOk { message_count });
+                out.send(connection, id, AMQPClass::Queue(ok));
+                self.drop_queue(delete.queue.as_str(), out);
+            }
             AMQPClass::Confirm(confirm::AMQPMethod::Select(select)) => {
                 assert!(!select.nowait, "RabbitMQ stand-in: nowait is not known here");
                 self.channel(connection, id).confirms = true;
@@ -103,8 +108,7 @@ impl Core {
     fn basic(&mut self, connection: u64, id: u16, method: basic::AMQPMethod, out: &mut Effects) -> Result<(), Refusal> {
         match method {
             basic::AMQPMethod::Qos(qos) => {
-                assert!(!qos.global, "RabbitMQ stand-in: a prefetch for the whole channel is not known here");
-                self.channel(connection, id).prefetch = qos.prefetch_count;
+                self.qos(connection, id, qos);
                 out.send(connection, id, AMQPClass::Basic(basic::AMQPMethod::QosOk(basic::QosOk {})));
             }
             basic::AMQPMethod::Consume(consume) => self.consume(connection, id, consume, out)?,
@@ -115,16 +119,15 @@ impl Core {
                 self.channel(connection, id).publishing = Some(publishing);
             }
             basic::AMQPMethod::Ack(ack) => {
-                for unacked in self.settle(connection, id, ack.delivery_tag, ack.multiple)? {
-                    let peer = self.peers[&connection].addr;
-                    let (queue, body) = (unacked.queue, unacked.message.body.clone());
-                    out.saw(Broker::Acked { peer, queue: queue.clone(), body });
-                    self.deliver(&queue, out);
-                }
+                self.settle(connection, id, (ack.delivery_tag, ack.multiple), Answer::Ack, out)?;
             }
             basic::AMQPMethod::Nack(nack) => {
-                let settled = self.settle(connection, id, nack.delivery_tag, nack.multiple)?;
-                self.refuse(connection, settled, nack.requeue, out);
+                let answer = Answer::refused(nack.requeue);
+                self.settle(connection, id, (nack.delivery_tag, nack.multiple), answer, out)?;
+            }
+            basic::AMQPMethod::Reject(reject) => {
+                let answer = Answer::refused(reject.requeue);
+                self.settle(connection, id, (reject.delivery_tag, false), answer, out)?;
             }
             other => panic!("RabbitMQ stand-in: {other:?} is not known here"),
         }
@@ -161,18 +164,19 @@ impl Core {
 
     /// Takes everything off a channel: its consumers leave, what it had goes back.
     pub(super) fn empty_channel(&mut self, connection: u64, id: u16, out: &mut Effects) {
-        let mut touched = self.leave(|subscriber| subscriber.connection == connection && subscriber.channel == id, out);
+        let mut touched =
+            self.depart(|subscriber| subscriber.connection == connection && subscriber.channel == id, out);
         let addr = self.peers[&connection].addr;
         let channel = self.channel(connection, id);
         channel.consumers.clear();
         channel.publishing = None;
-        for unacked in std::mem::take(&mut channel.unacked).into_values() {
-            touched.insert(unacked.queue.clone());
-            self.put_back(addr, unacked, out);
-        }
+        let left = std::mem::take(&mut channel.unacked).into_values().map(|unacked| (addr, unacked)).collect();
+        let (from, dead) = self.take_back(left, out);
+        touched.extend(from);
         for queue in touched {
             self.deliver(&queue, out);
         }
+        self.bury(dead, out);
     }
 
     /// The header of a message that is being published.
@@ -182,6 +186,7 @@ impl Core {
             return;
         }
         let publishing = channel.publishing.as_mut().expect("RabbitMQ stand-in: a content header without a publish");
+        check_properties(&header.properties);
         publishing.size = header.body_size;
         publishing.properties = Some(header.properties);
         self.publish_if_whole(connection, id, out);
@@ -233,7 +238,8 @@ impl Core {
                 exchange: method.exchange,
                 routing_key: method.routing_key,
             };
-            self.send_content(connection, id, basic::AMQPMethod::Return(returned), &message, out);
+            let method = basic::AMQPMethod::Return(returned);
+            self.send_content(connection, id, method, &message.properties, &message.body, out);
         }
         for queue in &queues {
             self.deliver(queue, out);
@@ -249,81 +255,53 @@ impl Core {
         while let Some(queue) = self.store.queues.get_mut(name) {
             let room = |subscriber: &Subscriber| {
                 let channel = self.peers.get(&subscriber.connection)?.channels.get(&subscriber.channel)?;
-                let consumer = channel.consumers.get(&subscriber.tag)?;
-                (consumer.prefetch == 0 || consumer.unacked < consumer.prefetch).then_some(())
+                channel.consumers.get(&subscriber.tag).map(|consumer| consumer.room != Some(0))
             };
-            let Some(turn) = queue.consumers.iter().position(|subscriber| room(subscriber).is_some()) else { return };
-            let Some((place, entry)) = queue.ready.pop_first() else { return };
-            let Some(subscriber) = queue.consumers.remove(turn) else { return };
-            queue.consumers.push_back(subscriber.clone());
+            let Some((subscriber, place, entry)) = queue.take(room) else { return };
             let serial = queue.serial;
             let peer = self.peers[&subscriber.connection].addr;
             let channel = self.channel(subscriber.connection, subscriber.channel);
             channel.delivered += 1;
             let delivery_tag = channel.delivered;
-            if let Some(consumer) = channel.consumers.get_mut(&subscriber.tag) {
-                consumer.unacked += 1;
-            }
-            let (message, tag) = (entry.message, subscriber.tag);
-            let unacked = Unacked {
-                queue: name.to_owned(),
-                serial,
-                place,
-                message: message.clone(),
-                since: out.now,
-                tag: tag.clone(),
-            };
+            let room = channel.consumers.get_mut(&subscriber.tag).and_then(|consumer| consumer.room.as_mut());
+            let still = room.is_none_or(|room| {
+                *room -= 1;
+                *room > 0
+            });
+            let (queue, tag) = (name.to_owned(), subscriber.tag.clone());
+            let unacked = Unacked { queue, serial, place, entry: entry.clone(), since: out.now, tag };
             channel.unacked.insert(delivery_tag, unacked);
-            let (queue, body, redelivered) = (name.to_owned(), message.body.clone(), entry.redelivered);
+            if let Some(queue) = self.store.queues.get_mut(name).filter(|_| still) {
+                queue.wait(&subscriber);
+            }
+            let (queue, redelivered, body) = (name.to_owned(), entry.redelivered, entry.message.body.clone());
             out.saw(Broker::Delivered { peer, queue, redelivered, body });
             let deliver = basic::Deliver {
-                consumer_tag: short(&tag),
+                consumer_tag: short(&subscriber.tag),
                 delivery_tag,
                 redelivered,
-                exchange: short(&message.exchange),
-                routing_key: short(&message.routing_key),
+                exchange: short(&entry.message.exchange),
+                routing_key: short(&entry.message.routing_key),
             };
             let method = basic::AMQPMethod::Deliver(deliver);
-            self.send_content(subscriber.connection, subscriber.channel, method, &message, out);
+            let properties = stamped(&entry);
+            let (connection, id, body) = (subscriber.connection, subscriber.channel, &entry.message.body);
+            self.send_content(connection, id, method, &properties, body, out);
         }
     }
 
-    /// Takes deliveries off a channel by tag, oldest first. A tag that is not there is refused.
-    fn settle(&mut self, connection: u64, id: u16, tag: u64, multiple: bool) -> Result<Vec<Unacked>, Refusal> {
-        let channel = self.channel(connection, id);
-        let settled = match (multiple, tag) {
-            (true, 0) => std::mem::take(&mut channel.unacked),
-            (true, tag) if channel.unacked.contains_key(&tag) => {
-                let later = channel.unacked.split_off(&(tag + 1));
-                std::mem::replace(&mut channel.unacked, later)
-            }
-            (false, tag) if channel.unacked.contains_key(&tag) => {
-                channel.unacked.remove(&tag).map(|unacked| (tag, unacked)).into_iter().collect()
-            }
-            _ => return Err(Refusal::new(406, format!("PRECONDITION_FAILED - unknown delivery tag {tag}"))),
-        };
-        for (delivery_tag, unacked) in &settled {
-            let consumer = channel.consumers.get_mut(&unacked.tag);
-            if let Some(consumer) = consumer.filter(|consumer| consumer.after < *delivery_tag) {
-                consumer.unacked -= 1;
-            }
+    fn qos(&mut self, connection: u64, id: u16, qos: basic::Qos) {
+        if !qos.global {
+            self.channel(connection, id).prefetch = qos.prefetch_count;
+            return;
         }
-        Ok(settled.into_values().collect())
-    }
-
-    fn refuse(&mut self, connection: u64, settled: Vec<Unacked>, requeue: bool, out: &mut Effects) {
-        let peer = self.peers[&connection].addr;
-        let mut touched = BTreeSet::new();
-        for Unacked { queue, serial, place, message, .. } in settled {
-            out.saw(Broker::Nacked { peer, queue: queue.clone(), requeue, body: message.body.clone() });
-            if requeue {
-                self.store.put_back(&queue, serial, place, message);
-            }
-            touched.insert(queue);
-        }
-        for queue in touched {
-            self.deliver(&queue, out);
-        }
+        let queues: Vec<_> = self.channel(connection, id).consumers.values().map(|one| one.queue.clone()).collect();
+        let classic = |name: &String| self.store.queues.get(name).is_some_and(|queue| !queue.is_quorum());
+        assert!(
+            qos.prefetch_count == 0 || !queues.iter().any(classic),
+            "RabbitMQ stand-in: a prefetch for the whole channel is not known here"
+        );
+        self.channel(connection, id).whole = qos.prefetch_count > 0;
     }
 
     fn consume(&mut self, connection: u64, id: u16, consume: basic::Consume, out: &mut Effects) -> Result<(), Refusal> {
@@ -331,19 +309,37 @@ impl Core {
             !consume.no_local && !consume.no_ack && !consume.exclusive && !consume.nowait,
             "RabbitMQ stand-in: {consume:?} is not known here"
         );
-        check_arguments(&consume.arguments);
+        assert!(
+            consume.arguments.inner().is_empty(),
+            "RabbitMQ stand-in: arguments of a consumer are not known here: {:?}",
+            consume.arguments
+        );
         let name = consume.queue.to_string();
         self.accessible(connection, &name)?;
+        let quorum = self.store.queues[&name].is_quorum();
         let tag = consume.consumer_tag.to_string();
         assert!(!tag.is_empty(), "RabbitMQ stand-in: a consumer without a tag is not known here");
+        let vhost = self.settings.vhost.clone();
         let channel = self.channel(connection, id);
-        let consumer =
-            Consumer { prefetch: channel.prefetch, unacked: 0, queue: name.clone(), after: channel.delivered };
-        let before = channel.consumers.insert(tag.clone(), consumer);
-        assert!(before.is_none(), "RabbitMQ stand-in: consumer tag {tag} used twice");
-        if let Some(queue) = self.store.queues.get_mut(&name) {
-            queue.consumers.push_back(Subscriber { connection, channel: id, tag });
+        if channel.whole {
+            assert!(quorum, "RabbitMQ stand-in: a prefetch for the whole channel is not known here");
+            let text = format!("NOT_IMPLEMENTED - queue '{name}' in vhost '{vhost}' does not support global qos");
+            return Err(Refusal::new(540, text));
         }
+        // RabbitMQ 3.10 itself fails over this, with a 541.
+        let holds = |unacked: &Unacked| unacked.queue == name && unacked.tag == tag;
+        assert!(
+            !(quorum && channel.unacked.values().any(holds)),
+            "RabbitMQ stand-in: consumer tag {tag} used again while deliveries of quorum queue {name} hang on it"
+        );
+        let (prefetch, after) = (channel.prefetch, channel.delivered);
+        let subscriber = Subscriber { connection, channel: id, tag: tag.clone() };
+        let Some(queue) = self.store.queues.get_mut(&name) else { return Ok(()) };
+        let consumer = Consumer { room: queue.room(prefetch), queue: name.clone(), after };
+        queue.wait(&subscriber);
+        queue.consumers.push_back(subscriber);
+        let before = self.channel(connection, id).consumers.insert(tag.clone(), consumer);
+        assert!(before.is_none(), "RabbitMQ stand-in: consumer tag {tag} used twice");
         let ok = basic::ConsumeOk { consumer_tag: consume.consumer_tag };
         out.send(connection, id, AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)));
         self.deliver(&name, out);
@@ -362,99 +358,19 @@ impl Core {
         out.send(connection, id, AMQPClass::Basic(basic::AMQPMethod::CancelOk(ok)));
     }
 
-    fn exchange_declare(&mut self, declare: exchange::Declare) -> Result<(), Refusal> {
-        assert!(
-            !declare.auto_delete && !declare.internal && !declare.nowait && declare.arguments.inner().is_empty(),
-            "RabbitMQ stand-in: {declare:?} is not known here"
-        );
-        let name = declare.exchange.as_str();
-        assert!(
-            !name.is_empty() && !name.starts_with("amq."),
-            "RabbitMQ stand-in: exchange {name:?} is the broker's own"
-        );
-        let vhost = &self.settings.vhost;
-        match self.store.exchanges.get(name) {
-            None if declare.passive => {
-                Err(Refusal::new(404, format!("NOT_FOUND - no exchange '{name}' in vhost '{vhost}'")))
-            }
-            Some(_) if declare.passive => Ok(()),
-            None => {
-                let kind = Kind::named(declare.kind.as_str());
-                let exchange = Exchange { kind, durable: declare.durable, bindings: BTreeSet::new() };
-                self.store.exchanges.insert(name.to_owned(), exchange);
-                Ok(())
-            }
-            Some(exchange) => {
-                let what = format!("exchange '{name}' in vhost '{vhost}'");
-                same("type", &what, declare.kind.as_str(), exchange.kind.word())?;
-                same("durable", &what, declare.durable, exchange.durable)
-            }
+    /// Tells a consumer that its queue is gone, if it understands that.
+    pub(super) fn cancelled(&mut self, subscriber: &Subscriber, out: &mut Effects) {
+        let Some(peer) = self.peers.get_mut(&subscriber.connection) else { return };
+        let Some(channel) = peer.channels.get_mut(&subscriber.channel) else { return };
+        channel.consumers.remove(&subscriber.tag);
+        if peer.cancel_notify {
+            let cancel = basic::Cancel { consumer_tag: short(&subscriber.tag), nowait: true };
+            let method = AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel));
+            out.send(subscriber.connection, subscriber.channel, method);
         }
     }
 
-    fn queue_declare(&mut self, connection: u64, declare: queue::Declare) -> Result<queue::DeclareOk, Refusal> {
-        assert!(!declare.nowait, "RabbitMQ stand-in: nowait is not known here");
-        check_arguments(&declare.arguments);
-        let name = match declare.queue.as_str() {
-            "" => self.store.make_name(),
-            name => name.to_owned(),
-        };
-        if declare.passive || self.store.queues.contains_key(&name) {
-            self.accessible(connection, &name)?;
-        }
-        let what = format!("queue '{name}' in vhost '{}'", self.settings.vhost);
-        match self.store.queues.get(&name) {
-            Some(queue) if !declare.passive => {
-                same("durable", &what, declare.durable, queue.durable)?;
-                same("exclusive", &what, declare.exclusive, queue.exclusive.is_some())?;
-                same("auto_delete", &what, declare.auto_delete, queue.auto_delete)?;
-            }
-            Some(_) => {}
-            None => {
-                let owner = declare.exclusive.then_some(connection);
-                self.store.add_queue(&name, declare.durable, owner, declare.auto_delete);
-            }
-        }
-        let queue = &self.store.queues[&name];
-        Ok(queue::DeclareOk {
-            queue: short(&name),
-            message_count: queue.ready.len() as u32,
-            consumer_count: queue.consumers.len() as u32,
-        })
-    }
-
-    fn queue_bind(&mut self, connection: u64, bind: queue::Bind) -> Result<(), Refusal> {
-        assert!(
-            !bind.nowait && bind.arguments.inner().is_empty() && !bind.exchange.as_str().is_empty(),
-            "RabbitMQ stand-in: {bind:?} is not known here"
-        );
-        self.accessible(connection, bind.queue.as_str())?;
-        let vhost = &self.settings.vhost;
-        let Some(exchange) = self.store.exchanges.get_mut(bind.exchange.as_str()) else {
-            return Err(Refusal::new(404, format!("NOT_FOUND - no exchange '{}' in vhost '{vhost}'", bind.exchange)));
-        };
-        exchange.bindings.insert((bind.routing_key.to_string(), bind.queue.to_string()));
-        Ok(())
-    }
-
-    /// Refused: a queue that is not there, or another connection's own.
-    fn accessible(&self, connection: u64, name: &str) -> Result<(), Refusal> {
-        let vhost = &self.settings.vhost;
-        match self.store.queues.get(name) {
-            None => Err(Refusal::new(404, format!("NOT_FOUND - no queue '{name}' in vhost '{vhost}'"))),
-            Some(queue) if queue.exclusive.is_some_and(|owner| owner != connection) => {
-                let text = format!(
-                    "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{name}' in vhost '{vhost}'. It \
-                     could be originally declared on another connection or the exclusive property value does not \
-                     match that of the original declaration."
-                );
-                Err(Refusal::new(405, text))
-            }
-            Some(_) => Ok(()),
-        }
-    }
-
-    fn channel(&mut self, connection: u64, id: u16) -> &mut Channel {
+    pub(super) fn channel(&mut self, connection: u64, id: u16) -> &mut Channel {
         let channel = self.peers.get_mut(&connection).and_then(|peer| peer.channels.get_mut(&id));
         channel.unwrap_or_else(|| panic!("RabbitMQ stand-in: a client uses channel {id}, which is not open"))
     }
@@ -466,25 +382,22 @@ impl Core {
     }
 }
 
-/// A declaration that differs from what is there is refused.
-fn same<T: PartialEq + std::fmt::Display>(field: &str, what: &str, received: T, current: T) -> Result<(), Refusal> {
-    if received == current {
-        return Ok(());
+/// A message's properties as its consumer gets them: a quorum queue says how often it was delivered before.
+fn stamped(entry: &Entry) -> BasicProperties {
+    let properties = entry.message.properties.clone();
+    if entry.returned == 0 {
+        return properties;
     }
-    let text = format!(
-        "PRECONDITION_FAILED - inequivalent arg '{field}' for {what}: received '{received}' but current is '{current}'"
-    );
-    Err(Refusal::new(406, text))
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(entry.returned as i64));
+    properties.with_headers(headers)
 }
 
-/// Arguments that may be given without effect: RabbitMQ 3.10 ignores a queue's `x-consumer-timeout`, and every queue
-/// here is classic. Others stop the run.
-fn check_arguments(arguments: &FieldTable) {
-    for (name, value) in arguments {
-        match (name.as_str(), value) {
-            ("x-consumer-timeout", _) => {}
-            ("x-queue-type", AMQPValue::LongString(kind)) if kind.as_bytes() == b"classic" => {}
-            (name, value) => panic!("RabbitMQ stand-in: argument {name} = {value:?} is not known here"),
-        }
-    }
+/// Properties that do something to a message other than describe it stop the run.
+fn check_properties(properties: &BasicProperties) {
+    let expiration = properties.expiration();
+    assert!(expiration.is_none(), "RabbitMQ stand-in: expiration {expiration:?} is not known here");
+    let headers = properties.headers().as_ref().map(FieldTable::inner);
+    let copies = headers.is_some_and(|headers| headers.contains_key("CC") || headers.contains_key("BCC"));
+    assert!(!copies, "RabbitMQ stand-in: CC and BCC are not known here: {headers:?}");
 }

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use amq_protocol::frame::AMQPFrame;
-use amq_protocol::protocol::{AMQPClass, basic, channel, connection};
+use amq_protocol::protocol::{AMQPClass, BasicProperties, basic, channel, connection};
 use amq_protocol::types::{AMQPValue, FieldTable, LongString, ShortString};
 use tokio::time::Instant;
 
 use super::Settings;
-use super::channel::{Channel, Unacked};
+use super::channel::Channel;
+use super::queue::Subscriber;
+use super::settle::Unacked;
 use super::store::Store;
 use super::wire::content;
 use crate::observation::{Broker, NOBODY, Suffered};
@@ -35,12 +37,15 @@ pub(super) enum Effect {
 #[derive(Debug)]
 pub(super) struct Effects {
     pub(super) now: Instant,
+    /// Seconds since 1970.
+    pub(super) epoch: u64,
     pub(super) list: Vec<Effect>,
 }
 
 impl Effects {
     pub(super) fn new(now: Instant) -> Self {
-        Effects { now, list: Vec::new() }
+        let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        Effects { now, epoch, list: Vec::new() }
     }
 
     pub(super) fn saw(&mut self, broker: Broker) {
@@ -68,6 +73,11 @@ impl Refusal {
     pub(super) fn new(code: u16, text: String) -> Self {
         Refusal { code, text }
     }
+
+    /// It costs the connection, not only the channel: AMQP's own classes of reply codes.
+    pub(super) fn is_hard(&self) -> bool {
+        matches!(self.code, 320 | 402 | 501..=505 | 530 | 540 | 541)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +97,7 @@ pub(super) struct Peer {
     pub(super) addr: SocketAddr,
     stage: Stage,
     /// It understands that a consumer is cancelled.
-    cancel_notify: bool,
+    pub(super) cancel_notify: bool,
     blocked_notify: bool,
     pub(super) frame_max: u32,
     pub(super) channels: BTreeMap<u16, Channel>,
@@ -118,14 +128,15 @@ impl Core {
     /// A new life: what was unacknowledged is back, what was not durable is gone. After a crash RabbitMQ does not know
     /// what it had delivered, and marks everything.
     pub(super) fn boot(&mut self, out: &mut Effects) {
+        let mut dead = Vec::new();
         for connection in self.peers.keys().copied().collect::<Vec<_>>() {
-            for (peer, unacked) in self.take_unacked(connection) {
-                self.put_back(peer, unacked, out);
-            }
+            let left = self.take_unacked(connection);
+            dead.extend(self.take_back(left, out).1);
         }
         self.peers.clear();
         self.blocked = None;
         self.store.restart(std::mem::take(&mut self.stopped));
+        self.bury(dead, out);
     }
 
     /// A client connected.
@@ -246,7 +257,7 @@ impl Core {
         self.stopped = true;
         for connection in self.peers.keys().copied().collect::<Vec<_>>() {
             let text = "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'".to_owned();
-            self.close_connection(connection, Refusal::new(320, text), out);
+            self.close_connection(connection, Refusal::new(320, text), (0, 0), out);
         }
     }
 
@@ -268,28 +279,14 @@ impl Core {
         connection: u64,
         id: u16,
         method: basic::AMQPMethod,
-        message: &super::store::Message,
+        properties: &BasicProperties,
+        body: &[u8],
         out: &mut Effects,
     ) {
         let frame_max = self.peers[&connection].frame_max;
         out.send(connection, id, AMQPClass::Basic(method));
-        for frame in content(id, &message.properties, &message.body, frame_max) {
+        for frame in content(id, properties, body, frame_max) {
             out.list.push(Effect::Send(connection, frame));
-        }
-    }
-
-    /// Deletes a queue: its consumers are cancelled, its messages gone.
-    pub(super) fn drop_queue(&mut self, name: &str, out: &mut Effects) {
-        let Some(queue) = self.store.remove_queue(name) else { return };
-        for subscriber in queue.consumers {
-            let Some(peer) = self.peers.get_mut(&subscriber.connection) else { continue };
-            let Some(channel) = peer.channels.get_mut(&subscriber.channel) else { continue };
-            channel.consumers.remove(&subscriber.tag);
-            if peer.cancel_notify {
-                let cancel = basic::Cancel { consumer_tag: short(&subscriber.tag), nowait: true };
-                let method = AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel));
-                out.send(subscriber.connection, subscriber.channel, method);
-            }
         }
     }
 
@@ -297,11 +294,9 @@ impl Core {
     fn gone(&mut self, connection: u64, out: &mut Effects) {
         let unacked = self.take_unacked(connection);
         let Some(peer) = self.peers.remove(&connection) else { return };
-        let mut touched = self.leave(|subscriber| subscriber.connection == connection, out);
-        for (addr, unacked) in unacked {
-            touched.insert(unacked.queue.clone());
-            self.put_back(addr, unacked, out);
-        }
+        let mut touched = self.depart(|subscriber| subscriber.connection == connection, out);
+        let (from, dead) = self.take_back(unacked, out);
+        touched.extend(from);
         drop(peer);
         let own = |exclusive: Option<u64>| exclusive == Some(connection);
         let owned: Vec<String> =
@@ -312,14 +307,19 @@ impl Core {
         for queue in touched {
             self.deliver(&queue, out);
         }
+        self.bury(dead, out);
+    }
+
+    /// Takes consumers off their queues because their channels end, as [`Core::leave`] does.
+    pub(super) fn depart(&mut self, who: impl Fn(&Subscriber) -> bool, out: &mut Effects) -> BTreeSet<String> {
+        for queue in self.store.queues.values_mut() {
+            queue.waiting.retain(|subscriber| !who(subscriber));
+        }
+        self.leave(who, out)
     }
 
     /// Takes consumers off their queues; queues that go with their last consumer go. Returns the queues touched.
-    pub(super) fn leave(
-        &mut self,
-        who: impl Fn(&super::store::Subscriber) -> bool,
-        out: &mut Effects,
-    ) -> BTreeSet<String> {
+    pub(super) fn leave(&mut self, who: impl Fn(&Subscriber) -> bool, out: &mut Effects) -> BTreeSet<String> {
         let mut touched = BTreeSet::new();
         let mut abandoned = Vec::new();
         for (name, queue) in &mut self.store.queues {
@@ -343,13 +343,6 @@ impl Core {
         let addr = peer.addr;
         let taken = peer.channels.values_mut().flat_map(|channel| std::mem::take(&mut channel.unacked).into_values());
         taken.map(|unacked| (addr, unacked)).collect()
-    }
-
-    /// Puts a delivery back because its channel or connection ended.
-    pub(super) fn put_back(&mut self, peer: SocketAddr, unacked: Unacked, out: &mut Effects) {
-        let Unacked { queue, serial, place, message, .. } = unacked;
-        out.saw(Broker::Requeued { peer, queue: queue.clone(), body: message.body.clone() });
-        self.store.put_back(&queue, serial, place, message);
     }
 
     fn start(&mut self, connection: u64, out: &mut Effects) {
@@ -405,7 +398,7 @@ impl Core {
             if capable("authentication_failure_close") {
                 let text = "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see \
                             the broker logfile.";
-                self.close_connection(id, Refusal::new(403, text.to_owned()), out);
+                self.close_connection(id, Refusal::new(403, text.to_owned()), (0, 0), out);
             } else {
                 self.gone(id, out);
                 out.list.push(Effect::Hangup(id));
@@ -442,7 +435,7 @@ impl Core {
     fn open(&mut self, id: u64, vhost: &str, out: &mut Effects) {
         if vhost != self.settings.vhost {
             let text = format!("NOT_ALLOWED - vhost {vhost} not found");
-            self.close_connection(id, Refusal::new(530, text), out);
+            self.close_connection(id, Refusal::new(530, text), (0, 0), out);
             return;
         }
         out.send(id, 0, AMQPClass::Connection(connection::AMQPMethod::OpenOk(connection::OpenOk {})));
@@ -450,23 +443,23 @@ impl Core {
     }
 
     /// Closes a connection; what it had goes back at once.
-    fn close_connection(&mut self, id: u64, refusal: Refusal, out: &mut Effects) {
-        let mut touched = self.leave(|subscriber| subscriber.connection == id, out);
+    pub(super) fn close_connection(&mut self, id: u64, refusal: Refusal, blamed: (u16, u16), out: &mut Effects) {
+        let mut touched = self.depart(|subscriber| subscriber.connection == id, out);
         let unacked = self.take_unacked(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.channels.clear();
         peer.held = None;
         peer.stage = Stage::Closing;
+        let (class_id, method_id) = blamed;
         let close =
-            connection::Close { reply_code: refusal.code, reply_text: short(&refusal.text), class_id: 0, method_id: 0 };
+            connection::Close { reply_code: refusal.code, reply_text: short(&refusal.text), class_id, method_id };
         out.send(id, 0, AMQPClass::Connection(connection::AMQPMethod::Close(close)));
-        for (addr, unacked) in unacked {
-            touched.insert(unacked.queue.clone());
-            self.put_back(addr, unacked, out);
-        }
+        let (from, dead) = self.take_back(unacked, out);
+        touched.extend(from);
         for queue in touched {
             self.deliver(&queue, out);
         }
+        self.bury(dead, out);
     }
 
     /// Closes a channel; what it had goes back at once.

@@ -1,13 +1,18 @@
-//! RabbitMQ's stand-in: the part of AMQP 0-9-1 that a work queue and a fan-out need, as RabbitMQ 3.10 with classic
-//! queues does it.
+//! RabbitMQ's stand-in: the part of AMQP 0-9-1 that a work queue and a fan-out need, as RabbitMQ 3.10 does it with classic
+//! and quorum queues, delivery limits and dead letters. Streams, expiry, lengths and priorities are not known here.
 //!
 //! Its law: **what it does not know stops the run**, with a message that names what was asked; it never makes up a
-//! polite answer. `core` has no I/O: frames in, effects out. `store` is what it keeps, `wire` bytes, `serve` sockets
-//! and heartbeats. Messages go back to their original places, as classic queues put them.
+//! polite answer. `core` has no I/O: frames in, effects out. `channel` is methods, `declare` what there is, `queue` who gets
+//! what in which order, `settle` how a delivery ends, `dead_letter` what is written on one that nobody took. `store` is what
+//! it keeps, `wire` bytes, `serve` sockets and heartbeats.
 
 mod channel;
 mod core;
+mod dead_letter;
+mod declare;
+mod queue;
 mod serve;
+mod settle;
 mod store;
 mod wire;
 

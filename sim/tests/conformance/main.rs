@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 mod postgres;
+mod rabbit;
 mod redis;
 mod redis_random;
 mod servers;
