@@ -104,13 +104,13 @@ impl Drop for Process {
 
 /// A process that is started in the middle of a test, by whatever thread: one of its own stays with it, for a process
 /// ends with the thread that started it.
-#[allow(dead_code, reason = "one of the two targets that share this file has no use for it")]
+#[allow(dead_code, reason = "only one of those who share this file has a use for it")]
 pub struct Kept {
     stays: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-#[allow(dead_code, reason = "one of the two targets that share this file has no use for it")]
+#[allow(dead_code, reason = "only one of those who share this file has a use for it")]
 impl Kept {
     /// Starts it; what it says goes to `log`.
     pub fn start(start: impl FnOnce(PathBuf) -> Process + Send + 'static, log: PathBuf) -> Kept {

@@ -62,7 +62,7 @@ fn node(home: &Path, port: u16, names: &str) -> Command {
 }
 
 /// Kills the node as a crash does, and starts it again on its files. Returns the next life once that answers.
-#[allow(dead_code, reason = "one of the two targets that share this file has no use for it")]
+#[allow(dead_code, reason = "only one of those who share this file has a use for it")]
 pub fn crash(home: &Path, addr: SocketAddr) -> Kept {
     let read = |name: &str| fs::read_to_string(home.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let pid: libc::pid_t = read("pid").trim().parse().expect("RabbitMQ wrote its process id");
