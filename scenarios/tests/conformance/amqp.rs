@@ -63,6 +63,11 @@ async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Consumer {
     channel.consume(queue, NonZeroU16::new(prefetch).unwrap()).await.unwrap()
 }
 
+/// How a consumer ends whose channel has made a mistake. A broker that lets it pass is not waited for.
+async fn refused(consumer: &mut Consumer) -> Result<Delivery, Error> {
+    timeout(Duration::from_secs(5), consumer.next()).await.expect("the broker refuses it")
+}
+
 /// All of it.
 pub async fn body(place: Place) -> String {
     let mut script = Script { place, lines: String::new() };
@@ -76,9 +81,11 @@ pub async fn body(place: Place) -> String {
     ends(&mut script).await;
     sharing(&mut script).await;
     turns(&mut script).await;
+    handover(&mut script).await;
     hints(&mut script).await;
     silence(&mut script).await;
     alarm(&mut script).await;
+    crash(&mut script).await;
     script.lines
 }
 
@@ -139,13 +146,13 @@ async fn deliveries(script: &mut Script) {
     let mut consumer = consume(&channel, "lg-work", 2).await;
     script.noted("cut", &mut consumer).await;
     channel.ack(99).await.unwrap();
-    script.note("unknown tag", consumer.next().await);
+    script.note("unknown tag", refused(&mut consumer).await);
     let channel = connection.channel().await.unwrap();
     let mut consumer = consume(&channel, "lg-work", 2).await;
     script.noted("after it", &mut consumer).await;
     channel.ack(1).await.unwrap();
     channel.ack(1).await.unwrap();
-    script.note("acked twice", consumer.next().await);
+    script.note("acked twice", refused(&mut consumer).await);
     connection.close().await.unwrap();
 }
 
@@ -215,6 +222,31 @@ async fn turns(script: &mut Script) {
     channel.ack(large.delivery_tag).await.unwrap();
     script.lines.push_str(&format!("large: {} bytes\n", large.body.len()));
     script.note("close", connection.close().await);
+}
+
+/// What one consumer leaves behind goes at once to another that has long been waiting.
+async fn handover(script: &mut Script) {
+    let (first, second) = (script.connection().await, script.connection().await);
+    let (one, closed, two) =
+        (first.channel().await.unwrap(), second.channel().await.unwrap(), second.channel().await.unwrap());
+    one.confirm_select().await.unwrap();
+    let mut leaves = consume(&one, "lg-work", 1).await;
+    let mut ends = consume(&closed, "lg-work", 1).await;
+    for body in ["left", "closed", "refused"] {
+        one.publish(to("lg-work", body)).await.unwrap();
+    }
+    script.noted("one", &mut leaves).await;
+    script.noted("another", &mut ends).await;
+    let mut waits = consume(&two, "lg-work", 3).await;
+    let mut seen = script.noted("a third", &mut waits).await;
+    closed.close().await.unwrap();
+    seen.extend(script.noted("after the channel's close", &mut waits).await);
+    drop((one, first));
+    seen.extend(script.noted("after the connection's end", &mut waits).await);
+    for delivery in seen {
+        two.ack(delivery.delivery_tag).await.unwrap();
+    }
+    second.close().await.unwrap();
 }
 
 /// What `broker` does with it: hints to whoever takes them, cancellations to everybody.
@@ -305,6 +337,37 @@ async fn alarm(script: &mut Script) {
     for connection in [publisher, consuming] {
         connection.close().await.unwrap();
     }
+}
+
+/// It is killed and comes up again: what is durable is there, and counts as delivered whether or not it was.
+async fn crash(script: &mut Script) {
+    let connection = script.connection().await;
+    let channel = connection.channel().await.unwrap();
+    channel.confirm_select().await.unwrap();
+    let passing = QueueDeclare { name: "lg-passing".into(), ..QueueDeclare::default() };
+    channel.queue_declare(passing.clone()).await.unwrap();
+    channel.queue_declare(durable("lg-crash")).await.unwrap();
+    channel.queue_bind("lg-crash", "lg-fanout", "").await.unwrap();
+    for body in ["one", "two"] {
+        channel.publish(to("lg-crash", body)).await.unwrap();
+    }
+    let fleeting = Message { persistent: false, ..to("lg-crash", "fleeting") };
+    script.note("publish what is not persistent", channel.publish(fleeting).await);
+    let mut consumer = consume(&channel, "lg-crash", 1).await;
+    script.noted("before the crash", &mut consumer).await;
+    script.place.make(Control::Ail(Ailment::Restart)).await;
+    script.note("the connection is over", connection.over().await.is_over());
+    sleep(Duration::from_millis(500)).await;
+    let connection = script.connection().await;
+    let channel = connection.channel().await.unwrap();
+    channel.confirm_select().await.unwrap();
+    let missing = QueueDeclare { passive: true, ..passing };
+    script.note("not durable", connection.channel().await.unwrap().queue_declare(missing).await);
+    script.note("durable", channel.queue_declare(durable("lg-crash")).await);
+    let bound = Message { exchange: "lg-fanout".into(), ..to("any", "three") };
+    script.note("its binding", channel.publish(bound).await);
+    script.noted("after the crash", &mut consume(&channel, "lg-crash", 5).await).await;
+    connection.close().await.unwrap();
 }
 
 #[test]

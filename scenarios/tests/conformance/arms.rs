@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use lychgate_sim::observation::untapped;
+use lychgate_sim::plan::Ailment;
 use lychgate_sim::postgres::Postgres;
 use lychgate_sim::product::Control;
 use lychgate_sim::rabbit::{Rabbit, Settings};
@@ -13,6 +14,8 @@ use lychgate_sim::redis::Redis;
 use lychgate_sim::shapes::Shapes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream};
+#[cfg(real)]
+use tokio::sync::Notify;
 
 /// Where a body finds its server.
 #[derive(Clone)]
@@ -43,7 +46,8 @@ impl Place {
 /// What was said.
 pub type Tape = Arc<Mutex<Shapes>>;
 
-type Serving = Box<dyn FnOnce(TcpListener) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+/// One life of a stand-in. What outlives it, the next one finds.
+type Serving = Arc<dyn Fn(TcpListener) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// A service that has a stand-in.
 #[derive(Clone, Copy, Debug)]
@@ -68,23 +72,31 @@ impl Service {
             Service::Redis => {
                 let redis = Redis::new();
                 let lever = redis.clone();
-                let serving: Serving = Box::new(|listener| Box::pin(redis.serve(listener, untapped())));
+                let serving: Serving = Arc::new(move |listener| Box::pin(redis.clone().serve(listener, untapped())));
                 (serving, Arc::new(move |control| lever.control(control)))
             }
             Service::Rabbit => {
                 let rabbit = Rabbit::new(Settings::default());
                 let lever = rabbit.clone();
-                let serving: Serving = Box::new(|listener| Box::pin(rabbit.serve(listener, untapped())));
+                let serving: Serving = Arc::new(move |listener| Box::pin(rabbit.clone().serve(listener, untapped())));
                 (serving, Arc::new(move |control| lever.control(control)))
             }
             Service::Postgres => {
                 let postgres = Postgres::new();
                 let lever = postgres.clone();
-                let serving: Serving = Box::new(|listener| Box::pin(postgres.serve(listener, untapped())));
+                let serving: Serving = Arc::new(move |listener| Box::pin(postgres.clone().serve(listener, untapped())));
                 (serving, Arc::new(move |control| lever.control(control)))
             }
         }
     }
+}
+
+/// A stand-in of the broker knows what is on disk, and nothing of its own end: that is `again`.
+fn mortal(service: Service, lever: Lever, again: impl Fn() + Send + Sync + 'static) -> Lever {
+    Arc::new(move |control| match (service, control) {
+        (Service::Rabbit, Control::Ail(Ailment::Restart)) => again(),
+        (_, control) => lever(control),
+    })
 }
 
 async fn tap(service: Service, listener: TcpListener, to: SocketAddr, tape: Tape) {
@@ -150,7 +162,17 @@ fn in_world<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
         let node = |ip: &str| Handle::current().create_node().ip(ip.parse().expect("an address")).build();
         let (direct, tapped) = ("10.0.0.1:1000".parse().expect("a place"), "10.0.0.2:1000".parse().expect("a place"));
         let (serve, lever) = service.stand_in();
-        node("10.0.0.1").spawn(async move { serve(TcpListener::bind(direct).await.expect("free")).await });
+        let live = move || {
+            let serve = serve.clone();
+            async move { serve(TcpListener::bind(direct).await.expect("free")).await }
+        };
+        let ip = "10.0.0.1".parse().expect("an address");
+        let (handle, serving) = (Handle::current(), Handle::current().create_node().ip(ip).init(live).build());
+        let lever = mortal(service, lever, move || {
+            // A restart alone would leave its port taken.
+            handle.kill(serving.id());
+            handle.restart(serving.id());
+        });
         node("10.0.0.2")
             .spawn(async move { tap(service, TcpListener::bind(tapped).await.expect("free"), direct, tape).await });
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -168,7 +190,19 @@ fn in_world<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is free");
         let direct = listener.local_addr().expect("it is bound");
         let (serve, lever) = service.stand_in();
-        tokio::spawn(serve(listener));
+        let crash = Arc::new(Notify::new());
+        let crashed = crash.clone();
+        tokio::spawn(async move {
+            let mut listener = listener;
+            loop {
+                tokio::select! {
+                    () = serve(listener) => return,
+                    () = crashed.notified() => {}
+                }
+                listener = TcpListener::bind(direct).await.expect("the life before has left it");
+            }
+        });
+        let lever = mortal(service, lever, move || crash.notify_one());
         tapped(service, direct, lever, tape, body).await
     })
 }

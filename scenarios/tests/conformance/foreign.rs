@@ -111,21 +111,21 @@ fn alike(real: &str, fake: &str) {
 
 #[test]
 #[ignore = "needs redis-server; `cargo sim conformance` runs it"]
-fn redis_cli_cannot_tell() {
+fn redis_cli_cannot_tell_redis() {
     let server = servers::redis::start();
     alike(&real(Service::Redis, server.addr, untouched(), redis_cli).0, &stand_in(Service::Redis, redis_cli).0);
 }
 
 #[test]
 #[ignore = "needs postgres; `cargo sim conformance` runs it"]
-fn psql_cannot_tell() {
+fn psql_cannot_tell_postgres() {
     let server = servers::postgres::start();
     alike(&real(Service::Postgres, server.addr, untouched(), psql).0, &stand_in(Service::Postgres, psql).0);
 }
 
 #[test]
 #[ignore = "needs rabbitmq-server; `cargo sim conformance` runs it"]
-fn lapin_cannot_tell() {
+fn lapin_cannot_tell_rabbitmq() {
     let server = servers::rabbit::start();
     alike(&real(Service::Rabbit, server.addr, untouched(), lapin).0, &stand_in(Service::Rabbit, lapin).0);
 }

@@ -11,6 +11,7 @@ use lychgate_sim::product::Control;
 
 use crate::arms::Lever;
 use crate::servers::postgres::knock;
+use crate::servers::rabbit::crash;
 use crate::servers::{Server, program};
 
 /// Far above what an answer takes.
@@ -43,11 +44,16 @@ fn tell(addr: SocketAddr, line: &str) {
     assert_eq!(&answer, b"+OK\r\n", "{line}");
 }
 
-/// One for whom any memory is too much.
+/// One for whom any memory is too much; one that is killed and starts again on what it has on disk.
 pub fn rabbit(server: &Server) -> Lever {
-    let (home, port) = (server.home.0.clone(), server.addr.port());
+    let (home, addr, port) = (server.home.0.clone(), server.addr, server.addr.port());
+    let next = Mutex::new(None);
     Arc::new(move |control| {
         let mark = match control {
+            Control::Ail(Ailment::Restart) => {
+                *next.lock().expect("nothing panics while it holds the next life") = Some(crash(&home, addr));
+                return;
+            }
             Control::Ail(Ailment::Full) => "1",
             Control::Recover(Ailment::Full) => "100GB",
             other => panic!("no lever of RabbitMQ does {other:?}"),

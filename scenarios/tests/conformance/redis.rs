@@ -83,6 +83,7 @@ pub async fn body(place: Place) -> String {
         ill(&mut script, &live, &redis, ailment.name()).await;
         place.make(Control::Recover(ailment)).await;
         ill(&mut script, &live, &redis, "well again").await;
+        held(&mut script, &live, &place, ailment).await;
     }
     script.lines
 }
@@ -191,6 +192,22 @@ async fn ill(script: &mut Script, live: &Live, redis: &Redis, how: &str) {
     script.note(&format!("{how}: end"), live.end(BOUND, &ann, &run, Fence(1), &End::completed()).await);
     script.note(&format!("{how}: release"), live.release(&ann, &run, Fence(1)).await);
     script.note(&format!("{how}: drop"), live.drop_entry(&ann).await);
+    script.look().await;
+}
+
+/// Falls ill when something is there already: a script that takes away before it adds, and one that only takes away.
+async fn held(script: &mut Script, live: &Live, place: &Place, ailment: Ailment) {
+    let (ann, run) = names("ann", "r10");
+    let how = ailment.name();
+    script.note("show", live.show(BOUND, &ann, &run, Fence(1), Status::Running).await);
+    script.note("lease", live.lease(&ann, &run, Fence(1)).await);
+    place.make(Control::Ail(ailment)).await;
+    script.note(
+        &format!("{how}, and something held: end"),
+        live.end(BOUND, &ann, &run, Fence(1), &End::completed()).await,
+    );
+    script.note(&format!("{how}, and something held: release"), live.release(&ann, &run, Fence(1)).await);
+    place.make(Control::Recover(ailment)).await;
     script.look().await;
 }
 

@@ -136,6 +136,18 @@
 2: UPDATE runs SET fence = 21 WHERE id = 'a'
 2: BEGIN; UPDATE runs SET fence = 21 WHERE id = 'a'
 2: ROLLBACK
+# A setting lasts as its transaction does
+2: BEGIN; SET lock_timeout = 0; ROLLBACK
+2: UPDATE runs SET fence = 21 WHERE id = 'a'
+2: SET lock_timeout = 0; SELECT id FROM nowhere
+2: UPDATE runs SET fence = 21 WHERE id = 'a'
+2: BEGIN; SET lock_timeout = 0; COMMIT
+2: UPDATE runs SET fence = 21 WHERE id = 'a'
+# A transaction that has failed holds nothing any more
+1: SELECT id FROM nowhere
+2: UPDATE runs SET fence = 21 WHERE id = 'a'
+1: ROLLBACK
+1: BEGIN; UPDATE runs SET fence = 20 WHERE id = 'a'
 1 leaves
 2: SELECT fence FROM runs WHERE id = 'a'
 # Not synced, so not committed

@@ -11,7 +11,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::sleep;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 /// What a fresh machine needs.
@@ -98,6 +99,36 @@ impl Drop for Process {
         // Whatever it had started and left behind.
         self.kill(libc::SIGKILL);
         let _ = self.child.wait();
+    }
+}
+
+/// A process that is started in the middle of a test, by whatever thread: one of its own stays with it, for a process
+/// ends with the thread that started it.
+#[allow(dead_code, reason = "only one of those who share this file has a use for it")]
+pub struct Kept {
+    stays: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[allow(dead_code, reason = "only one of those who share this file has a use for it")]
+impl Kept {
+    /// Starts it; what it says goes to `log`.
+    pub fn start(start: impl FnOnce(PathBuf) -> Process + Send + 'static, log: PathBuf) -> Kept {
+        let (stays, leaves) = channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let process = start(log);
+            // Nothing is ever sent: it ends when the other side is dropped.
+            let _ = leaves.recv();
+            drop(process);
+        });
+        Kept { stays: Some(stays), thread: Some(thread) }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.stays.take();
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

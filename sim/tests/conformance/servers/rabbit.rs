@@ -1,12 +1,14 @@
 //! A RabbitMQ node with a name, an epmd and a cookie of its own: nothing of the machine's configuration counts.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use super::{Home, Process, Server, Started, boot, free_port, program};
+use super::{BOOT_MAX, Home, Kept, Process, Server, Started, boot, free_port, program};
 
 /// A fresh one. User and password are `guest`.
 pub fn start() -> Server {
@@ -14,34 +16,41 @@ pub fn start() -> Server {
 }
 
 fn begin() -> Started {
-    // Debian's program in PATH changes to a user of its own; the one underneath does not.
-    let server = program("rabbitmq-server", &[PathBuf::from("/usr/lib/rabbitmq/bin")]);
     let (home, port, names) = (Home::new("rabbitmq"), free_port(), free_port());
     let at = |name: &str| home.0.join(name);
-    let config =
-        home.write("rabbitmq.conf", &format!("listeners.tcp.1 = 127.0.0.1:{port}\ndisk_free_limit.absolute = 1MB\n"));
-    let (nothing, plugins) = (home.write("env.conf", ""), home.write("plugins", "[].\n"));
+    home.write("rabbitmq.conf", &format!("listeners.tcp.1 = 127.0.0.1:{port}\ndisk_free_limit.absolute = 1MB\n"));
+    home.write("env.conf", "");
+    home.write("plugins", "[].\n");
     home.write("epmd-port", &names.to_string());
     // One that RabbitMQ started would be a daemon, and outlive it.
     let mut epmd = Command::new(program("epmd", &[]));
     epmd.args(["-port", &names.to_string(), "-address", "127.0.0.1"]);
     let epmd = Process::start(&mut epmd, libc::SIGTERM, &at("epmd.log"));
-    let mut command = Command::new(server);
+    let log = at("said");
+    let process = Process::start(&mut node(&home.0, port, &names.to_string()), libc::SIGTERM, &log);
+    Started { port, processes: vec![process, epmd], home, log }
+}
+
+/// The node whose files are in `home`; `names` is epmd's port.
+fn node(home: &Path, port: u16, names: &str) -> Command {
+    let at = |name: &str| home.join(name);
+    // Debian's program in PATH changes to a user of its own; the one underneath does not.
+    let mut command = Command::new(program("rabbitmq-server", &[PathBuf::from("/usr/lib/rabbitmq/bin")]));
     command
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("HOME", &home.0)
+        .env("HOME", home)
         .env("LANG", "C.UTF-8")
-        .env("ERL_EPMD_PORT", names.to_string())
+        .env("ERL_EPMD_PORT", names)
         .env("ERL_EPMD_ADDRESS", "127.0.0.1")
         .env("RABBITMQ_NODENAME", format!("lychgate-{port}@localhost"))
         .env("RABBITMQ_NODE_PORT", port.to_string())
         .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
         .env("RABBITMQ_DIST_PORT", free_port().to_string())
-        .env("RABBITMQ_CONF_ENV_FILE", nothing)
-        .env("RABBITMQ_CONFIG_FILE", config)
-        .env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins)
-        .env("RABBITMQ_BASE", &home.0)
+        .env("RABBITMQ_CONF_ENV_FILE", at("env.conf"))
+        .env("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf"))
+        .env("RABBITMQ_ENABLED_PLUGINS_FILE", at("plugins"))
+        .env("RABBITMQ_BASE", home)
         .env("RABBITMQ_MNESIA_BASE", at("mnesia"))
         .env("RABBITMQ_GENERATED_CONFIG_DIR", at("config"))
         .env("RABBITMQ_SCHEMA_DIR", at("schema"))
@@ -49,9 +58,27 @@ fn begin() -> Started {
         .env("RABBITMQ_PID_FILE", at("pid"))
         // It waits without spinning: others use this machine.
         .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none");
-    let log = at("said");
-    let process = Process::start(&mut command, libc::SIGTERM, &log);
-    Started { port, processes: vec![process, epmd], home, log }
+    command
+}
+
+/// Kills the node as a crash does, and starts it again on its files. Returns the next life once that answers.
+#[allow(dead_code, reason = "only one of those who share this file has a use for it")]
+pub fn crash(home: &Path, addr: SocketAddr) -> Kept {
+    let read = |name: &str| fs::read_to_string(home.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let pid: libc::pid_t = read("pid").trim().parse().expect("RabbitMQ wrote its process id");
+    // SAFETY: it is the process of a child of ours, which nobody has waited for yet.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    let until = Instant::now() + BOOT_MAX;
+    while TcpStream::connect(addr).is_ok() && Instant::now() < until {
+        sleep(Duration::from_millis(10));
+    }
+    let mut command = node(home, addr.port(), &read("epmd-port"));
+    let next = Kept::start(move |log| Process::start(&mut command, libc::SIGTERM, &log), home.join("said-again"));
+    while !answers(addr) {
+        assert!(Instant::now() < until, "RabbitMQ did not come up again within {BOOT_MAX:?}: {}", read("said-again"));
+        sleep(Duration::from_millis(20));
+    }
+    next
 }
 
 /// It listens before it serves: whoever greets it is answered only by then.
