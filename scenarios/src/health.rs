@@ -100,7 +100,9 @@ impl Health {
                 *before = Life { paused: false, went_on: Some(event.at), since: event.at, ..*before };
             }
             Happening::Exited { .. } | Happening::Killed | Happening::Panicked => {
-                self.lives.insert(event.process.clone(), life(false));
+                // How its last life went still counts for how it ended.
+                let went_on = self.life(&event.process).went_on;
+                self.lives.insert(event.process.clone(), Life { went_on, ..life(false) });
             }
             _ => {}
         }
@@ -241,6 +243,10 @@ mod tests {
         assert!(!excused(2, Happening::Paused));
         assert!(excused(5, Happening::Resumed));
         assert!(excused(14, Happening::Signalled { nth: 1 }));
-        assert!(!excused(15, Happening::Signalled { nth: 2 }), "a signal makes it no less long ago");
+        assert!(excused(14, Happening::Exited { code: 1 }), "its end is judged as the life that it ended");
+        assert!(!excused(14, Happening::Booted), "and the next is another");
+        excused(20, Happening::Paused);
+        excused(21, Happening::Resumed);
+        assert!(!excused(31, Happening::Signalled { nth: 2 }), "a signal makes it no less long ago");
     }
 }

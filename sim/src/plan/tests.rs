@@ -234,7 +234,11 @@ fn faults_of_processes_and_callers_must_make_sense() {
         ("kind = \"refuse\"\ntarget = \"redis\"\nstatus = 429", "p.toml:4:10", "write SERVICE/NAME"),
         ("kind = \"refuse\"\ntarget = \"redis/\"\nstatus = 429", "p.toml:4:10", "write SERVICE/NAME"),
         ("kind = \"refuse\"\ntarget = \"redis/a\"\nstatus = 429\nretry_after = 5", "p.toml:6:15", "has no unit"),
-        ("kind = \"wedge\"\ntarget = \"executor-1->redis\"\nstatus = 429", "p.toml:5:10", "belongs to `refuse` and `answer`"),
+        (
+            "kind = \"wedge\"\ntarget = \"executor-1->redis\"\nstatus = 429",
+            "p.toml:5:10",
+            "belongs to `refuse` and `answer`",
+        ),
         ("kind = \"sigkill\"\ntarget = \"origin\"", "p.toml:4:10", "it needs `on = { event"),
     ] {
         let said = parse::<Toy>("p.toml", &format!("about = \"x\"\n[[faults]]\n{fault}\nat = \"1s\"\n")).unwrap_err();
