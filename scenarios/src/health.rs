@@ -61,6 +61,8 @@ pub struct Health {
     faults: BTreeMap<(usize, String), Duration>,
     /// When the last fault on a target ended.
     healed: BTreeMap<String, Duration>,
+    /// Until when what each fault of a clock did may show, with its target.
+    misled: BTreeMap<(usize, String), Duration>,
     /// By process name.
     lives: BTreeMap<String, Life>,
     now: Duration,
@@ -74,15 +76,22 @@ impl Health {
         let life = |alive| Life { incarnation: event.incarnation, alive, since: event.at, ..Life::default() };
         match happening {
             Happening::FaultStruck { kind, .. } if ORDERS.contains(kind) => {}
-            Happening::FaultStruck { fault, target, .. } => {
+            Happening::FaultStruck { fault, target, kind, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
+                if CLOCKS.contains(kind) {
+                    self.misled.insert((*fault, target.clone()), Duration::MAX);
+                }
             }
             Happening::FaultHealed { kind, .. } if ORDERS.contains(kind) => {}
             Happening::FaultHealed { fault, target, kind, .. } => {
                 self.faults.remove(&(*fault, target.clone()));
-                let echo = if CLOCKS.contains(kind) { Ailment::CLOCK_OFF_MAX } else { Duration::ZERO };
+                let mut calm = event.at;
+                if CLOCKS.contains(kind) {
+                    calm += Ailment::CLOCK_OFF_MAX;
+                    self.misled.insert((*fault, target.clone()), calm);
+                }
                 let healed = self.healed.entry(target.clone()).or_default();
-                *healed = (event.at + echo).max(*healed);
+                *healed = calm.max(*healed);
             }
             Happening::Booted => {
                 self.lives.insert(event.process.clone(), life(true));
@@ -124,6 +133,12 @@ impl Health {
     fn reaches(&self, target: &str, matters: impl Fn(&str) -> bool) -> bool {
         let service = !target.contains(['>', '/']) && !self.lives.contains_key(target);
         matters(target) || service && self.lives.keys().any(|process| matters(&format!("{process}->{target}")))
+    }
+
+    /// By how much times that a service tells may be off.
+    pub fn clock_off(&self, service: &str) -> Duration {
+        let misled = self.misled.iter().any(|((_, target), until)| target == service && self.now < *until);
+        if misled { Ailment::CLOCK_OFF_MAX } else { Duration::ZERO }
     }
 
     /// Whether it has gone on so lately after standing still that what it is late for is no fault of its own.
@@ -229,6 +244,13 @@ mod tests {
         assert_eq!(at(9, healed("clock_ahead")), Some(Duration::from_secs(69)));
         at(10, struck("full"));
         assert_eq!(at(11, healed("full")), Some(Duration::from_secs(69)), "what is over sooner does not shorten it");
+        let booted = |health: &mut Health, seconds| {
+            let (at, what): (_, What<Did>) = (Duration::from_secs(seconds), What::World(Happening::Booted));
+            health.observe(&Event { seq: 0, at, process: "executor-1".into(), incarnation: 1, what });
+            (health.clock_off("postgres"), health.clock_off("redis"))
+        };
+        assert_eq!(booted(&mut health, 68), (Ailment::CLOCK_OFF_MAX, Duration::ZERO));
+        assert_eq!(booted(&mut health, 69), (Duration::ZERO, Duration::ZERO));
     }
 
     #[test]

@@ -172,6 +172,8 @@ impl Redis {
     fn up_or_dialling(&self) -> Result<Option<Line>, RedisDown> {
         let mut state = self.shared.state();
         let (dial_at, pause) = match &*state {
+            // Redis has hung up, and nobody has asked since.
+            State::Up(line) if line.driver.0.is_finished() => (None, Duration::ZERO),
             State::Up(line) => return Ok(Some(line.clone())),
             State::Dialling { .. } => return Ok(None),
             State::Down { dial_at, pause } => (*dial_at, *pause),
