@@ -48,7 +48,7 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
     let late = drawn(seed, Purpose::Workload, proptest::option::weighted(0.1, seconds(5..=60)));
     let late = late.filter(|_| executors > 1);
     // Or it comes only when it is called, and perhaps in the place of another.
-    let incident = drawn_as(seed, "incident", proptest::option::weighted(0.8, incidents::incident(&topology)));
+    let incident = drawn_as(seed, "incident", proptest::option::weighted(0.9, incidents::incident(&topology)));
     let amid = incident.as_ref().map(|incident| incident.trigger.clone());
     let scaled = drawn_as(seed, "scaling", proptest::option::weighted(0.4, scaling(executors, amid)));
     let scaled = scaled.filter(|_| executors > 1).unwrap_or_default();

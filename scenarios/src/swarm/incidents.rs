@@ -33,7 +33,7 @@ pub(super) struct Incident {
 pub(super) fn incident(topology: &Topology) -> impl Strategy<Value = Incident> + use<> {
     let executors = topology.executors();
     let moment = moment(topology.executors, topology.agents as u32);
-    let blows = vec((blow(false), blow(true), 0..LINKS.len()), 1..=2);
+    let blows = vec((blow(false), blow(true), 0..LINKS.len()), 1..=3);
     (moment, blows).prop_map(move |(moment, blows)| {
         let struck = blows.into_iter().map(|(any, of_engine, link)| {
             let (kind, service, length) = if moment.engine { of_engine } else { any };
@@ -120,7 +120,7 @@ fn moment(executors: usize, agents: u32) -> impl Strategy<Value = Moment> {
 
 /// What strikes once, or only where a container is moved or a hint waits, must strike more often to be felt as often.
 const SELDOM_FELT: &[(&str, usize)] = &[
-    ("purge", 20),
+    ("purge", 34),
     ("slow_stop", 7),
     ("failed_create", 4),
     ("not_ready", 6),
@@ -129,16 +129,16 @@ const SELDOM_FELT: &[(&str, usize)] = &[
     ("truncate", 7),
     ("failover", 9),
     ("host_loss", 3),
-    ("lost_signal", 4),
-    ("panic", 4),
+    ("lost_signal", 6),
+    ("panic", 6),
     ("pause", 4),
-    ("cut", 2),
-    ("answer", 14),
+    ("cut", 3),
+    ("answer", 32),
     ("too_many_connections", 3),
     ("half_open", 2),
     ("sigkill", 3),
-    ("reply_lost", 3),
-    ("rolling_restart", 5),
+    ("reply_lost", 4),
+    ("rolling_restart", 6),
 ];
 
 /// Any kind of fault, or any of the engine, with the service that it is in and how long it lasts.
