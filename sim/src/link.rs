@@ -161,8 +161,6 @@ enum Doom {
     Lost,
     /// Half of its first chunk is.
     Cut,
-    /// There is none: this status is said in its place.
-    Instead(u16),
 }
 
 /// At which pace one direction is carried; without faults, at once.
@@ -309,7 +307,15 @@ impl Link {
         self.take(|effect| match effect {
             Effect::ReplyLost { matches } => matches.as_ref().is_none_or(asked).then_some(Doom::Lost),
             Effect::Cut { matches } => matches.as_ref().is_some_and(asked).then_some(Doom::Cut),
-            Effect::Answer { status, matches } => matches.as_ref().is_none_or(asked).then_some(Doom::Instead(*status)),
+            _ => None,
+        })
+    }
+
+    /// The fault that answers this request in the service's place, and with which status: it is used up by that.
+    fn take_answer(&self, request: &[u8], old: usize) -> Option<(usize, u16)> {
+        let asked = |matches: &Vec<u8>| ends_in_new(request, old, matches);
+        self.take(|effect| match effect {
+            Effect::Answer { status, matches } => matches.as_ref().is_none_or(asked).then_some(*status),
             _ => None,
         })
     }
@@ -319,12 +325,12 @@ impl Link {
         self.take(|effect| (*effect == Effect::Cut { matches: None }).then_some(Doom::Cut))
     }
 
-    fn take(&self, wanted: impl Fn(&Effect) -> Option<Doom>) -> Option<(usize, Doom)> {
+    fn take<T>(&self, wanted: impl Fn(&Effect) -> Option<T>) -> Option<(usize, T)> {
         let mut state = self.state();
         let find = |(fault, standing): (&usize, &Standing)| Some((*fault, wanted(&standing.effect)?));
-        let (fault, doom) = state.effects.iter().find_map(find)?;
+        let (fault, found) = state.effects.iter().find_map(find)?;
         state.effects.remove(&fault);
-        Some((fault, doom))
+        Some((fault, found))
     }
 
     /// The strikes that this request draws on its connection, each with its fault, and whether that closes it.

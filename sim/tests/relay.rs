@@ -321,12 +321,21 @@ async fn something_in_between_answers_once_and_hangs_up() {
     let mut stream = dialled(near).await;
     say(&mut stream, "work 1").await;
     assert_eq!(hear(&mut stream).await, "work 1", "that was not asked for");
+    link.strike_part(2, Effect::Wedge, Part { direction: Some(Direction::Down), only: None });
     say(&mut stream, "work 2").await;
+    // What else is said before the end is heard is said to nobody.
+    silent(&mut stream).await;
+    link.strike(3, Effect::Answer { status: 500, matches: None });
+    say(&mut stream, "work 2 goes on").await;
+    silent(&mut stream).await;
+    link.heal(3);
+    link.heal(2);
     let said = hear(&mut stream).await;
     assert!(said.starts_with("HTTP/1.1 503 Service Unavailable\r\n") && said.ends_with("\r\n\r\nService Unavailable"));
     assert!(said.contains("\r\ncontent-length: 19\r\n"), "{said}");
     assert_eq!(hear(&mut stream).await, "");
-    assert_eq!((felt(&log), log.spent.lock().expect("unpoisoned").clone()), (vec![1], vec![1]));
+    assert_eq!(felt(&log), [1, 2]);
+    assert_eq!(*log.spent.lock().expect("unpoisoned"), [1]);
     let mut stream = dialled(near).await;
     say(&mut stream, "work 2").await;
     assert_eq!(hear(&mut stream).await, "work 2", "once is once");

@@ -364,6 +364,9 @@ impl Conversation {
             self.waiting.get_or_insert(now);
             return self.swallowed(self.witness.mentions(&self.link, bytes).or_else(|| self.label()));
         }
+        if self.severed {
+            return; // its answer is on its way, and the connection's end behind it
+        }
         if std::mem::take(&mut self.answered) {
             self.request.clear();
         }
@@ -376,7 +379,9 @@ impl Conversation {
         if self.doom.is_none() {
             self.doom = self.link.take_doom(&self.request[from..], old);
         }
-        if let Some((fault, Doom::Instead(status))) = self.doom {
+        if self.doom.is_none()
+            && let Some((fault, status)) = self.link.take_answer(&self.request[from..], old)
+        {
             return self.answer(fault, status);
         }
         if let Some(fault) = self.draw(from, old) {
@@ -417,7 +422,6 @@ impl Conversation {
                         self.severed = true;
                         self.far_end();
                     }
-                    Doom::Instead(_) => unreachable!("it is done with when its request is read"),
                 }
                 self.witness.spent(&self.link, fault);
             }
