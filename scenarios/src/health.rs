@@ -9,9 +9,6 @@ use lychgate_sim::plan::Ailment;
 /// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
 const ORDERS: [&str; 6] = ["sigterm", "rolling_restart", "lost_signal", "scale_up", "scale_down", "reconfigure"];
 
-/// Clocks that step, back too when they heal. Whatever they made look old or young is as it was this long after.
-const CLOCKS: [&str; 2] = ["clock_ahead", "clock_behind"];
-
 /// What becomes of what Redis holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
@@ -61,7 +58,7 @@ pub struct Health {
     faults: BTreeMap<(usize, String), Duration>,
     /// When the last fault on a target ended.
     healed: BTreeMap<String, Duration>,
-    /// Until when what each fault of a clock did may show, with its target.
+    /// By fault of a clock, with its target: until when what it made look old or young may show. It steps back when it heals.
     misled: BTreeMap<(usize, String), Duration>,
     /// By process name.
     lives: BTreeMap<String, Life>,
@@ -78,20 +75,17 @@ impl Health {
             Happening::FaultStruck { kind, .. } if ORDERS.contains(kind) => {}
             Happening::FaultStruck { fault, target, kind, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
-                if CLOCKS.contains(kind) {
+                if Ailment::OF_CLOCK.contains(kind) {
                     self.misled.insert((*fault, target.clone()), Duration::MAX);
                 }
             }
             Happening::FaultHealed { kind, .. } if ORDERS.contains(kind) => {}
             Happening::FaultHealed { fault, target, kind, .. } => {
                 self.faults.remove(&(*fault, target.clone()));
-                let mut calm = event.at;
-                if CLOCKS.contains(kind) {
-                    calm += Ailment::CLOCK_OFF_MAX;
-                    self.misled.insert((*fault, target.clone()), calm);
+                self.healed.insert(target.clone(), event.at);
+                if Ailment::OF_CLOCK.contains(kind) {
+                    self.misled.insert((*fault, target.clone()), event.at + Ailment::CLOCK_OFF_MAX);
                 }
-                let healed = self.healed.entry(target.clone()).or_default();
-                *healed = calm.max(*healed);
             }
             Happening::Booted => {
                 self.lives.insert(event.process.clone(), life(true));
@@ -228,29 +222,25 @@ mod tests {
     }
 
     #[test]
-    fn what_a_clock_did_is_over_only_when_it_has_caught_up() {
+    fn what_a_clock_did_to_times_shows_for_as_long_as_it_was_off_at_most() {
         let mut health = Health::default();
-        let mut at = |seconds, what| {
+        let mut off = |seconds, what| {
             let (at, what): (_, What<Did>) = (Duration::from_secs(seconds), What::World(what));
             health.observe(&Event { seq: 0, at, process: String::new(), incarnation: 0, what });
-            health.calm_since(|target| target == "postgres")
-        };
-        let target = || "postgres".to_owned();
-        let struck = |kind| Happening::FaultStruck { fault: 1, kind, target: target() };
-        let healed = |kind| Happening::FaultHealed { fault: 1, kind, target: target(), lasted: true };
-        assert_eq!(at(5, struck("full")), None);
-        assert_eq!(at(7, healed("full")), Some(Duration::from_secs(7)));
-        assert_eq!(at(8, struck("clock_ahead")), None);
-        assert_eq!(at(9, healed("clock_ahead")), Some(Duration::from_secs(69)));
-        at(10, struck("full"));
-        assert_eq!(at(11, healed("full")), Some(Duration::from_secs(69)), "what is over sooner does not shorten it");
-        let booted = |health: &mut Health, seconds| {
-            let (at, what): (_, What<Did>) = (Duration::from_secs(seconds), What::World(Happening::Booted));
-            health.observe(&Event { seq: 0, at, process: "executor-1".into(), incarnation: 1, what });
             (health.clock_off("postgres"), health.clock_off("redis"))
         };
-        assert_eq!(booted(&mut health, 68), (Ailment::CLOCK_OFF_MAX, Duration::ZERO));
-        assert_eq!(booted(&mut health, 69), (Duration::ZERO, Duration::ZERO));
+        let target = || "redis".to_owned();
+        let struck = |fault, kind| Happening::FaultStruck { fault, kind, target: target() };
+        let healed = |fault, kind| Happening::FaultHealed { fault, kind, target: target(), lasted: true };
+        let (right, wrong) = ((Duration::ZERO, Duration::ZERO), (Duration::ZERO, Ailment::CLOCK_OFF_MAX));
+        assert_eq!(off(5, struck(1, "full")), right);
+        assert_eq!(off(8, struck(2, "clock_ahead")), wrong);
+        assert_eq!(off(9, struck(3, "clock_behind")), wrong);
+        assert_eq!(off(10, healed(2, "clock_ahead")), wrong);
+        assert_eq!(off(90, healed(1, "full")), wrong, "the other still is");
+        assert_eq!(off(100, healed(3, "clock_behind")), wrong);
+        assert_eq!(off(159, struck(1, "full")), wrong);
+        assert_eq!(off(160, healed(1, "full")), right);
     }
 
     #[test]

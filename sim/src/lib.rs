@@ -17,6 +17,7 @@ mod berth;
 mod body;
 #[cfg(madsim)]
 pub mod cli;
+mod clock;
 #[cfg(madsim)]
 mod divergence;
 pub mod dock;

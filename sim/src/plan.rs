@@ -387,6 +387,11 @@ pub enum Trigger {
     OnRequest { link: String, matches: String, nth: u32, after: Duration },
 }
 
+/// Whether HTTP is spoken on a link, as `executor-1->engine`.
+pub fn speaks_http(link: &str) -> bool {
+    !["->redis", "->rabbitmq", "->postgres"].iter().any(|far| link.ends_with(far))
+}
+
 impl Trigger {
     /// The same, this much later.
     #[must_use]

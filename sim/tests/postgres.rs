@@ -102,6 +102,16 @@ async fn insert(client: &Client, id: &str) -> Result<u64, Error> {
     client.execute_typed(sql, &[(&id, Type::TEXT)]).await
 }
 
+/// Is five seconds inside of a transaction that adds `a` and `b`.
+async fn write_slowly() {
+    let client = migrated().await;
+    client.batch_execute("BEGIN").await.unwrap();
+    insert(&client, "a").await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    insert(&client, "b").await.unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+}
+
 async fn count(client: &Client) -> i64 {
     client.query_typed("SELECT count(*) AS n FROM runs", &[]).await.unwrap()[0].get("n")
 }
@@ -217,14 +227,7 @@ const ERRORS: &[(&str, &str, &str)] = &[
 #[test]
 fn a_second_connection_waits_for_the_first_ones_transaction() {
     simulate(4, |world| async move {
-        let first = world.spawn(async {
-            let client = migrated().await;
-            client.batch_execute("BEGIN").await.unwrap();
-            insert(&client, "a").await.unwrap();
-            sleep(Duration::from_secs(5)).await;
-            insert(&client, "b").await.unwrap();
-            client.batch_execute("COMMIT").await.unwrap();
-        });
+        let first = world.spawn(write_slowly());
         let second = world.spawn(async {
             sleep(Duration::from_secs(2)).await;
             let client = connect().await;
@@ -246,14 +249,7 @@ fn a_second_connection_waits_for_the_first_ones_transaction() {
 #[test]
 fn who_locks_every_table_waits_for_those_inside_and_keeps_the_others_out() {
     simulate(6, |world| async move {
-        let first = world.spawn(async {
-            let client = migrated().await;
-            client.batch_execute("BEGIN").await.unwrap();
-            insert(&client, "a").await.unwrap();
-            sleep(Duration::from_secs(5)).await;
-            insert(&client, "b").await.unwrap();
-            client.batch_execute("COMMIT").await.unwrap();
-        });
+        let first = world.spawn(write_slowly());
         sleep(Duration::from_secs(2)).await;
         world.postgres.control(Control::Ail(Ailment::TableLock));
         let second = world.spawn(async {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use lychgate_sim::plan::{Ailment, Cue, Direction, Disturbance, Fault, Kind, Length, ORIGIN, Part, Trigger};
+use lychgate_sim::plan::{
+    Ailment, Cue, Direction, Disturbance, Fault, Kind, Length, ORIGIN, Part, Trigger, speaks_http,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -151,12 +153,11 @@ fn ailment(by: impl Strategy<Value = Duration> + 'static) -> impl Strategy<Value
 
 /// The link itself if HTTP is spoken on it, else an executor's to the engine.
 fn spoken_http(link: String) -> String {
-    let (near, far) = link.split_once("->").unwrap_or_default();
-    match far {
-        "postgres" | "redis" | "rabbitmq" if near.starts_with("executor-") => format!("{near}->engine"),
-        "postgres" | "redis" | "rabbitmq" => "executor-1->engine".to_string(),
-        _ => link,
+    if speaks_http(&link) {
+        return link;
     }
+    let near = link.split("->").next().filter(|near| near.starts_with("executor-"));
+    format!("{}->engine", near.unwrap_or("executor-1"))
 }
 
 fn fault(

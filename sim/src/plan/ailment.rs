@@ -91,6 +91,9 @@ impl Ailment {
     /// Those of them that say by how much, with the word `by`.
     pub const TAKING_BY: [&'static str; 4] = ["slow_commit", "slow_stop", "clock_ahead", "clock_behind"];
 
+    /// Those that are of a clock.
+    pub const OF_CLOCK: [&'static str; 2] = ["clock_ahead", "clock_behind"];
+
     /// A clock is off by at most this: what keeps time over the network corrects more at once, or raises an alarm.
     pub const CLOCK_OFF_MAX: Duration = Duration::from_secs(60);
 

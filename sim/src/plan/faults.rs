@@ -10,7 +10,7 @@ use toml::de::DeValue;
 
 use super::part::{every, judge, part};
 use super::section::{Complaints, Section, described, words};
-use super::{Ailment, Aim, Cue, Disturbance, Fault, Kind, Length, ORIGIN, Trigger};
+use super::{Ailment, Aim, Cue, Disturbance, Fault, Kind, Length, ORIGIN, Trigger, speaks_http};
 use crate::event::Happening;
 use crate::link::HALF_OPEN;
 
@@ -122,7 +122,7 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         _ => {}
     }
     if let (Some(span), Some(by)) = (&by_span, by)
-        && matches!(name, "clock_ahead" | "clock_behind")
+        && Ailment::OF_CLOCK.contains(&name)
         && by > Ailment::CLOCK_OFF_MAX
     {
         let max = crate::duration::print(Ailment::CLOCK_OFF_MAX);
@@ -194,9 +194,6 @@ fn bytes(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<S
     Some(Spanned::new(span, number))
 }
 
-/// Ends of links on which other protocols are spoken.
-const NOT_HTTP: [&str; 3] = ["->redis", "->rabbitmq", "->postgres"];
-
 /// What only `refuse` and `answer` may say.
 struct Refusal {
     /// Where any of it stands.
@@ -252,7 +249,7 @@ fn targets(
             Aim::Link | Aim::Process if of_origin(name) && takes_origin(kind) => {
                 complain_of_origin(target, valid, complaints, kind)
             }
-            Aim::Link if matches!(kind, Kind::Answer { .. }) && NOT_HTTP.iter().any(|far| name.ends_with(far)) => {
+            Aim::Link if matches!(kind, Kind::Answer { .. }) && !speaks_http(name) => {
                 let says = format!(
                     "`answer` speaks HTTP, and not on `{name}`; `cargo sim list faults` tells what ails servers"
                 );

@@ -1,11 +1,11 @@
 //! What a Postgres answers when it is not well. SQLSTATEs and texts are those of its source (`errcodes.txt`, `md.c`,
 //! `predicate.c`); a full disk and a serialization failure cannot be shown at will on a real server.
 
-use std::cmp::Ordering;
 use std::time::Duration;
 
 use super::refusal::Refusal;
 use super::statement::Verb;
+use crate::clock::Clock;
 use crate::plan::Ailment;
 
 /// What ails it.
@@ -16,10 +16,7 @@ pub(super) struct Illness {
     too_many_connections: bool,
     /// By how much commits are late.
     slow_commit: Duration,
-    /// By how much its clock goes ahead.
-    ahead: Duration,
-    /// By how much it was set back.
-    behind: Duration,
+    pub clock: Clock,
 }
 
 impl Illness {
@@ -33,10 +30,9 @@ impl Illness {
             Ailment::SerializationFailure => self.serialization_failure = on,
             Ailment::TooManyConnections => self.too_many_connections = on,
             Ailment::SlowCommit { by } => self.slow_commit = if on { by } else { Duration::ZERO },
-            Ailment::ClockAhead { by } => self.ahead = if on { by } else { Duration::ZERO },
-            Ailment::ClockBehind { by } => self.behind = if on { by } else { Duration::ZERO },
             // Its next life knows what was committed.
             Ailment::Restart => {}
+            other if self.clock.set(other, on) => {}
             other => panic!("the Postgres stand-in does not know the fault {}", other.name()),
         }
     }
@@ -54,21 +50,6 @@ impl Illness {
     pub fn refuses_commit(&self) -> Option<(Ailment, Refusal)> {
         let text = "could not serialize access due to read/write dependencies among transactions";
         self.serialization_failure.then(|| (Ailment::SerializationFailure, Refusal::new("40001", text)))
-    }
-
-    /// What its clock shows at this time since 1970.
-    pub fn clock(&self, now: Duration) -> Duration {
-        (now + self.ahead).saturating_sub(self.behind)
-    }
-
-    /// What a statement that asks what time it is suffers from.
-    pub fn misleads(&self, text: &str) -> Option<Ailment> {
-        let wrong = match self.ahead.cmp(&self.behind) {
-            Ordering::Greater => Ailment::ClockAhead { by: self.ahead },
-            Ordering::Less => Ailment::ClockBehind { by: self.behind },
-            Ordering::Equal => return None,
-        };
-        text.contains("now_us()").then_some(wrong)
     }
 
     /// By how much such a commit is late.

@@ -94,9 +94,11 @@ impl Shared {
         self.illness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the server's clock shows, since 1970.
-    fn clock(&self) -> Duration {
-        self.illness().clock(SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970"))
+    /// What the server's clock shows, since 1970, and what whoever looks at it suffers from.
+    fn time(&self) -> (Duration, Option<Ailment>) {
+        let clock = self.illness().clock;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+        (clock.shows(now), clock.misleads())
     }
 
     fn register(self: &Arc<Shared>) -> Result<Registration, Refusal> {
@@ -171,7 +173,7 @@ impl Postgres {
     pub fn query(&self, sql: &str) -> Vec<BTreeMap<String, Value>> {
         let statements = statement::statements(sql);
         let Ok([statement]) = statements.as_deref() else { panic!("not one statement: {sql}") };
-        let clock = self.shared.clock();
+        let (clock, _) = self.shared.time();
         self.shared.database().query(statement, clock).unwrap_or_else(|refusal| panic!("{refusal:?}: {sql}"))
     }
 

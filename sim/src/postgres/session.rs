@@ -141,9 +141,8 @@ impl Session {
             self.suffer(ailment, &plan.statement.name, params);
             return Err(refusal);
         }
-        let clock = self.shared.clock();
-        let misleads = self.shared.illness().misleads(&plan.statement.text);
-        if let Some(ailment) = misleads {
+        let (clock, misleads) = self.shared.time();
+        if let Some(ailment) = misleads.filter(|_| plan.statement.text.contains("now_us()")) {
             self.suffer(ailment, &plan.statement.name, params);
         }
         let outcome = self.shared.database().run(plan, params, clock)?;

@@ -53,13 +53,12 @@ pub struct Core {
 }
 
 impl Core {
-    /// Executes one command. `now` is the time since 1970; it never goes back, though what its
-    /// clock shows of it may.
+    /// Executes one command. `now` is the time since 1970; it never goes back, though what the clock shows of it may.
     ///
     /// # Panics
     /// A command that this stand-in does not know.
     pub fn execute(&mut self, now: Duration, client: Client, words: &[Bytes]) -> Outcome {
-        self.store.keys.clock = self.store.illness.clock(now);
+        self.store.keys.clock = self.store.illness.clock.shows(now);
         let outcome = self.attempt(client, words).unwrap_or_else(|Refusal(text)| Outcome::Reply(Reply::error(text)));
         let sent = self.store.channels.sent.drain(..);
         self.deliveries.extend(sent.map(|(client, reply)| Delivery { client, reply, answers: None }));

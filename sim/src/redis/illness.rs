@@ -1,9 +1,8 @@
 //! What a Redis answers when it is not well. The texts of READONLY and OOM are those of Redis 7.0.15, tried; that of
 //! LOADING, and what is answered in spite of it, stand in its source (`server.c`, and the flags of `commands.c`).
 
-use std::time::Duration;
-
 use super::keyspace::{Keyspace, Refusal};
+use crate::clock::Clock;
 use crate::plan::Ailment;
 
 /// Commands that write.
@@ -24,10 +23,7 @@ pub struct Illness {
     readonly: bool,
     loading: bool,
     full: bool,
-    /// By how much its clock goes ahead.
-    ahead: Duration,
-    /// By how much it was set back.
-    behind: Duration,
+    pub(super) clock: Clock,
     /// What a replica knows that will take over.
     elsewhere: Option<Keyspace>,
     /// A script that has written goes on, as long as that may take.
@@ -46,11 +42,10 @@ impl Illness {
             Ailment::Readonly => self.readonly = true,
             Ailment::Loading => self.loading = true,
             Ailment::Full => self.full = true,
-            Ailment::ClockAhead { by } => self.ahead = by,
-            Ailment::ClockBehind { by } => self.behind = by,
             Ailment::Failover => self.elsewhere = Some(keys.clone()),
             // The whole of it begins anew; and what is evicted is gone.
             Ailment::Restart | Ailment::Evict => {}
+            other if self.clock.set(other, true) => {}
             other => panic!("the Redis stand-in does not know the fault {}", other.name()),
         }
     }
@@ -61,20 +56,13 @@ impl Illness {
             Ailment::Readonly => self.readonly = false,
             Ailment::Loading => self.loading = false,
             Ailment::Full => self.full = false,
-            Ailment::ClockAhead { .. } => self.ahead = Duration::ZERO,
-            Ailment::ClockBehind { .. } => self.behind = Duration::ZERO,
             Ailment::Failover => {
                 if let Some(elsewhere) = self.elsewhere.take() {
                     *keys = elsewhere;
                 }
             }
-            _ => {}
+            other => _ = self.clock.set(other, false),
         }
-    }
-
-    /// What its clock shows at this time since 1970.
-    pub fn clock(&self, now: Duration) -> Duration {
-        (now + self.ahead).saturating_sub(self.behind)
     }
 
     /// Whether it answers a client's command with a refusal, whatever the command does.
@@ -103,9 +91,10 @@ impl Illness {
             self.suffered = Some(Ailment::Full.name());
             return Err(Refusal("OOM command not allowed when used memory > 'maxmemory'.".into()));
         }
-        if TIMED.contains(&name) && self.ahead != self.behind {
-            let ahead = self.ahead > self.behind;
-            self.suffered = Some(if ahead { "clock_ahead" } else { "clock_behind" });
+        if let Some(ailment) = self.clock.misleads()
+            && TIMED.contains(&name)
+        {
+            self.suffered = Some(ailment.name());
         }
         self.script_wrote |= WRITES.contains(&name);
         Ok(())
