@@ -29,7 +29,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "AGENT,AGENT: all agents; a session without a wish gets the first (gateway, executor)",
         "agent-1",
     ),
-    ("LYCHGATE_SUBSCRIPTIONS", "NAME=TOKEN,NAME=TOKEN: in the order of choice (executor)", "required"),
+    (
+        "LYCHGATE_SUBSCRIPTIONS",
+        "NAME=TOKEN,NAME=TOKEN: in the order of choice (executor); NAME,NAME: what operators may assign (gateway)",
+        "required by executors",
+    ),
     ("LYCHGATE_AGENT", "the agent's name (agent)", "required"),
     ("LYCHGATE_EPOCH", "the serial of its assignment (agent)", "required"),
     ("LYCHGATE_SUBSCRIPTION", "the name of its subscription (agent)", "required"),
@@ -95,6 +99,8 @@ pub struct Gateway {
     pub operator_token: Option<String>,
     /// The agents that a session may name; the first for one that names none.
     pub agents: Vec<String>,
+    /// The names of the subscriptions that operators may assign to agents.
+    pub subscriptions: Vec<String>,
 }
 
 /// What an executor that is told to stop does with the runs that are going.
@@ -194,6 +200,7 @@ impl Gateway {
             token: settings.text("LYCHGATE_TOKEN")?,
             operator_token: settings.given("LYCHGATE_OPERATOR_TOKEN"),
             agents: settings.agents()?,
+            subscriptions: settings.subscription_names()?,
         })
     }
 }
@@ -292,7 +299,7 @@ impl<'a> Settings<'a> {
         let (_, what, default) = SETTINGS.iter().find(|(known, ..)| *known == name).expect("a listed setting");
         match self.0.get(name).filter(|text| !text.is_empty()) {
             Some(text) => Ok(text.clone()),
-            None if *default == "required" => Err(invalid(name, format!("not set; it is {what}"))),
+            None if default.starts_with("required") => Err(invalid(name, format!("not set; it is {what}"))),
             None => Ok((*default).to_string()),
         }
     }
@@ -322,9 +329,7 @@ impl<'a> Settings<'a> {
         let mut agents: Vec<String> = Vec::new();
         for agent in self.text("LYCHGATE_AGENTS")?.split(',').map(str::trim) {
             if !is_name(agent) {
-                return Err(wrong(format!(
-                    "`{agent}` is no agent's name: 1 to 40 of a-z, 0-9 and -, as agent-1,agent-2"
-                )));
+                return Err(wrong(format!("`{agent}` is no agent's name: {NAME}, as agent-1,agent-2")));
             }
             if agents.iter().any(|known| known == agent) {
                 return Err(wrong(format!("names `{agent}` twice")));
@@ -345,7 +350,7 @@ impl<'a> Settings<'a> {
                 return Err(wrong(format!("number {place} is not NAME=TOKEN, as in a=TOKEN,b=TOKEN")));
             }
             if !is_name(name) {
-                return Err(wrong(format!("`{name}` is no subscription's name: 1 to 40 of a-z, 0-9 and -")));
+                return Err(wrong(format!("`{name}` is no subscription's name: {NAME}")));
             }
             if let Some(known) = subscriptions.iter().find(|known| known.name == name || known.token == token) {
                 let problem = match known.name == name {
@@ -357,6 +362,18 @@ impl<'a> Settings<'a> {
             subscriptions.push(Subscription { name: name.to_string(), token: token.to_string() });
         }
         Ok(subscriptions)
+    }
+
+    /// What a gateway has to know of them: it reads no token. None are none.
+    fn subscription_names(&self) -> Result<Vec<String>, Invalid> {
+        let Some(text) = self.given("LYCHGATE_SUBSCRIPTIONS") else { return Ok(Vec::new()) };
+        let names = (1..).zip(text.split(',')).map(|(place, pair)| {
+            let name = pair.split_once('=').map_or(pair, |(name, _)| name).trim();
+            // It may be a token that stands where no token should.
+            let wrong = || invalid("LYCHGATE_SUBSCRIPTIONS", format!("number {place} has no name: {NAME}"));
+            if is_name(name) { Ok(name.to_string()) } else { Err(wrong()) }
+        });
+        names.collect()
     }
 
     fn duration(&self, name: &'static str) -> Result<Duration, Invalid> {
@@ -414,6 +431,9 @@ impl<'a> Settings<'a> {
         })
     }
 }
+
+/// What names are made of.
+const NAME: &str = "1 to 40 of a-z, 0-9 and -";
 
 /// Whether it can stand in a container's name and in a list.
 fn is_name(text: &str) -> bool {
@@ -473,6 +493,20 @@ mod tests {
         assert!(!with("LYCHGATE_SUBSCRIPTIONS", "a=x,sk-secret=").contains("secret"));
         assert!(with("LYCHGATE_AGENTS", "a,b,a").contains("`a` twice"));
         assert!(with("LYCHGATE_AGENTS", "a,,b").contains("no agent's name"));
+    }
+
+    #[test]
+    fn a_gateway_knows_subscriptions_by_name_and_no_token() {
+        let named = |text: &str| {
+            let mut environment = environment();
+            environment.extend([("LYCHGATE_TOKEN".into(), "let-me-in".into())]);
+            environment.insert("LYCHGATE_SUBSCRIPTIONS".into(), text.into());
+            Gateway::from(&environment).map(|gateway| gateway.subscriptions).map_err(|error| error.to_string())
+        };
+        assert_eq!(named("a=sk-a, b=sk-b"), Ok(vec!["a".to_string(), "b".to_string()]));
+        assert_eq!(named("a,b"), named("a=sk-a,b=sk-b"));
+        assert_eq!(named(""), Ok(Vec::new()));
+        assert!(named("a,SECRET").is_err_and(|says| says.contains("number 2") && !says.contains("SECRET")));
     }
 
     #[test]

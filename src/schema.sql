@@ -104,6 +104,7 @@ CREATE TABLE IF NOT EXISTS switches (
   epoch bigint NOT NULL,
   from_subscription text,
   to_subscription text NOT NULL,
+  cause text NOT NULL CHECK (cause IN ('first', 'failure', 'operator')),
   state text NOT NULL CHECK (state IN ('assigned', 'ready', 'notified', 'failed')),
   created_at bigint NOT NULL,
   PRIMARY KEY (agent, epoch)

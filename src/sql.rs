@@ -116,9 +116,11 @@ pub const RUN_TOLD: &str = "/* run.told */ \
 pub const NOTICE_RUN: &str = "/* notice.run */ \
     INSERT INTO notices (notice_id, session_id, run_id, body, at) VALUES ($1, $2, $3, $4, now_us())";
 
-/// `$1` session, `$2` how many. Returns the newest notices first.
+/// `$1` session, `$2` how many. Returns the newest notices first: of the session's runs, and of its agent since it began.
 pub const NOTICES_READ: &str = "/* notices.read */ \
-    SELECT run_id, body, at FROM notices WHERE session_id = $1 ORDER BY at DESC, notice_id LIMIT $2";
+    SELECT notices.run_id, notices.body, notices.at FROM notices JOIN sessions ON sessions.session_id = $1 \
+    WHERE notices.session_id = $1 OR (notices.agent = sessions.agent AND notices.at >= sessions.created_at) \
+    ORDER BY notices.at DESC, notices.notice_id LIMIT $2";
 
 /// `$1` the mark, `$2` why, `$3` owner, `$4` its incarnation, `$5` its runs as `|RUN:FENCE|RUN:FENCE|`. Marks those that
 /// are its own and not marked; what is suspended stays as it is. Returns those that it marked.
@@ -212,7 +214,7 @@ pub const AGENT_ENSURE: &str = "/* agent.ensure */ \
 
 /// `$1` agent. Returns its assignment and how far that has come.
 pub const AGENT_LOOK: &str = "/* agent.look */ \
-    SELECT agents.subscription, agents.epoch, agents.container, switches.from_subscription, switches.state \
+    SELECT agents.subscription, agents.epoch, agents.container, switches.from_subscription, switches.cause, switches.state \
     FROM agents JOIN switches ON switches.agent = agents.agent AND switches.epoch = agents.epoch \
     WHERE agents.agent = $1";
 
@@ -239,6 +241,12 @@ pub const AGENT_ASSIGN: &str = "/* agent.assign */ \
     UPDATE agents SET subscription = $5, epoch = epoch + 1, container = NULL \
     WHERE agent = $1 AND switching_by = $2 AND epoch = $3 AND subscription = $4 RETURNING epoch";
 
+/// `$1` agent, `$2` the epoch that an operator saw, `$3` the subscription that goes with it, `$4` the next one. Mints and
+/// returns `epoch`. It needs no lock: whoever holds that is refused from here on, because the epoch is another one.
+pub const AGENT_REASSIGN: &str = "/* agent.reassign */ \
+    UPDATE agents SET subscription = $4, epoch = epoch + 1, container = NULL \
+    WHERE agent = $1 AND epoch = $2 AND subscription = $3 RETURNING epoch";
+
 /// `$1` agent, `$2` by whom, `$3` epoch, `$4` the container that was seen, empty for none, `$5` the container that is there
 /// now. Repeated after a lost answer it is the same.
 pub const AGENT_CONTAINER: &str = "/* agent.container */ \
@@ -261,10 +269,14 @@ pub const SUBSCRIPTION_FAILED_LATELY: &str = "/* subscription.failed_lately */ \
 pub const SUBSCRIPTION_FORGET: &str = "/* subscription.forget */ \
     DELETE FROM subscription_failures WHERE at < now_us() - $1";
 
-/// `$1` agent, `$2` epoch, `$3` the subscription before it, empty for none, `$4` the subscription.
+/// `$1` agent, `$2` epoch, `$3` the subscription before it, empty for none, `$4` the subscription, `$5` the cause.
 pub const SWITCH_BEGIN: &str = "/* switch.begin */ \
-    INSERT INTO switches (agent, epoch, from_subscription, to_subscription, state, created_at) \
-    VALUES ($1, $2, nullif($3, ''), $4, 'assigned', now_us())";
+    INSERT INTO switches (agent, epoch, from_subscription, to_subscription, cause, state, created_at) \
+    VALUES ($1, $2, nullif($3, ''), $4, $5, 'assigned', now_us())";
+
+/// `$1` agent, `$2` epoch. Another assignment has taken its place before it was finished.
+pub const SWITCH_FAIL: &str = "/* switch.fail */ \
+    UPDATE switches SET state = 'failed' WHERE agent = $1 AND epoch = $2 AND state IN ('assigned', 'ready')";
 
 /// `$1` agent, `$2` epoch. Its agent has answered.
 pub const SWITCH_READY: &str = "/* switch.ready */ \

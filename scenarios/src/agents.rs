@@ -33,7 +33,10 @@ impl Agents {
     pub fn statement(&self, statement: &Statement) -> Option<Did> {
         let (agent, epoch) = (text(statement, 1), statement.params.get(1).and_then(Value::as_int).unwrap_or_default());
         match statement.name.as_str() {
-            "switch.begin" => Some(Did::Assigned { agent, from: text(statement, 3), to: text(statement, 4), epoch }),
+            "switch.begin" => {
+                let by_operator = text(statement, 5) == "operator";
+                Some(Did::Assigned { agent, from: text(statement, 3), to: text(statement, 4), epoch, by_operator })
+            }
             "subscription.fail" => {
                 let epoch = statement.params.get(3).and_then(Value::as_int).unwrap_or_default();
                 Some(Did::SubscriptionFailed { agent: text(statement, 2), subscription: text(statement, 3), epoch })

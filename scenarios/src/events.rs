@@ -89,13 +89,20 @@ pub enum Did {
     SawEnd { session: String, run: String, status: String },
     /// A user asked to stop a run, and got the 202.
     Cancelled { session: String },
-    /// A user looked at a message: `unread`, `consumed` or `reported`; at the answers to it, each with its turn; and at how
-    /// many notices there are about its run.
-    Found { session: String, run: String, state: String, answers: Vec<(i64, String)>, notices: usize },
+    /// A user looked at a message: `unread`, `consumed` or `reported`; at the answers to it, each with its turn; at how many
+    /// notices there are about its run, and how many about the session's agent.
+    Found { session: String, run: String, state: String, answers: Vec<(i64, String)>, notices: usize, of_agent: usize },
     /// The provider refused a call that an agent made under this assignment.
     Refused { session: String, run: String, agent: String, epoch: i64, status: u16 },
     /// An agent was assigned a subscription; the first time `from` is empty.
-    Assigned { agent: String, from: String, to: String, epoch: i64 },
+    Assigned { agent: String, from: String, to: String, epoch: i64, by_operator: bool },
+    /// An operator asked, once more or for the first time, to give an agent another subscription, having seen it under
+    /// `epoch`.
+    ReassignAsked { agent: String, to: String, epoch: i64 },
+    /// An operator was told that an agent is assigned this, under `epoch`.
+    Reassigned { agent: String, to: String, epoch: i64 },
+    /// An operator was told that the agent had moved meanwhile.
+    ReassignRefused { agent: String, to: String },
     /// It was recorded that a call of an agent failed because of its subscription.
     SubscriptionFailed { agent: String, subscription: String, epoch: i64 },
     /// An agent was found ready under an assignment.
@@ -172,6 +179,9 @@ impl Occurrence for Did {
         "refused",
         "subscription_failed",
         "assigned",
+        "reassign_asked",
+        "reassigned",
+        "reassign_refused",
         "switch_ready",
         "switch_noticed",
         "container_created",
@@ -231,6 +241,9 @@ impl Occurrence for Did {
             Did::Refused { .. } => "refused",
             Did::SubscriptionFailed { .. } => "subscription_failed",
             Did::Assigned { .. } => "assigned",
+            Did::ReassignAsked { .. } => "reassign_asked",
+            Did::Reassigned { .. } => "reassigned",
+            Did::ReassignRefused { .. } => "reassign_refused",
             Did::SwitchReady { .. } => "switch_ready",
             Did::SwitchNoticed { .. } => "switch_noticed",
             Did::ContainerCreated { .. } => "container_created",
@@ -260,6 +273,9 @@ impl Occurrence for Did {
             | Did::PoolAbandoned { .. } => None,
             Did::SubscriptionFailed { .. }
             | Did::Assigned { .. }
+            | Did::ReassignAsked { .. }
+            | Did::Reassigned { .. }
+            | Did::ReassignRefused { .. }
             | Did::SwitchReady { .. }
             | Did::SwitchNoticed { .. }
             | Did::ContainerCreated { .. }
@@ -340,7 +356,13 @@ impl Occurrence for Did {
                 Some(format!("the provider refuses {agent}'s call for {run} with {status}"))
             }
             Did::Assigned { agent, from, to, .. } if from.is_empty() => Some(format!("{agent} is assigned {to}")),
+            Did::Assigned { agent, from, to, by_operator: true, .. } => {
+                Some(format!("an operator moves {agent} from {from} to {to}"))
+            }
             Did::Assigned { agent, from, to, .. } => Some(format!("{agent} is moved from {from} to {to}")),
+            Did::ReassignRefused { agent, to } => {
+                Some(format!("an operator who wants {to} for {agent} is told that it has moved"))
+            }
             Did::SwitchReady { agent, .. } => Some(format!("{agent} is ready")),
             Did::SwitchNoticed { agent, .. } => Some(format!("the users of {agent} are told")),
             _ => None,

@@ -70,8 +70,11 @@ pub fn environment(role: &str, process: &str, links: &BTreeMap<&'static str, Soc
         ("LYCHGATE_RABBITMQ", format!("amqp://guest:guest@{}", at("rabbitmq"))),
     ];
     match role {
-        "gateway" => settings
-            .extend([("LYCHGATE_TOKEN", TOKEN.to_string()), ("LYCHGATE_OPERATOR_TOKEN", OPERATOR_TOKEN.to_string())]),
+        "gateway" => settings.extend([
+            ("LYCHGATE_TOKEN", TOKEN.to_string()),
+            ("LYCHGATE_OPERATOR_TOKEN", OPERATOR_TOKEN.to_string()),
+            ("LYCHGATE_SUBSCRIPTIONS", SUBSCRIPTIONS.to_string()),
+        ]),
         _ => settings.extend([
             ("LYCHGATE_ENGINE", format!("http://{}", at("engine"))),
             ("LYCHGATE_AGENT_HOST", links.get("agents").map(|link| link.ip().to_string()).unwrap_or_default()),

@@ -15,7 +15,7 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::users::{Everybody, Person, Saying};
+use crate::users::{Everybody, Person, Reassign, Saying};
 
 /// For `list`.
 pub const ABOUT: &str = "Users, turns, and faults of links, processes and subscriptions, drawn from the seed";
@@ -146,20 +146,27 @@ fn saying() -> impl Strategy<Value = Saying> {
     let cancel = prop_oneof![4 => Just(None), 1 => seconds(1..=60).prop_map(Some)];
     let takes = prop_oneof![3 => seconds(1..=20), 2 => seconds(20..=90)];
     let leaves = prop_oneof![9 => Just(None), 1 => seconds(1..=60).prop_map(Some)];
-    (1..=2u32, 1..=3u32, takes, 1..=12u32, cancel, hold, 0..=1u32, leaves).prop_map(
-        |(session, turns, takes, tokens, cancel_after, hold, reconnects, leaves_after)| Saying {
-            session,
-            at: Duration::ZERO,
-            turns,
-            takes,
-            tokens,
-            cancel_after,
-            times: 1,
-            every: Duration::ZERO,
-            suspend_after: hold.map(|(after, _)| after),
-            unsuspend_after: hold.map(|(after, lasts)| after + lasts),
-            reconnects,
-            leaves_after,
+    let slowly = prop_oneof![9 => Just(Duration::ZERO), 1 => seconds(1..=5)];
+    let to = (seconds(0..=60), select(vec!["a", "b"])).prop_map(|(after, to)| Reassign { after, to: to.into() });
+    let reassign = proptest::option::weighted(0.08, to);
+    (1..=2u32, 1..=3u32, takes, 1..=12u32, cancel, hold, 0..=1u32, (leaves, slowly, reassign)).prop_map(
+        |(session, turns, takes, tokens, cancel_after, hold, reconnects, (leaves_after, reads_every, reassign))| {
+            Saying {
+                session,
+                at: Duration::ZERO,
+                turns,
+                takes,
+                tokens,
+                cancel_after,
+                times: 1,
+                every: Duration::ZERO,
+                suspend_after: hold.map(|(after, _)| after),
+                unsuspend_after: hold.map(|(after, lasts)| after + lasts),
+                reconnects,
+                leaves_after,
+                reads_every,
+                reassign,
+            }
         },
     )
 }

@@ -90,6 +90,23 @@ pub struct Saying {
     /// Goes away so long after it was accepted, and comes back for it only when she has said everything.
     #[serde(default, with = "lychgate_sim::duration::option", skip_serializing_if = "Option::is_none")]
     pub leaves_after: Option<Duration>,
+    /// Reads the stream slowly: an event only so often.
+    #[serde(default, with = "lychgate_sim::duration", skip_serializing_if = "Duration::is_zero")]
+    pub reads_every: Duration,
+    /// An operator gives her agent another subscription.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reassign: Option<Reassign>,
+}
+
+/// What an operator does to an agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reassign {
+    /// So long after the message was accepted.
+    #[serde(with = "lychgate_sim::duration")]
+    pub after: Duration,
+    /// The subscription that it gets.
+    pub to: String,
 }
 
 fn one() -> u32 {
@@ -192,7 +209,8 @@ async fn live(person: Person, seat: Seat<Did>) {
         tokio::time::sleep(at.saturating_sub(began.elapsed())).await;
         let Some(run) = client.say(&label, saying.session).await else { continue };
         operators.extend(client.operators(&label, saying).map(tokio::spawn));
-        let mut watcher = client.watcher(&label, &run);
+        operators.extend(client.reassigner(&label, saying).map(tokio::spawn));
+        let mut watcher = Watcher { reads_every: saying.reads_every, ..client.watcher(&label, &run) };
         let watch = async {
             let Some(after) = saying.leaves_after else { return watcher.watch(saying.reconnects).await };
             if tokio::time::timeout(after, watcher.watch(saying.reconnects)).await.is_err() {
@@ -299,6 +317,7 @@ impl Client {
             label: label.to_string(),
             path: format!("/runs/{run}/events"),
             opened: 0,
+            reads_every: Duration::ZERO,
             last_id: None,
             ended: false,
         }
@@ -359,6 +378,38 @@ impl Client {
         })
     }
 
+    /// What an operator does to the agent of a saying that was accepted: looks where it is, and insists on the move until
+    /// it is heard, or came too late.
+    fn reassigner(&self, label: &str, saying: &Saying) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let Reassign { after, to } = saying.reassign.clone()?;
+        let agent = self.agent.clone().unwrap_or_else(|| "agent-1".into());
+        let mut client = Client { token: OPERATOR_TOKEN, ..Client::new(self.gateways.clone(), self.tell.clone()) };
+        let (label, path) = (label.to_string(), format!("/agents/{agent}"));
+        Some(async move {
+            tokio::time::sleep(after).await;
+            let epoch = loop {
+                match client.ask(Method::GET, &path, &label, String::new()).await {
+                    Some((StatusCode::OK, answer)) => break answer["epoch"].as_i64().unwrap_or_default(),
+                    _ => client.pause().await,
+                }
+            };
+            let (path, body) = (format!("{path}/reassign"), serde_json::json!({ "subscription": to, "epoch": epoch }));
+            let told = loop {
+                (client.tell)(Did::ReassignAsked { agent: agent.clone(), to: to.clone(), epoch });
+                match client.ask(Method::POST, &path, &label, body.to_string()).await {
+                    Some((status, answer)) if status.is_success() => {
+                        let epoch = answer["epoch"].as_i64().unwrap_or_default();
+                        break Did::Reassigned { agent, to, epoch };
+                    }
+                    Some((StatusCode::CONFLICT, _)) => break Did::ReassignRefused { agent, to },
+                    Some((status, answer)) if !status.is_server_error() => panic!("{path}: {status} {answer}"),
+                    _ => client.pause().await,
+                }
+            };
+            (client.tell)(told);
+        })
+    }
+
     /// Looks what became of the message, and how it was answered.
     async fn look(&mut self, label: &str, session: u32, run: &str) {
         let path = format!("/sessions/{}/messages", self.sessions.get(&session).cloned().unwrap_or_default());
@@ -371,25 +422,22 @@ impl Client {
                 let text = |answer: &Value| answer["text"].as_str().unwrap_or_default().to_string();
                 let answers = answers.map(|answer| (answer["turn"].as_i64().unwrap_or_default(), text(answer)));
                 let answers = answers.collect();
-                let notices = self.notices(label, session, run).await;
+                let (notices, of_agent) = self.notices(label, session, run).await;
                 let (session, run) = (session_of(label), label.to_string());
-                return (self.tell)(Did::Found { session, run, state, answers, notices });
+                return (self.tell)(Did::Found { session, run, state, answers, notices, of_agent });
             }
             self.pause().await;
         }
     }
 
-    /// How many notices the session shows about a run.
-    async fn notices(&mut self, label: &str, session: u32, run: &str) -> usize {
+    /// How many notices the session shows about a run, and how many about its agent.
+    async fn notices(&mut self, label: &str, session: u32, run: &str) -> (usize, usize) {
         let path = format!("/sessions/{}", self.sessions.get(&session).cloned().unwrap_or_default());
         loop {
             if let Some((StatusCode::OK, answer)) = self.ask(Method::GET, &path, label, String::new()).await {
-                return answer["notices"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter(|notice| notice["run"] == run)
-                    .count();
+                let notices = answer["notices"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let of_run = notices.iter().filter(|notice| notice["run"] == run).count();
+                return (of_run, notices.iter().filter(|notice| notice["run"].is_null()).count());
             }
             self.pause().await;
         }
@@ -445,6 +493,8 @@ struct Watcher {
     path: String,
     /// How many connections it took so far.
     opened: u32,
+    /// How long an event takes to read.
+    reads_every: Duration,
     last_id: Option<String>,
     ended: bool,
 }
@@ -489,6 +539,7 @@ impl Watcher {
             let part = tokio::time::timeout(SILENCE, body.frame()).await.ok()??.ok()?;
             unread.push_str(std::str::from_utf8(part.data_ref()?).ok()?);
             while let Some(end) = unread.find("\n\n") {
+                tokio::time::sleep(self.reads_every).await;
                 let event: String = unread.drain(..end + 2).collect();
                 if self.event(&event)? {
                     return Some(());

@@ -68,13 +68,15 @@ struct Standing {
 /// Walks the plan's faults.
 pub struct Nemesis {
     all: Vec<Standing>,
+    /// Every link of the world: who has none of that name cannot be struck there.
+    links: BTreeSet<String>,
     /// Everything has healed: nothing strikes again.
     closed: bool,
 }
 
 impl Nemesis {
-    /// For the faults of a plan.
-    pub fn new(faults: &[Fault]) -> Nemesis {
+    /// For the faults of a plan, in a world with these links.
+    pub fn new(faults: &[Fault], links: Vec<String>) -> Nemesis {
         let standing = |fault: &Fault| Standing {
             fault: fault.clone(),
             stage: Stage::Waiting,
@@ -87,7 +89,7 @@ impl Nemesis {
             spent: 0,
             round: 1,
         };
-        Nemesis { all: faults.iter().map(standing).collect(), closed: false }
+        Nemesis { all: faults.iter().map(standing).collect(), links: links.into_iter().collect(), closed: false }
     }
 
     /// The fault at this place.
@@ -116,8 +118,12 @@ impl Nemesis {
                 (Stage::Striking, _, Length::Until(cue)) => (cue, Move::Heal),
                 _ => continue,
             };
-            let aimless = go == Move::Strike && origin.is_none() && standing.fault.strikes_origin();
-            if aimless || !heard(cue, name, session) {
+            if !heard(cue, name, session) {
+                continue;
+            }
+            let aimless = standing.fault.strikes_origin()
+                && !origin.is_some_and(|origin| can_be_aimed(&standing.fault.targets, origin, &self.links));
+            if go == Move::Strike && aimless {
                 continue;
             }
             standing.seen += 1;
@@ -259,11 +265,22 @@ impl Nemesis {
 /// Puts a name in the place of [`ORIGIN`].
 fn aim(targets: &mut [String], origin: &str) {
     for target in targets {
-        let (near, rest) = target.split_once("->").map_or((target.as_str(), None), |(near, far)| (near, Some(far)));
-        if near == ORIGIN {
-            *target = rest.map_or_else(|| origin.to_owned(), |far| format!("{origin}->{far}"));
+        if let Some(aimed) = aimed(target, origin) {
+            *target = aimed;
         }
     }
+}
+
+/// A target with a name in the place of [`ORIGIN`], if that stands there.
+fn aimed(target: &str, origin: &str) -> Option<String> {
+    let (near, far) = target.split_once("->").map_or((target, None), |(near, far)| (near, Some(far)));
+    (near == ORIGIN).then(|| far.map_or_else(|| origin.to_owned(), |far| format!("{origin}->{far}")))
+}
+
+/// Whether whoever caused an event has the links that a fault strikes.
+fn can_be_aimed(targets: &[String], origin: &str, links: &BTreeSet<String>) -> bool {
+    let mut aimed = targets.iter().filter_map(|target| aimed(target, origin));
+    aimed.all(|target| !target.contains("->") || links.contains(&target))
 }
 
 fn heard(cue: &Cue, name: &str, session: Option<&str>) -> bool {
@@ -275,7 +292,7 @@ mod tests {
     use super::*;
 
     fn nemesis(kind: Kind, trigger: Trigger, length: Length) -> Nemesis {
-        Nemesis::new(&[Fault::new(kind, vec!["a->b".into()], trigger, length)])
+        Nemesis::new(&[Fault::new(kind, vec!["a->b".into()], trigger, length)], Vec::new())
     }
 
     fn cue(event: &str, nth: u32, after: u64) -> Cue {
@@ -306,8 +323,10 @@ mod tests {
     fn whoever_caused_the_event_is_struck() {
         let targets = vec!["origin".to_string(), "origin->redis".into(), "ann->b".into()];
         let trigger = Trigger::On(cue("said", 1, 0));
-        let mut nemesis = Nemesis::new(&[Fault::new(Kind::Sigkill, targets, trigger, Length::Instant)]);
+        let fault = Fault::new(Kind::Sigkill, targets, trigger, Length::Instant);
+        let mut nemesis = Nemesis::new(&[fault], vec!["executor-2->redis".into()]);
         assert_eq!(nemesis.learn("said", None, None), [], "nobody's event");
+        assert_eq!(nemesis.learn("said", None, Some("agent-1.1")), [], "that of one without such a link");
         assert_eq!(nemesis.learn("said", None, Some("executor-2")).len(), 1);
         assert_eq!(nemesis.fault(0).targets, ["executor-2", "executor-2->redis", "ann->b"]);
     }
@@ -349,7 +368,7 @@ mod tests {
             Length::Lasts(Duration::from_secs(60)),
         );
         fault.every = Some(Duration::from_secs(30));
-        let mut nemesis = Nemesis::new(&[fault]);
+        let mut nemesis = Nemesis::new(&[fault], Vec::new());
         nemesis.open();
         let heal = nemesis.strike(0, Duration::ZERO).expect("its time has come").expect("it has an end");
         assert!(nemesis.stands(&heal) && !nemesis.calm());

@@ -113,7 +113,8 @@ pub struct Repro {
     pub lock: String,
 }
 
-/// The word for the process at which the event happened that begins a fault: `origin`, or `origin->redis` for its link.
+/// The word for the process at which the event happened that begins a fault: `origin`, or `origin->redis` for its link. An
+/// event at a process that has no such link begins nothing.
 pub const ORIGIN: &str = "origin";
 
 /// One thing that goes wrong.

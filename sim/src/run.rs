@@ -19,7 +19,7 @@ use futures_util::FutureExt;
 use crate::hub::Hub;
 use crate::nemesis::Nemesis;
 use crate::outcome::{blank, judge};
-use crate::plan::Plan;
+use crate::plan::{Plan, words};
 use crate::product::Product;
 use crate::seed::Seed;
 use crate::trace::Recorder;
@@ -90,7 +90,7 @@ fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Se
     let lived = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
             turn_selects(seed);
-            let nemesis = Nemesis::new(&plan.faults);
+            let nemesis = Nemesis::new(&plan.faults, words::links::<P>(&plan.topology, &plan.users));
             let watch = Watch::new(recorder, nemesis, P::invariants(plan), P::reader(plan), P::moments());
             let hub = slot.get_or_init(|| Hub::new(watch)).clone();
             let because = world::live::<P>(hub.clone(), plan, seed).await;

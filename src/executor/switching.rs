@@ -11,7 +11,7 @@ use crate::agent::{Kind, PORT};
 use crate::config::Subscription;
 use crate::engine::{Changed, ContainerId, Created, EngineError, LABEL_AGENT, LABEL_EPOCH, LABEL_SUBSCRIPTION, Spec};
 use crate::limits;
-use crate::store::{AgentRow, State, StoreError};
+use crate::store::{AgentRow, Cause, State, StoreError};
 
 /// A call that failed because of the subscription, with what it ran under.
 #[derive(Clone, Debug)]
@@ -124,9 +124,7 @@ impl Tender {
             }
             tracing::info!(agent = self.agent, epoch, from, to = row.subscription, "switch ready");
         }
-        let told = |before| format!("{} uses subscription {} now: {before} failed", self.agent, row.subscription);
-        let notice = row.before.as_ref().map(told);
-        if !store.switch_notified(&row, by, notice.as_deref()).await? {
+        if !store.switch_notified(&row, by, notice(&row).as_deref()).await? {
             return Err(Trouble::LockLost);
         }
         tracing::info!(agent = self.agent, epoch, from, to = row.subscription, "switch notified");
@@ -159,7 +157,7 @@ impl Tender {
             Changed::Already => {}
             Changed::Gone => return Err(Trouble::NotReady("its container has vanished".into())),
         }
-        self.wait_ready(row, &id).await
+        self.wait_ready(row, &id, by).await
     }
 
     /// Creates the container of this assignment, or adopts the one that an earlier try has made, and records which it is.
@@ -219,7 +217,7 @@ impl Tender {
     }
 
     /// Asks the agent until it answers as the one of this assignment.
-    async fn wait_ready(&self, row: &AgentRow, id: &ContainerId) -> Result<(), Trouble> {
+    async fn wait_ready(&self, row: &AgentRow, id: &ContainerId, by: &str) -> Result<(), Trouble> {
         let until = Instant::now() + limits::AGENT_READY;
         let mut why = String::from("it was not asked");
         while Instant::now() < until {
@@ -239,11 +237,13 @@ impl Tender {
                 },
             }
             tokio::time::sleep(limits::READY_POLL).await;
+            // Nobody waits for what an operator has given up.
+            self.still_ours(row, by).await?;
         }
         Err(Trouble::NotReady(why))
     }
 
-    /// Before each call of the engine: the lock is ours and the assignment the same.
+    /// Before each change by the engine: the lock is ours and the assignment the same.
     async fn still_ours(&self, row: &AgentRow, by: &str) -> Result<(), Trouble> {
         match self.executor.store.renew_agent(&self.agent, by, Some(row.epoch)).await? {
             true => Ok(()),
@@ -288,6 +288,17 @@ impl Tender {
         let owner = &self.executor.owner;
         format!("{}/{}/{}", owner.process, owner.incarnation, self.executor.mint.word())
     }
+}
+
+/// What an agent's people are told of an assignment; of the first one, nothing.
+fn notice(row: &AgentRow) -> Option<String> {
+    let before = row.before.as_ref()?;
+    let why = match row.cause {
+        Cause::First => return None,
+        Cause::Failure => format!("{before} failed"),
+        Cause::Operator => format!("an operator moved it off {before}"),
+    };
+    Some(format!("{} uses subscription {} now: {why}", row.agent, row.subscription))
 }
 
 /// The first subscription that is not the present one and has not failed lately.

@@ -1,5 +1,5 @@
-//! What operators may do: hold a session, and let it go. They send a token of their own; without one configured there
-//! are no operators.
+//! What operators may do: hold a session, and let it go; give an agent another subscription. They send a token of their
+//! own; without one configured there are no operators.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
@@ -18,12 +18,14 @@ use super::routes::same;
 use super::{Gateway, View};
 use crate::ids::SessionId;
 use crate::limits;
-use crate::store::Suspension;
+use crate::store::{AgentRow, Reassignment, Suspension};
 
 pub(super) fn router(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
     Router::new()
         .route("/sessions/{session}/suspend", post(suspend))
         .route("/sessions/{session}/unsuspend", post(unsuspend))
+        .route("/agents/{agent}", get(agent))
+        .route("/agents/{agent}/reassign", post(reassign))
         .layer(from_fn_with_state(gateway.clone(), authorize))
 }
 
@@ -32,6 +34,14 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
 #[serde(deny_unknown_fields)]
 struct Hold {
     reason: String,
+}
+
+/// What an agent shall be assigned, and what the operator saw when deciding that.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    subscription: String,
+    epoch: i64,
 }
 
 async fn authorize(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
@@ -87,6 +97,65 @@ async fn unsuspend(State(gateway): State<Arc<Gateway>>, Path(session): Path<Sess
     }
     tracing::info!(%session, "unsuspended");
     Ok(Json(json!({ "session": session })).into_response())
+}
+
+/// Shows what an agent is assigned, and how far that has come.
+async fn agent(State(gateway): State<Arc<Gateway>>, Path(agent): Path<String>) -> Result<Response, Problem> {
+    known(&gateway, &agent)?;
+    let row = gateway.store.agent(&agent).await?.ok_or_else(|| no_assignment(&agent))?;
+    Ok(Json(shown(&row)).into_response())
+}
+
+/// Gives an agent another subscription: 202 follows the commit, and executors do the rest. The epoch that the operator saw
+/// goes with the wish: one that is sent again is the same wish, and one that came too late changes nothing.
+async fn reassign(
+    State(gateway): State<Arc<Gateway>>,
+    Path(agent): Path<String>,
+    wish: Result<Json<Wish>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(Wish { subscription, epoch }) = wish.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    known(&gateway, &agent)?;
+    let subscriptions = &gateway.config.subscriptions;
+    if !subscriptions.contains(&subscription) {
+        let says = match subscriptions.is_empty() {
+            true => "this gateway knows no subscriptions: set LYCHGATE_SUBSCRIPTIONS to their names".to_string(),
+            false => format!("`subscription` is none of {}", subscriptions.join(", ")),
+        };
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_subscription", says));
+    }
+    match gateway.store.reassign(&agent, epoch, &subscription).await? {
+        Reassignment::Assigned(epoch) => {
+            tracing::info!(agent, epoch, to = subscription, "reassigned");
+            let body = json!({ "agent": agent, "subscription": subscription, "epoch": epoch, "state": "assigned" });
+            Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+        }
+        Reassignment::Already(row) => Ok(Json(shown(&row)).into_response()),
+        Reassignment::Moved(row) => {
+            let AgentRow { subscription, epoch, .. } = row;
+            let says =
+                format!("{agent} has moved: it is assigned {subscription} now, under epoch {epoch}; send that one");
+            Err(Problem::new(StatusCode::CONFLICT, "moved", says))
+        }
+        Reassignment::NoAssignment => Err(no_assignment(&agent)),
+    }
+}
+
+fn shown(row: &AgentRow) -> serde_json::Value {
+    let AgentRow { agent, subscription, epoch, state, .. } = row;
+    json!({ "agent": agent, "subscription": subscription, "epoch": epoch, "state": state.word() })
+}
+
+/// Whether there is such an agent.
+fn known(gateway: &Gateway, agent: &String) -> Result<(), Problem> {
+    let agents = &gateway.config.agents;
+    let says = || format!("there is no such agent, only {}", agents.join(", "));
+    let missing = || Problem::new(StatusCode::NOT_FOUND, "no_agent", says());
+    agents.contains(agent).then_some(()).ok_or_else(missing)
+}
+
+fn no_assignment(agent: &str) -> Problem {
+    let says = format!("{agent} has no assignment yet; it gets one from the first executor that comes up");
+    Problem::new(StatusCode::CONFLICT, "no_assignment", says).retry_after(5)
 }
 
 #[cfg(test)]

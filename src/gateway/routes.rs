@@ -66,7 +66,8 @@ pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
 
 async fn nowhere() -> Problem {
     let says = "no such path: POST /sessions, GET /sessions/ID, GET and POST /sessions/ID/messages, \
-                POST /sessions/ID/cancel, POST /sessions/ID/suspend and /unsuspend, GET /runs/ID/events, GET /health";
+                POST /sessions/ID/cancel, POST /sessions/ID/suspend and /unsuspend, GET /agents/ID, \
+                POST /agents/ID/reassign, GET /runs/ID/events, GET /health";
     Problem::new(StatusCode::NOT_FOUND, "no_path", says)
 }
 

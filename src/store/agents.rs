@@ -22,19 +22,61 @@ pub enum State {
     Ready,
     /// And its people were told: nothing is left to do.
     Notified,
-    /// It was given up.
+    /// Another one took its place before it was finished.
     Failed,
 }
 
-impl State {
-    fn parse(word: &str) -> Option<Self> {
-        match word {
-            "assigned" => Some(State::Assigned),
-            "ready" => Some(State::Ready),
-            "notified" => Some(State::Notified),
-            "failed" => Some(State::Failed),
-            _ => None,
+/// Why an agent has the assignment that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Every agent needs one.
+    First,
+    /// The subscription before it failed.
+    Failure,
+    /// An operator wished it.
+    Operator,
+}
+
+impl Cause {
+    fn word(self) -> &'static str {
+        match self {
+            Cause::First => "first",
+            Cause::Failure => "failure",
+            Cause::Operator => "operator",
         }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        [Cause::First, Cause::Failure, Cause::Operator].into_iter().find(|cause| cause.word() == word)
+    }
+}
+
+/// What became of an operator's wish to give an agent another subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reassignment {
+    /// The agent has it now, by a switch of this epoch that somebody has to finish.
+    Assigned(i64),
+    /// The agent had it already.
+    Already(AgentRow),
+    /// The agent has moved since the operator looked; nothing was changed.
+    Moved(AgentRow),
+    /// The agent has no assignment yet.
+    NoAssignment,
+}
+
+impl State {
+    /// The word in rows and answers.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Assigned => "assigned",
+            State::Ready => "ready",
+            State::Notified => "notified",
+            State::Failed => "failed",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        [State::Assigned, State::Ready, State::Notified, State::Failed].into_iter().find(|state| state.word() == word)
     }
 
     /// Whether its agent answers turns.
@@ -61,6 +103,8 @@ pub struct AgentRow {
     pub container: Option<ContainerId>,
     /// What it was assigned before, if anything.
     pub before: Option<String>,
+    /// Why it is not what it was before.
+    pub cause: Cause,
     /// How far the assignment has come.
     pub state: State,
 }
@@ -92,7 +136,7 @@ impl Store {
                 lent.roll_back().await?;
                 return Ok(false);
             }
-            begin_switch(&lent, agent, 1, "", subscription).await?;
+            begin_switch(&lent, agent, 1, ("", subscription), Cause::First).await?;
             lent.commit().await?;
             lent.give_back();
             Ok(true)
@@ -107,14 +151,16 @@ impl Store {
     pub async fn agent(&self, agent: &str) -> Result<Option<AgentRow>, StoreError> {
         let rows = self.one(sql::AGENT_LOOK, &[Param::Text(agent)]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let state: &str = column(row, "state")?;
+        let (state, cause): (&str, &str) = (column(row, "state")?, column(row, "cause")?);
+        let unknown = |word: &str| StoreError::Refused(format!("agents and switches hold an unknown word, {word}"));
         Ok(Some(AgentRow {
             agent: agent.to_string(),
             subscription: column(row, "subscription")?,
             epoch: column(row, "epoch")?,
             container: column::<Option<String>>(row, "container")?.map(ContainerId),
             before: column(row, "from_subscription")?,
-            state: State::parse(state).ok_or_else(|| StoreError::Refused(format!("unknown state {state}")))?,
+            cause: Cause::parse(cause).ok_or_else(|| unknown(cause))?,
+            state: State::parse(state).ok_or_else(|| unknown(state))?,
         }))
     }
 
@@ -165,7 +211,46 @@ impl Store {
                 return Ok(None);
             };
             let epoch = column(minted, "epoch")?;
-            begin_switch(&lent, &seen.agent, epoch, &seen.subscription, subscription).await?;
+            begin_switch(&lent, &seen.agent, epoch, (&seen.subscription, subscription), Cause::Failure).await?;
+            lent.commit().await?;
+            lent.give_back();
+            Ok(Some(epoch))
+        })
+        .await
+    }
+
+    /// Assigns `subscription` to the agent for an operator who saw it under `epoch`, whoever holds its lock: a switch that
+    /// is not finished yet has failed with that.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: repeat it; if it happened, it is [`Reassignment::Already`] then.
+    pub async fn reassign(&self, agent: &str, epoch: i64, subscription: &str) -> Result<Reassignment, StoreError> {
+        let Some(seen) = self.agent(agent).await? else { return Ok(Reassignment::NoAssignment) };
+        if seen.epoch == epoch
+            && seen.subscription != subscription
+            && let Some(minted) = self.overtake(&seen, subscription).await?
+        {
+            return Ok(Reassignment::Assigned(minted));
+        }
+        // An assignment never goes away.
+        let now = self.agent(agent).await?.unwrap_or(seen);
+        Ok(if now.subscription == subscription { Reassignment::Already(now) } else { Reassignment::Moved(now) })
+    }
+
+    /// The next assignment of an agent that still stands as `seen`. Returns its epoch.
+    async fn overtake(&self, seen: &AgentRow, subscription: &str) -> Result<Option<i64>, StoreError> {
+        Postgres::within(limits::POSTGRES_CALL, async {
+            let (lent, agent) = (self.postgres.lend().await?, Param::Text(&seen.agent));
+            lent.begin().await?;
+            let params = [agent, Param::Int(seen.epoch), Param::Text(&seen.subscription), Param::Text(subscription)];
+            let rows = lent.query(sql::AGENT_REASSIGN, &params).await?;
+            let Some(minted) = rows.first() else {
+                lent.roll_back().await?;
+                return Ok(None);
+            };
+            let epoch = column(minted, "epoch")?;
+            lent.query(sql::SWITCH_FAIL, &[Param::Text(&seen.agent), Param::Int(seen.epoch)]).await?;
+            begin_switch(&lent, &seen.agent, epoch, (&seen.subscription, subscription), Cause::Operator).await?;
             lent.commit().await?;
             lent.give_back();
             Ok(Some(epoch))
@@ -292,7 +377,13 @@ fn renewal<'a>(agent: &'a str, by: &'a str, epoch: Option<i64>) -> [Param<'a>; 4
     [Param::Text(agent), Param::Text(by), lock, Param::Int(epoch.unwrap_or(0))]
 }
 
-async fn begin_switch(lent: &Lent, agent: &str, epoch: i64, from: &str, to: &str) -> Result<(), StoreError> {
-    let params = [Param::Text(agent), Param::Int(epoch), Param::Text(from), Param::Text(to)];
+async fn begin_switch(
+    lent: &Lent,
+    agent: &str,
+    epoch: i64,
+    (from, to): (&str, &str),
+    cause: Cause,
+) -> Result<(), StoreError> {
+    let params = [Param::Text(agent), Param::Int(epoch), Param::Text(from), Param::Text(to), Param::Text(cause.word())];
     lent.query(sql::SWITCH_BEGIN, &params).await.map(drop)
 }

@@ -28,7 +28,7 @@ use crate::run::{Row, Status};
 use crate::sql;
 
 pub use accept::{Accepted, CancelOutcome, Refusal};
-pub use agents::{AgentRow, State};
+pub use agents::{AgentRow, Cause, Reassignment, State};
 pub use checkpoints::{Checkpoint, Checkpoints, Writing};
 pub use claim::{Claim, Claimed};
 pub use read::{Answer, Message, Notice, Turn};

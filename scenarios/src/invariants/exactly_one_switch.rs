@@ -1,6 +1,7 @@
 //! However many failures of a subscription come at once: an agent moves once for each of its assignments, to a
 //! subscription that is well, and its users are told once. A failure about X never moves an agent off Y, and leaves no
-//! trace on Y. Who waits for a move is answered under the next assignment; where there is none, its user is told so.
+//! trace on Y. Who waits for a move is answered under the next assignment; where there is none, its user is told so. An
+//! operator's wish moves an agent once, from where the operator saw it, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use lychgate::limits;
 use lychgate_sim::event::{Event, Happening, What};
 use lychgate_sim::judge::{Breach, Invariant, Obligation};
+use lychgate_sim::plan::Ailment;
 
 use crate::events::Did;
 use crate::health::{Health, matters_to_agent};
@@ -23,6 +25,13 @@ const LOCK_LEFT: Duration = Duration::from_secs(75);
 /// What is recorded on another agent later than this before a move may not have been seen by whoever chose.
 const UNSEEN: Duration = Duration::from_secs(10);
 
+/// A session that began before a notice may have begun after it by a clock that was ahead then and is behind now.
+const CLOCK_OFF: Duration = Ailment::CLOCK_OFF_MAX.saturating_mul(2);
+/// A user who finds something has looked at most so long before.
+const LOOKING: Duration = Duration::from_secs(30);
+/// A session shows no more.
+const NOTICES_SHOWN: usize = limits::NOTICES_SHOWN as usize;
+
 #[derive(Default)]
 struct Agent {
     epoch: i64,
@@ -33,7 +42,7 @@ struct Agent {
     /// When the provider first refused it, by epoch.
     refused: BTreeMap<i64, Duration>,
     created: BTreeSet<i64>,
-    noticed: BTreeSet<i64>,
+    noticed: BTreeMap<i64, Duration>,
     /// The container that serves turns, by epoch.
     serving: BTreeMap<i64, String>,
 }
@@ -68,6 +77,10 @@ pub struct ExactlyOneSwitch {
     waiting: BTreeMap<String, Waiting>,
     /// The run that a container calls the provider for.
     calling: String,
+    /// What operators have asked for: an agent, the epoch under which they saw it, and a subscription.
+    wishes: BTreeSet<(String, i64, String)>,
+    /// The agent of each session, and when that was first seen.
+    sessions: BTreeMap<String, (String, Duration)>,
     armed: bool,
 }
 
@@ -83,6 +96,8 @@ impl ExactlyOneSwitch {
             owners: BTreeMap::new(),
             waiting: BTreeMap::new(),
             calling: String::new(),
+            wishes: BTreeSet::new(),
+            sessions: BTreeMap::new(),
             armed: false,
         }
     }
@@ -98,7 +113,16 @@ impl ExactlyOneSwitch {
         self.subscriptions.iter().any(|other| other != present && well(other))
     }
 
-    fn assigned(&mut self, name: &str, from: &str, to: &str, epoch: i64, at: Duration) -> Result<(), Breach> {
+    /// The agent is assigned `to`, by an operator or because what it had has failed.
+    fn assigned(
+        &mut self,
+        name: &str,
+        (from, to): (&str, &str),
+        epoch: i64,
+        at: Duration,
+        by_operator: bool,
+    ) -> Result<(), Breach> {
+        let wished = self.wishes.contains(&(name.to_string(), epoch - 1, to.to_string()));
         let skipped = self.recorded.iter().any(|((subscription, agent), recorded)| {
             let unseen = if agent == name { Duration::ZERO } else { UNSEEN };
             subscription == to && *recorded + unseen <= at && at + UNSEEN <= *recorded + limits::SKIP_WINDOW
@@ -108,14 +132,19 @@ impl ExactlyOneSwitch {
             return Err(Breach::now(format!("{name} was assigned twice under the same serial")));
         }
         if epoch > 1 {
-            if !agent.refused.contains_key(&agent.epoch) {
+            if by_operator && !wished {
+                return Err(Breach::now(format!(
+                    "{name} was moved to {to} for an operator, and none wished that there"
+                )));
+            }
+            if !by_operator && !agent.refused.contains_key(&agent.epoch) {
                 return Err(Breach::now(format!("{name} was moved off {}, which never failed", agent.subscription())));
             }
             if from != agent.subscription() || to == from {
                 let says = format!("{name} was on {}, and was moved from {from} to {to}", agent.subscription());
                 return Err(Breach::now(says));
             }
-            if skipped {
+            if skipped && !by_operator {
                 return Err(Breach::now(format!("{name} was moved to {to}, which failed a short while ago")));
             }
         }
@@ -149,12 +178,38 @@ impl ExactlyOneSwitch {
         Ok(())
     }
 
-    fn noticed(&mut self, name: &str, epoch: i64) -> Result<(), Breach> {
+    fn noticed(&mut self, name: &str, epoch: i64, at: Duration) -> Result<(), Breach> {
         let agent = self.agent(name);
         if epoch < 2 || epoch != agent.epoch || agent.ready.is_none() {
             return Err(Breach::now(format!("the users of {name} were told of a switch that is none, or not done")));
         }
-        Self::once(&mut agent.noticed, epoch, || format!("the users of {name} were told twice of one switch"))
+        match agent.noticed.insert(epoch, at) {
+            None => Ok(()),
+            Some(_) => Err(Breach::now(format!("the users of {name} were told twice of one switch"))),
+        }
+    }
+
+    /// A user looked at a session and found so many notices about its agent.
+    fn found(&self, session: &str, notices: usize, at: Duration) -> Result<(), Breach> {
+        let Some((name, since)) = self.sessions.get(session) else { return Ok(()) };
+        let noticed = self.agents.get(name).into_iter().flat_map(|agent| agent.noticed.values());
+        let shown = |told: &&Duration| *since + CLOCK_OFF < **told && **told + LOOKING < at;
+        let least = noticed.filter(shown).count().min(NOTICES_SHOWN);
+        if notices < least {
+            let says = format!("the user of {session} was shown {notices} of at least {least} notices about {name}");
+            return Err(Breach::now(says));
+        }
+        Ok(())
+    }
+
+    /// An operator was told that the agent is assigned `to`.
+    fn reassigned(&mut self, name: &str, to: &str, epoch: i64) -> Result<(), Breach> {
+        if self.agent(name).subscriptions.get(&epoch).is_some_and(|subscription| subscription == to) {
+            return Ok(());
+        }
+        Err(Breach::now(format!(
+            "an operator was told that {name} is assigned {to} under epoch {epoch}, and it is not"
+        )))
     }
 
     /// A run was given up.
@@ -216,7 +271,7 @@ impl ExactlyOneSwitch {
 
     /// The users of an agent are told.
     fn tells(&self, name: &str, agent: &Agent) -> Option<Obligation> {
-        let ready = agent.ready.filter(|_| agent.epoch > 1 && !agent.noticed.contains(&agent.epoch))?;
+        let ready = agent.ready.filter(|_| agent.epoch > 1 && !agent.noticed.contains_key(&agent.epoch))?;
         let due = self.health.executor_since().map(|there| self.due(name, ready.max(there), SWITCHED));
         let says = format!("the users of {name} are told that it uses {} now", agent.subscription());
         Some(Obligation::new(says, ready, due.unwrap_or(Duration::MAX)))
@@ -269,14 +324,26 @@ impl Invariant<Did> for ExactlyOneSwitch {
             Did::SubscriptionFailed { agent, subscription, epoch } => {
                 self.recorded(agent, subscription, *epoch, event.at)?;
             }
-            Did::Assigned { agent, from, to, epoch } => self.assigned(agent, from, to, *epoch, event.at)?,
+            Did::Assigned { agent, from, to, epoch, by_operator } => {
+                self.assigned(agent, (from, to), *epoch, event.at, *by_operator)?;
+            }
+            Did::ReassignAsked { agent, to, epoch } => {
+                self.wishes.insert((agent.clone(), *epoch, to.clone()));
+            }
+            Did::Reassigned { agent, to, epoch } => {
+                self.armed = true;
+                self.reassigned(agent, to, *epoch)?;
+            }
+            Did::Found { session, of_agent, .. } => self.found(session, *of_agent, event.at)?,
             Did::ContainerCreated { agent, epoch, .. } => {
                 let says = || format!("two containers of {agent} were created for one assignment");
                 Self::once(&mut self.agent(agent).created, *epoch, says)?;
             }
-            Did::SwitchNoticed { agent, epoch } => self.noticed(agent, *epoch)?,
+            Did::SwitchNoticed { agent, epoch } => self.noticed(agent, *epoch, event.at)?,
             Did::Called { run, .. } => self.calling.clone_from(run),
             Did::TurnServed { agent, epoch, container } => {
+                let session = crate::reader::session_of(&self.calling);
+                self.sessions.entry(session).or_insert_with(|| (agent.clone(), event.at));
                 let serving = self.agent(agent).serving.entry(*epoch).or_insert_with(|| container.clone());
                 if serving != container {
                     return Err(Breach::now(format!("two containers of {agent} served turns under one assignment")));

@@ -23,6 +23,8 @@ type Place = (i64, i64, i64, bool);
 struct Stream {
     /// When anything was last seen on it.
     alive: Duration,
+    /// When a frame was last seen on it: who reads slowly has the end behind all of them.
+    read: Duration,
     /// When it was last lost, or left.
     lost: Duration,
     /// When its user came back last, having been away for longer than it takes to tell her.
@@ -185,6 +187,7 @@ impl Invariant<Did> for StreamTruth {
             Did::Opened { run, nth, .. } => {
                 let new = Stream {
                     alive: event.at,
+                    read: event.at,
                     lost: event.at,
                     back: event.at,
                     place: (0, 0, 0, true),
@@ -219,7 +222,7 @@ impl Invariant<Did> for StreamTruth {
             }
             Did::Saw { run, kind, id, turn, text, .. } => {
                 if let Some(stream) = self.streams.get_mut(run) {
-                    stream.alive = event.at;
+                    (stream.alive, stream.read) = (event.at, event.at);
                     stream.hear(run, kind, *turn, text)?;
                     stream.see(run, kind, id)?;
                 }
@@ -268,7 +271,7 @@ impl Invariant<Did> for StreamTruth {
             let end = self.ended.get(label).map(|ended| {
                 let says = format!("the stream of {label}, which is over, ends");
                 // A reader that has just come back has until its first silence to be told.
-                let ended = stream.back.max(*ended);
+                let ended = stream.back.max(*ended).max(stream.read);
                 Obligation::new(says, ended, due(stream.alive.clamp(ended, ended + SILENCE), TOLD))
             });
             [Some(sign), end].into_iter().flatten()

@@ -12,7 +12,7 @@ pub use super::taps::Elsewhere;
 use crate::hub::Hub;
 use crate::nemesis::Nemesis;
 use crate::outcome::{blank, judge};
-use crate::plan::{Aim, Plan};
+use crate::plan::{Aim, Plan, words};
 use crate::product::{Boot, Product};
 use crate::seed::Seed;
 use crate::trace::Recorder;
@@ -85,8 +85,8 @@ pub fn run<P: Product>(scenario: &str, plan: &Plan<P::Workload>, options: Option
     };
     let slot = OnceLock::new();
     let lived = runtime.block_on(async {
-        let watch =
-            Watch::new(recorder, Nemesis::new(&plan.faults), P::invariants(plan), P::reader(plan), P::moments());
+        let nemesis = Nemesis::new(&plan.faults, words::links::<P>(&plan.topology, &plan.users));
+        let watch = Watch::new(recorder, nemesis, P::invariants(plan), P::reader(plan), P::moments());
         let hub = slot.get_or_init(|| Hub::new(watch, Around::new(servers, command))).clone();
         let lived = tokio::time::timeout(wall_max, world::live::<P>(hub.clone(), plan, seed)).await;
         hub.look(|watch| watch.close());

@@ -8,8 +8,13 @@ use crate::toy::{Toy, TurnStarted};
 /// Life 1 of an executor dies after 10 s; what is said of bytes that are read from `incarnation` of it at `millis`.
 fn heard(incarnation: u32, next: Option<u32>, millis: u64) -> Option<String> {
     let recorder = Recorder::new(None, "toy", 1).expect("nothing is written");
-    let mut watch: Watch<TurnStarted> =
-        Watch::new(recorder, Nemesis::new(&[]), Vec::new(), Toy::reader(&words::bare::<Toy>()), Toy::moments());
+    let mut watch: Watch<TurnStarted> = Watch::new(
+        recorder,
+        Nemesis::new(&[], Vec::new()),
+        Vec::new(),
+        Toy::reader(&words::bare::<Toy>()),
+        Toy::moments(),
+    );
     watch.expected("executor-1");
     watch.booted("executor-1", 1);
     watch.set_now(Duration::from_secs(10));
