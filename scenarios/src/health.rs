@@ -60,6 +60,8 @@ pub struct Health {
     healed: BTreeMap<String, Duration>,
     /// By fault of a clock, with its target: until when what it made look old or young may show. It steps back when it heals.
     misled: BTreeMap<(usize, String), Duration>,
+    /// When the clock of a service last stepped ahead: struck so, or set right after it was behind.
+    stepped: BTreeMap<String, Duration>,
     /// By process name.
     lives: BTreeMap<String, Life>,
     now: Duration,
@@ -78,6 +80,9 @@ impl Health {
                 if Ailment::OF_CLOCK.contains(kind) {
                     self.misled.insert((*fault, target.clone()), Duration::MAX);
                 }
+                if *kind == "clock_ahead" {
+                    self.stepped.insert(target.clone(), event.at);
+                }
             }
             Happening::FaultHealed { kind, .. } if ORDERS.contains(kind) => {}
             Happening::FaultHealed { fault, target, kind, .. } => {
@@ -85,6 +90,9 @@ impl Health {
                 self.healed.insert(target.clone(), event.at);
                 if Ailment::OF_CLOCK.contains(kind) {
                     self.misled.insert((*fault, target.clone()), event.at + Ailment::CLOCK_OFF_MAX);
+                }
+                if *kind == "clock_behind" {
+                    self.stepped.insert(target.clone(), event.at);
                 }
             }
             Happening::Booted => {
@@ -133,6 +141,11 @@ impl Health {
     pub fn clock_off(&self, service: &str) -> Duration {
         let misled = self.misled.iter().any(|((_, target), until)| target == service && self.now < *until);
         if misled { Ailment::CLOCK_OFF_MAX } else { Duration::ZERO }
+    }
+
+    /// Whether a service's clock has stepped ahead since: what is older looks older than it is.
+    pub fn has_stepped_since(&self, service: &str, since: Duration) -> bool {
+        self.stepped.get(service).is_some_and(|at| *at >= since)
     }
 
     /// Whether it has gone on so lately after standing still that what it is late for is no fault of its own.
@@ -227,6 +240,7 @@ mod tests {
         let mut off = |seconds, what| {
             let (at, what): (_, What<Did>) = (Duration::from_secs(seconds), What::World(what));
             health.observe(&Event { seq: 0, at, process: String::new(), incarnation: 0, what });
+            assert!(!health.has_stepped_since("postgres", Duration::ZERO));
             (health.clock_off("postgres"), health.clock_off("redis"))
         };
         let target = || "redis".to_owned();
@@ -241,6 +255,9 @@ mod tests {
         assert_eq!(off(100, healed(3, "clock_behind")), wrong);
         assert_eq!(off(159, struck(1, "full")), wrong);
         assert_eq!(off(160, healed(1, "full")), right);
+        // It was set ahead at 8 s, and right again, from behind, at 100 s.
+        assert!(health.has_stepped_since("redis", Duration::from_secs(100)));
+        assert!(!health.has_stepped_since("redis", Duration::from_secs(101)));
     }
 
     #[test]

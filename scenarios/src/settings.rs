@@ -49,6 +49,11 @@ impl Settings {
         pairs.filter_map(|pair| Some(pair.split_once('=')?.0.trim().to_string())).collect()
     }
 
+    /// For how long it leaves a run to an owner that says nothing.
+    pub fn takeover_after(&self, process: &str) -> Duration {
+        self.duration(process, "LYCHGATE_TAKEOVER_AFTER", Limits::default().takeover_after)
+    }
+
     /// How often it says that it lives.
     pub fn beat_every(&self, process: &str) -> Duration {
         self.duration(process, "LYCHGATE_BEAT_EVERY", Limits::default().beat_every)

@@ -42,7 +42,7 @@ pub fn all(deadlines: Deadlines, settings: &Settings, slots: usize) -> Vec<Box<d
     vec![
         Box::new(NoZombies::new(deadlines)),
         Box::new(TerminalOnce::default()),
-        Box::new(OneLiveExecutor::new(deadlines)),
+        Box::new(OneLiveExecutor::new(deadlines, settings.clone())),
         Box::new(FairDrain::new(settings.clone())),
         Box::new(Resumable::new(settings.clone())),
         Box::new(NoWriteAfterPoolClose::default()),

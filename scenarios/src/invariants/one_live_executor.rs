@@ -1,5 +1,5 @@
-//! Once a newer claim has committed, nothing of an older one counts; and who cannot say that it lives stops acting long
-//! before others may take over.
+//! Once a newer claim has committed, nothing of an older one counts; who cannot say that it lives stops acting long before
+//! others may take over; and nobody takes over from one that has said so a moment ago.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,9 +10,12 @@ use lychgate_sim::judge::{Breach, Invariant};
 use super::Deadlines;
 use crate::events::Did;
 use crate::health::Health;
+use crate::settings::Settings;
 
 /// What a call or a frame may be on its way.
 const ON_THE_WAY: Duration = Duration::from_secs(2);
+/// A beat is seen when it is committed, and may be older by so much: Postgres commits late, or is waited for in between.
+const LATE_COMMIT: Duration = Duration::from_secs(15);
 
 #[derive(Default)]
 struct Run {
@@ -31,19 +34,35 @@ struct Owner {
 /// See the module.
 pub struct OneLiveExecutor {
     deadlines: Deadlines,
+    settings: Settings,
     health: Health,
     runs: BTreeMap<String, Run>,
     armed: bool,
 }
 
 impl OneLiveExecutor {
-    /// For a run with these deadlines.
-    pub fn new(deadlines: Deadlines) -> Self {
-        OneLiveExecutor { deadlines, health: Health::default(), runs: BTreeMap::new(), armed: false }
+    /// For a run with these deadlines and settings.
+    pub fn new(deadlines: Deadlines, settings: Settings) -> Self {
+        OneLiveExecutor { deadlines, settings, health: Health::default(), runs: BTreeMap::new(), armed: false }
     }
 
     fn run(&mut self, label: &str) -> &mut Run {
         self.runs.entry(label.to_string()).or_default()
+    }
+
+    /// A claim by `claimant`, while the run was somebody's. Times are Postgres's alone: whatever other clocks show, an owner
+    /// has been silent for as long as that says, and it errs only where it has stepped ahead since the last beat.
+    fn taken(&self, label: &str, claimant: &str, at: Duration) -> Result<(), Breach> {
+        let owner = self.runs.get(label).and_then(|run| run.owners.get(&run.newest));
+        let Some(Owner { process, beat }) = owner.filter(|owner| owner.process != claimant) else { return Ok(()) };
+        let silent = at.saturating_sub(*beat);
+        if silent + LATE_COMMIT >= self.settings.takeover_after(claimant)
+            || self.health.has_stepped_since("postgres", *beat)
+        {
+            return Ok(());
+        }
+        let silent = format!("{:.3} s", silent.as_secs_f64());
+        Err(Breach::now(format!("{claimant} took {label} from {process}, which had said {silent} ago that it lives")))
     }
 
     /// An accepted write under `fence`.
@@ -96,6 +115,7 @@ impl Invariant<Did> for OneLiveExecutor {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
             Did::Claimed { run: label, fence, owner, .. } => {
+                self.taken(label, owner, event.at)?;
                 let owner = Owner { process: owner.clone(), beat: event.at };
                 let run = self.run(label);
                 if *fence <= run.newest {
