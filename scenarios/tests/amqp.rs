@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lychgate::amqp::{Channel, Connection, Consumer, Error, ExchangeKind, Message, Options, Outcome, QueueDeclare};
 use lychgate_sim::observation::{Broker, Observation, Tap};
-use lychgate_sim::rabbit::{Rabbit, Settings, service};
+use lychgate_sim::rabbit::{Rabbit, Settings, Version, service};
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -475,6 +475,39 @@ fn refusals_name_their_code() {
         assert!(matches!(channel.queue_bind(&long, "e", "").await, Err(Error::Invalid(_))));
         connection.close().await.unwrap();
     });
+}
+
+#[test]
+fn whoever_is_late_hears_it_in_the_way_of_its_broker_and_goes_on() {
+    for version in [Version::V3_10, Version::V4_0, Version::V4_3] {
+        let settings = Settings { version, consumer_timeout: Some(Duration::from_secs(90)), ..Settings::default() };
+        simulate(1, settings, move |world| async move {
+            let connection = dial().await;
+            let publisher = publisher(&connection).await;
+            let (channel, mut consumer) = consumer(&connection, 1).await;
+            publisher.publish(hint("a")).await.unwrap();
+            consumer.next().await.unwrap();
+            let told = consumer.next().await.unwrap_err();
+            let channel = match version {
+                // It keeps its channel, and may consume again.
+                Version::V4_3 => {
+                    assert_eq!(told, Error::Cancelled);
+                    channel
+                }
+                _ => {
+                    assert!(matches!(told, Error::ChannelClosed { code: 406, .. }), "{told:?}");
+                    connection.channel().await.unwrap()
+                }
+            };
+            let mut again = channel.consume("work", NonZeroU16::MIN).await.unwrap();
+            let delivery = again.next().await.unwrap();
+            assert!(delivery.redelivered);
+            channel.ack(delivery.delivery_tag).await.unwrap();
+            connection.close().await.unwrap();
+            let told = world.told();
+            assert_eq!(told[1..], ["delivered a of work", "requeued a", "delivered a of work again", "acked a"]);
+        });
+    }
 }
 
 #[test]

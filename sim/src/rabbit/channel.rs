@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use amq_protocol::frame::AMQPContentHeader;
 use amq_protocol::protocol::{AMQPClass, BasicProperties, basic, channel, confirm, exchange, queue};
@@ -11,6 +12,7 @@ use super::core::{Core, Effects, Refusal, short};
 use super::queue::{Entry, Subscriber};
 use super::settle::{Answer, Unacked};
 use super::store::Message;
+use super::timeout;
 use crate::observation::Broker;
 
 /// A channel. None of it outlives its connection.
@@ -39,6 +41,8 @@ pub(super) struct Consumer {
     queue: String,
     /// Deliveries up to this tag belong to an earlier consumer of the same tag.
     pub(super) after: u64,
+    /// For how long it may have a delivery, if not for as long as everybody.
+    pub(super) timeout: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -309,11 +313,7 @@ impl Core {
             !consume.no_local && !consume.no_ack && !consume.exclusive && !consume.nowait,
             "RabbitMQ stand-in: {consume:?} is not known here"
         );
-        assert!(
-            consume.arguments.inner().is_empty(),
-            "RabbitMQ stand-in: arguments of a consumer are not known here: {:?}",
-            consume.arguments
-        );
+        let timeout = timeout::own(&consume.arguments, self.settings.version.cancels_who_is_late());
         let name = consume.queue.to_string();
         self.accessible(connection, &name)?;
         let quorum = self.store.queues[&name].is_quorum();
@@ -335,7 +335,7 @@ impl Core {
         let (prefetch, after) = (channel.prefetch, channel.delivered);
         let subscriber = Subscriber { connection, channel: id, tag: tag.clone() };
         let Some(queue) = self.store.queues.get_mut(&name) else { return Ok(()) };
-        let consumer = Consumer { room: queue.room(prefetch), queue: name.clone(), after };
+        let consumer = Consumer { room: queue.room(prefetch), queue: name.clone(), after, timeout };
         queue.wait(&subscriber);
         queue.consumers.push_back(subscriber);
         let before = self.channel(connection, id).consumers.insert(tag.clone(), consumer);

@@ -197,22 +197,6 @@ impl Core {
         self.gone(connection, out);
     }
 
-    /// Once a minute: closes channels whose oldest delivery is unacknowledged for too long.
-    pub(super) fn look(&mut self, connection: u64, out: &mut Effects) {
-        let Some(limit) = self.settings.consumer_timeout else { return };
-        let Some(peer) = self.peers.get(&connection) else { return };
-        let late = |channel: &Channel| channel.unacked.values().any(|unacked| unacked.since + limit < out.now);
-        let late: Vec<u16> = peer.channels.iter().filter(|(_, channel)| late(channel)).map(|(id, _)| *id).collect();
-        for id in late {
-            let text = format!(
-                "PRECONDITION_FAILED - delivery acknowledgement on channel {id} timed out. Timeout value used: {} ms. \
-                 This timeout value can be configured, see consumers doc guide to learn more",
-                limit.as_millis()
-            );
-            self.close_channel(connection, id, Refusal::new(406, text), (0, 0), out);
-        }
-    }
-
     pub(super) fn block(&mut self, reason: &str) {
         self.blocked = Some(reason.to_owned());
     }
@@ -360,7 +344,7 @@ impl Core {
         let mut properties = FieldTable::default();
         properties.insert(short("capabilities"), AMQPValue::FieldTable(capabilities));
         properties.insert(short("product"), AMQPValue::LongString(LongString::from("RabbitMQ")));
-        properties.insert(short("version"), AMQPValue::LongString(LongString::from("3.10.8")));
+        properties.insert(short("version"), AMQPValue::LongString(LongString::from(self.settings.version.number())));
         let start = connection::Start {
             version_major: 0,
             version_minor: 9,

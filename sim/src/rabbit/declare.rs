@@ -9,12 +9,13 @@ use amq_protocol::types::{AMQPValue, FieldTable};
 use super::core::{Core, Effects, Refusal, short};
 use super::queue::{DeadLetters, Kind, Queue, Subscriber};
 use super::store::{Exchange, Routing};
+use super::version::Version;
 
 const TYPE: &str = "x-queue-type";
 const LIMIT: &str = "x-delivery-limit";
 const LETTERS: &str = "x-dead-letter-exchange";
 const LETTERS_KEY: &str = "x-dead-letter-routing-key";
-/// RabbitMQ 3.10 ignores a queue's own.
+/// RabbitMQ ignores a queue's own.
 const IGNORED: &str = "x-consumer-timeout";
 
 impl Core {
@@ -96,7 +97,7 @@ impl Core {
         what: &str,
         declare: queue::Declare,
     ) -> Result<(), Refusal> {
-        let (kind, dead_letters) = read(what, &declare.arguments)?;
+        let (kind, dead_letters) = read(what, &declare.arguments, self.settings.version)?;
         if kind != Kind::Classic {
             let not = |property: &str| precondition(&format!("invalid property '{property}' for {what}"));
             match &declare {
@@ -214,7 +215,7 @@ impl Core {
 }
 
 /// What a new queue's arguments ask for.
-fn read(what: &str, arguments: &FieldTable) -> Result<(Kind, Option<DeadLetters>), Refusal> {
+fn read(what: &str, arguments: &FieldTable, version: Version) -> Result<(Kind, Option<DeadLetters>), Refusal> {
     known(arguments);
     let invalid = |name: &str, why: &str| precondition(&format!("invalid arg '{name}' for {what}: {why}"));
     let unfit = |name: &str| -> Option<&'static str> {
@@ -240,7 +241,7 @@ fn read(what: &str, arguments: &FieldTable) -> Result<(Kind, Option<DeadLetters>
         return Err(invalid(LETTERS_KEY, "routing_key_but_no_dlx_defined"));
     }
     let limit = match arguments.inner().get(LIMIT) {
-        None => None,
+        None => version.delivery_limit(),
         Some(_) if !quorum => {
             return Err(precondition(&format!("invalid arg '{LIMIT}' for {what} of queue type rabbit_classic_queue")));
         }

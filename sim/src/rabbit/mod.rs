@@ -3,7 +3,7 @@
 //!
 //! Its law: **what it does not know stops the run**, with a message that names what was asked; it never makes up a
 //! polite answer. `core` has no I/O: frames in, effects out. `channel` is methods, `declare` what there is, `queue` who gets
-//! what in which order, `settle` how a delivery ends, `dead_letter` what is written on one that nobody took. `store` is what
+//! what in which order, `settle` how a delivery ends, `timeout` what is not settled, `dead_letter` what is written on one that nobody took. `store` is what
 //! it keeps, `wire` bytes, `serve` sockets and heartbeats.
 
 mod channel;
@@ -14,6 +14,8 @@ mod queue;
 mod serve;
 mod settle;
 mod store;
+mod timeout;
+mod version;
 mod wire;
 
 use std::fmt;
@@ -25,9 +27,13 @@ use crate::observation::Tap;
 use crate::plan::Ailment;
 use crate::product::{Control, Service};
 
+pub use version::Version;
+
 /// How the broker is configured.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Which RabbitMQ it is.
+    pub version: Version,
     /// The only user.
     pub user: String,
     /// Its password.
@@ -48,6 +54,7 @@ impl Default for Settings {
     /// RabbitMQ 3.10's own defaults.
     fn default() -> Self {
         Settings {
+            version: Version::default(),
             user: "guest".into(),
             password: "guest".into(),
             vhost: "/".into(),

@@ -93,7 +93,7 @@ async fn talk(inner: Arc<Mutex<Inner>>, mut stream: Stream, peer: SocketAddr) {
         let mut inner = lock(&inner);
         let connection = inner.core.connect(peer);
         inner.lines.insert(connection, sender);
-        (connection, inner.core.settings.frame_max, inner.core.settings.consumer_timeout.is_some())
+        (connection, inner.core.settings.frame_max, inner.core.looks())
     };
     let mut inbox = BytesMut::new();
     let mut clock = Clock::new(looks);

@@ -226,8 +226,10 @@ mod tests {
     use amq_protocol::protocol::{AMQPClass, BasicProperties, basic, channel, connection, queue};
     use amq_protocol::types::{AMQPValue, FieldTable, LongString};
 
-    use super::super::Settings;
+    use std::time::Duration;
+
     use super::super::core::Effect;
+    use super::super::{Settings, Version};
     use super::*;
 
     /// A client of a core: channel 1 publishes, channel 2 consumes from `q`, which holds `a` to `c` and has a limit of 1.
@@ -238,12 +240,16 @@ mod tests {
 
     impl Player {
         fn new(letters: Option<&str>) -> Player {
-            let mut core = Core::new(Settings::default());
+            Player::of(Settings::default(), Some(1), letters)
+        }
+
+        fn of(settings: Settings, limit: Option<i32>, letters: Option<&str>) -> Player {
+            let mut core = Core::new(settings);
             let connection = core.connect(([10, 0, 0, 1], 1).into());
             let mut player = Player { core, connection };
             player.frame(AMQPFrame::ProtocolHeader(ProtocolVersion::amqp_0_9_1()));
             let start_ok = connection::StartOk {
-                client_properties: FieldTable::default(),
+                client_properties: capable("consumer_cancel_notify"),
                 mechanism: "PLAIN".into(),
                 response: "\0guest\0guest".into(),
                 locale: "en_US".into(),
@@ -258,7 +264,9 @@ mod tests {
             }
             let mut arguments = FieldTable::default();
             arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-            arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(1));
+            if let Some(limit) = limit {
+                arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(limit));
+            }
             if let Some(key) = letters {
                 arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));
                 arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(LongString::from(key)));
@@ -309,6 +317,14 @@ mod tests {
         fn ready(&self, queue: &str) -> Option<usize> {
             self.core.ready(queue)
         }
+    }
+
+    fn capable(of: &str) -> FieldTable {
+        let mut capabilities = FieldTable::default();
+        capabilities.insert(of.into(), AMQPValue::Boolean(true));
+        let mut properties = FieldTable::default();
+        properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
+        properties
     }
 
     /// What the judge gets to see.
@@ -379,6 +395,42 @@ mod tests {
             assert_eq!((player.ready("q"), player.ready("dead")), (Some(ready), Some(dead)));
             player = again(player);
             player.consume(1);
+        }
+    }
+
+    fn of_version(version: Version) -> Player {
+        let settings = Settings { version, consumer_timeout: Some(Duration::from_secs(60)), ..Settings::default() };
+        Player::of(settings, None, None)
+    }
+
+    #[test]
+    fn a_later_broker_limits_what_names_no_limit() {
+        for (version, gives_up) in [(Version::V3_10, false), (Version::V4_0, true)] {
+            let mut player = of_version(version);
+            player.consume(1);
+            let told: Vec<String> = (1..=80).flat_map(|tag| player.nack(tag, true)).collect();
+            assert_eq!(told.contains(&"gave up a delivery_limit []".to_string()), gives_up, "{version:?}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_late_loses_its_channel_or_of_a_later_broker_its_consumer() {
+        for (version, closed) in [(Version::V3_10, true), (Version::V4_3, false)] {
+            let mut player = of_version(version);
+            assert_eq!(player.consume(2), ["delivered a", "delivered b"]);
+            let mut out = Effects::new(Instant::now());
+            player.core.look(player.connection, &mut out);
+            assert!(out.list.is_empty(), "nobody is late yet");
+            out.now += Duration::from_secs(61);
+            player.core.look(player.connection, &mut out);
+            assert_eq!(told(&out), ["requeued a", "requeued b"], "{version:?}");
+            let method = |effect: &Effect| match effect {
+                Effect::Send(_, AMQPFrame::Method(2, AMQPClass::Channel(channel::AMQPMethod::Close(_)))) => Some(true),
+                Effect::Send(_, AMQPFrame::Method(2, AMQPClass::Basic(basic::AMQPMethod::Cancel(_)))) => Some(false),
+                _ => None,
+            };
+            assert_eq!(out.list.iter().filter_map(method).collect::<Vec<_>>(), [closed], "{version:?}");
+            assert_eq!((player.ready("q"), player.core.unacked()), (Some(3), 0));
         }
     }
 
