@@ -156,6 +156,7 @@ impl Product for Lychgate {
             file!("two_drains"),
             file!("drain_hears"),
             file!("concurrent_subscription_failures"),
+            file!("failures_in_flight"),
             file!("switch_holder_killed"),
             file!("switch_holder_paused"),
             file!("switch_holder_overtaken"),
