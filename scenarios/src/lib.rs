@@ -16,6 +16,7 @@ pub mod reader;
 pub mod roles;
 pub mod settings;
 pub mod swarm;
+pub mod told;
 pub mod users;
 
 use std::time::Duration;
@@ -156,6 +157,7 @@ impl Product for Lychgate {
             file!("two_drains"),
             file!("drain_hears"),
             file!("concurrent_subscription_failures"),
+            file!("failures_in_flight"),
             file!("switch_holder_killed"),
             file!("switch_holder_paused"),
             file!("switch_holder_overtaken"),

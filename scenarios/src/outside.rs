@@ -1,6 +1,9 @@
 //! Stories outside of the simulation: the plans of scenarios, against real servers or the stand-ins, with the binary's
 //! processes. `scenarios/outside/times.toml` says which, and how long things take where time is real.
 
+mod house;
+mod proof;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +17,9 @@ use lychgate_sim::product::{Boot, Product, Source};
 pub use lychgate_sim::verdict::{Report, Verdict};
 use serde::Deserialize;
 
+pub use self::house::House;
+pub use self::proof::Proof;
+use crate::told::Story;
 use crate::users::Everybody;
 use crate::{Lychgate, roles};
 
@@ -81,6 +87,16 @@ pub fn plan(name: &str, seed: usize, outside: &Outside) -> Result<Plan<Everybody
     Ok(plan)
 }
 
+/// The seed of a story, and the plan in compressed time that it draws.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn planned(story: &Story) -> Result<(usize, Plan<Everybody>), String> {
+    let outside = stories().remove(&story.name).unwrap_or_default();
+    let seed = story.seed.or(outside.seeds.first().copied()).unwrap_or(1);
+    Ok((seed, plan(&story.name, seed, &outside)?))
+}
+
 /// Real servers of one story. They end when this is dropped.
 pub struct Servers {
     postgres: Server,
@@ -129,4 +145,13 @@ pub fn tell(
         command
     };
     run::<Lychgate>(name, plan, Options { servers, command: Box::new(command), trace, wall_max: WALL_MAX })
+}
+
+/// Prints the story of a report, and what is wrong with it.
+pub fn print(report: &Report) {
+    report.story.iter().for_each(|line| println!("  {line}"));
+    report.because.iter().for_each(|because| println!("because: {because}"));
+    if let Some(breach) = &report.breach {
+        println!("broken: {}", breach.says);
+    }
 }

@@ -5,6 +5,7 @@ mod choose;
 mod conformance;
 mod determinism;
 mod failing;
+mod known_bugs;
 mod list;
 mod replay;
 mod run;
@@ -16,8 +17,6 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub(crate) use self::run::spinner;
-use crate::known_bugs;
 use crate::product::Product;
 use crate::run::Options;
 

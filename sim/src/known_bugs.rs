@@ -1,291 +1,88 @@
-//! Historical bugs, put back one at a time into a copy of the tree: the simulation is worth what it catches. Each bug must
-//! fire the invariant that its header names, on seeds that the clean tree passes.
+//! Historical bugs, put back one at a time into a copy of the tree: whoever judges is worth what it catches. The patches
+//! say what must fire; a [`Workshop`] builds whatever binary shall be judged.
 
 mod patch;
 mod tree;
-mod trial;
+#[cfg(madsim)]
+pub(crate) mod trial;
+mod workshop;
 
 use std::path::{Path, PathBuf};
 
 use console::style;
 use serde::Serialize;
 
-use self::patch::KnownBug;
-use self::trial::{Places, Swept};
-use crate::cli::{Outcome, Usage};
+pub use self::patch::KnownBug;
+pub use self::workshop::{Recipe, Workshop};
 use crate::plan::nearest;
-use crate::table::Table;
-
-const EXAMPLES: &str = "\
-Examples:
-  cargo sim known-bugs                          all of them
-  cargo sim known-bugs swallowed-terminal       one
-  cargo sim known-bugs --swarm --json bugs.json all, by the swarm as well, for machines
-
-Verdicts: caught (the expected invariant fired, and the clean tree passes), wrong_invariant (something else fired),
-missed (nothing fired), stale (the patch no longer applies or builds). Exit code 0 if all were caught, else 1.";
-
-/// `known-bugs`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct Args {
-    /// These only; all without.
-    names: Vec<String>,
-    /// So many seeds of each scenario at most.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    seeds: u64,
-    /// Lets the scenario `swarm` look for them as well.
-    #[arg(long)]
-    swarm: bool,
-    /// So many seeds of the swarm at most.
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
-    swarm_seeds: u64,
-    /// Writes what came of each to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
-
-/// The scenario that draws everything from the seed.
-const SWARM: &str = "swarm";
 
 /// What came of a bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Verdict {
+pub enum Verdict {
+    /// The patch no longer applies or builds.
     Stale,
+    /// Nothing fired, or the clean tree fails as well.
     Missed,
+    /// Something else fired.
     WrongInvariant,
+    /// What was expected fired.
     Caught,
 }
 
-/// A line of the table.
-#[derive(Clone, Debug, Serialize)]
-struct Row {
-    name: String,
-    seed_document: String,
-    expected: String,
-    fired: Option<String>,
-    verdict: Verdict,
-    /// Until the first failure, by the scenarios of the bug.
-    seeds: usize,
-    /// Until the first failure, by the swarm, if it looked and found.
-    swarm_seeds: Option<usize>,
-    /// Of the runs, without the build.
-    cpu_seconds: f64,
-}
-
-/// Puts the bugs back and tells which were caught.
-pub(crate) fn known_bugs(args: &Args, root: &Path) -> Outcome {
-    let bugs = chosen(load(&root.join("scenarios/known-bugs"))?, &args.names)?;
-    if bugs.is_empty() {
-        println!("scenarios/known-bugs holds no patch");
-        return Ok(0);
-    }
-    let places = Places::of(root)?;
-    tree::share(&places.built(), &places.target.join("release"))?;
-    let mut rows = Vec::new();
-    for bug in &bugs {
-        println!("{}: {}", style(&bug.name).bold(), bug.about);
-        rows.push(put_back(bug, args, &places)?);
-        println!();
-    }
-    print(&rows);
-    if let Some(path) = &args.json {
-        let text = serde_json::json!({ "known_bugs": rows });
-        std::fs::write(path, format!("{text}\n")).map_err(|error| Usage(format!("{}: {error}", path.display())))?;
-    }
-    Ok(i32::from(rows.iter().any(|row| row.verdict != Verdict::Caught)))
-}
-
-/// The patches in `dir`, by file name.
-fn load(dir: &Path) -> Result<Vec<KnownBug>, Usage> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(Vec::new()) };
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
-    paths.sort();
-    let read = |path: PathBuf| KnownBug::parse(&path, &std::fs::read_to_string(&path)?).map_err(Usage);
-    paths.into_iter().map(read).collect()
-}
-
-fn chosen(bugs: Vec<KnownBug>, names: &[String]) -> Result<Vec<KnownBug>, Usage> {
-    for name in names {
-        if !bugs.iter().any(|bug| bug.name == *name) {
-            let known: Vec<&str> = bugs.iter().map(|bug| bug.name.as_str()).collect();
-            let hint = nearest(name, known.iter().copied()).map(|name| format!("; did you mean `{name}`?"));
-            let (list, hint) = (known.join("`, `"), hint.unwrap_or_default());
-            return Err(Usage(format!("unknown bug `{name}`: there are `{list}`{hint}")));
-        }
-    }
-    Ok(bugs.into_iter().filter(|bug| names.is_empty() || names.contains(&bug.name)).collect())
-}
-
-/// Patches, builds, runs.
-fn put_back(bug: &KnownBug, args: &Args, places: &Places) -> Result<Row, Usage> {
-    let mut row = Row {
-        name: bug.name.clone(),
-        seed_document: bug.seed_document.clone(),
-        expected: bug.expected.join(", "),
-        fired: None,
-        verdict: Verdict::Missed,
-        seeds: 0,
-        swarm_seeds: None,
-        cpu_seconds: 0.0,
-    };
-    let stale = |row: Row, says: String| {
-        println!("{}: {says}", style("stale").red().bold());
-        Ok(Row { verdict: Verdict::Stale, ..row })
-    };
-    let edits = match bug.apply(|path| std::fs::read_to_string(places.root.join(path))) {
-        Ok(edits) => edits,
-        Err(says) => return stale(row, says),
-    };
-    tree::sync(&places.root, &places.tree, &edits)?;
-    let binary = match trial::build(&bug.name, places)? {
-        Ok(binary) => binary,
-        Err(says) => return stale(row, format!("it applies and does not build\n{says}")),
-    };
-    for scenario in bug.scenarios.iter().filter(|scenario| *scenario != SWARM) {
-        if row.verdict != Verdict::Caught {
-            let found = hunt(bug, &binary, scenario, args.seeds, places)?;
-            row.seeds += found.seeds;
-            row.take(found);
-        }
-    }
-    if args.swarm || bug.scenarios.iter().any(|scenario| scenario == SWARM) {
-        let found = hunt(bug, &binary, SWARM, args.swarm_seeds, places)?;
-        row.swarm_seeds = (found.verdict == Verdict::Caught).then_some(found.seeds);
-        row.take(found);
-    }
-    Ok(row)
-}
-
-impl Row {
-    /// Counts what one scenario came to; of several the best counts.
-    fn take(&mut self, found: Found) {
-        self.cpu_seconds += found.cpu_seconds;
-        if found.verdict > self.verdict || (self.fired.is_none() && found.fired.is_some()) {
-            self.verdict = self.verdict.max(found.verdict);
-            self.fired = found.fired;
-        }
-    }
-}
-
-/// What one scenario came to.
-#[derive(Debug)]
-struct Found {
-    verdict: Verdict,
-    fired: Option<String>,
-    seeds: usize,
-    cpu_seconds: f64,
-}
-
-/// Lets one scenario look for `bug`, tells what it found, and checks that it is found again and only there.
-fn hunt(bug: &KnownBug, binary: &Path, scenario: &str, seeds: u64, places: &Places) -> Result<Found, Usage> {
-    let before = trial::cpu_seconds();
-    let Swept { seeds, failed, report, odd } = trial::sweep(&bug.name, binary, scenario, seeds + 1, places)?;
-    let cpu_seconds = trial::cpu_seconds() - before;
-    let missed = |fired| Found { verdict: Verdict::Missed, fired, seeds, cpu_seconds };
-    if let Some(odd) = odd {
-        println!("{}: {scenario} did not come to an end: {odd}", style("missed").red().bold());
-        return Ok(missed(None));
-    }
-    let Some(run) = failed else {
-        println!("{}: {scenario} passed on {seeds} seeds", style("missed").red().bold());
-        return Ok(missed(None));
-    };
-    report.iter().for_each(|line| println!("{line}"));
-    let shown = binary.strip_prefix(std::env::current_dir()?).unwrap_or(binary).display();
-    println!("replay it: {shown} replay {scenario}@{}", run.seed);
-    let fired = run.fired();
-    let again = trial::digest(binary, scenario, run.seed, places)?;
-    if again.as_ref() != Some(&run.digest) {
-        println!("{}: replayed, its digest is another", style("nondeterministic").red().bold());
-        let fired = Some("nondeterministic".to_owned());
-        return Ok(Found { verdict: Verdict::WrongInvariant, fired, seeds, cpu_seconds });
-    }
-    println!("replayed in another process: the same digest {}", run.digest);
-    let clean = trial::sweep("the clean tree", &places.clean, scenario, run.seed + 1, places)?;
-    if let Some(error) = clean.odd.or_else(|| clean.failed.map(|run| format!("{} on seed {}", run.fired(), run.seed))) {
-        println!("{}: the clean tree fails there as well: {error}", style("missed").red().bold());
-        return Ok(missed(Some(fired)));
-    }
-    println!("the clean tree passes {scenario} on seeds 1 to {}", run.seed);
-    let verdict = if bug.expected.contains(&fired) { Verdict::Caught } else { Verdict::WrongInvariant };
-    Ok(Found { verdict, fired: Some(fired), seeds, cpu_seconds })
-}
-
-fn print(rows: &[Row]) {
-    let columns = ["bug", "seed", "expected", "fired", "verdict", ">seeds", ">by swarm", ">cpu seconds"];
-    let mut table = Table::new(&columns);
-    for row in rows {
-        let verdict = match row.verdict {
+impl Verdict {
+    /// As in a table, in colours where there are any.
+    pub fn styled(self) -> String {
+        let styled = match self {
             Verdict::Caught => style("caught").green(),
             Verdict::Missed => style("missed").red().bold(),
             Verdict::WrongInvariant => style("wrong_invariant").red().bold(),
             Verdict::Stale => style("stale").yellow().bold(),
         };
-        table.row([
-            row.name.clone(),
-            row.seed_document.clone(),
-            row.expected.clone(),
-            row.fired.clone().unwrap_or_else(|| "-".to_owned()),
-            verdict.to_string(),
-            row.seeds.to_string(),
-            row.swarm_seeds.map_or_else(|| "-".to_owned(), |seeds| seeds.to_string()),
-            format!("{:.1}", row.cpu_seconds),
-        ]);
+        styled.to_string()
     }
-    let lines = table.lines();
-    println!("{}", style(&lines[0]).bold());
-    lines[1..].iter().for_each(|line| println!("{line}"));
+}
+
+/// The patches of the workspace `root`, by file name.
+///
+/// # Errors
+/// One that cannot be read, and what is wrong with it.
+pub fn load(root: &Path) -> Result<Vec<KnownBug>, String> {
+    let Ok(entries) = std::fs::read_dir(root.join("scenarios/known-bugs")) else { return Ok(Vec::new()) };
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
+    paths.sort();
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        KnownBug::parse(&path, &text)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// Those with these names; all without names.
+///
+/// # Errors
+/// A name that none has, and what was probably meant.
+pub fn chosen(bugs: Vec<KnownBug>, names: &[String]) -> Result<Vec<KnownBug>, String> {
+    for name in names {
+        if !bugs.iter().any(|bug| bug.name == *name) {
+            let known: Vec<&str> = bugs.iter().map(|bug| bug.name.as_str()).collect();
+            let hint = nearest(name, known.iter().copied()).map(|name| format!("; did you mean `{name}`?"));
+            let (list, hint) = (known.join("`, `"), hint.unwrap_or_default());
+            return Err(format!("unknown bug `{name}`: there are `{list}`{hint}"));
+        }
+    }
+    Ok(bugs.into_iter().filter(|bug| names.is_empty() || names.contains(&bug.name)).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn row() -> Row {
-        Row {
-            name: "x".into(),
-            seed_document: "000".into(),
-            expected: "no_zombies".into(),
-            fired: None,
-            verdict: Verdict::Missed,
-            seeds: 3,
-            swarm_seeds: None,
-            cpu_seconds: 0.5,
-        }
-    }
-
-    #[test]
-    fn json_has_the_shape_that_machines_know() {
-        let json = serde_json::to_value(Row { verdict: Verdict::WrongInvariant, ..row() }).unwrap();
-        assert_eq!(
-            json.to_string(),
-            r#"{"cpu_seconds":0.5,"expected":"no_zombies","fired":null,"name":"x","seed_document":"000","seeds":3,"swarm_seeds":null,"verdict":"wrong_invariant"}"#
-        );
-    }
-
-    #[test]
-    fn the_best_of_several_scenarios_counts() {
-        let mut row = row();
-        let found = |verdict, fired: Option<&str>| Found {
-            verdict,
-            fired: fired.map(str::to_owned),
-            seeds: 1,
-            cpu_seconds: 0.1,
-        };
-        row.take(found(Verdict::WrongInvariant, Some("terminal_once")));
-        row.take(found(Verdict::Missed, None));
-        assert_eq!((row.verdict, row.fired.as_deref()), (Verdict::WrongInvariant, Some("terminal_once")));
-        row.take(found(Verdict::Caught, Some("no_zombies")));
-        assert_eq!((row.verdict, row.fired.as_deref()), (Verdict::Caught, Some("no_zombies")));
-    }
-
     #[test]
     fn names_that_are_none_are_told_what_was_meant() {
         let bug = KnownBug::parse(Path::new("p.patch"), patch::tests::PATCH).unwrap();
-        let Usage(says) = chosen(vec![bug], &["swalowed-terminal".to_owned()]).unwrap_err();
+        let says = chosen(vec![bug], &["swalowed-terminal".to_owned()]).unwrap_err();
         assert!(says.contains("did you mean `swallowed-terminal`?"), "{says}");
     }
 }

@@ -31,8 +31,7 @@ pub mod item;
 #[cfg(madsim)]
 mod journal;
 pub mod judge;
-#[cfg(madsim)]
-mod known_bugs;
+pub mod known_bugs;
 pub mod link;
 pub mod nemesis;
 pub mod observation;
@@ -44,6 +43,7 @@ pub mod postgres;
 mod probe;
 mod process;
 pub mod product;
+pub mod programs;
 pub mod provider;
 pub mod rabbit;
 pub mod redis;
@@ -57,10 +57,10 @@ pub mod seed;
 pub mod shapes;
 #[cfg(madsim)]
 mod shrink;
+mod spinner;
 #[cfg(madsim)]
 mod sweep;
-#[cfg(madsim)]
-mod table;
+pub mod table;
 #[cfg(test)]
 mod toy;
 pub mod trace;

@@ -1,6 +1,6 @@
 //! Tables for terminals and logs: columns as wide as their widest cell, numbers to the right.
 
-use console::measure_text_width;
+use console::{measure_text_width, style};
 
 /// A table under construction. Columns whose heading begins with `>` stand to the right.
 #[derive(Clone, Debug)]
@@ -32,6 +32,13 @@ impl Table {
         let width = |column: usize| all.iter().map(|row| measure_text_width(&row[column])).max().unwrap_or(0);
         let widths: Vec<usize> = (0..named.len()).map(width).collect();
         all.iter().map(|row| self.line(row, &widths)).collect()
+    }
+
+    /// Prints it, on a terminal with its headings in bold.
+    pub fn print(&self) {
+        let lines = self.lines();
+        println!("{}", style(&lines[0]).bold());
+        lines[1..].iter().for_each(|line| println!("{line}"));
     }
 
     fn line(&self, row: &[String], widths: &[usize]) -> String {

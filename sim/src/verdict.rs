@@ -40,6 +40,11 @@ impl Verdict {
         }
     }
 
+    /// As machines know it: `no_progress`.
+    pub fn key(self) -> String {
+        serde_json::to_value(self).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
     /// The worse of two, in the order in which a sweep exits.
     pub fn worse(self, other: Verdict) -> Verdict {
         let rank = |verdict| match verdict {
@@ -89,6 +94,13 @@ pub struct Report {
     /// The [shapes](crate::shapes) of what was said to services, if they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shapes: Vec<String>,
+}
+
+impl Report {
+    /// The invariant that was broken, or the verdict that is none's.
+    pub fn fired(&self) -> String {
+        self.invariant.clone().unwrap_or_else(|| self.verdict.key())
+    }
 }
 
 /// What came of one fault of the plan.

@@ -1,12 +1,13 @@
 //! `conformance`: the stand-ins beside the real servers. What is compared stands in the test targets that are named
 //! `conformance`, in whatever package; this runs them on both runtimes, and knows which servers they need.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use console::style;
 
 use super::{Outcome, Usage};
+use crate::programs;
 
 const EXAMPLES: &str = "\
 Each server is started by the test that needs it, on a free port of loopback and with files of its own, and ends with it;
@@ -31,25 +32,9 @@ pub(super) struct Args {
 /// The test targets' name.
 const TARGET: &str = "conformance";
 
-/// The programs that the tests start: each with the places beyond PATH where Debian has it, and its package.
-const PROGRAMS: &[(&str, &str, &str)] = &[
-    ("redis-server", "", "redis-server"),
-    ("redis-cli", "", "redis-tools"),
-    ("rabbitmq-server", "/usr/lib/rabbitmq/bin", "rabbitmq-server"),
-    ("epmd", "", "rabbitmq-server"),
-    ("initdb", "/usr/lib/postgresql", "postgresql"),
-    ("postgres", "/usr/lib/postgresql", "postgresql"),
-    ("psql", "", "postgresql-client"),
-];
-
 /// Runs the tests of both runtimes.
 pub(super) fn conformance(args: &Args, root: &Path) -> Outcome {
-    let mut missing: Vec<&str> =
-        PROGRAMS.iter().filter(|(name, place, _)| !is_there(name, place)).map(|p| p.2).collect();
-    missing.dedup();
-    if !missing.is_empty() {
-        return Err(Usage(format!("servers are missing; on Debian: apt-get install -y {}", missing.join(" "))));
-    }
+    programs::installed().map_err(Usage)?;
     // The real servers speak first: their words are what is kept.
     let arms = [("the real servers", vec!["real", "test"]), ("the stand-ins", vec!["test"])];
     for (what, line) in &arms {
@@ -81,23 +66,4 @@ fn cargo(root: &Path, line: &[&str], rest: &[&str]) -> Result<bool, Usage> {
     command.current_dir(root).args(line).args(["--workspace", "--locked", "--test", TARGET]).args(rest);
     let status = command.status().map_err(|error| Usage(format!("cargo does not start: {error}")))?;
     Ok(status.success())
-}
-
-/// In PATH, in `place`, or in the `bin` of a version there.
-fn is_there(name: &str, place: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let versions = std::fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
-    let places = std::env::split_paths(&path).chain([PathBuf::from(place)]).chain(versions);
-    places.into_iter().any(|place| place.join(name).is_file())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn programs_are_found_where_they_are() {
-        assert!(is_there("sh", ""));
-        assert!(!is_there("no-such-server", "/usr/lib/postgresql"));
-    }
 }

@@ -17,6 +17,7 @@ use crate::run::fork_run;
 use crate::second::Second;
 use crate::seed::Seed;
 use crate::shrink::{Trial, shrink};
+use crate::spinner::spinner;
 use crate::sweep::Running;
 use crate::verdict::{Report, Verdict};
 
@@ -96,7 +97,7 @@ fn smaller_plan<P: Product>(
     // What the sweep wanted of the drawn plan is no matter of the smaller one.
     plan.must_reach.clear();
     plan.arms = report.invariant.iter().cloned().collect();
-    let spinner = super::run::spinner("looking for a smaller plan");
+    let spinner = spinner("looking for a smaller plan");
     let shrunk = shrink(&plan, |candidate| {
         if began.elapsed() > SHRINK_MAX {
             return Trial::OutOfTime;

@@ -100,7 +100,7 @@ pub(super) fn list<P: Product>(what: What) -> Outcome {
             FAULTS
                 .iter()
                 .for_each(|(kind, target, does)| table.row([kind, target, does].map(|cell| (*cell).to_owned())));
-            print(&table);
+            table.print();
             println!(
                 "\nA fault begins `at = \"12s\"`, `on = {{ event = \"…\", session = \"…\", nth = 1, after = \"5s\" }}` or\n\
                  `on = {{ link = \"…\", matches = \"…\" }}`. It ends when it `lasts = \"30s\"`, `until = {{ event = \"…\" }}` or\n\
@@ -117,12 +117,12 @@ pub(super) fn list<P: Product>(what: What) -> Outcome {
             <P::Occurrence as Occurrence>::NAMES
                 .iter()
                 .for_each(|name| table.row([(*name).to_owned(), "the product's".to_owned()]));
-            print(&table);
+            table.print();
         }
         What::Invariants => {
             let mut table = Table::new(&["invariant", "promises"]);
             words::invariants::<P>().into_iter().for_each(|(name, says)| table.row([name.to_owned(), says.to_owned()]));
-            print(&table);
+            table.print();
         }
         What::Settings => P::settings().iter().for_each(|name| println!("{name}")),
     }
@@ -141,14 +141,8 @@ fn scenarios<P: Product>() -> Outcome {
             Err(Usage(says)) => malformed.push(says),
         }
     }
-    print(&table);
+    table.print();
     if malformed.is_empty() { Ok(0) } else { Err(Usage(malformed.join("\n"))) }
-}
-
-fn print(table: &Table) {
-    let lines = table.lines();
-    println!("{}", console::style(&lines[0]).bold());
-    lines[1..].iter().for_each(|line| println!("{line}"));
 }
 
 #[cfg(test)]

@@ -152,9 +152,7 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
     }
     bar.finish_and_clear();
     println!();
-    let lines = table.lines();
-    println!("{}", style(&lines[0]).bold());
-    lines[1..].iter().for_each(|line| println!("{line}"));
+    table.print();
     println!("\n{checked} runs were checked for determinism in a process of their own.");
     if malformed.is_empty() { Ok(worst.exit_code()) } else { Err(Usage(malformed.join("\n"))) }
 }
@@ -297,9 +295,7 @@ fn tell_reach(reach: &Reach) {
         armed.row([name.clone(), percent(*count)]);
     }
     for table in [faults, armed] {
-        let lines = table.lines();
-        println!("{}", style(&lines[0]).bold());
-        lines[1..].iter().for_each(|line| println!("{line}"));
+        table.print();
         println!();
     }
 }
@@ -329,11 +325,4 @@ fn bar(length: usize) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len}, {eta} left").expect("the template is valid");
     ProgressBar::new(length as u64).with_style(style.progress_chars("=> "))
-}
-
-/// A spinner that shows only on a terminal and turns when it is ticked.
-pub(crate) fn spinner(says: &str) -> ProgressBar {
-    let spinner = ProgressBar::new_spinner();
-    spinner.set_message(says.to_owned());
-    spinner
 }

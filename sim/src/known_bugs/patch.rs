@@ -8,19 +8,19 @@ use diffy::patch_set::{FileOperation, ParseOptions, PatchSet};
 
 /// One historical bug.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct KnownBug {
+pub struct KnownBug {
     /// As in the table, and as the name of its binary.
-    pub(super) name: String,
+    pub name: String,
     /// The write-up that it comes from, as `000`.
-    pub(super) seed_document: String,
+    pub seed_document: String,
     /// What must fire: an invariant, or a verdict such as `no_progress`; any one of several.
-    pub(super) expected: Vec<String>,
+    pub expected: Vec<String>,
     /// The scenarios that must catch it, tried in order.
-    pub(super) scenarios: Vec<String>,
+    pub scenarios: Vec<String>,
     /// One sentence.
-    pub(super) about: String,
+    pub about: String,
     /// The diff.
-    pub(super) diff: String,
+    pub diff: String,
 }
 
 /// Files by their path from the root of the tree, with their new text; `None` where one is deleted.
