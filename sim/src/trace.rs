@@ -179,6 +179,7 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
             Happening::FaultStruck { kind, target, .. } => match *kind {
                 "wedge" => Some(format!("{target} wedges")),
                 "close" => Some(format!("{target} closes")),
+                "connection_refused" => Some(format!("{target} refuses whoever dials")),
                 "reply_lost" => Some(format!("{target} is about to lose a reply")),
                 "delay" => Some(format!("{target} slows down")),
                 "half_open" => Some(format!("the connections of {target} are dead, and nobody knows")),
