@@ -197,6 +197,7 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
                 "full" => Some(format!("{target} is full")),
                 "failover" => Some(format!("what {target} takes from here on will be lost")),
                 "evict" => Some(format!("{target} forgets what it need not keep")),
+                "flush" => Some(format!("somebody flushes {target}")),
                 "purge" => Some(format!("the queues of {target} are purged")),
                 "serialization_failure" => Some(format!("{target} refuses commits")),
                 "too_many_connections" => Some(format!("{target} takes no more connections")),

@@ -83,6 +83,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("full", "service", "redis: OOM to writes; rabbitmq: publishers are blocked; postgres: 53100 to writes"),
     ("failover", "service", "redis: what is written meanwhile is lost at the end, and every connection"),
     ("evict", "service", "redis: every key with a TTL is gone"),
+    ("flush", "service", "redis: an operator's FLUSHALL: every key is gone; connections and scripts stay"),
     ("purge", "service", "rabbitmq: what is ready in any queue is gone"),
     ("serialization_failure", "service", "postgres: commits of changes are refused with 40001"),
     ("too_many_connections", "service", "postgres: new connections are refused with 53300"),

@@ -22,7 +22,7 @@
 //!                                     # answer; a process: sigterm sigkill host_loss pause panic, of the service manager's: rolling_restart
 //!                                     # lost_signal scale_up scale_down reconfigure; a caller of a service: refuse
 //!                                     # stall truncate malformed; a service: restart full
-//!                                     # readonly loading failover evict purge serialization_failure
+//!                                     # readonly loading failover evict flush purge serialization_failure
 //!                                     # too_many_connections slow_commit table_lock clock_ahead clock_behind
 //!                                     # slow_stop failed_create not_ready stale_handle
 //! target = "executor-1->redis"        # or a list; `executor-1` for a process; `provider/sk-a` for a caller; `redis` for
