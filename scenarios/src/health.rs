@@ -24,7 +24,7 @@ impl Memory {
     /// What this event does to it.
     pub fn of<O>(event: &Event<O>) -> Option<Memory> {
         match &event.what {
-            What::World(Happening::FaultStruck { kind: "restart", target, .. }) if target == "redis" => {
+            What::World(Happening::FaultStruck { kind: "restart" | "flush", target, .. }) if target == "redis" => {
                 Some(Memory::Lost)
             }
             What::World(Happening::FaultStruck { kind: "failover", .. }) => Some(Memory::Noted),

@@ -25,8 +25,3 @@ impl Ground {
         (self.world.create_node().name(name).ip(ip).build(), ip)
     }
 }
-
-/// What a node with this address binds to: it has no other.
-pub(crate) fn host(_: IpAddr) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-}

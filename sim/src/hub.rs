@@ -208,6 +208,7 @@ fn effect(kind: Kind) -> Option<Effect> {
     match kind {
         Kind::Wedge => Some(Effect::Wedge),
         Kind::Close => Some(Effect::Close),
+        Kind::ConnectionRefused => Some(Effect::ConnectionRefused),
         Kind::ReplyLost { matches } => Some(Effect::ReplyLost { matches: matches.map(String::into_bytes) }),
         Kind::Delay { by } => Some(Effect::Delay(by)),
         Kind::HalfOpen => Some(Effect::HalfOpen),

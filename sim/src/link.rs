@@ -10,6 +10,9 @@
 //! A wedge of one direction holds bytes of that direction alone; connecting counts as going up. What a fault with `only`
 //! does begins with the first request on a connection that contains those bytes, and ends with the fault.
 //!
+//! What a refused connection is: the dial itself fails, as at a port on which nobody listens, and the relay takes nothing.
+//! Whoever dials while the process does some work does so for that work.
+//!
 //! What half-open means: connections that stood when it began carry nothing any more, and close when it ends. What either
 //! side sends meanwhile is gone, its own end too.
 //!
@@ -21,6 +24,7 @@
 
 mod conversation;
 mod lane;
+mod port;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +34,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+use self::port::Port;
 use crate::dock::Dock;
 use crate::event::Happening;
 use crate::plan::{Direction, Part};
@@ -52,6 +57,8 @@ pub enum Effect {
     Wedge,
     /// New connections are closed at once. Those that stood when it began are closed by [`Link::strike`] already.
     Close,
+    /// New connections are refused, as by a port on which nobody listens. Those that stand go on.
+    ConnectionRefused,
     /// The next request that contains `matches` (any, if `None`) is carried; its answer is dropped with the connection.
     ReplyLost {
         /// Bytes that the request must contain.
@@ -372,6 +379,26 @@ impl Link {
         pace
     }
 
+    /// The faults by which who dials is refused.
+    fn refusing(&self) -> Vec<usize> {
+        let state = self.state();
+        let refuse = |(_, standing): &(&usize, &Standing)| standing.effect == Effect::ConnectionRefused;
+        state.effects.iter().filter(refuse).map(|(fault, _)| *fault).collect()
+    }
+
+    /// Waits until who dials is refused, or let in.
+    async fn refuses(&self, wanted: bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.refusing().is_empty() != wanted {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// The strikes by which a connection is half-open, each with its fault.
     fn half_open(&self, conn: u32) -> Vec<(usize, u32)> {
         let stood = |standing: &Standing| standing.effect == Effect::HalfOpen && conn <= standing.conns;
@@ -396,9 +423,17 @@ pub fn ends_in_new(bytes: &[u8], old: usize, pattern: &[u8]) -> bool {
 
 /// Runs the relay of `link`: takes connections from `listener` and carries each to `target`, for ever.
 pub async fn relay(link: Arc<Link>, witness: Arc<dyn Witness>, listener: TcpListener, target: impl Into<Target>) {
-    let target = target.into();
+    let (target, mut port) = (target.into(), Port::new(listener));
     loop {
-        let Ok((near, _)) = listener.accept().await else {
+        let near = tokio::select! {
+            biased;
+            () = link.refuses(true) => {
+                refuse(&link, &*witness, &mut port).await;
+                continue;
+            }
+            near = port.accept() => near,
+        };
+        let Ok(near) = near else {
             // Out of file descriptors, say, on a real runtime: nothing to tell here, and no reason to spin.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
@@ -421,4 +456,19 @@ pub async fn relay(link: Arc<Link>, witness: Arc<dyn Witness>, listener: TcpList
             None => drop(tokio::spawn(conversation.run(target.clone()))),
         }
     }
+}
+
+/// Whoever dials is refused, until no fault wants that any more.
+async fn refuse(link: &Link, witness: &dyn Witness, port: &mut Port) {
+    port.shut();
+    loop {
+        tokio::select! {
+            biased;
+            () = link.refuses(false) => break,
+            () = port.dialled() => {}
+        }
+        let Some(label) = witness.serves(link) else { continue };
+        link.refusing().into_iter().for_each(|fault| witness.felt(link, fault, &label));
+    }
+    port.open().await;
 }

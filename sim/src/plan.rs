@@ -144,6 +144,8 @@ pub enum Kind {
     Wedge,
     /// Link: every connection is closed once, at the beginning; with a length, new ones are closed too until its end.
     Close,
+    /// Link: new connections are refused, as by a port on which nobody listens. Those that stand go on.
+    ConnectionRefused,
     /// Link: the next request (that `matches`, if given) is carried out and its answer dropped with the connection.
     ReplyLost { matches: Option<String> },
     /// Link: every chunk is carried later, by this much.
@@ -254,9 +256,10 @@ impl Kind {
     };
 
     /// The words for what no service suffers from inside.
-    const OWN: [&'static str; 22] = [
+    const OWN: [&'static str; 23] = [
         "wedge",
         "close",
+        "connection_refused",
         "reply_lost",
         "delay",
         "half_open",
@@ -290,6 +293,7 @@ impl Kind {
         match self {
             Kind::Wedge => "wedge",
             Kind::Close => "close",
+            Kind::ConnectionRefused => "connection_refused",
             Kind::ReplyLost { .. } => "reply_lost",
             Kind::Delay { .. } => "delay",
             Kind::HalfOpen => "half_open",
@@ -315,7 +319,8 @@ impl Kind {
     /// What it strikes.
     pub fn aim(&self) -> Aim {
         match self {
-            Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => Aim::Link,
+            Kind::Wedge | Kind::Close | Kind::ConnectionRefused => Aim::Link,
+            Kind::ReplyLost { .. } | Kind::Delay { .. } => Aim::Link,
             Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } | Kind::Answer { .. } => Aim::Link,
             Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::Panic => Aim::Process,
             Kind::RollingRestart | Kind::LostSignal => Aim::Process,

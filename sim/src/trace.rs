@@ -179,6 +179,7 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
             Happening::FaultStruck { kind, target, .. } => match *kind {
                 "wedge" => Some(format!("{target} wedges")),
                 "close" => Some(format!("{target} closes")),
+                "connection_refused" => Some(format!("{target} refuses whoever dials")),
                 "reply_lost" => Some(format!("{target} is about to lose a reply")),
                 "delay" => Some(format!("{target} slows down")),
                 "half_open" => Some(format!("the connections of {target} are dead, and nobody knows")),
@@ -196,6 +197,7 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
                 "full" => Some(format!("{target} is full")),
                 "failover" => Some(format!("what {target} takes from here on will be lost")),
                 "evict" => Some(format!("{target} forgets what it need not keep")),
+                "flush" => Some(format!("somebody flushes {target}")),
                 "purge" => Some(format!("the queues of {target} are purged")),
                 "serialization_failure" => Some(format!("{target} refuses commits")),
                 "too_many_connections" => Some(format!("{target} takes no more connections")),

@@ -477,7 +477,7 @@ impl<O: Occurrence> Watch<O> {
             Kind::Refuse { status, retry_after } => self.refuse(index, target, *status, *retry_after),
             Kind::Disturb(disturbance) => self.disturb(index, target, *disturbance),
             Kind::Ail(ailment) => self.ail(index, target, *ailment),
-            Kind::Wedge | Kind::Close | Kind::ReplyLost { .. } | Kind::Delay { .. } => {
+            Kind::Wedge | Kind::Close | Kind::ConnectionRefused | Kind::ReplyLost { .. } | Kind::Delay { .. } => {
                 self.strike_link(index, kind.clone(), target);
             }
             Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } | Kind::Answer { .. } => {

@@ -20,7 +20,7 @@ use crate::berth;
 use crate::dock::Dock;
 use crate::engine::Engine;
 use crate::event::{Happening, Occurrence};
-use crate::ground::{Ground, NodeHandle, NodeId, host};
+use crate::ground::{Ground, NodeHandle, NodeId};
 use crate::hub::{Hands, Hub, Sight};
 #[cfg(madsim)]
 use crate::journal::{Journal, Line};
@@ -380,7 +380,7 @@ impl<O: Occurrence> Builder<O> {
 }
 
 async fn bind(node: &NodeHandle, ip: IpAddr, port: u16) -> TcpListener {
-    let bound = node.spawn(async move { TcpListener::bind((host(ip), port)).await }).await;
+    let bound = node.spawn(async move { TcpListener::bind((ip, port)).await }).await;
     bound.expect("a node of the world is never cancelled").expect("a fresh node has every port free")
 }
 

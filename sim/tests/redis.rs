@@ -322,6 +322,35 @@ fn data_outlives_a_restart_unless_it_is_to_be_empty() {
 }
 
 #[test]
+fn what_is_flushed_is_gone_and_connections_readers_and_scripts_stay() {
+    simulate(11, |handle, server| {
+        one_client(handle, async move {
+            let (mut redis, mut blocked) = (connect().await, connect().await);
+            let () = redis.set("k", "v").await.unwrap();
+            let expiring = redis::SetOptions::default().with_expiration(redis::SetExpiry::EX(60));
+            let () = redis.set_options("timed", "v", expiring).await.unwrap();
+            let _: String = Script::new("return 'x'").invoke_async(&mut redis).await.unwrap();
+            let waits = tokio::spawn(async move { read_blocking(&mut blocked, 5_000, "$").await });
+            sleep(100).await;
+            let mut left = async || -> (bool, bool, usize) {
+                let there = (redis.exists("k").await.unwrap(), redis.exists("timed").await.unwrap());
+                (there.0, there.1, redis::cmd("DBSIZE").query_async(&mut redis).await.unwrap())
+            };
+            server.control(Control::Ail(Ailment::Evict));
+            assert_eq!(left().await, (true, false, 1), "an eviction takes what would expire");
+            server.control(Control::Ail(Ailment::Flush));
+            assert_eq!(left().await, (false, false, 0));
+            let hash = Script::new("return 'x'").get_hash().to_string();
+            let known: Vec<bool> = redis::cmd("SCRIPT").arg("EXISTS").arg(hash).query_async(&mut redis).await.unwrap();
+            assert_eq!(known, [true]);
+            let () = redis::cmd("XADD").arg("s").arg("1-1").arg("f").arg("v").query_async(&mut redis).await.unwrap();
+            let read = waits.await.unwrap();
+            assert!(format!("{read:?}").contains("1-1"), "{read:?}");
+        })
+    });
+}
+
+#[test]
 #[should_panic(expected = "the Redis stand-in does not know the command ZADD")]
 fn an_unknown_command_stops_the_run() {
     simulate(9, |handle, _| {

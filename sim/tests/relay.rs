@@ -1,6 +1,7 @@
 //! The relay by itself, before an echo server on loopback. The same body runs in the simulation and on the real runtime.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ struct Log {
     facts: Mutex<Vec<&'static str>>,
     felt: Mutex<Vec<(usize, String)>>,
     spent: Mutex<Vec<usize>>,
+    /// Whether the near end works on something, whatever it says.
+    works: AtomicBool,
 }
 
 impl Witness for Log {
@@ -41,7 +44,7 @@ impl Witness for Log {
         request.starts_with(b"work").then(|| "ann/1".to_owned())
     }
     fn serves(&self, _: &Link) -> Option<String> {
-        None
+        self.works.load(Ordering::Relaxed).then(|| "ben/1".to_owned())
     }
     fn felt(&self, _: &Link, fault: usize, label: &str) {
         self.felt.lock().expect("unpoisoned").push((fault, label.to_owned()));
@@ -82,6 +85,7 @@ async fn before(target: SocketAddr) -> (Arc<Link>, Arc<Log>, SocketAddr) {
         facts: Mutex::default(),
         felt: Mutex::default(),
         spent: Mutex::default(),
+        works: AtomicBool::new(false),
     });
     tokio::spawn(relay(link.clone(), log.clone(), listener, target));
     (link, log, near)
@@ -227,6 +231,54 @@ async fn silent(stream: &mut TcpStream) {
 
 fn felt(log: &Log) -> Vec<usize> {
     log.felt.lock().expect("unpoisoned").iter().map(|(fault, _)| *fault).collect()
+}
+
+/// Whether this process may look at packets, as a relay must that tells who was refused outside of the simulation.
+fn may_look() -> bool {
+    const CAP_NET_RAW: u32 = 13;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let may = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    may.and_then(|may| u64::from_str_radix(may.trim(), 16).ok()).is_some_and(|may| may >> CAP_NET_RAW & 1 == 1)
+}
+
+#[tokio::test]
+async fn who_dials_is_refused_and_what_stands_goes_on() {
+    let (link, log, near) = stage().await;
+    let mut stands = dialled(near).await;
+    log.works.store(true, Ordering::Relaxed);
+    let (mut dials, mut seen) = (Vec::new(), Vec::new());
+    for fault in [1, 2] {
+        link.strike(fault, Effect::ConnectionRefused);
+        sleep(HELD).await;
+        assert_eq!(felt(&log), seen, "nobody has dialled");
+        for _ in 0..fault {
+            let refused = TcpStream::connect(near).await.expect_err("nobody listens");
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+            say(&mut stands, "on").await;
+            assert_eq!(hear(&mut stands).await, "on");
+            sleep(HELD).await;
+            dials.push(fault);
+        }
+        seen = if cfg!(madsim) || may_look() { dials.clone() } else { Vec::new() };
+        assert_eq!(felt(&log), seen);
+        link.heal(fault);
+        sleep(HELD).await;
+        drop(dialled(near).await);
+        assert_eq!(felt(&log), seen, "who is let in feels nothing");
+    }
+    let opened = |facts: &[&str]| facts.iter().filter(|fact| **fact == "link_opened").count();
+    assert_eq!(opened(&log.facts.lock().expect("unpoisoned")), 3);
+}
+
+#[tokio::test]
+async fn who_has_nothing_to_do_does_not_feel_that_it_is_refused() {
+    let (link, log, near) = stage().await;
+    link.strike(1, Effect::ConnectionRefused);
+    sleep(HELD).await;
+    let refused = TcpStream::connect(near).await.expect_err("nobody listens");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    sleep(HELD).await;
+    assert!(felt(&log).is_empty());
 }
 
 #[tokio::test]

@@ -138,6 +138,26 @@ fn a_close_closes_and_keeps_closing() {
 }
 
 #[test]
+fn who_dials_is_refused_and_what_stands_goes_on() {
+    let refused =
+        fault(Kind::ConnectionRefused, "worker-1->store", Trigger::On(on("stepped", 2)), Length::Lasts(secs(4)));
+    let kept = run(&plan(vec![refused.clone()]));
+    assert_eq!(kept.verdict, Verdict::Vacuous, "nobody dials whose connection stands: {kept:#?}");
+    assert_eq!(kept.reached["stepped"], 5, "{kept:#?}");
+    let close = Fault { kind: Kind::Close, length: Length::Instant, ..refused.clone() };
+    let both = plan(vec![refused, close]);
+    let (report, trace) = trace(&both, "refused");
+    assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
+    assert!(report.faults[0].times_felt > 2, "{report:#?}");
+    let (struck, healed) = (times(&trace, "fault_struck")[0], times(&trace, "fault_healed")[1]);
+    assert!((4.0..4.001).contains(&(healed - struck)), "{struck} to {healed}");
+    let opened = times(&trace, "link_opened");
+    assert!(!opened.iter().any(|at| (struck..healed).contains(at)), "{opened:?}");
+    assert!(opened.iter().any(|at| (healed..healed + 2.0).contains(at)), "{opened:?}");
+    assert_eq!(report.digest, run(&both).digest);
+}
+
+#[test]
 fn a_fault_comes_back_until_everything_heals() {
     let delay = Kind::Delay { by: Duration::from_millis(400) };
     let slow = fault(delay, "worker-1->store", Trigger::On(on("claimed", 1)), Length::Lasts(secs(1)));
@@ -271,7 +291,7 @@ fn wild(seed: u64) -> Plan<Jobs> {
     let mut draw = |sides: u32| u64::from(dice.next_u32() % sides);
     let mut faults = Vec::new();
     for _ in 0..2 {
-        let kind = match draw(9) {
+        let kind = match draw(10) {
             0 => Kind::Wedge,
             1 => Kind::Close,
             2 => Kind::ReplyLost { matches: None },
@@ -280,6 +300,7 @@ fn wild(seed: u64) -> Plan<Jobs> {
             5 => Kind::HalfOpen,
             6 => Kind::Trickle { bytes: 1 + draw(8) as u32, by: Duration::from_millis(1 + draw(400)) },
             7 => Kind::Cut { matches: None },
+            8 => Kind::ConnectionRefused,
             _ => Kind::Sigkill,
         };
         let target = match (kind.on_link(), draw(2)) {

@@ -27,6 +27,7 @@ pub fn redis(server: &Server) -> Lever {
         Control::Recover(Ailment::Readonly) => tell(addr, "REPLICAOF NO ONE"),
         Control::Ail(Ailment::Full) => tell(addr, "CONFIG SET maxmemory 1"),
         Control::Recover(Ailment::Full) => tell(addr, "CONFIG SET maxmemory 0"),
+        Control::Ail(Ailment::Flush) => tell(addr, "FLUSHALL"),
         Control::Ail(Ailment::Restart) => {
             tell(addr, "FLUSHALL");
             tell(addr, "SCRIPT FLUSH");

@@ -32,24 +32,25 @@ impl Script {
         writeln!(self.lines, "{what}: {result:?}").expect("a string takes everything");
     }
 
+    async fn ask(&self, words: &[&str]) -> redis::Value {
+        let mut command = redis::Cmd::new();
+        words.iter().for_each(|word| _ = command.arg(*word));
+        self.looking.command(BOUND, &command).await.expect("an answer")
+    }
+
     /// Every key with its kind, what is in it and how long it lasts.
     async fn look(&mut self) {
-        let ask = async |words: &[&str]| -> redis::Value {
-            let mut command = redis::Cmd::new();
-            words.iter().for_each(|word| _ = command.arg(*word));
-            self.looking.command(BOUND, &command).await.expect("an answer")
-        };
-        let mut keys: Vec<String> = redis::from_redis_value(ask(&["KEYS", "*"]).await).expect("names");
+        let mut keys: Vec<String> = redis::from_redis_value(self.ask(&["KEYS", "*"]).await).expect("names");
         keys.sort();
         let mut lines = String::new();
         for key in keys {
-            let kind: String = redis::from_redis_value(ask(&["TYPE", &key]).await).expect("a kind");
+            let kind: String = redis::from_redis_value(self.ask(&["TYPE", &key]).await).expect("a kind");
             let content = match kind.as_str() {
-                "hash" => ask(&["HGETALL", &key]).await,
-                "stream" => ask(&["XRANGE", &key, "-", "+"]).await,
-                _ => ask(&["GET", &key]).await,
+                "hash" => self.ask(&["HGETALL", &key]).await,
+                "stream" => self.ask(&["XRANGE", &key, "-", "+"]).await,
+                _ => self.ask(&["GET", &key]).await,
             };
-            let seconds: i64 = redis::from_redis_value(ask(&["TTL", &key]).await).expect("a number");
+            let seconds: i64 = redis::from_redis_value(self.ask(&["TTL", &key]).await).expect("a number");
             // No two servers are equally fast.
             let lasts =
                 if seconds < 0 { "for ever".to_owned() } else { format!("about {} s", (seconds + 5) / 10 * 10) };
@@ -68,6 +69,7 @@ pub async fn body(place: Place) -> String {
     leases(&mut script, &live).await;
     streams(&mut script, &redis).await;
     ends(&mut script, &live, &redis).await;
+    flushed(&mut script, &live, &redis, &place).await;
     // What follows a call that nobody waits for any longer.
     script.note("ping", redis.command::<String>(BOUND, &redis::cmd("PING")).await);
     // One whose caller went before it could load it.
@@ -174,6 +176,35 @@ async fn ends(script: &mut Script, live: &Live, redis: &Redis) {
     late.say(9, Kind::Token, "after the end");
     script.note("say after the end", late.flush(BOUND).await);
     script.note("end once more", live.end(BOUND, &ann, &run, Fence(2), &End::completed()).await);
+    script.look().await;
+}
+
+/// Every key is gone at once; connections, scripts and whoever waits for frames are not.
+async fn flushed(script: &mut Script, live: &Live, redis: &Redis, place: &Place) {
+    let (ann, run) = names("ann", "r11");
+    script.note("show", live.show(BOUND, &ann, &run, Fence(1), Status::Running).await);
+    script.note("lease", live.lease(&ann, &run, Fence(1)).await);
+    let frames = Frames::new(redis, &run, Fence(1));
+    frames.say(1, Kind::Token, "said");
+    script.note("flush", frames.flush(BOUND).await);
+    let loaded = script.ask(&["SCRIPT", "LOAD", "return 'known'"]).await;
+    let loaded: String = redis::from_redis_value(loaded).expect("a hash");
+    let mut reader = StreamReader::open(redis, &run, Fence(1), FrameId::default()).await.expect("a reader");
+    script.note("read", reader.next(true).await);
+    let (read, said) = futures_util::join!(reader.next(true), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        place.make(Control::Ail(Ailment::Flush)).await;
+        let leased = live.is_leased(&ann, &run).await;
+        frames.say(1, Kind::Token, "news");
+        (leased, frames.flush(BOUND).await)
+    });
+    script.note("flushed: read what comes", (read, said));
+    script.note("flushed: entries", live.entries().await);
+    script.look().await;
+    script.note("flushed: a script", script.ask(&["EVALSHA", &loaded, "0"]).await);
+    script.note("flushed: show", live.show(BOUND, &ann, &run, Fence(1), Status::Running).await);
+    script.note("flushed: end", live.end(BOUND, &ann, &run, Fence(1), &End::completed()).await);
+    script.note("flushed: drop", live.drop_entry(&ann).await);
     script.look().await;
 }
 

@@ -28,6 +28,11 @@ pub(super) enum What {
 const FAULTS: &[(&str, &str, &str)] = &[
     ("wedge", "link", "bytes are accepted and not carried, in either direction; connecting succeeds"),
     ("close", "link", "every connection is closed once; with `lasts` or `until`, new ones are closed too until then"),
+    (
+        "connection_refused",
+        "link",
+        "new connections are refused as by a port on which nobody listens; those that stand go on",
+    ),
     ("reply_lost", "link", "the next request (that `matches`) is carried out, its answer dropped with the connection"),
     ("delay", "link", "every chunk is carried later, `by` this much"),
     (
@@ -78,6 +83,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("full", "service", "redis: OOM to writes; rabbitmq: publishers are blocked; postgres: 53100 to writes"),
     ("failover", "service", "redis: what is written meanwhile is lost at the end, and every connection"),
     ("evict", "service", "redis: every key with a TTL is gone"),
+    ("flush", "service", "redis: an operator's FLUSHALL: every key is gone; connections and scripts stay"),
     ("purge", "service", "rabbitmq: what is ready in any queue is gone"),
     ("serialization_failure", "service", "postgres: commits of changes are refused with 40001"),
     ("too_many_connections", "service", "postgres: new connections are refused with 53300"),
@@ -104,8 +110,8 @@ pub(super) fn list<P: Product>(what: What) -> Outcome {
             println!(
                 "\nA fault begins `at = \"12s\"`, `on = {{ event = \"…\", session = \"…\", nth = 1, after = \"5s\" }}` or\n\
                  `on = {{ link = \"…\", matches = \"…\" }}`. It ends when it `lasts = \"30s\"`, `until = {{ event = \"…\" }}` or\n\
-                 `until = \"heal\"`, which is what `wedge`, `delay`, `trickle` and what befalls a caller do unless they say\n\
-                 otherwise. With `every = \"1m\"` it strikes again so long after its end.\n\
+                 `until = \"heal\"`, which is what `wedge`, `connection_refused`, `delay`, `trickle` and what befalls a caller do\n\
+                 unless they say otherwise. With `every = \"1m\"` it strikes again so long after its end.\n\
                  `direction = \"up\"` (towards the service) or `\"down\"` is for `wedge`, `delay` and `trickle`; `only = \"BYTES\"`,\n\
                  for these and `close`, strikes only connections on which a request contains that, from that request on.\n\
                  Any value in the file of a plan may offer alternatives, `lasts = \"<1m|61m>\"`: seed 1 takes the first."

@@ -60,11 +60,6 @@ impl Ground {
     }
 }
 
-/// What a node with this address binds to.
-pub(crate) fn host(ip: IpAddr) -> IpAddr {
-    ip
-}
-
 /// The time since the world began.
 pub(crate) struct TimeHandle(Instant);
 

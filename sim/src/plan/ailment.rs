@@ -22,6 +22,8 @@ pub enum Ailment {
     Failover,
     /// Redis: whatever would expire some day is gone now.
     Evict,
+    /// Redis: an operator flushes it: every key is gone, connections and loaded scripts stay.
+    Flush,
     /// RabbitMQ: an operator purges every queue; what is not acknowledged stays.
     Purge,
     /// Postgres: each commit of a change is refused with 40001.
@@ -48,7 +50,7 @@ pub enum Ailment {
 
 /// By service: what can ail it.
 const KNOWN: &[(&str, &[&str])] = &[
-    ("redis", &["restart", "readonly", "loading", "full", "failover", "evict", "clock_ahead", "clock_behind"]),
+    ("redis", &["restart", "readonly", "loading", "full", "failover", "evict", "flush", "clock_ahead", "clock_behind"]),
     ("rabbitmq", &["restart", "full", "purge"]),
     (
         "postgres",
@@ -68,13 +70,14 @@ const KNOWN: &[(&str, &[&str])] = &[
 
 impl Ailment {
     /// Each word that a plan may use.
-    pub const NAMES: [&'static str; 17] = [
+    pub const NAMES: [&'static str; 18] = [
         "restart",
         "readonly",
         "loading",
         "full",
         "failover",
         "evict",
+        "flush",
         "purge",
         "serialization_failure",
         "too_many_connections",
@@ -106,6 +109,7 @@ impl Ailment {
             "full" => Ailment::Full,
             "failover" => Ailment::Failover,
             "evict" => Ailment::Evict,
+            "flush" => Ailment::Flush,
             "purge" => Ailment::Purge,
             "serialization_failure" => Ailment::SerializationFailure,
             "too_many_connections" => Ailment::TooManyConnections,
@@ -130,6 +134,7 @@ impl Ailment {
             Ailment::Full => "full",
             Ailment::Failover => "failover",
             Ailment::Evict => "evict",
+            Ailment::Flush => "flush",
             Ailment::Purge => "purge",
             Ailment::SerializationFailure => "serialization_failure",
             Ailment::TooManyConnections => "too_many_connections",
@@ -157,7 +162,7 @@ impl Ailment {
 
     /// Whether it can have no length.
     pub fn instant(self) -> bool {
-        matches!(self, Ailment::Evict | Ailment::Purge)
+        matches!(self, Ailment::Evict | Ailment::Flush | Ailment::Purge)
     }
 
     /// Whether everybody loses the connection when it begins.

@@ -145,6 +145,7 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
     match name {
         "wedge" => Some(Kind::Wedge),
         "close" => Some(Kind::Close),
+        "connection_refused" => Some(Kind::ConnectionRefused),
         "reply_lost" => Some(Kind::ReplyLost { matches: matches.map(Spanned::into_inner) }),
         "delay" => by.map(|by| Kind::Delay { by }),
         "half_open" => Some(Kind::HalfOpen),
@@ -508,7 +509,7 @@ fn until_what(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Compl
 /// `reply_lost`, `cut` and `answer` without one wait for the next answer; what is half open expires.
 pub(super) fn usual(kind: &Kind) -> Option<Length> {
     match kind {
-        Kind::Wedge | Kind::Delay { .. } | Kind::Trickle { .. } => Some(Length::UntilHeal),
+        Kind::Wedge | Kind::ConnectionRefused | Kind::Delay { .. } | Kind::Trickle { .. } => Some(Length::UntilHeal),
         Kind::Refuse { .. } | Kind::Disturb(_) => Some(Length::UntilHeal),
         Kind::Close | Kind::ReplyLost { .. } | Kind::Cut { .. } | Kind::Answer { .. } => Some(Length::Instant),
         Kind::HalfOpen => Some(Length::Lasts(HALF_OPEN)),

@@ -18,11 +18,11 @@
 //! probe = "10s"                       # how often it is asked for its /health: three misses, and it is killed
 //! [[users]]                           # the product's own words
 //! [[faults]]                          # any value may offer alternatives: `lasts = "<1m|61m>"` is 1m on seed 1
-//! kind = "wedge"                      # a link: wedge close reply_lost delay half_open trickle cut answer; a process:
-//!                                     # sigterm sigkill host_loss pause panic, of the service manager's: rolling_restart
+//! kind = "wedge"                      # a link: wedge close connection_refused reply_lost delay half_open trickle cut
+//!                                     # answer; a process: sigterm sigkill host_loss pause panic, of the service manager's: rolling_restart
 //!                                     # lost_signal scale_up scale_down reconfigure; a caller of a service: refuse
 //!                                     # stall truncate malformed; a service: restart full
-//!                                     # readonly loading failover evict purge serialization_failure
+//!                                     # readonly loading failover evict flush purge serialization_failure
 //!                                     # too_many_connections slow_commit table_lock clock_ahead clock_behind
 //!                                     # slow_stop failed_create not_ready stale_handle
 //! target = "executor-1->redis"        # or a list; `executor-1` for a process; `provider/sk-a` for a caller; `redis` for
@@ -34,7 +34,8 @@
 //!                                     # slow_commit, slow_stop and clocks (60s at most), `bytes` for trickle, `matches`
 //!                                     # for reply_lost, cut and answer, `status` for answer and refuse, which also
 //!                                     # takes `retry_after`. Without:
-//!                                     # wedge, delay, trickle and what befalls callers until heal, close, reply_lost, cut and answer once, half_open 30s;
+//!                                     # wedge, connection_refused, delay, trickle and what befalls callers until heal,
+//!                                     # close, reply_lost, cut and answer once, half_open 30s;
 //!                                     # pause and what ails a service must say one
 //! every = "1m"                        # strikes again so long after its end, until everything heals
 //! direction = "up"                    # of wedge, delay and trickle: towards the service alone; or "down"

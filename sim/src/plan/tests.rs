@@ -263,6 +263,9 @@ fn parts_and_repetitions_of_faults_must_make_sense() {
             "p.toml:4:13",
             "`direction` belongs to `wedge`, `delay` and `trickle`",
         ),
+        ("kind = \"connection_refused\"\nonly = \"x\"", "p.toml:4:8", "not to `connection_refused`"),
+        ("kind = \"connection_refused\"\ndirection = \"up\"", "p.toml:4:13", "not to `connection_refused`"),
+        ("kind = \"conection_refused\"", "p.toml:3:8", "did you mean `connection_refused`?"),
         ("kind = \"trickle\"\nby = \"1s\"", "p.toml:3:8", "`trickle` needs `bytes`"),
         ("kind = \"trickle\"\nbytes = 4", "p.toml:3:8", "`trickle` needs `by`"),
         ("kind = \"trickle\"\nby = \"1s\"\nbytes = 0", "p.toml:5:9", "from 1 to 16384"),
@@ -306,6 +309,7 @@ fn plans_print_and_read_back() {
     let kinds = [
         (Kind::Wedge, "executor-1->redis"),
         (Kind::Close, "ann->gateway-1"),
+        (Kind::ConnectionRefused, "executor-1->redis"),
         (Kind::ReplyLost { matches: None }, "executor-2->postgres"),
         (Kind::ReplyLost { matches: Some("a \"quoted\"\n\\ word".into()) }, "executor-2->postgres"),
         (Kind::Delay { by: Duration::from_nanos(1_234_567) }, "gateway-1->redis"),

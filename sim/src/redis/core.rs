@@ -172,9 +172,9 @@ impl Core {
         self.store.illness.begin(ailment, &mut self.store.keys);
     }
 
-    /// Forgets what would expire some day; says what that was.
-    pub fn evict(&mut self) -> Vec<Bytes> {
-        self.store.keys.evict()
+    /// Forgets what would expire some day, or all of it if it is flushed; says what that was.
+    pub fn forget(&mut self, all: bool) -> Vec<Bytes> {
+        if all { self.store.keys.clear() } else { self.store.keys.evict() }
     }
 
     /// And no longer.

@@ -43,8 +43,8 @@ impl Illness {
             Ailment::Loading => self.loading = true,
             Ailment::Full => self.full = true,
             Ailment::Failover => self.elsewhere = Some(keys.clone()),
-            // The whole of it begins anew; and what is evicted is gone.
-            Ailment::Restart | Ailment::Evict => {}
+            // The whole of it begins anew; and what is evicted or flushed is gone.
+            Ailment::Restart | Ailment::Evict | Ailment::Flush => {}
             other if self.clock.set(other, true) => {}
             other => panic!("the Redis stand-in does not know the fault {}", other.name()),
         }

@@ -152,9 +152,9 @@ impl Keyspace {
         names
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.entries.clear();
+    /// Forgets everything; says what that was.
+    pub fn clear(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.entries).into_keys().collect()
     }
 
     fn expire(&mut self, key: &[u8]) {

@@ -88,12 +88,12 @@ impl Redis {
         let mut state = self.state();
         match control {
             Control::Ail(Ailment::Restart) => state.core.restart_empty(),
-            Control::Ail(Ailment::Evict) => {
+            Control::Ail(ailment @ (Ailment::Evict | Ailment::Flush)) => {
                 let tap = state.tap.clone();
-                let gone = state.core.evict();
+                let gone = state.core.forget(ailment == Ailment::Flush);
                 // Whoever hears of it may do something to Redis.
                 drop(state);
-                let shown = |tap: &Tap| gone.iter().for_each(|name| tap(suffered(NOBODY, Ailment::Evict.name(), name)));
+                let shown = |tap: &Tap| gone.iter().for_each(|name| tap(suffered(NOBODY, ailment.name(), name)));
                 tap.iter().for_each(shown);
             }
             Control::Ail(ailment) => state.core.fall_ill(ailment),
