@@ -118,6 +118,7 @@ impl Product for Lychgate {
             file!("owner_killed"),
             file!("agent_killed"),
             file!("reader_returns"),
+            file!("reader_slow"),
             file!("half_open"),
             file!("reader_half_open"),
             file!("trickling_answer"),
