@@ -149,6 +149,8 @@ pub struct Link {
     pub far: String,
     state: Mutex<State>,
     changed: Notify,
+    /// Rung when who dials is refused from now on, or let in again: a relay sleeps through whatever else changes.
+    gate: Notify,
 }
 
 /// A fault that stands.
@@ -220,6 +222,7 @@ impl Link {
             far: far.into(),
             state: Mutex::default(),
             changed: Notify::new(),
+            gate: Notify::new(),
         })
     }
 
@@ -300,8 +303,16 @@ impl Link {
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state());
+        let (refused, refuses) = {
+            let mut state = self.state();
+            let refused = state.refuses();
+            change(&mut state);
+            (refused, state.refuses())
+        };
         self.changed.notify_waiters();
+        if refuses != refused {
+            self.gate.notify_waiters();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -389,10 +400,10 @@ impl Link {
     /// Waits until who dials is refused, or let in.
     async fn refuses(&self, wanted: bool) {
         loop {
-            let changed = self.changed.notified();
+            let changed = self.gate.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.refusing().is_empty() != wanted {
+            if self.state().refuses() == wanted {
                 return;
             }
             changed.await;
@@ -405,6 +416,13 @@ impl Link {
         let state = self.state();
         let all = state.effects.iter().filter(|(_, standing)| stood(standing));
         all.map(|(fault, standing)| (*fault, standing.strike)).collect()
+    }
+}
+
+impl State {
+    /// Whether who dials is refused.
+    fn refuses(&self) -> bool {
+        self.effects.values().any(|standing| standing.effect == Effect::ConnectionRefused)
     }
 }
 

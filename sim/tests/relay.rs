@@ -238,7 +238,7 @@ fn may_look() -> bool {
     const CAP_NET_RAW: u32 = 13;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let may = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    may.and_then(|may| u64::from_str_radix(may.trim(), 16).ok()).is_some_and(|may| may >> CAP_NET_RAW & 1 == 1)
+    may.and_then(|may| u64::from_str_radix(may.trim(), 16).ok()).is_some_and(|may| (may >> CAP_NET_RAW) & 1 == 1)
 }
 
 #[tokio::test]

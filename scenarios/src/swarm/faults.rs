@@ -34,7 +34,8 @@ pub(super) fn faults(users: &Everybody, topology: &Topology) -> impl Strategy<Va
     let switches = proptest::option::weighted(0.35, switch(topology.agents as u32));
     let restart = proptest::option::weighted(0.1, restart(executors));
     let spoilt = proptest::option::weighted(0.35, disturbance());
-    let mut kinds = vec!["wedge", "close", "reply_lost", "delay", "half_open", "trickle", "cut", "answer"];
+    let mut kinds =
+        vec!["wedge", "close", "connection_refused", "reply_lost", "delay", "half_open", "trickle", "cut", "answer"];
     kinds.extend(["kill", "pause", "host_loss", "ailment", "ailment", "ailment", "ailment"]);
     let others = subsequence(kinds, 1..=3).prop_flat_map(move |kinds| {
         let one = fault(kinds, link.clone(), process.clone(), sessions.clone());
@@ -188,6 +189,7 @@ fn fault(
                 "wedge" => (Kind::Wedge, link, lasts),
                 "close" if hard => (Kind::Close, link, Length::Instant),
                 "close" => (Kind::Close, link, lasts),
+                "connection_refused" => (Kind::ConnectionRefused, link, lasts),
                 "reply_lost" => (Kind::ReplyLost { matches }, link, Length::UntilHeal),
                 "delay" => (Kind::Delay { by }, link, lasts),
                 "half_open" => (Kind::HalfOpen, link, lasts),

@@ -35,7 +35,7 @@ pub(super) fn incident(topology: &Topology) -> impl Strategy<Value = Incident> +
     let moment = moment(topology.executors, topology.agents as u32);
     let blows = vec((blow(false), blow(true), 0..LINKS.len()), 1..=3);
     (moment, blows).prop_map(move |(moment, blows)| {
-        let struck = blows.into_iter().map(|(any, of_engine, link)| {
+        let struck = blows.into_iter().flat_map(|(any, of_engine, link)| {
             let (kind, service, length) = if moment.engine { of_engine } else { any };
             let targets = match kind.aim() {
                 _ if kind == Kind::RollingRestart => executors.clone(),
@@ -47,7 +47,11 @@ pub(super) fn incident(topology: &Topology) -> impl Strategy<Value = Incident> +
             };
             // One purge seldom finds anything.
             let every = (kind == Kind::Ail(Ailment::Purge)).then_some(PURGED_AGAIN);
-            Fault { every, ..Fault::new(kind, targets, moment.trigger.clone(), length) }
+            // Nobody dials while what stands goes on.
+            let closes = kind == Kind::ConnectionRefused;
+            let close = Fault::new(Kind::Close, targets.clone(), moment.trigger.clone(), Length::Instant);
+            let blow = Fault { every, ..Fault::new(kind, targets, moment.trigger.clone(), length) };
+            std::iter::once(blow).chain(closes.then_some(close))
         });
         let faults = moment.causes.iter().cloned().chain(struck).collect();
         Incident { trigger: moment.trigger, faults }
@@ -125,25 +129,28 @@ const SELDOM_FELT: &[(&str, usize)] = &[
     ("failed_create", 4),
     ("not_ready", 6),
     ("stale_handle", 3),
-    ("stall", 12),
+    ("stall", 16),
     ("truncate", 7),
     ("failover", 9),
     ("host_loss", 3),
     ("lost_signal", 6),
     ("panic", 6),
-    ("pause", 4),
+    ("pause", 5),
     ("cut", 3),
     ("answer", 32),
-    ("too_many_connections", 3),
-    ("half_open", 2),
+    ("too_many_connections", 5),
+    ("half_open", 3),
     ("sigkill", 3),
-    ("reply_lost", 4),
+    ("reply_lost", 5),
+    ("malformed", 3),
+    ("sigterm", 3),
     ("rolling_restart", 6),
 ];
 
 /// Any kind of fault, or any of the engine, with the service that it is in and how long it lasts.
 fn blow(of_engine: bool) -> impl Strategy<Value = (Kind, &'static str, Length)> {
-    let links = ["wedge", "close", "reply_lost", "delay", "half_open", "trickle", "cut", "answer"];
+    let links =
+        ["wedge", "close", "connection_refused", "reply_lost", "delay", "half_open", "trickle", "cut", "answer"];
     let processes = ["sigterm", "sigkill", "panic", "lost_signal", "host_loss", "pause", "rolling_restart"];
     let callers = ["refuse", "stall", "truncate", "malformed"];
     let own = links.into_iter().chain(processes).chain(callers).map(|word| (word, ""));
@@ -159,6 +166,7 @@ fn blow(of_engine: bool) -> impl Strategy<Value = (Kind, &'static str, Length)> 
         let kind = match word {
             "wedge" => Kind::Wedge,
             "close" => Kind::Close,
+            "connection_refused" => Kind::ConnectionRefused,
             "reply_lost" => Kind::ReplyLost { matches: None },
             "delay" => Kind::Delay { by },
             "half_open" => Kind::HalfOpen,
