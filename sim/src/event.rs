@@ -140,6 +140,15 @@ impl Happening {
         "phase",
     ];
 
+    /// Whether a process begins with it, ends, is told to, stands still or goes on.
+    pub fn is_of_life(&self) -> bool {
+        match self {
+            Happening::Booted | Happening::Signalled { .. } | Happening::Exited { .. } => true,
+            Happening::Killed | Happening::Panicked | Happening::Paused | Happening::Resumed => true,
+            _ => false,
+        }
+    }
+
     /// The event's name in plans.
     pub fn name(&self) -> &'static str {
         match self {

@@ -40,7 +40,7 @@ pub use terminal_once::TerminalOnce;
 /// All of them, for a run with these deadlines and settings, and so many slots per executor.
 pub fn all(deadlines: Deadlines, settings: &Settings, slots: usize) -> Vec<Box<dyn Invariant<Did>>> {
     vec![
-        Box::new(NoZombies::new(deadlines)),
+        Box::new(NoZombies::new(deadlines, slots)),
         Box::new(TerminalOnce::default()),
         Box::new(OneLiveExecutor::new(deadlines, settings.clone())),
         Box::new(FairDrain::new(settings.clone())),

@@ -65,18 +65,24 @@ pub struct NoZombies {
     going: BTreeSet<String>,
     /// What the live view said of runs when Redis's memory was noted.
     noted: BTreeMap<String, (Option<i64>, bool)>,
+    /// How many runs an executor works on at once.
+    slots: usize,
+    /// Since when some executor that may take a run has a slot for it, or `None` while all are full.
+    room: Option<Duration>,
     armed: bool,
 }
 
 impl NoZombies {
-    /// For a run with these deadlines.
-    pub fn new(deadlines: Deadlines) -> Self {
+    /// For a run with these deadlines, and executors with so many slots.
+    pub fn new(deadlines: Deadlines, slots: usize) -> Self {
         NoZombies {
             deadlines,
             health: Health::default(),
             runs: BTreeMap::new(),
             going: BTreeSet::new(),
             noted: BTreeMap::new(),
+            slots,
+            room: None,
             armed: false,
         }
     }
@@ -108,6 +114,17 @@ impl NoZombies {
         self.going = going.map(|(label, _)| label.clone()).collect();
     }
 
+    /// Whether some executor has a free slot, and since when.
+    fn look_for_room(&mut self) {
+        let works = |name: &str| {
+            let incarnation = self.health.life(name).incarnation;
+            let its = Stage::Running { owner: name.to_owned(), incarnation };
+            self.going.iter().filter(|label| self.runs.get(*label).is_some_and(|run| run.stage == its)).count()
+        };
+        let room = self.health.ready_executors().any(|name| works(name) < self.slots);
+        self.room = room.then(|| self.room.unwrap_or(self.health.now()));
+    }
+
     /// What must happen within `healthy` of `since` with healthy stores, else within `healed` of their healing.
     fn within(&self, says: String, since: Duration, healthy: Duration, healed: Duration) -> Obligation {
         let due = match self.health.calm_since(matters_to_ends) {
@@ -127,10 +144,9 @@ impl NoZombies {
     fn owed(&self, label: &str, run: &Run) -> Option<Obligation> {
         let Deadlines { takeover_after, queued_claim_after, sweep_max } = self.deadlines;
         let takeover = takeover_after + sweep_max + HEALED;
-        let ready = |since: Duration| self.health.executor_since().map(|ready| ready.max(since));
-        let waits = |says: String, since: Duration, wait: Duration| match ready(since) {
+        let waits = |says: String, since: Duration, wait: Duration| match self.room {
             None => Obligation::new(says, since, Duration::MAX),
-            Some(ready) => self.within(says, ready, wait, wait),
+            Some(room) => self.within(says, room.max(since), wait, wait),
         };
         match &run.stage {
             Stage::Queued => {
@@ -182,7 +198,15 @@ impl Invariant<Did> for NoZombies {
             self.remembers(memory);
             self.sort();
         }
-        let What::Product(did) = &event.what else { return Ok(()) };
+        let did = match &event.what {
+            What::Product(did) => did,
+            What::World(happening) => {
+                if happening.is_of_life() {
+                    self.look_for_room();
+                }
+                return Ok(());
+            }
+        };
         match did {
             Did::Accepted { run, .. } => {
                 let new = Run {
@@ -234,6 +258,7 @@ impl Invariant<Did> for NoZombies {
             _ => return Ok(()),
         }
         self.sort();
+        self.look_for_room();
         Ok(())
     }
 
