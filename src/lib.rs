@@ -13,7 +13,7 @@
 //! - [`live`]: the view that users look at, leases and streams, in Redis.
 //! - [`broker`]: hints, over [`amqp`], a small client that depends on nothing else here.
 //! - [`config`], [`limits`]: every setting and every bound, with its reason.
-//! - `listener`, `http`: HTTP, served and asked, over a `socket` as all else. [`tasks`]: tasks, counted.
+//! - `listener`, `http`: HTTP, served and asked, over a [`socket`] as all else. [`tasks`]: tasks, counted.
 //! - [`ids`], [`mint`], [`backoff`], [`signal`], [`roster`]: names, randomness, waiting, how a process is told to stop,
 //!   and who is still here when it does.
 //!
@@ -37,7 +37,7 @@ pub mod provider;
 pub mod roster;
 pub mod run;
 pub mod signal;
-mod socket;
+pub mod socket;
 pub mod sql;
 pub mod store;
 pub mod tasks;

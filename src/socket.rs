@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 /// A connection that flushes what was written, and nothing else.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub struct Socket {
     stream: TcpStream,
     /// Something was written since the last flush.
     written: bool,
@@ -19,7 +19,10 @@ pub(crate) struct Socket {
 
 impl Socket {
     /// Dials `host` (`HOST:PORT`). The caller bounds the wait.
-    pub(crate) async fn connect(host: &str) -> Result<Socket> {
+    ///
+    /// # Errors
+    /// Nobody listens there, or the host is not known or not reached.
+    pub async fn connect(host: &str) -> Result<Socket> {
         TcpStream::connect(host).await.map(Socket::from)
     }
 }

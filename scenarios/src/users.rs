@@ -13,12 +13,12 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use lychgate::socket::Socket;
 use lychgate_sim::plan::Plan;
 use lychgate_sim::product::{Seat, User, Workload};
 use lychgate_sim::provider::{Reply, Script};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::events::Did;
@@ -477,7 +477,7 @@ impl Drop for Connection {
 }
 
 async fn send(gateway: SocketAddr, request: Request<Full<Bytes>>) -> Option<(Response<Incoming>, Connection)> {
-    let stream = TcpStream::connect(gateway).await.ok()?;
+    let stream = Socket::connect(&gateway.to_string()).await.ok()?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     let connection = Connection(tokio::spawn(connection.map(drop)));
     let response = sender.send_request(request).await.ok()?;

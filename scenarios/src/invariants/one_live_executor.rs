@@ -27,6 +27,8 @@ struct Run {
 
 struct Owner {
     process: String,
+    /// The name that it goes by in rows: the next life of the same may take what it had at once.
+    name: String,
     /// When its last confirmed beat, or its claim, was executed.
     beat: Duration,
 }
@@ -52,9 +54,9 @@ impl OneLiveExecutor {
 
     /// A claim by `claimant`, while the run was somebody's. Times are Postgres's alone: whatever other clocks show, an owner
     /// has been silent for as long as that says, and it errs only where it has stepped ahead since the last beat.
-    fn taken(&self, label: &str, claimant: &str, at: Duration) -> Result<(), Breach> {
+    fn taken(&self, label: &str, (claimant, name): (&str, &str), at: Duration) -> Result<(), Breach> {
         let owner = self.runs.get(label).and_then(|run| run.owners.get(&run.newest));
-        let Some(Owner { process, beat }) = owner.filter(|owner| owner.process != claimant) else { return Ok(()) };
+        let Some(Owner { process, beat, .. }) = owner.filter(|owner| owner.name != name) else { return Ok(()) };
         let silent = at.saturating_sub(*beat);
         if silent + LATE_COMMIT >= self.settings.takeover_after(claimant)
             || self.health.has_stepped_since("postgres", *beat)
@@ -114,9 +116,10 @@ impl Invariant<Did> for OneLiveExecutor {
         self.health.observe(event);
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::Claimed { run: label, fence, owner, .. } => {
-                self.taken(label, owner, event.at)?;
-                let owner = Owner { process: owner.clone(), beat: event.at };
+            Did::Claimed { run: label, fence, owner, mark, .. } => {
+                let name = mark.rsplit_once('/').map_or(mark.as_str(), |(name, _)| name);
+                self.taken(label, (owner, name), event.at)?;
+                let owner = Owner { process: owner.clone(), name: name.to_owned(), beat: event.at };
                 let run = self.run(label);
                 if *fence <= run.newest {
                     return Err(Breach::now(format!("{label} was claimed under a fence that is not new")));
