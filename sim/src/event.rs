@@ -142,11 +142,8 @@ impl Happening {
 
     /// Whether a process begins with it, ends, is told to, stands still or goes on.
     pub fn is_of_life(&self) -> bool {
-        match self {
-            Happening::Booted | Happening::Signalled { .. } | Happening::Exited { .. } => true,
-            Happening::Killed | Happening::Panicked | Happening::Paused | Happening::Resumed => true,
-            _ => false,
-        }
+        let ends = matches!(self, Happening::Exited { .. } | Happening::Killed | Happening::Panicked);
+        ends || matches!(self, Happening::Booted | Happening::Signalled { .. } | Happening::Paused | Happening::Resumed)
     }
 
     /// The event's name in plans.
