@@ -119,6 +119,7 @@ impl Product for Lychgate {
             file!("agent_killed"),
             file!("reader_returns"),
             file!("reader_slow"),
+            file!("said_again"),
             file!("half_open"),
             file!("connections_refused"),
             file!("reader_half_open"),

@@ -164,6 +164,7 @@ fn saying() -> impl Strategy<Value = Saying> {
                 unsuspend_after: hold.map(|(after, lasts)| after + lasts),
                 reconnects,
                 leaves_after,
+                new_key: false,
                 reads_every,
                 reassign,
             }

@@ -29,6 +29,8 @@ use crate::roles::{OPERATOR_TOKEN, TOKEN};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A stream that is silent for so long is opened anew: more than two heartbeats.
 const SILENCE: Duration = Duration::from_secs(40);
+/// So many new keys a message gets at most; then the last one stays.
+const NEW_KEYS: u32 = 3;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -90,6 +92,10 @@ pub struct Saying {
     /// Goes away so long after it was accepted, and comes back for it only when she has said everything.
     #[serde(default, with = "lychgate_sim::duration::option", skip_serializing_if = "Option::is_none")]
     pub leaves_after: Option<Duration>,
+    /// Says it under a new key whenever it came to nothing, as a client that has lost the old one: what was accepted unheard
+    /// is a message of its own. The first message of a session keeps its key, which alone tells the sessions apart.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new_key: bool,
     /// Reads the stream slowly: an event only so often.
     #[serde(default, with = "lychgate_sim::duration", skip_serializing_if = "Duration::is_zero")]
     pub reads_every: Duration,
@@ -111,6 +117,11 @@ pub struct Reassign {
 
 fn one() -> u32 {
     1
+}
+
+/// The label of a message that is said again under a new key, for the `nth` time.
+fn under_new_key(label: &str, nth: u32) -> String {
+    format!("{label}.{nth}")
 }
 
 fn ten() -> u32 {
@@ -184,9 +195,11 @@ impl Workload for Everybody {
 
 /// What the model answers to each message: its text is its label.
 pub fn script(everybody: &Everybody) -> Script {
-    let replies = everybody.0.iter().flat_map(Person::labelled).map(|(label, _, saying)| {
-        let Saying { turns, takes, tokens, .. } = *saying;
-        (label, Reply { turns, takes, tokens, first_token_after: None })
+    let replies = everybody.0.iter().flat_map(Person::labelled).flat_map(|(label, _, saying)| {
+        let Saying { turns, takes, tokens, new_key, .. } = *saying;
+        let again = (1..=NEW_KEYS).filter(move |_| new_key).map(|nth| under_new_key(&label, nth)).collect::<Vec<_>>();
+        let all = again.into_iter().chain([label]);
+        all.map(move |label| (label, Reply { turns, takes, tokens, first_token_after: None }))
     });
     Script { replies: replies.collect(), default_reply: None }
 }
@@ -207,7 +220,7 @@ async fn live(person: Person, seat: Seat<Did>) {
     let began = Instant::now();
     for (label, at, saying) in person.labelled() {
         tokio::time::sleep(at.saturating_sub(began.elapsed())).await;
-        let Some(run) = client.say(&label, saying.session).await else { continue };
+        let Some((label, run)) = client.say(label, saying).await else { continue };
         operators.extend(client.operators(&label, saying).map(tokio::spawn));
         operators.extend(client.reassigner(&label, saying).map(tokio::spawn));
         let mut watcher = Watcher { reads_every: saying.reads_every, ..client.watcher(&label, &run) };
@@ -266,38 +279,46 @@ impl Client {
         }
     }
 
-    /// Says `label` until it is accepted; returns the run's id. `None`: the session is suspended.
-    async fn say(&mut self, label: &str, session: u32) -> Option<String> {
+    /// Says `label` until it is accepted; returns what it is called then, and the run's id. `None`: the session is suspended.
+    async fn say(&mut self, mut label: String, saying: &Saying) -> Option<(String, String)> {
+        let (first, session, mut keys) = (label.clone(), saying.session, 0);
         let path = match self.sessions.get(&session) {
             None => "/sessions".to_string(),
             Some(id) => format!("/sessions/{id}/messages"),
         };
-        let name = || (session_of(label), label.to_string());
+        let name = |label: &str| (session_of(label), label.to_string());
         loop {
-            let (session_label, run) = name();
+            let (session_label, run) = name(&label);
             (self.tell)(Did::Said { session: session_label, run });
             let mut body = serde_json::json!({ "text": label });
             if let (Some(agent), None) = (&self.agent, self.sessions.get(&session)) {
                 body["agent"] = agent.as_str().into();
             }
             let body = body.to_string();
-            match self.ask(Method::POST, &path, label, body).await {
+            match self.ask(Method::POST, &path, &label, body).await {
                 Some((StatusCode::ACCEPTED, answer)) => {
-                    let (session_label, run) = name();
+                    let (session_label, run) = name(&label);
                     (self.tell)(Did::Heard { session: session_label, run });
                     self.sessions.insert(session, answer["session"].as_str().unwrap_or_default().to_string());
-                    return Some(answer["run"].as_str().unwrap_or_default().to_string());
+                    return Some((label, answer["run"].as_str().unwrap_or_default().to_string()));
                 }
                 Some((StatusCode::LOCKED, _)) if self.awaits_lifting(session) => self.pause().await,
                 Some((StatusCode::LOCKED, _)) => {
-                    let (session, run) = name();
+                    let (session, run) = name(&label);
                     (self.tell)(Did::TurnedAway { session, run });
                     return None;
                 }
                 Some((status, answer)) if !status.is_server_error() && status != StatusCode::CONFLICT => {
                     panic!("{label} was refused: {status} {answer}")
                 }
-                _ => self.pause().await,
+                Some((StatusCode::CONFLICT, _)) => self.pause().await,
+                _ => {
+                    if saying.new_key && self.sessions.contains_key(&session) && keys < NEW_KEYS {
+                        keys += 1;
+                        label = under_new_key(&first, keys);
+                    }
+                    self.pause().await;
+                }
             }
         }
     }
