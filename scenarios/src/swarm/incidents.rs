@@ -139,7 +139,7 @@ const SELDOM_FELT: &[(&str, usize)] = &[
     ("cut", 3),
     ("answer", 32),
     ("too_many_connections", 5),
-    ("half_open", 3),
+    ("half_open", 5),
     ("sigkill", 3),
     ("reply_lost", 5),
     ("malformed", 3),
