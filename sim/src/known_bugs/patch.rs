@@ -76,6 +76,14 @@ impl KnownBug {
         })
     }
 
+    /// Whether it still applies to the tree at `root`.
+    ///
+    /// # Errors
+    /// The file and the hunk that do not fit.
+    pub fn applies(&self, root: &Path) -> Result<(), String> {
+        self.apply(|path| std::fs::read_to_string(root.join(path))).map(drop)
+    }
+
     /// The files that it changes, read through `read`, as they are after it.
     ///
     /// # Errors
