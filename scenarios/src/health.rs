@@ -143,6 +143,11 @@ impl Health {
         if misled { Ailment::CLOCK_OFF_MAX } else { Duration::ZERO }
     }
 
+    /// Whether a service's clock has been off at any time: what it wrote then may stand in any order.
+    pub fn was_ever_off(&self, service: &str) -> bool {
+        self.misled.keys().any(|(_, target)| target == service)
+    }
+
     /// Whether a service's clock has stepped ahead since: what is older looks older than it is.
     pub fn has_stepped_since(&self, service: &str, since: Duration) -> bool {
         self.stepped.get(service).is_some_and(|at| *at >= since)

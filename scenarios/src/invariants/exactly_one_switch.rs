@@ -193,7 +193,8 @@ impl ExactlyOneSwitch {
     fn found(&self, session: &str, notices: usize, at: Duration) -> Result<(), Breach> {
         let Some((name, since)) = self.sessions.get(session) else { return Ok(()) };
         let noticed = self.agents.get(name).into_iter().flat_map(|agent| agent.noticed.values());
-        let shown = |told: &&Duration| *since + CLOCK_OFF < **told && **told + LOOKING < at;
+        let off = if self.health.was_ever_off("postgres") { CLOCK_OFF } else { Duration::ZERO };
+        let shown = |told: &&Duration| *since + off < **told && **told + LOOKING < at;
         let least = noticed.filter(shown).count().min(NOTICES_SHOWN);
         if notices < least {
             let says = format!("the user of {session} was shown {notices} of at least {least} notices about {name}");
