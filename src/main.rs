@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-#[cfg(not(real))]
+#[cfg(madsim)]
 fn main() -> ExitCode {
     eprintln!(
         "built for simulation; use `cargo real run -p lychgate -- ROLE` (and `cargo real build --release` to ship)"
@@ -14,12 +14,12 @@ fn main() -> ExitCode {
     ExitCode::from(2)
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 fn main() -> ExitCode {
     process::main()
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 mod process {
     use std::fmt::Write as _;
     use std::process::ExitCode;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use lychgate::engine::{LABEL_AGENT, LABEL_EPOCH};
-use lychgate_sim::observation::{Engine, Statement, Value};
+use lychgate_sim::standins::observation::{Engine, Statement, Value};
 
 use crate::events::Did;
 

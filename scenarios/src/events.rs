@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::event::Occurrence;
+use lychgate_sim::trace::event::Occurrence;
 use serde::Serialize;
 
 /// An event of the product. Every one names the labels of what it is about; a `fence` is Postgres's.

@@ -1,22 +1,21 @@
 //! Where the product and the simulated world meet. Start at [`Lychgate`]: it says how each role boots ([`roles`]), what
 //! users do ([`users`]), how to read what happened ([`reader`] makes [`events`]), and what must hold ([`invariants`]).
-//! Stories are the `*.toml` files in this folder; [`swarm`] draws its own.
+//! Stories are the `*.toml` files in `stories/`, each a scenario of its own by being there; [`swarm`] draws its own.
 
 pub mod agents;
+pub mod dev;
 pub mod events;
+pub mod fault_admin;
 pub mod health;
 pub mod invariants;
-pub mod levers;
 pub mod links;
-pub mod loopback;
 pub mod moments;
-#[cfg(real)]
-pub mod outside;
 pub mod reader;
+#[cfg(not(madsim))]
+pub mod real;
 pub mod roles;
 pub mod settings;
 pub mod swarm;
-pub mod told;
 pub mod users;
 
 use std::time::Duration;
@@ -24,13 +23,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lychgate::limits::Limits;
-use lychgate_sim::engine::Engine;
-use lychgate_sim::judge::Invariant;
 use lychgate_sim::plan::Plan;
-use lychgate_sim::product::{Boot, Moments, Product, Reader, Role, Scenario, Service, Source, User};
-use lychgate_sim::provider::Provider;
-use lychgate_sim::seed::Seed;
-use lychgate_sim::{engine, postgres, provider, rabbit, redis};
+use lychgate_sim::plan::seed::Seed;
+use lychgate_sim::standins::engine::Engine;
+use lychgate_sim::standins::provider::Provider;
+use lychgate_sim::standins::{engine, postgres, provider, rabbit, redis};
+use lychgate_sim::trace::invariant::Invariant;
+use lychgate_sim::world::product::{Boot, Moments, Product, Reader, Role, Scenario, Service, Source, User};
 
 use crate::events::Did;
 use crate::invariants::Deadlines;
@@ -40,6 +39,9 @@ use crate::users::{Everybody, Person};
 
 /// The system under test.
 pub struct Lychgate;
+
+/// The stories: name and text of each file in `stories/`, as `build.rs` lists them.
+const STORIES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/stories.rs"));
 
 /// The product's settings, by name.
 static SETTINGS: std::sync::LazyLock<Vec<&'static str>> =
@@ -96,92 +98,12 @@ impl Product for Lychgate {
     }
 
     fn scenarios() -> Vec<Scenario<Everybody>> {
-        let file = |name: &str, text: &str| Scenario {
-            name: name.to_string(),
-            source: Source::File { path: format!("scenarios/{name}.toml"), text: text.to_string() },
+        let story = |(name, text): &(&str, &str)| Scenario {
+            name: (*name).to_owned(),
+            source: Source::File { path: format!("scenarios/stories/{name}.toml"), text: (*text).to_owned() },
         };
-        macro_rules! file {
-            ($name:literal) => {
-                file($name, include_str!(concat!("../", $name, ".toml")))
-            };
-        }
-        vec![
-            file!("calm"),
-            file!("wedged_redis"),
-            file!("wedged_redis_until_settle"),
-            file!("abandoned_call"),
-            file!("wedged_redis_unread"),
-            file!("wedged_redis_thrice"),
-            file!("wedged_postgres"),
-            file!("ambiguous_end"),
-            file!("silent_owner"),
-            file!("owner_killed"),
-            file!("agent_killed"),
-            file!("reader_returns"),
-            file!("reader_slow"),
-            file!("said_again"),
-            file!("half_open"),
-            file!("connections_refused"),
-            file!("reader_half_open"),
-            file!("trickling_answer"),
-            file!("trickling_stores"),
-            file!("cut_commit"),
-            file!("cut_stream"),
-            file!("deaf_postgres"),
-            file!("no_checkpoints"),
-            file!("beats_late"),
-            file!("provider_stalls"),
-            file!("answer_spoiled"),
-            file!("provider_spoils_everything"),
-            file!("frames_make_room"),
-            file!("drain_finishes"),
-            file!("stopped_too_late"),
-            file!("drain_interrupts"),
-            file!("drain_completes"),
-            file!("wedged_drain"),
-            file!("pool_close"),
-            file!("pool_borrowed"),
-            file!("same_name"),
-            file!("redis_ill"),
-            file!("postgres_ill"),
-            file!("rabbitmq_restarts"),
-            file!("rabbitmq_full"),
-            file!("memory_lost"),
-            file!("redis_flushed"),
-            file!("slow_commits"),
-            file!("tables_locked"),
-            file!("clocks_step"),
-            file!("answered_elsewhere"),
-            file!("resumes_with_notice"),
-            file!("sigkill_during_drain"),
-            file!("suspended_in_drain"),
-            file!("suspended_for_a_while"),
-            file!("suspended_while_waiting"),
-            file!("rolling_restart"),
-            file!("two_drains"),
-            file!("drain_hears"),
-            file!("concurrent_subscription_failures"),
-            file!("failures_in_flight"),
-            file!("switch_holder_killed"),
-            file!("switch_holder_paused"),
-            file!("switch_holder_overtaken"),
-            file!("no_subscription_left"),
-            file!("reassigned"),
-            file!("reassigned_amid_switch"),
-            file!("reassigned_too_late"),
-            file!("agents_do_not_wait"),
-            file!("engine_ill"),
-            file!("container_stops_slowly"),
-            file!("signal_lost"),
-            file!("stale_unit"),
-            file!("traffic_after_stop"),
-            file!("probe_kills"),
-            file!("crash_loop"),
-            file!("scaled"),
-            file!("reconfigured"),
-            file!("long_uptime"),
-            Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
-        ]
+        let drawn = Scenario { name: "swarm".into(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } };
+        STORIES.iter().map(story).chain([drawn]).collect()
     }
 }
 
@@ -200,7 +122,7 @@ fn slots(plan: &Plan<Everybody>) -> usize {
 fn deadlines(plan: &Plan<Everybody>) -> Deadlines {
     let longest = |name: &str, default: Duration| {
         let set = plan.config.values().filter_map(|settings| settings.get(name));
-        let set = set.filter_map(|text| lychgate_sim::duration::parse(text).ok());
+        let set = set.filter_map(|text| lychgate_sim::plan::duration::parse(text).ok());
         set.max().unwrap_or(default)
     };
     let limits = Limits::default();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::event::{Event, Happening, What};
+use lychgate_sim::trace::event::{Event, Happening, What};
 
 /// A connection that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lychgate_sim::event::{Event, Happening, What};
-use lychgate_sim::product::Moments;
+use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::world::product::Moments;
 
 use crate::events::Did;
 

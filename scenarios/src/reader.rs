@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lychgate::broker::RUNS;
 use lychgate::engine::LABEL_AGENT;
-use lychgate_sim::observation::{Broker, Command, Log, Observation, Provider, Statement, Value};
-use lychgate_sim::product::{Origin, Reader};
+use lychgate_sim::standins::observation::{Broker, Command, Log, Observation, Provider, Statement, Value};
+use lychgate_sim::world::product::{Origin, Reader};
 
 use self::deliveries::Deliveries;
 use self::keys::Keys;

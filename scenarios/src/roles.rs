@@ -8,7 +8,7 @@ use lychgate::config::{self, Environment};
 use lychgate::limits;
 use lychgate::mint::Mint;
 use lychgate::signal::{Exit, Signal};
-use lychgate_sim::product::{Boot, Contained, Role};
+use lychgate_sim::world::product::{Boot, Contained, Role};
 use tokio::sync::mpsc;
 
 /// The bearer token of every user.

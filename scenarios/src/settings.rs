@@ -26,7 +26,7 @@ impl Settings {
     }
 
     fn duration(&self, process: &str, name: &str, default: Duration) -> Duration {
-        self.text(process, name).and_then(|text| lychgate_sim::duration::parse(text).ok()).unwrap_or(default)
+        self.text(process, name).and_then(|text| lychgate_sim::plan::duration::parse(text).ok()).unwrap_or(default)
     }
 
     /// Whether it ends its runs when it is told to stop, rather than wait for them.

@@ -7,8 +7,8 @@ mod incidents;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lychgate_sim::plan::seed::{Purpose, Seed};
 use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, Manager, Plan, Trigger};
-use lychgate_sim::seed::{Purpose, Seed};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

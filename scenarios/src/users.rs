@@ -15,8 +15,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use lychgate::socket::Socket;
 use lychgate_sim::plan::Plan;
-use lychgate_sim::product::{Seat, User, Workload};
-use lychgate_sim::provider::{Reply, Script};
+use lychgate_sim::standins::provider::{Reply, Script};
+use lychgate_sim::world::product::{Seat, User, Workload};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -60,44 +60,44 @@ pub struct Saying {
     #[serde(default = "one")]
     pub session: u32,
     /// Not before this moment of the world.
-    #[serde(default, with = "lychgate_sim::duration", skip_serializing_if = "Duration::is_zero")]
+    #[serde(default, with = "lychgate_sim::plan::duration", skip_serializing_if = "Duration::is_zero")]
     pub at: Duration,
     /// How many turns the model takes.
     #[serde(default = "one")]
     pub turns: u32,
     /// How long it takes over each.
-    #[serde(with = "lychgate_sim::duration")]
+    #[serde(with = "lychgate_sim::plan::duration")]
     pub takes: Duration,
     /// How many tokens a turn has.
     #[serde(default = "ten")]
     pub tokens: u32,
     /// Stops the run so long after it was accepted.
-    #[serde(default, with = "lychgate_sim::duration::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "lychgate_sim::plan::duration::option", skip_serializing_if = "Option::is_none")]
     pub cancel_after: Option<Duration>,
     /// Says it so often, each time in the same session and once the last is over.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub times: u32,
     /// From one time to the next, unless the run before takes longer.
-    #[serde(default, with = "lychgate_sim::duration", skip_serializing_if = "Duration::is_zero")]
+    #[serde(default, with = "lychgate_sim::plan::duration", skip_serializing_if = "Duration::is_zero")]
     pub every: Duration,
     /// An operator suspends the session so long after it was accepted.
-    #[serde(default, with = "lychgate_sim::duration::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "lychgate_sim::plan::duration::option", skip_serializing_if = "Option::is_none")]
     pub suspend_after: Option<Duration>,
     /// An operator lifts the suspension so long after it was accepted. Until then the user insists.
-    #[serde(default, with = "lychgate_sim::duration::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "lychgate_sim::plan::duration::option", skip_serializing_if = "Option::is_none")]
     pub unsuspend_after: Option<Duration>,
     /// Leaves the stream so often in the middle and comes back.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reconnects: u32,
     /// Goes away so long after it was accepted, and comes back for it only when she has said everything.
-    #[serde(default, with = "lychgate_sim::duration::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "lychgate_sim::plan::duration::option", skip_serializing_if = "Option::is_none")]
     pub leaves_after: Option<Duration>,
     /// Says it under a new key whenever it came to nothing, as a client that has lost the old one: what was accepted unheard
     /// is a message of its own. The first message of a session keeps its key, which alone tells the sessions apart.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub new_key: bool,
     /// Reads the stream slowly: an event only so often.
-    #[serde(default, with = "lychgate_sim::duration", skip_serializing_if = "Duration::is_zero")]
+    #[serde(default, with = "lychgate_sim::plan::duration", skip_serializing_if = "Duration::is_zero")]
     pub reads_every: Duration,
     /// An operator gives her agent another subscription.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,7 +109,7 @@ pub struct Saying {
 #[serde(deny_unknown_fields)]
 pub struct Reassign {
     /// So long after the message was accepted.
-    #[serde(with = "lychgate_sim::duration")]
+    #[serde(with = "lychgate_sim::plan::duration")]
     pub after: Duration,
     /// The subscription that it gets.
     pub to: String,

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lychgate::amqp::{Channel, Connection, Consumer, Error, ExchangeKind, Message, Options, Outcome, QueueDeclare};
-use lychgate_sim::observation::{Broker, Observation, Tap};
-use lychgate_sim::rabbit::{Rabbit, Settings, Version, service};
+use lychgate_sim::standins::observation::{Broker, Observation, Tap};
+use lychgate_sim::standins::rabbit::{Rabbit, Settings, Version, service};
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lychgate::config::Address;
 use lychgate::live;
-use lychgate_sim::redis::{PORT, Redis, service};
+use lychgate_sim::standins::redis::{PORT, Redis, service};
 use madsim::runtime::{Handle, Runtime};
 use tokio::net::TcpListener;
 use tokio::time::sleep;

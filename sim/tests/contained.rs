@@ -12,16 +12,16 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::handshake;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use lychgate_sim::dock::Listener;
-use lychgate_sim::engine::{Engine, service};
-use lychgate_sim::event::{Event, Occurrence};
-use lychgate_sim::judge::{Breach, Invariant, Obligation};
-use lychgate_sim::observation::{Engine as Seen, Observation};
+use lychgate_sim::explore::run::{Options, run_here};
+use lychgate_sim::plan::seed::Seed;
 use lychgate_sim::plan::{Expect, Fault, Kind, Length, Plan, Trigger, words};
-use lychgate_sim::product::{Boot, Contained, Origin, Product, Reader, Role, Scenario, Service, User, Workload};
-use lychgate_sim::run::{Options, run_here};
-use lychgate_sim::seed::Seed;
-use lychgate_sim::verdict::{Report, Verdict};
+use lychgate_sim::standins::engine::{Engine, service};
+use lychgate_sim::standins::listener::Listener;
+use lychgate_sim::standins::observation::{Engine as Seen, Observation};
+use lychgate_sim::trace::event::{Event, Occurrence};
+use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::verdict::{Report, Verdict};
+use lychgate_sim::world::product::{Boot, Contained, Origin, Product, Reader, Role, Scenario, Service, User, Workload};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -166,7 +166,7 @@ impl Product for Kept {
         }
     }
     fn users(_: &Plan<Play>, _: Seed) -> Vec<User<Told>> {
-        let act = |seat: lychgate_sim::product::Seat<Told>| -> BoxFuture<'static, ()> {
+        let act = |seat: lychgate_sim::world::product::Seat<Told>| -> BoxFuture<'static, ()> {
             assert!(seat.links.is_empty(), "users reach no container");
             Box::pin(sleep(Duration::from_secs(60)))
         };

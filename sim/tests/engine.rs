@@ -13,10 +13,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use lychgate_sim::engine::{Engine, FIRST_PUBLISHED, Failure, KILLED, PORT, Runner, Running, Spec, Verb, service};
-use lychgate_sim::observation::{Engine as Seen, Observation, Suffered, Tap};
 use lychgate_sim::plan::Ailment;
-use lychgate_sim::product::Control;
+use lychgate_sim::standins::engine::{
+    Engine, FIRST_PUBLISHED, Failure, KILLED, PORT, Runner, Running, Spec, Verb, service,
+};
+use lychgate_sim::standins::observation::{Engine as Seen, Observation, Suffered, Tap};
+use lychgate_sim::world::product::Control;
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -22,10 +22,10 @@ fn main() {
 #[cfg(madsim)]
 mod forked {
     use super::toy::{Jobs, Toys, plan, quirky};
+    use lychgate_sim::explore::run::{Child, Options, fork_run};
     use lychgate_sim::plan::Plan;
-    use lychgate_sim::run::{Child, Options, fork_run};
-    use lychgate_sim::seed::Seed;
-    use lychgate_sim::verdict::Verdict;
+    use lychgate_sim::plan::seed::Seed;
+    use lychgate_sim::trace::verdict::Verdict;
     use std::process::Command;
     use std::time::Duration;
 

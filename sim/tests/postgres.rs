@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lychgate_sim::observation::{Observation, Statement, Tap, Value};
 use lychgate_sim::plan::Ailment;
-use lychgate_sim::postgres::Postgres;
-use lychgate_sim::product::Control;
+use lychgate_sim::standins::observation::{Observation, Statement, Tap, Value};
+use lychgate_sim::standins::postgres::Postgres;
+use lychgate_sim::world::product::Control;
 use madsim::runtime::{Handle, Runtime};
 use madsim::task::JoinHandle;
 use tokio::net::{TcpListener, TcpStream};

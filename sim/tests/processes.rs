@@ -6,11 +6,11 @@ mod toy;
 
 use std::time::Duration;
 
+use lychgate_sim::explore::run::{Options, run_here};
 use lychgate_sim::link::HALF_OPEN;
+use lychgate_sim::plan::seed::{Purpose, Seed};
 use lychgate_sim::plan::{Cue, Fault, Kind, Length, Manager, Plan, Trigger};
-use lychgate_sim::run::{Options, run_here};
-use lychgate_sim::seed::{Purpose, Seed};
-use lychgate_sim::verdict::{Report, Verdict};
+use lychgate_sim::trace::verdict::{Report, Verdict};
 use rand_chacha::rand_core::Rng;
 use serde_json::Value;
 use toy::{Jobs, Toys, fault, on, plan};

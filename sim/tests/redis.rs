@@ -5,10 +5,10 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lychgate_sim::observation::{Observation, Tap};
 use lychgate_sim::plan::Ailment;
-use lychgate_sim::product::Control;
-use lychgate_sim::redis::{PORT, Redis, resp, service};
+use lychgate_sim::standins::observation::{Observation, Tap};
+use lychgate_sim::standins::redis::{PORT, Redis, resp, service};
+use lychgate_sim::world::product::Control;
 use madsim::runtime::{Handle, Runtime};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, AsyncConnectionConfig, RedisConnectionInfo, Script, Value};

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lychgate_sim::event::Happening;
 use lychgate_sim::link::{Effect, Link, Witness, relay};
 use lychgate_sim::plan::{Direction, Part};
+use lychgate_sim::trace::event::Happening;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};

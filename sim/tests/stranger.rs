@@ -1,10 +1,10 @@
 //! The stranger's service of `examples/stranger`, if Python and redis-py are here: the plan passes, and its bug is found.
-#![cfg(real)]
+#![cfg(not(madsim))]
 
 #[path = "../examples/stranger/till.rs"]
 mod till;
 
-use lychgate_sim::verdict::{Report, Verdict};
+use lychgate_sim::trace::verdict::{Report, Verdict};
 
 #[test]
 fn a_service_in_python_is_put_through_a_plan() {

@@ -5,11 +5,11 @@ mod toy;
 
 use std::time::Duration;
 
+use lychgate_sim::explore::run::{Options, run_here};
+use lychgate_sim::plan::seed::{Purpose, Seed};
 use lychgate_sim::plan::{Cue, Fault, Kind, Length, Manager, Plan, Trigger};
-use lychgate_sim::run::{Options, run_here};
-use lychgate_sim::seed::{Purpose, Seed};
-use lychgate_sim::trace::Recorder;
-use lychgate_sim::verdict::{Report, Verdict};
+use lychgate_sim::trace::recorder::Recorder;
+use lychgate_sim::trace::verdict::{Report, Verdict};
 use rand_chacha::rand_core::Rng;
 use toy::{Jobs, Toys, fault, on, plan, quirky};
 

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::event::{Event, What};
-use lychgate_sim::judge::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::event::{Event, What};
+use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
 use crate::health::{Health, matters_to_agent};

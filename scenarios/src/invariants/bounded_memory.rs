@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits;
-use lychgate_sim::event::{Event, Happening, What};
-use lychgate_sim::judge::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
 use crate::health::{Health, Memory, leads_to};

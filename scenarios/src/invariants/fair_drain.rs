@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::event::{Event, Happening, What};
-use lychgate_sim::judge::{Breach, Invariant};
+use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::invariant::{Breach, Invariant};
 
 use crate::events::Did;
 use crate::health::Health;

@@ -16,7 +16,7 @@ mod resumable;
 mod stream_truth;
 mod terminal_once;
 
-use lychgate_sim::judge::Invariant;
+use lychgate_sim::trace::invariant::Invariant;
 
 use crate::events::Did;
 use crate::settings::Settings;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::event::{Event, What};
-use lychgate_sim::judge::{Breach, Invariant};
+use lychgate_sim::trace::event::{Event, What};
+use lychgate_sim::trace::invariant::{Breach, Invariant};
 
 use super::Deadlines;
 use crate::events::Did;

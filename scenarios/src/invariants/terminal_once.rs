@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lychgate_sim::event::{Event, What};
-use lychgate_sim::judge::{Breach, Invariant};
+use lychgate_sim::trace::event::{Event, What};
+use lychgate_sim::trace::invariant::{Breach, Invariant};
 
 use crate::events::Did;
 use crate::health::{Health, matters_to_ends};

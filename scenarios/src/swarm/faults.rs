@@ -29,7 +29,7 @@ pub(super) fn faults(users: &Everybody, topology: &Topology) -> impl Strategy<Va
     }
     let link = prop_oneof![3 => select(executor_links), 1 => select(links)];
     let process = prop_oneof![8 => select(executors.clone()), 1 => select(gateways), 2 => select(berths)];
-    let sessions = lychgate_sim::product::Workload::sessions(users);
+    let sessions = lychgate_sim::world::product::Workload::sessions(users);
     let owner_stops = proptest::option::weighted(0.6, stop(executors.len()));
     let switches = proptest::option::weighted(0.35, switch(topology.agents as u32));
     let restart = proptest::option::weighted(0.1, restart(executors));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
-use lychgate_scenarios::loopback::{REPLY, Reply};
+use lychgate_scenarios::dev::{REPLY, Reply};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 

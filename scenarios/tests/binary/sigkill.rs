@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lychgate_scenarios::loopback::{REPLY, Reply};
+use lychgate_scenarios::dev::{REPLY, Reply};
 use serde_json::json;
 use tokio::time::timeout;
 

@@ -1,7 +1,7 @@
 //! What a story needs around it: stand-ins on loopback, and a gateway's address. The processes are the story's own.
 
 use lychgate::config::Environment;
-use lychgate_scenarios::loopback::{Loopback, Reply, free_port};
+use lychgate_scenarios::dev::{Loopback, Reply, free_port};
 use lychgate_scenarios::roles;
 
 use crate::process::Process;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lychgate_scenarios::loopback::{Control, REPLY, Reply};
+use lychgate_scenarios::dev::{Control, REPLY, Reply};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 

@@ -11,7 +11,7 @@ use lychgate::broker::{Arrival, Hints, Intake, Topic};
 use lychgate::config::Address;
 use lychgate::ids::{RunId, SessionId};
 use lychgate_sim::plan::Ailment;
-use lychgate_sim::product::Control;
+use lychgate_sim::world::product::Control;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -375,13 +375,13 @@ fn the_stand_in_says_what_rabbitmq_said() {
     crate::kept("rabbitmq", &crate::arms::stand_in(crate::arms::Service::Rabbit, body).0);
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 #[test]
 #[ignore = "needs rabbitmq-server; `cargo sim conformance` runs it"]
 fn rabbitmq_still_says_it() {
-    let server = crate::servers::rabbit::start();
+    let server = lychgate_sim::real::servers::rabbit::start();
     crate::kept(
         "rabbitmq",
-        &crate::arms::real(crate::arms::Service::Rabbit, server.addr, crate::levers::rabbit(&server), body).0,
+        &crate::arms::real(crate::arms::Service::Rabbit, server.addr, crate::fault_admin::rabbit(&server), body).0,
     );
 }

@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use lychgate_sim::observation::untapped;
+use lychgate_sim::explore::coverage::Shapes;
 use lychgate_sim::plan::Ailment;
-use lychgate_sim::postgres::Postgres;
-use lychgate_sim::product::Control;
-use lychgate_sim::rabbit::{Rabbit, Settings};
-use lychgate_sim::redis::Redis;
-use lychgate_sim::shapes::Shapes;
+use lychgate_sim::standins::observation::untapped;
+use lychgate_sim::standins::postgres::Postgres;
+use lychgate_sim::standins::rabbit::{Rabbit, Settings};
+use lychgate_sim::standins::redis::Redis;
+use lychgate_sim::world::product::Control;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream};
-#[cfg(real)]
+#[cfg(not(madsim))]
 use tokio::sync::Notify;
 
 /// Where a body finds its server.
@@ -35,7 +35,7 @@ impl Place {
     pub async fn make(&self, control: Control) {
         #[cfg(madsim)]
         (self.lever)(control);
-        #[cfg(real)]
+        #[cfg(not(madsim))]
         {
             let lever = self.lever.clone();
             tokio::task::spawn_blocking(move || lever(control)).await.expect("the server obeys");
@@ -180,7 +180,7 @@ fn in_world<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     })
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 fn in_world<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     service: Service,
     tape: Tape,
@@ -208,13 +208,13 @@ fn in_world<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
 }
 
 /// For a body that leaves its server well.
-#[cfg(real)]
+#[cfg(not(madsim))]
 pub fn untouched() -> Lever {
     Arc::new(|control| panic!("nobody makes this server ill: {control:?}"))
 }
 
 /// Runs a body against a real server.
-#[cfg(real)]
+#[cfg(not(madsim))]
 pub fn real<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     service: Service,
     direct: SocketAddr,
@@ -225,7 +225,7 @@ pub fn real<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     (on_loopback(tapped(service, direct, lever, tape.clone(), body)), tape)
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 async fn tapped<T, F: Future<Output = T>>(
     service: Service,
     direct: SocketAddr,
@@ -239,7 +239,7 @@ async fn tapped<T, F: Future<Output = T>>(
     body(Place { tapped, direct, lever }).await
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 fn on_loopback<T>(body: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(body)

@@ -13,7 +13,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, ConnectionProperties};
 
 use crate::arms::{Place, Service, real, stand_in, untouched};
-use crate::servers::{self, INSTALL};
+use lychgate_sim::real::servers::{self, INSTALL};
 
 /// What a program says when it is given `input`.
 async fn said(mut command: Command, input: &'static str) -> String {

@@ -82,7 +82,7 @@ pub enum Patience {
     #[cfg(madsim)]
     Sleep,
     /// Postgres says which processes wait.
-    #[cfg(real)]
+    #[cfg(not(madsim))]
     Ask([i32; 2]),
 }
 
@@ -135,7 +135,7 @@ impl Stage {
         match &self.patience {
             #[cfg(madsim)]
             Patience::Sleep => tokio::time::sleep(Duration::from_millis(50)).await,
-            #[cfg(real)]
+            #[cfg(not(madsim))]
             Patience::Ask(pids) => loop {
                 let waiting = "SELECT DISTINCT pid FROM pg_locks WHERE NOT granted";
                 let rows = self.control.query_typed(waiting, &[]).await.expect("an answer");
@@ -200,7 +200,7 @@ pub async fn body(place: Place) -> Outcomes {
     Say::parse("migrate").to(&control).await;
     #[cfg(madsim)]
     let patience = Patience::Sleep;
-    #[cfg(real)]
+    #[cfg(not(madsim))]
     let patience = {
         let mut pids = [0; 2];
         for (pid, client) in pids.iter_mut().zip([&a, &b]) {
@@ -222,7 +222,7 @@ pub async fn body(place: Place) -> Outcomes {
     outcomes
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 /// A line for each pair, its endings and what came of it, with the orders in which it did.
 fn told(outcomes: &Outcomes) -> String {
     let (_, pairs) = read();
@@ -288,11 +288,11 @@ fn the_stand_in_comes_to_what_postgres_came_to() {
     crate::kept("differences", &table);
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 #[test]
 #[ignore = "needs postgres; `cargo sim conformance` runs it"]
 fn postgres_still_comes_to_it() {
-    let server = crate::servers::postgres::start();
+    let server = lychgate_sim::real::servers::postgres::start();
     let (outcomes, _) = crate::arms::real(crate::arms::Service::Postgres, server.addr, crate::arms::untouched(), body);
     crate::kept("interleavings", &told(&outcomes));
 }

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lychgate_sim::plan::Ailment;
-use lychgate_sim::product::Control;
+use lychgate_sim::world::product::Control;
 
 use crate::arms::Lever;
-use crate::servers::postgres::knock;
-use crate::servers::rabbit::crash;
-use crate::servers::{Server, program};
+use lychgate_sim::real::servers::postgres::knock;
+use lychgate_sim::real::servers::rabbit::crash;
+use lychgate_sim::real::servers::{Server, program};
 
 /// Far above what an answer takes.
 const BOUND: Duration = Duration::from_secs(5);

@@ -8,17 +8,14 @@
 
 mod amqp;
 mod arms;
-#[cfg(real)]
+#[cfg(not(madsim))]
 mod foreign;
 mod interleavings;
-#[cfg(real)]
+#[cfg(not(madsim))]
 mod levers;
-#[cfg(real)]
+#[cfg(not(madsim))]
 mod rabbit_random;
 mod redis;
-#[cfg(real)]
-#[path = "../../../sim/tests/conformance/servers/mod.rs"]
-mod servers;
 mod shapes;
 mod statements;
 

@@ -9,8 +9,8 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use lychgate::amqp::{AMQPValue, Channel, Connection, Consumer, Delivery, Message, Options, QueueDeclare};
-use lychgate_sim::observation::untapped;
-use lychgate_sim::rabbit::{Rabbit, Settings};
+use lychgate_sim::standins::observation::untapped;
+use lychgate_sim::standins::rabbit::{Rabbit, Settings};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -262,7 +262,7 @@ async fn play(addr: SocketAddr, queue: String, kind: Kind, prefetch: NonZeroU16,
 #[test]
 #[ignore = "needs rabbitmq-server; `cargo sim conformance` runs it"]
 fn any_settling_comes_to_the_same() {
-    let server = crate::servers::rabbit::start();
+    let server = lychgate_sim::real::servers::rabbit::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let fake = runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is free");

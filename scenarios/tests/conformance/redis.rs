@@ -11,7 +11,7 @@ use lychgate::ids::{Fence, RunId, SessionId};
 use lychgate::live::{FrameId, Frames, Kind, Live, Redis, StreamReader};
 use lychgate::run::{End, Status};
 use lychgate_sim::plan::Ailment;
-use lychgate_sim::product::Control;
+use lychgate_sim::world::product::Control;
 
 use crate::arms::Place;
 
@@ -247,13 +247,13 @@ fn the_stand_in_says_what_redis_said() {
     crate::kept("redis", &crate::arms::stand_in(crate::arms::Service::Redis, body).0);
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 #[test]
 #[ignore = "needs redis-server; `cargo sim conformance` runs it"]
 fn redis_still_says_it() {
-    let server = crate::servers::redis::start();
+    let server = lychgate_sim::real::servers::redis::start();
     crate::kept(
         "redis",
-        &crate::arms::real(crate::arms::Service::Redis, server.addr, crate::levers::redis(&server), body).0,
+        &crate::arms::real(crate::arms::Service::Redis, server.addr, crate::fault_admin::redis(&server), body).0,
     );
 }

@@ -13,7 +13,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 
 use lychgate_sim::plan::Ailment;
-use lychgate_sim::product::Control;
+use lychgate_sim::world::product::Control;
 
 use crate::arms::Place;
 
@@ -244,13 +244,13 @@ fn the_stand_in_says_what_postgres_said() {
     crate::kept("statements", &crate::arms::stand_in(crate::arms::Service::Postgres, body).0);
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 #[test]
 #[ignore = "needs postgres; `cargo sim conformance` runs it"]
 fn postgres_still_says_it() {
-    let server = crate::servers::postgres::start();
+    let server = lychgate_sim::real::servers::postgres::start();
     crate::kept(
         "statements",
-        &crate::arms::real(crate::arms::Service::Postgres, server.addr, crate::levers::postgres(&server), body).0,
+        &crate::arms::real(crate::arms::Service::Postgres, server.addr, crate::fault_admin::postgres(&server), body).0,
     );
 }

@@ -57,7 +57,7 @@ fn any_arrangement() -> Result<(), Failed> {
 fn a_nanosecond() -> Result<(), Failed> {
     let digest = |name: &str, by: &str| {
         let delay = format!("kind = \"delay\"\nby = \"{by}\"");
-        let text = edited(include_str!("../../wedged_redis.toml"), &[(r#"kind = "wedge""#, &delay)])?;
+        let text = edited(include_str!("../../stories/wedged_redis.toml"), &[(r#"kind = "wedge""#, &delay)])?;
         let report = report(&file("nanosecond", &format!("{name}.toml"), &text)?, 1)?;
         match report["faults"][0]["felt"].is_number() {
             true => Ok(report["digest"].clone()),
@@ -75,7 +75,7 @@ fn a_nanosecond() -> Result<(), Failed> {
 }
 
 fn own_seed() -> Result<(), Failed> {
-    let text = format!("{}\n[repro]\nseed = 4711\n", include_str!("../../wedged_redis.toml"));
+    let text = format!("{}\n[repro]\nseed = 4711\n", include_str!("../../stories/wedged_redis.toml"));
     let path = file("determinism", "own_seed.repro.toml", &text)?;
     sim(["run", &path])?.expect(0, &["own_seed, seed 4711", "1 of 1 seeds passed"])
 }

@@ -8,7 +8,7 @@ use libtest_mimic::{Failed, Trial};
 use lychgate_scenarios::Lychgate;
 use lychgate_scenarios::users::Everybody;
 use lychgate_sim::plan::Alternatives;
-use lychgate_sim::product::{Product, Source};
+use lychgate_sim::world::product::{Product, Source};
 
 use crate::sim::{SEEDS_ENV, command, file, said, workspace};
 
@@ -103,7 +103,7 @@ fn every_file_is_a_scenario() -> Result<(), Failed> {
             Source::Drawn { .. } => None,
         })
         .collect();
-    let files = files("scenarios", ".toml");
+    let files = files("scenarios/stories", ".toml");
     let strange = files.iter().find(|path| !known.contains(path) && !path.ends_with("Cargo.toml"));
     match strange {
         Some(path) => Err(format!("{path} is in nobody's list: add it to `scenarios` in scenarios/src/lib.rs").into()),

@@ -87,7 +87,7 @@ pub fn file(test: &str, name: &str, text: &str) -> Result<String, Failed> {
 
 /// `wedged_redis` with the first occurrence of each text on the left replaced by that on the right.
 pub fn wedged_redis(edits: &[(&str, &str)]) -> Result<String, Failed> {
-    edited(include_str!("../../wedged_redis.toml"), edits)
+    edited(include_str!("../../stories/wedged_redis.toml"), edits)
 }
 
 /// `text`, edited; an edit that finds nothing fails, so that no test edits less than it means to.

@@ -3,7 +3,7 @@
 
 use libtest_mimic::{Failed, Trial};
 use lychgate_scenarios::Lychgate;
-use lychgate_sim::product::{Product, Source};
+use lychgate_sim::world::product::{Product, Source};
 
 use crate::sim::{report, sim, workspace};
 

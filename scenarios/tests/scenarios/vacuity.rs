@@ -2,7 +2,7 @@
 
 use libtest_mimic::{Failed, Trial};
 use lychgate_scenarios::Lychgate;
-use lychgate_sim::product::{Product, Source};
+use lychgate_sim::world::product::{Product, Source};
 
 use crate::Tests;
 use crate::sim::{file, sim, wedged_redis};

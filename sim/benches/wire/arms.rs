@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use futures_util::future::{BoxFuture, join_all};
-use lychgate_sim::dock::Dock;
-use lychgate_sim::event::Happening;
 use lychgate_sim::link::{Link, Target, Witness, relay};
+use lychgate_sim::standins::listener::Dock;
+use lychgate_sim::trace::event::Happening;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, IntoConnectionInfo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

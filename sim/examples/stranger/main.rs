@@ -6,11 +6,11 @@
 //! cargo real run -p lychgate-sim --example stranger -- bug     # with the bug that such services have
 //! ```
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 mod till;
 
 /// Tells the story.
-#[cfg(real)]
+#[cfg(not(madsim))]
 pub fn main() -> std::process::ExitCode {
     let Some(python) = till::python() else {
         eprintln!("python3 cannot `import redis`: {}", till::INSTALL);
@@ -24,7 +24,7 @@ pub fn main() -> std::process::ExitCode {
 }
 
 /// In the simulation there is no Python.
-#[cfg(not(real))]
+#[cfg(madsim)]
 pub fn main() {
     eprintln!("built for simulation; use `cargo real run -p lychgate-sim --example stranger`");
 }

@@ -7,15 +7,15 @@ use std::process::Command;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use lychgate_sim::event::{Event, Happening, Occurrence, What};
-use lychgate_sim::judge::{Breach, Invariant, Obligation};
-use lychgate_sim::observation::Observation;
-use lychgate_sim::outside::{Elsewhere, Options, run, servers};
+use lychgate_sim::plan::seed::Seed;
 use lychgate_sim::plan::{self, Plan};
-use lychgate_sim::product::{Boot, Origin, Product, Reader, Role, Scenario, Seat, Service, User, Workload};
-use lychgate_sim::redis;
-use lychgate_sim::seed::Seed;
-use lychgate_sim::verdict::Report;
+use lychgate_sim::real::{Elsewhere, Options, run, servers};
+use lychgate_sim::standins::observation::Observation;
+use lychgate_sim::standins::redis;
+use lychgate_sim::trace::event::{Event, Happening, Occurrence, What};
+use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::verdict::Report;
+use lychgate_sim::world::product::{Boot, Origin, Product, Reader, Role, Scenario, Seat, Service, User, Workload};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -131,9 +131,9 @@ struct Customers(Vec<Customer>);
 struct Customer {
     name: String,
     orders: u32,
-    #[serde(default, with = "lychgate_sim::duration")]
+    #[serde(default, with = "lychgate_sim::plan::duration")]
     at: Duration,
-    #[serde(default, with = "lychgate_sim::duration")]
+    #[serde(default, with = "lychgate_sim::plan::duration")]
     every: Duration,
 }
 

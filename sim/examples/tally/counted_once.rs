@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lychgate_sim::event::{Event, Happening, What};
-use lychgate_sim::judge::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 
 use super::events::Did;
 

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Result};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lychgate_sim::product::{Seat, User, Workload};
+use lychgate_sim::world::product::{Seat, User, Workload};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -32,10 +32,10 @@ pub struct Customer {
     /// How many there are.
     pub orders: u32,
     /// When the first one is placed; the others follow.
-    #[serde(default, with = "lychgate_sim::duration")]
+    #[serde(default, with = "lychgate_sim::plan::duration")]
     pub at: Duration,
     /// How long after one is accepted the next one is placed.
-    #[serde(default, with = "lychgate_sim::duration")]
+    #[serde(default, with = "lychgate_sim::plan::duration")]
     pub every: Duration,
 }
 

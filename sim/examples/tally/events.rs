@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use lychgate_sim::event::Occurrence;
-use lychgate_sim::observation::{Broker, Command, Observation};
-use lychgate_sim::product::{Origin, Reader};
+use lychgate_sim::standins::observation::{Broker, Command, Observation};
+use lychgate_sim::trace::event::Occurrence;
+use lychgate_sim::world::product::{Origin, Reader};
 use serde::Serialize;
 
 /// One event. `order` is a label of the plan, as `ann/1`.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use lychgate_sim::judge::Invariant;
 use lychgate_sim::plan::Plan;
-use lychgate_sim::product::{Boot, Product, Reader, Role, Scenario, Service, Source, User};
-use lychgate_sim::seed::Seed;
-use lychgate_sim::{rabbit, redis};
+use lychgate_sim::plan::seed::Seed;
+use lychgate_sim::standins::{rabbit, redis};
+use lychgate_sim::trace::invariant::Invariant;
+use lychgate_sim::world::product::{Boot, Product, Reader, Role, Scenario, Service, Source, User};
 
 use super::counted_once::CountedOnce;
 use super::customers::{self, Customers};

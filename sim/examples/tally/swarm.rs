@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use lychgate_sim::plan::seed::{Purpose, Seed};
 use lychgate_sim::plan::{Cue, Fault, Kind, Length, Plan, Trigger, words};
-use lychgate_sim::seed::{Purpose, Seed};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::{Usage, seeds};
+use crate::plan::seed::Seed;
 use crate::plan::{self, Plan};
-use crate::product::{Product, Scenario, Source};
-use crate::seed::Seed;
+use crate::world::product::{Product, Scenario, Source};
 
 /// A scenario or file, ready to give a plan for each seed.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ fn of_file<P: Product>(path: &str) -> Result<Chosen<P::Workload>, Usage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::toy::Toy;
+    use crate::world::test_product::Toy;
 
     #[test]
     fn scenarios_are_found_by_name() {

@@ -7,7 +7,7 @@ use std::process::Command;
 use console::style;
 
 use super::{Outcome, Usage};
-use crate::programs;
+use crate::real::programs;
 
 const EXAMPLES: &str = "\
 Each server is started by the test that needs it, on a free port of loopback and with files of its own, and ends with it;

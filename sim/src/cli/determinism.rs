@@ -1,7 +1,7 @@
 //! `check-determinism`: one seed in two processes, compared while they run. Each is started anew, with addresses, an
 //! environment and a working directory of its own; what follows from any of them shows here and nowhere else.
 //!
-//! Both stream their [items](crate::item) and are read in step; a pipe that is full makes the faster one wait. So nothing
+//! Both stream their [items](crate::trace::step) and are read in step; a pipe that is full makes the faster one wait. So nothing
 //! grows with the length of a run, and neither goes on for long after the first difference.
 
 use std::fs::File;
@@ -17,14 +17,14 @@ use console::style;
 use super::choose::choose;
 use super::replay::chosen;
 use super::{Outcome, WALL_MAX, options, write};
-use crate::divergence::{AFTER, BEFORE, Divergence, Surroundings};
-use crate::item::{Item, Items, Line};
-use crate::product::Product;
-use crate::report;
-use crate::run::{Options, run_here};
-use crate::seed::Seed;
-use crate::table::cut;
-use crate::verdict::{Report, Verdict};
+use crate::cli::report;
+use crate::cli::table::cut;
+use crate::explore::divergence::{AFTER, BEFORE, Divergence, Surroundings};
+use crate::explore::run::{Options, run_here};
+use crate::plan::seed::Seed;
+use crate::trace::step::{Item, Items, Line};
+use crate::trace::verdict::{Report, Verdict};
+use crate::world::product::Product;
 
 /// So many lines of each side wait to be compared, beside what the pipe holds.
 const LINES_WAITING: usize = 64;

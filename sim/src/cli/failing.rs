@@ -10,16 +10,16 @@ use sha2::{Digest, Sha256};
 
 use super::choose::Chosen;
 use super::{WALL_MAX, options};
+use crate::cli::report::{self, Around};
+use crate::explore::rerun::Second;
+use crate::explore::run::fork_run;
+use crate::explore::shrink::{Trial, shrink};
+use crate::explore::spinner::spinner;
+use crate::explore::sweep::Running;
+use crate::plan::seed::Seed;
 use crate::plan::{self, Expect, Plan, Repro, words};
-use crate::product::Product;
-use crate::report::{self, Around};
-use crate::run::fork_run;
-use crate::second::Second;
-use crate::seed::Seed;
-use crate::shrink::{Trial, shrink};
-use crate::spinner::spinner;
-use crate::sweep::Running;
-use crate::verdict::{Report, Verdict};
+use crate::trace::verdict::{Report, Verdict};
+use crate::world::product::Product;
 
 /// So long may the search for a smaller plan take in all. A reader waits this long for a better report, not longer.
 const SHRINK_MAX: Duration = Duration::from_secs(60);
@@ -163,8 +163,8 @@ fn lock(root: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::report;
-    use crate::toy::Toy;
+    use crate::cli::report::tests::report;
+    use crate::world::test_product::Toy;
 
     #[test]
     fn only_what_a_second_process_has_seen_is_a_violation() {

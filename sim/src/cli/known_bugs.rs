@@ -6,9 +6,9 @@ use console::style;
 use serde::Serialize;
 
 use super::{Outcome, Usage};
-use crate::known_bugs::trial::{self, Swept};
-use crate::known_bugs::{KnownBug, Verdict, Workshop, chosen, load};
-use crate::table::Table;
+use crate::cli::table::Table;
+use crate::explore::known_bugs::trial::{self, Swept};
+use crate::explore::known_bugs::{KnownBug, Verdict, Workshop, chosen, load};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -3,10 +3,10 @@
 use clap::ValueEnum;
 
 use super::{Outcome, Usage, choose};
-use crate::event::{Happening, Occurrence};
+use crate::cli::table::{Table, cut};
 use crate::plan::words;
-use crate::product::Product;
-use crate::table::{Table, cut};
+use crate::trace::event::{Happening, Occurrence};
+use crate::world::product::Product;
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

@@ -6,14 +6,14 @@ use console::style;
 
 use super::choose::{Chosen, choose};
 use super::{Outcome, Usage, options, seeds};
+use crate::cli::report;
+use crate::cli::table::seconds;
+use crate::explore::run::{Options, fork_run};
+use crate::explore::sweep::judged;
 use crate::plan;
-use crate::product::Product;
-use crate::report;
-use crate::run::{Options, fork_run};
-use crate::seed::Seed;
-use crate::sweep::judged;
-use crate::table::seconds;
-use crate::verdict::{Report, Verdict};
+use crate::plan::seed::Seed;
+use crate::trace::verdict::{Report, Verdict};
+use crate::world::product::Product;
 
 /// Runs one seed and prints its story.
 pub(super) fn replay<P: Product>(what: &str, trace: Option<PathBuf>) -> Outcome {

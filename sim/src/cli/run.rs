@@ -10,15 +10,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::choose::{self, Chosen, choose};
 use super::{Outcome, RunArgs, Usage, failing, options, seeds, write};
+use crate::cli::report::{self, word};
+use crate::cli::table::{Table, cut, seconds};
+use crate::explore::rerun::Second;
+use crate::explore::run::{Child, Options, fork_run};
+use crate::explore::sweep::{Next, Reach, Running, Task, judged, sweep, tasks};
+use crate::plan::seed::Seed;
 use crate::plan::words;
-use crate::product::Product;
-use crate::report::{self, word};
-use crate::run::{Child, Options, fork_run};
-use crate::second::Second;
-use crate::seed::Seed;
-use crate::sweep::{Next, Reach, Running, Task, judged, sweep, tasks};
-use crate::table::{Table, cut, seconds};
-use crate::verdict::{Report, Verdict};
+use crate::trace::verdict::{Report, Verdict};
+use crate::world::product::Product;
 
 /// How to sweep.
 struct How {

@@ -14,9 +14,9 @@ use tokio::time::Sleep;
 
 use super::lane::{Held, Lane};
 use super::{Doom, Epochs, Link, Lost, QUIET, Target, Witness};
-use crate::dock::Stream;
-use crate::event::{Happening, Side};
 use crate::plan::Direction;
+use crate::standins::listener::Stream;
+use crate::trace::event::{Happening, Side};
 
 /// One read. A chunk of the simulation that is longer is carried in several.
 const READ: usize = 16 * 1024;
@@ -29,7 +29,7 @@ const TAIL: usize = 128;
 /// For real networks, where connecting may take for ever.
 const DIAL_MAX: Duration = Duration::from_secs(10);
 /// Longer than any statement may take.
-#[cfg(real)]
+#[cfg(not(madsim))]
 const HEAR_OUT_MAX: Duration = Duration::from_secs(6);
 
 /// A connection through the relay.
@@ -116,12 +116,12 @@ impl Conversation {
     /// Carries bytes until either side, a fault or a death ends it.
     pub(super) async fn run(mut self, target: Target) {
         self.carry(target).await;
-        #[cfg(real)]
+        #[cfg(not(madsim))]
         self.hear_out().await;
     }
 
     /// Who has taken requests of one that is gone still carries them out, and whoever listens in learns what came of them.
-    #[cfg(real)]
+    #[cfg(not(madsim))]
     async fn hear_out(&mut self) {
         if !self.witness.over(&self.link, self.conn) {
             return;
@@ -400,7 +400,7 @@ impl Conversation {
             return self.far_end();
         }
         self.witness.spoke(&self.link, self.incarnation, false);
-        #[cfg(real)]
+        #[cfg(not(madsim))]
         self.witness.returned(&self.link, self.conn, bytes);
         if self.mute {
             return self.swallowed(self.witness.mentions(&self.link, &self.request));

@@ -1,7 +1,7 @@
 //! Where a relay listens. Its one law: while it is shut, whoever dials it is refused by the network itself, and what was
 //! accepted before goes on.
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 #[cfg(madsim)]
@@ -11,7 +11,7 @@ use std::time::Duration;
 use madsim::net::NetSim;
 #[cfg(madsim)]
 use madsim::net::ipvs::{Scheduler, ServiceAddr};
-#[cfg(real)]
+#[cfg(not(madsim))]
 use tokio::net::UdpSocket;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -89,7 +89,7 @@ fn after(port: u16) -> u16 {
 ///
 /// Of dials that the system refuses nobody is told, so that one who may (it takes CAP_NET_RAW, as root has) looks at the
 /// packets. To one who may not, nobody seems to feel them.
-#[cfg(real)]
+#[cfg(not(madsim))]
 pub(super) struct Port {
     /// `None` while it is shut.
     listener: Option<TcpListener>,
@@ -98,7 +98,7 @@ pub(super) struct Port {
     packets: Option<UdpSocket>,
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 impl Port {
     pub(super) fn new(listener: TcpListener) -> Port {
         let addr = listener.local_addr().expect("it is bound");
@@ -139,7 +139,7 @@ impl Port {
 }
 
 /// A socket that hears the TCP packets to an address.
-#[cfg(real)]
+#[cfg(not(madsim))]
 fn packets(addr: SocketAddr) -> Option<std::net::UdpSocket> {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -166,7 +166,7 @@ fn packets(addr: SocketAddr) -> Option<std::net::UdpSocket> {
 }
 
 /// Whether a packet, IP's header first, asks for a connection to this port.
-#[cfg(real)]
+#[cfg(not(madsim))]
 fn dials(packet: &[u8], port: u16) -> bool {
     const SYN: u8 = 0x02;
     const ACK: u8 = 0x10;

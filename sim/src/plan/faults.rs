@@ -11,8 +11,8 @@ use toml::de::DeValue;
 use super::part::{every, judge, part};
 use super::section::{Complaints, Section, described, words};
 use super::{Ailment, Aim, Cue, Disturbance, Fault, Kind, Length, ORIGIN, Trigger, speaks_http};
-use crate::event::Happening;
 use crate::link::HALF_OPEN;
+use crate::trace::event::Happening;
 
 /// What a fault of this plan may name.
 pub(super) struct Words {
@@ -125,7 +125,7 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         && Ailment::OF_CLOCK.contains(&name)
         && by > Ailment::CLOCK_OFF_MAX
     {
-        let max = crate::duration::print(Ailment::CLOCK_OFF_MAX);
+        let max = crate::plan::duration::print(Ailment::CLOCK_OFF_MAX);
         complaints.wrong(&span.span(), format!("a clock is off by {max} at most: what keeps it corrects more at once"));
     }
     if needs_by && by_span.is_none() {

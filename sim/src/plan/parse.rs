@@ -60,7 +60,7 @@ use super::errors::{PlanError, PlanErrors, nearest};
 use super::faults::{Words, faults};
 use super::section::{Complaints, Section, described, number, text};
 use super::{Expect, Manager, Plan, Repro, words};
-use crate::product::{Product, Workload};
+use crate::world::product::{Product, Workload};
 
 const KEYS: &[&str] =
     &["about", "arms", "must_reach", "topology", "config", "service", "users", "faults", "expect", "repro"];

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::faults::usual;
 use super::{Cue, Fault, Kind, Length, Part, Plan, Trigger};
-use crate::duration;
-use crate::product::Workload;
+use crate::plan::duration;
+use crate::world::product::Workload;
 
 /// The text of `plan`.
 ///

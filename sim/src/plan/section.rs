@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::errors::{PlanError, nearest};
-use crate::duration;
+use crate::plan::duration;
 
 /// Collects everything that is wrong with one text.
 pub(super) struct Complaints<'a> {

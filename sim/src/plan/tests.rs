@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::toy::{Say, Toy, Visitor, Visitors};
+use crate::world::test_product::{Say, Toy, Visitor, Visitors};
 
 const GOOD: &str = r#"about = "Redis is wedged from mid-turn until after the run's end"
 arms = ["no_zombies"]

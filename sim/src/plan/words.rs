@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Happening, Occurrence};
 use crate::plan::{Expect, Plan};
-use crate::product::{Product, Role, Workload};
+use crate::trace::event::{Happening, Occurrence};
+use crate::world::product::{Product, Role, Workload};
 
 /// A plan in which nothing goes wrong and the product has its usual shape.
 pub fn bare<P: Product>() -> Plan<P::Workload> {

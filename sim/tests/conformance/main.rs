@@ -7,7 +7,6 @@ mod postgres;
 mod rabbit;
 mod redis;
 mod redis_random;
-mod servers;
 
 /// Whether what the real servers say is written down, not compared.
 fn records() -> bool {

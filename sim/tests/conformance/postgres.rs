@@ -17,7 +17,7 @@ use pgwire::messages::startup::Startup;
 use pgwire::messages::{DecodeContext, PgWireBackendMessage as In, PgWireFrontendMessage as Out, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::servers;
+use lychgate_sim::real::servers;
 
 const SAID: &str = include_str!("postgres.txt");
 const BODY: &str = include_str!("postgres.sql");
@@ -229,8 +229,8 @@ fn compare(real: &str, fake: &str) {
 #[cfg(madsim)]
 #[test]
 fn the_stand_in_says_what_postgres_said() {
-    use lychgate_sim::observation::untapped;
-    use lychgate_sim::postgres::Postgres;
+    use lychgate_sim::standins::observation::untapped;
+    use lychgate_sim::standins::postgres::Postgres;
 
     let runtime = madsim::runtime::Runtime::with_seed_and_config(1, madsim::Config::default());
     let node = runtime.create_node().ip("10.0.0.1".parse().unwrap()).build();

@@ -14,15 +14,15 @@ use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, ProtocolVersion, WriteCo
 use amq_protocol::protocol::{AMQPClass, BasicProperties, basic, channel, confirm, connection, exchange, queue};
 use amq_protocol::types::{AMQPValue, FieldTable, LongString, ShortString};
 use bytes::{Buf, BytesMut};
-use lychgate_sim::observation::untapped;
-use lychgate_sim::rabbit::{Rabbit, Settings};
+use lychgate_sim::standins::observation::untapped;
+use lychgate_sim::standins::rabbit::{Rabbit, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 const SAID: &str = include_str!("rabbit.txt");
 /// What RabbitMQ has not sent within this it does not send. A quorum queue writes to disk before it answers.
-#[cfg(real)]
+#[cfg(not(madsim))]
 const REAL_MOMENT: Duration = Duration::from_millis(120);
 /// The stand-in writes nothing; in the simulation a packet takes its time, which costs none.
 const MOMENT: Duration = Duration::from_millis(if cfg!(madsim) { 50 } else { 8 });
@@ -461,7 +461,7 @@ fn stand_in() -> String {
     })
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 fn stand_in() -> String {
     on_loopback(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is free");
@@ -471,7 +471,7 @@ fn stand_in() -> String {
     })
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 fn on_loopback<T>(body: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(body)
@@ -482,11 +482,11 @@ fn the_stand_in_says_what_rabbitmq_said() {
     compare(SAID, &stand_in());
 }
 
-#[cfg(real)]
+#[cfg(not(madsim))]
 #[test]
 #[ignore = "needs rabbitmq-server; `cargo sim conformance` runs it"]
 fn rabbitmq_still_says_it() {
-    let server = crate::servers::rabbit::start();
+    let server = lychgate_sim::real::servers::rabbit::start();
     let said = on_loopback(walk(server.addr, REAL_MOMENT));
     if crate::records() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/rabbit.txt"), &said)

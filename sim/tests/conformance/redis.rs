@@ -9,10 +9,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use lychgate_sim::redis::core::{Core, Outcome};
-use lychgate_sim::redis::resp;
+use lychgate_sim::standins::redis::core::{Core, Outcome};
+use lychgate_sim::standins::redis::resp;
 
-use crate::servers;
+use lychgate_sim::real::servers;
 
 const TRANSCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/redis.txt");
 

@@ -12,7 +12,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 use crate::redis::{Real, Server, StandIn, words_of};
-use crate::servers;
+use lychgate_sim::real::servers;
 
 /// So many take some seconds.
 const CASES: u32 = 80;

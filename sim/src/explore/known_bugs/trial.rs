@@ -1,0 +1,114 @@
+//! What the simulation says of a tree with a bug in it: sweeps and replays of the binary that was built of it.
+
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+use serde::Deserialize;
+
+use super::workshop::{Recipe, Workshop};
+use crate::trace::verdict::{Report, Verdict};
+
+/// The packages that a patch makes be built anew.
+const OURS: [&str; 3] = ["lychgate", "lychgate-sim", "lychgate-scenarios"];
+
+/// How the simulation is built of a patched tree. Dependencies stay as they were built; of our own packages a build counts
+/// more than the runs that it is for. What a seed does is the same at every level.
+pub(crate) fn recipe() -> Recipe {
+    let quick = OURS.iter().flat_map(|package| {
+        let key = |key: &str| format!("profile.release.package.{package}.{key}");
+        ["--config".to_owned(), key("opt-level=1"), "--config".to_owned(), key("debug=false")]
+    });
+    let words = ["build", "--release", "-p", "lychgate-scenarios", "--bin", "sim"].map(str::to_owned);
+    Recipe { binary: "sim", profile: "release", words: words.into_iter().chain(quick).collect() }
+}
+
+/// What a sweep of one scenario came to.
+pub(crate) struct Swept {
+    /// How many seeds were run.
+    pub(crate) seeds: usize,
+    /// The first run that failed, other than by proving nothing.
+    pub(crate) failed: Option<Line>,
+    /// The failure report, its replay line left out.
+    pub(crate) report: Vec<String>,
+    /// What it said where it did not come to an end.
+    pub(crate) odd: Option<String>,
+}
+
+/// A run, as in the JSON of a sweep.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Line {
+    pub(crate) seed: u64,
+    pub(crate) verdict: Verdict,
+    pub(crate) invariant: Option<String>,
+    pub(crate) digest: String,
+}
+
+impl Line {
+    /// The invariant that fired, or the verdict that is none's.
+    pub(crate) fn fired(&self) -> String {
+        self.invariant.clone().unwrap_or_else(|| self.verdict.key())
+    }
+}
+
+/// Runs `scenario` on seeds from 1 to before `end` with `binary`, until one fails.
+pub(crate) fn sweep(name: &str, binary: &Path, scenario: &str, end: u64, workshop: &Workshop) -> io::Result<Swept> {
+    #[derive(Deserialize)]
+    struct Runs {
+        runs: Vec<Line>,
+    }
+    let json = workshop.file("runs.json");
+    _ = std::fs::remove_file(&json);
+    let mut command = Command::new(binary);
+    command.args(["run", scenario, "--seeds", &format!("1..{end}"), "--no-shrink", "--past-vacuous", "--json"]);
+    command.arg(&json).current_dir(&workshop.root);
+    let said = workshop.step(&format!("{name}: {scenario} on seeds 1 to {}", end - 1), &mut command)?;
+    let runs = std::fs::read(&json).ok().and_then(|bytes| serde_json::from_slice::<Runs>(&bytes).ok());
+    let Some(Runs { runs }) = runs else {
+        let last = said.err.lines().chain(said.out.lines()).next_back().unwrap_or("it said nothing").to_owned();
+        return Ok(Swept { seeds: 0, failed: None, report: Vec::new(), odd: Some(format!("{}: {last}", said.status)) });
+    };
+    let bad = |run: &&Line| !matches!(run.verdict, Verdict::Passed | Verdict::Vacuous);
+    let failed = runs.iter().find(bad).cloned();
+    let report = failed.as_ref().map(|run| excerpt(&said.out, scenario, run.seed)).unwrap_or_default();
+    Ok(Swept { seeds: runs.len(), failed, report, odd: None })
+}
+
+/// The failure report of `seed` in what a sweep printed, up to its replay line.
+fn excerpt(out: &str, scenario: &str, seed: u64) -> Vec<String> {
+    let head = format!(": {scenario}, seed {seed}");
+    let lines = out.lines().skip_while(|line| !line.ends_with(&head));
+    lines.take_while(|line| !line.starts_with("replay it: ")).map(str::to_owned).collect()
+}
+
+/// The digest of one more run in a process of its own.
+pub(crate) fn digest(binary: &Path, scenario: &str, seed: u64, workshop: &Workshop) -> io::Result<Option<String>> {
+    let mut command = Command::new(binary);
+    command.args(["one", scenario, "--seed", &seed.to_string()]).current_dir(&workshop.root);
+    let said = workshop.step(&format!("{scenario}@{seed}: replaying"), &mut command)?;
+    let report = said.out.lines().next_back().and_then(|line| serde_json::from_str::<Report>(line).ok());
+    Ok(report.map(|report| report.digest))
+}
+
+/// Processor time of all children so far.
+pub(crate) fn cpu_seconds() -> f64 {
+    // SAFETY: zeros are a valid rusage, and the pointer is of a live one.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    let of = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    of(usage.ru_utime) + of(usage.ru_stime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_of_the_seed_is_found() {
+        let out = "swarm, seeds 1 to 9: x\n\nvacuous: swarm, seed 1\nreplay it: a\n\nviolated no_zombies: swarm, seed 3\n  broken\nreplay it: b\n\n3 of 4\n";
+        assert_eq!(excerpt(out, "swarm", 3), ["violated no_zombies: swarm, seed 3", "  broken"]);
+    }
+}

@@ -1,0 +1,145 @@
+//! Where bugs are put into a copy of the tree and a binary is built of it. One tree and one build serve all bugs, so that
+//! each costs what its patch touches.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use super::patch::{Edits, KnownBug};
+use super::tree;
+use crate::cli::table::seconds;
+use crate::explore::spinner::spinner;
+
+/// What is built of a patched tree.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The name of the binary.
+    pub binary: &'static str,
+    /// The directory of its profile.
+    pub profile: &'static str,
+    /// What cargo is told; where to build, and to look for nothing in the network, is added.
+    pub words: Vec<String>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Workshop {
+    /// The workspace.
+    pub(super) root: PathBuf,
+    /// Its patched copy, the copy's build and what is kept of it lie here.
+    home: PathBuf,
+    recipe: Recipe,
+}
+
+/// What a finished step said.
+pub(super) struct Said {
+    pub(super) status: ExitStatus,
+    #[cfg_attr(not(madsim), expect(dead_code, reason = "a compiler says nothing there, and nothing else is run"))]
+    pub(super) out: String,
+    pub(super) err: String,
+}
+
+impl Workshop {
+    /// One in `home`, which lies below the target directory of the workspace `root`. It takes dependencies from `built`,
+    /// the directory of a profile in which they have been built with the same flags.
+    ///
+    /// # Errors
+    /// The directories cannot be made or filled.
+    pub fn new(root: &Path, home: &Path, built: &Path, recipe: Recipe) -> io::Result<Self> {
+        let workshop = Workshop { root: root.to_path_buf(), home: home.to_path_buf(), recipe };
+        fs::create_dir_all(workshop.file("bin"))?;
+        tree::share(built, &workshop.target().join(workshop.recipe.profile))?;
+        Ok(workshop)
+    }
+
+    /// The binary of a tree with `bug` in it. The inner error says where the patch no longer applies, or what the compiler
+    /// said.
+    ///
+    /// # Errors
+    /// The tree cannot be copied, or cargo not started.
+    pub fn put_back(&self, bug: &KnownBug) -> io::Result<Result<PathBuf, String>> {
+        match bug.apply(|path| fs::read_to_string(self.root.join(path))) {
+            Ok(edits) => {
+                let built = self.build(&bug.name, &edits)?;
+                Ok(built.map_err(|says| format!("it applies and does not build\n{says}")))
+            }
+            Err(says) => Ok(Err(says)),
+        }
+    }
+
+    /// The binary of the tree as it is.
+    ///
+    /// # Errors
+    /// As of a patched one.
+    #[cfg(not(madsim))]
+    pub fn clean(&self) -> io::Result<Result<PathBuf, String>> {
+        self.build("clean", &Edits::new())
+    }
+
+    /// A file of this workshop.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.home.join(name)
+    }
+
+    fn target(&self) -> PathBuf {
+        self.file("target")
+    }
+
+    /// Builds the tree with `edits` made to it and keeps its binary as `name`. The inner error is what the compiler said.
+    fn build(&self, name: &str, edits: &Edits) -> io::Result<Result<PathBuf, String>> {
+        let tree = self.file("tree");
+        tree::sync(&self.root, &tree, edits)?;
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo
+            .args(&self.recipe.words)
+            .args(["--offline", "--target-dir"])
+            .arg(self.target())
+            .current_dir(&tree)
+            .env("CARGO_INCREMENTAL", "1")
+            .env("CARGO_TERM_COLOR", "never");
+        // `cargo run` tells its child about the package that it runs; another cargo must not hear it.
+        for (key, _) in std::env::vars_os() {
+            let known = key.to_string_lossy();
+            if ["CARGO_PKG_", "CARGO_MANIFEST", "CARGO_BIN", "CARGO_CRATE", "CARGO_PRIMARY"]
+                .iter()
+                .any(|p| known.starts_with(p))
+            {
+                cargo.env_remove(&key);
+            }
+        }
+        let said = self.step(&format!("{name}: building"), &mut cargo)?;
+        if !said.status.success() {
+            let first = said.err.lines().skip_while(|line| !line.starts_with("error"));
+            return Ok(Err(first.take(6).collect::<Vec<_>>().join("\n")));
+        }
+        let kept = self.file("bin").join(name);
+        // A binary that still runs cannot be written to, but its name can be given to another.
+        _ = fs::remove_file(&kept);
+        fs::copy(self.target().join(self.recipe.profile).join(self.recipe.binary), &kept)?;
+        Ok(Ok(kept))
+    }
+
+    /// Runs `command` with its output in files of this workshop, saying `what` is going on.
+    pub(super) fn step(&self, what: &str, command: &mut Command) -> io::Result<Said> {
+        let (out, err) = (self.file("stdout.log"), self.file("stderr.log"));
+        let mut child = command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?).spawn()?;
+        let spinner = spinner(what);
+        let began = Instant::now();
+        let plain = !console::user_attended_stderr();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            spinner.tick();
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        spinner.finish_and_clear();
+        if plain {
+            eprintln!("  {what}: {}", seconds(began.elapsed().as_secs_f64()));
+        }
+        let read = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        Ok(Said { status, out: read(out)?, err: read(err)? })
+    }
+}

@@ -1,0 +1,16 @@
+//! Many runs: one run in a fork of its own, the same run again in a fresh process, sweeps over seeds, where two runs
+//! part, smaller plans that fail the same way, coverage of what was said to services, and known bugs put back.
+
+pub mod coverage;
+#[cfg(madsim)]
+pub(crate) mod divergence;
+pub mod known_bugs;
+#[cfg(madsim)]
+pub(crate) mod rerun;
+#[cfg(madsim)]
+pub mod run;
+#[cfg(madsim)]
+pub(crate) mod shrink;
+pub(crate) mod spinner;
+#[cfg(madsim)]
+pub(crate) mod sweep;

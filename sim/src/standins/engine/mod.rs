@@ -1,0 +1,189 @@
+//! The container engine as a stand-in: the part of Docker's API (1.43) that running one container per agent needs.
+//!
+//! Its law: **what it does not know stops the run**, with a message that names what was asked; it never makes up a
+//! polite answer. `store` is what it keeps, `deeds` what requests do to it, `http` the words of requests and answers,
+//! `illness` what it does when it is not well, `tending` sees running containers to their end and probes them. What a container *is* it does not know: a [`Runner`]
+//! runs it, as a process of the world or as a task on loopback.
+
+mod deeds;
+mod http;
+mod illness;
+mod store;
+mod tending;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::Notify;
+
+use self::store::Store;
+use crate::plan::Ailment;
+use crate::standins::listener::Listener;
+use crate::standins::observation::Tap;
+use crate::world::product::{Control, Service};
+
+/// Where the engine listens: Docker's own port for plain HTTP.
+pub const PORT: u16 = 2375;
+/// The first port that is published, as Docker takes them from Linux's range of ephemeral ports.
+pub const FIRST_PUBLISHED: u16 = 32768;
+/// The exit code of what SIGKILL ended, as a shell tells it.
+pub const KILLED: i32 = 137;
+
+/// A container as it was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// 64 lower-case hex digits.
+    pub id: String,
+    /// Without the slash that Docker shows before it.
+    pub name: String,
+    /// What it is made of; the stand-in has every image.
+    pub image: String,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The port on which it listens inside.
+    pub port: u16,
+}
+
+/// What runs containers. Its answer is a message for Docker's 500 if the container cannot start.
+pub struct Runner(pub Box<dyn Fn(Spec) -> BoxFuture<'static, Result<Running, String>> + Send + Sync>);
+
+/// A container that runs. Clones are the same one.
+#[derive(Clone)]
+pub struct Running {
+    /// The process that it is, as the world calls it.
+    pub process: String,
+    /// The port of the host at which its own is reached.
+    pub published: u16,
+    /// Where its port is reached from inside, for the health probe.
+    pub inside: SocketAddr,
+    /// Its exit code once it has ended. (Not tokio's `watch`: it wakes whoever waits in an order that no seed rules.)
+    pub exit: Shared<BoxFuture<'static, i32>>,
+    /// SIGTERM.
+    pub terminate: Arc<dyn Fn() + Send + Sync>,
+    /// SIGKILL.
+    pub kill: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)] // Docker's own words
+pub enum Verb {
+    Create,
+    Start,
+    Stop,
+    Remove,
+    Inspect,
+    List,
+}
+
+/// How the engine fails a request that it does not carry out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// 500 with this message.
+    Refused(String),
+    /// 200 with a body that is no JSON, as of a proxy in its place.
+    Garbage,
+}
+
+/// A container engine. Clones are the same one; containers outlive each [`Engine::serve`].
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    runner: OnceLock<Runner>,
+    /// Rung when a life of it ends by a fault: what it was about to do remains undone.
+    dies: Notify,
+    store: Mutex<Store>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// One without containers. The ids that it mints follow from `entropy`.
+    pub fn new(entropy: [u8; 32]) -> Self {
+        let store = Mutex::new(Store::new(entropy));
+        Engine { inner: Arc::new(Inner { runner: OnceLock::new(), dies: Notify::new(), store }) }
+    }
+
+    /// Says what runs containers from now on.
+    ///
+    /// # Panics
+    /// If it has been said.
+    pub fn run_with(&self, runner: Runner) {
+        assert!(self.inner.runner.set(runner).is_ok(), "a container engine has one runner");
+    }
+
+    /// One life of the engine: it tends the containers that run, and serves until it is dropped.
+    ///
+    /// # Panics
+    /// A request that it does not know.
+    pub async fn serve(self, listener: impl Into<Listener>, tap: Tap) {
+        let running = self.store().begin(tap);
+        for (id, start) in running {
+            self.tend(id, start);
+        }
+        let mut listener = listener.into();
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    tokio::spawn(http::connection(self.clone(), stream, peer));
+                }
+                Err(error) => tracing::debug!(%error, "the container engine could not accept"),
+            }
+        }
+    }
+
+    /// Something ails it from now on, or no longer.
+    ///
+    /// # Panics
+    /// What a container engine does not suffer from, and what only a service with callers is told.
+    pub fn control(&self, control: &Control) {
+        match control {
+            Control::Ail(ailment) => self.store().illness.set(*ailment, true),
+            Control::Recover(ailment) => self.store().illness.set(*ailment, false),
+            other => panic!("the container engine stand-in does not know the fault {other:?}"),
+        }
+        if *control == Control::Ail(Ailment::Restart) {
+            self.inner.dies.notify_waiters();
+        }
+    }
+
+    /// Fails the next request of this kind that has not been told to fail yet, without carrying it out.
+    pub fn fail_next(&self, verb: Verb, failure: Failure) {
+        self.store().failures.entry(verb).or_default().push_back(failure);
+    }
+
+    /// The next stop answers this much later than the container's end.
+    pub fn slow_stop(&self, extra: Duration) {
+        self.store().stop_extra = extra;
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        // A panic under the lock has already ended a simulation; elsewhere it ends the request whose panic it was.
+        self.inner.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The engine as the world boots it: `engine` on port 2375.
+pub fn service(engine: &Engine) -> Service {
+    let (served, told) = (engine.clone(), engine.clone());
+    Service {
+        name: "engine",
+        port: PORT,
+        serve: Arc::new(move |listener, tap| Box::pin(served.clone().serve(listener, tap))),
+        control: Some(Arc::new(move |control| told.control(&control))),
+        engine: Some(engine.clone()),
+    }
+}

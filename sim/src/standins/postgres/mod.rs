@@ -1,0 +1,206 @@
+//! A stand-in for PostgreSQL 15: its wire protocol, over tables in SQLite.
+//!
+//! It speaks the dialect that both databases share: `bigint`, `text`, `bytea`, `boolean`, typed parameters, `now_us()`.
+//! What lies outside stops the run with a message that names it. One law: **one transaction at a time**, first come first
+//! served; the races of READ COMMITTED are for the real server to show.
+
+mod column;
+mod connection;
+mod database;
+mod illness;
+mod order;
+mod refusal;
+mod session;
+mod statement;
+#[cfg(not(madsim))]
+pub(crate) mod tap;
+mod token;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pgwire::messages::startup::SecretKey;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use self::database::Database;
+use self::illness::Illness;
+use self::refusal::Refusal;
+use crate::plan::Ailment;
+use crate::standins::listener::{Listener, Stream};
+use crate::standins::observation::{Tap, Value};
+use crate::world::product::{Control, Service};
+
+/// Postgres's default `max_connections`; one more is refused with 53300.
+pub const CONNECTIONS_MAX: usize = 100;
+
+/// A database. Clones are the same one; it outlives a restart of [`Postgres::serve`], connections and what they have not
+/// committed do not.
+#[derive(Clone)]
+pub struct Postgres {
+    shared: Arc<Shared>,
+}
+
+impl Default for Postgres {
+    fn default() -> Postgres {
+        Postgres::new()
+    }
+}
+
+/// What connections share.
+struct Shared {
+    database: Mutex<Database>,
+    /// Held by the open transaction.
+    turn: Arc<Semaphore>,
+    /// Whether somebody waits for every table, so that nobody new gets a turn.
+    locked: watch::Sender<bool>,
+    clients: Mutex<Clients>,
+    illness: Mutex<Illness>,
+}
+
+/// Who is connected, for cancel requests. A restart forgets them, not the count.
+#[derive(Default)]
+struct Clients {
+    next_pid: i32,
+    connected: BTreeMap<i32, (i32, Arc<Notify>)>,
+}
+
+/// A client's entry among the connected ones, until it is dropped.
+struct Registration {
+    shared: Arc<Shared>,
+    pid: i32,
+    secret: i32,
+    /// Told when the client's statement is to be cancelled.
+    cancel: Arc<Notify>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.shared.clients().connected.remove(&self.pid);
+    }
+}
+
+impl Shared {
+    /// For as long as one step of one statement; never across an await.
+    fn database(&self) -> MutexGuard<'_, Database> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clients(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn illness(&self) -> MutexGuard<'_, Illness> {
+        self.illness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the server's clock shows, since 1970, and what whoever looks at it suffers from.
+    fn time(&self) -> (Duration, Option<Ailment>) {
+        let clock = self.illness().clock;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+        (clock.shows(now), clock.misleads())
+    }
+
+    fn register(self: &Arc<Shared>) -> Result<Registration, Refusal> {
+        let mut clients = self.clients();
+        if clients.connected.len() >= CONNECTIONS_MAX || !self.illness().allow_connection() {
+            return Err(Refusal::fatal("53300", "sorry, too many clients already"));
+        }
+        clients.next_pid += 1;
+        let pid = clients.next_pid;
+        // Not a secret here: it only has to differ between connections and be the same in every run.
+        let secret = pid.wrapping_mul(0x5bd1_e995);
+        let cancel = Arc::new(Notify::new());
+        clients.connected.insert(pid, (secret, cancel.clone()));
+        Ok(Registration { shared: self.clone(), pid, secret, cancel })
+    }
+
+    /// Cancels the statement that this client waits for; as in Postgres, a wrong key is passed over in silence.
+    fn cancel(&self, pid: i32, secret: &SecretKey) {
+        if let Some((known, cancel)) = self.clients().connected.get(&pid)
+            && SecretKey::I32(*known).eq_value(secret)
+        {
+            cancel.notify_waiters();
+        }
+    }
+}
+
+impl Postgres {
+    /// An empty database.
+    pub fn new() -> Postgres {
+        let shared = Shared {
+            database: Mutex::new(Database::new()),
+            turn: Arc::new(Semaphore::new(1)),
+            locked: watch::Sender::new(false),
+            clients: Mutex::new(Clients::default()),
+            illness: Mutex::new(Illness::default()),
+        };
+        Postgres { shared: Arc::new(shared) }
+    }
+
+    /// Serves clients until it is dropped, and drops their connections with it. What is committed is shown to `tap` before
+    /// the answer leaves.
+    ///
+    /// # Panics
+    /// In a task of its own, when a client asks for something outside of the dialect.
+    pub async fn serve(self, listener: impl Into<Listener>, tap: Tap) {
+        let (_alive, ended) = watch::channel(());
+        let mut listener = listener.into();
+        while let Ok((stream, peer)) = listener.accept().await {
+            tokio::spawn(serve_one(stream, peer, self.shared.clone(), tap.clone(), ended.clone()));
+        }
+    }
+
+    /// Does to it what a fault wants.
+    ///
+    /// # Panics
+    /// What Postgres does not suffer from.
+    pub fn control(&self, control: Control) {
+        match control {
+            Control::Ail(Ailment::TableLock) => _ = self.shared.locked.send_replace(true),
+            Control::Recover(Ailment::TableLock) => _ = self.shared.locked.send_replace(false),
+            Control::Ail(ailment) => self.shared.illness().set(ailment, true),
+            Control::Recover(ailment) => self.shared.illness().set(ailment, false),
+            other => panic!("the Postgres stand-in refuses nobody by name: {other:?}"),
+        }
+    }
+
+    /// The rows of one statement without parameters, each by column name: for tests and judges. It sees what an open
+    /// transaction has done so far; ask [`Postgres::transaction_open`] where that matters.
+    ///
+    /// # Panics
+    /// If Postgres would refuse the statement.
+    pub fn query(&self, sql: &str) -> Vec<BTreeMap<String, Value>> {
+        let statements = statement::statements(sql);
+        let Ok([statement]) = statements.as_deref() else { panic!("not one statement: {sql}") };
+        let (clock, _) = self.shared.time();
+        self.shared.database().query(statement, clock).unwrap_or_else(|refusal| panic!("{refusal:?}: {sql}"))
+    }
+
+    /// Whether a transaction has done something that it has not committed.
+    pub fn transaction_open(&self) -> bool {
+        self.shared.database().in_transaction()
+    }
+}
+
+async fn serve_one(stream: Stream, peer: SocketAddr, shared: Arc<Shared>, tap: Tap, mut ended: watch::Receiver<()>) {
+    tokio::select! {
+        biased;
+        _ = ended.changed() => {}
+        () = connection::serve(stream, peer, shared, tap) => {}
+    }
+}
+
+/// The stand-in as a service of the world, named `postgres`, on Postgres's port.
+pub fn service(postgres: &Postgres) -> Service {
+    let (postgres, controlled) = (postgres.clone(), postgres.clone());
+    Service {
+        name: "postgres",
+        port: 5432,
+        serve: Arc::new(move |listener, tap| Box::pin(postgres.clone().serve(listener, tap))),
+        control: Some(Arc::new(move |control| controlled.control(control))),
+        engine: None,
+    }
+}

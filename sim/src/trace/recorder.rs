@@ -1,0 +1,233 @@
+//! What is kept of a run: its digest, its trace on disk, its story and how often each event happened.
+//! Its one law: the recorder draws nothing and hashes nothing at random, so that watching a run does not change it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::explore::coverage::Shapes;
+use crate::trace::event::{Event, Happening, Occurrence, What};
+use crate::trace::step::{Item, Items, Line};
+
+/// The version of the trace's format, in its first line.
+pub const VERSION: u32 = 1;
+
+/// The first line of a trace.
+#[derive(Serialize)]
+struct Header<'a> {
+    version: u32,
+    scenario: &'a str,
+    seed: u64,
+}
+
+/// Keeps what happened.
+pub struct Recorder {
+    digest: Sha256,
+    file: Option<BufWriter<File>>,
+    items: Option<Items>,
+    /// The first failure to write the trace, if there was one.
+    broken: Option<String>,
+    line: Vec<u8>,
+    events: u64,
+    reached: BTreeMap<&'static str, u64>,
+    story: Vec<String>,
+    shapes: Option<Shapes>,
+}
+
+impl Recorder {
+    /// A recorder that writes JSON lines to `path`, if there is one.
+    ///
+    /// # Errors
+    /// When the file cannot be created or written.
+    pub fn new(path: Option<&Path>, scenario: &str, seed: u64) -> io::Result<Recorder> {
+        let file = match path {
+            Some(path) => {
+                let mut file = BufWriter::new(File::create(path)?);
+                serde_json::to_writer(&mut file, &Header { version: VERSION, scenario, seed })?;
+                file.write_all(b"\n")?;
+                Some(file)
+            }
+            None => None,
+        };
+        Ok(Recorder {
+            digest: Sha256::new(),
+            file,
+            items: None,
+            broken: None,
+            line: Vec::new(),
+            events: 0,
+            reached: BTreeMap::new(),
+            story: Vec::new(),
+            shapes: None,
+        })
+    }
+
+    /// Streams every item to `out` as well, in batches.
+    pub fn streaming(mut self, out: Option<Arc<File>>) -> Recorder {
+        self.items = out.map(Items::new);
+        self
+    }
+
+    /// Keeps the shapes of what is said as well.
+    pub fn shaping(mut self, shaping: bool) -> Recorder {
+        self.shapes = shaping.then(Shapes::default);
+        self
+    }
+
+    /// Takes the next event: its place in the trace is [`Recorder::events`] at the time of the call.
+    pub fn event<O: Occurrence>(&mut self, event: &Event<O>) {
+        self.events += 1;
+        *self.reached.entry(event.what.name()).or_default() += 1;
+        self.story.extend(tell(event));
+        self.line.clear();
+        if let Err(error) = serde_json::to_writer(&mut self.line, event) {
+            self.broken.get_or_insert_with(|| format!("event {} does not serialise: {error}", event.seq));
+        }
+        self.line.push(b'\n');
+        self.digest.update(b"E");
+        self.digest.update(&self.line);
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(&self.line)
+        {
+            self.broken.get_or_insert_with(|| format!("the trace cannot be written: {error}"));
+        }
+        self.stream(|digest| Item::event(event, digest));
+    }
+
+    /// Folds a chunk into the digest, with where, which way and when it went.
+    pub fn chunk(&mut self, link: &str, conn: u32, up: bool, bytes: &[u8], at: Duration) {
+        let digest = &mut self.digest;
+        digest.update([b'C', u8::from(up)]);
+        digest.update((link.len() as u64).to_le_bytes());
+        digest.update(link.as_bytes());
+        digest.update(conn.to_le_bytes());
+        digest.update(at.as_nanos().to_le_bytes());
+        digest.update((bytes.len() as u64).to_le_bytes());
+        digest.update(bytes);
+        if let (Some(shapes), Some((_, service))) = (&mut self.shapes, link.split_once("->")) {
+            shapes.carried(service, link, conn, up, bytes);
+        }
+        self.stream(|digest| Item::chunk(link, conn, up, bytes, at, digest));
+    }
+
+    fn stream(&mut self, item: impl FnOnce(String) -> Item) {
+        if self.items.is_none() {
+            return;
+        }
+        let line = Line::Item(item(self.digest()));
+        if let Some(Err(error)) = self.items.as_mut().map(|items| items.write(&line)) {
+            self.broken.get_or_insert_with(|| format!("the items cannot be streamed: {error}"));
+        }
+    }
+
+    /// How many events there are so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// How often each event happened.
+    pub fn reached(&self) -> BTreeMap<String, u64> {
+        self.reached.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
+    /// The shapes that were seen, if any were looked for.
+    pub fn shapes(&self) -> Vec<String> {
+        self.shapes.as_ref().map(|shapes| shapes.all().into_iter().collect()).unwrap_or_default()
+    }
+
+    /// The story so far.
+    pub fn story(&self) -> &[String] {
+        &self.story
+    }
+
+    /// The digest so far, in hexadecimal.
+    pub fn digest(&self) -> String {
+        self.digest.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Writes out what is buffered; says what went wrong with the trace, if anything did.
+    pub fn flush(&mut self) -> Option<String> {
+        if let Some(Err(error)) = self.file.as_mut().map(BufWriter::flush) {
+            self.broken.get_or_insert_with(|| format!("the trace cannot be written: {error}"));
+        }
+        if let Some(Err(error)) = self.items.as_mut().map(Items::flush) {
+            self.broken.get_or_insert_with(|| format!("the items cannot be streamed: {error}"));
+        }
+        self.broken.clone()
+    }
+}
+
+/// The line that a person would tell: the product's own, and what befell its world. A first boot is no news.
+fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
+    let process = &event.process;
+    match &event.what {
+        What::Product(occurrence) => occurrence.story(),
+        What::World(happening) => match happening {
+            Happening::Booted if event.incarnation > 1 => Some(format!("{process} boots again")),
+            Happening::Signalled { .. } => Some(format!("{process} gets SIGTERM")),
+            Happening::Exited { code } => Some(format!("{process} exits with code {code}")),
+            Happening::Killed => Some(format!("{process} is killed")),
+            Happening::Panicked => Some(format!("{process} panics and is gone")),
+            Happening::Paused => Some(format!("{process} is paused")),
+            Happening::Resumed => Some(format!("{process} goes on")),
+            Happening::FaultStruck { kind, target, .. } => match *kind {
+                "wedge" => Some(format!("{target} wedges")),
+                "close" => Some(format!("{target} closes")),
+                "connection_refused" => Some(format!("{target} refuses whoever dials")),
+                "reply_lost" => Some(format!("{target} is about to lose a reply")),
+                "delay" => Some(format!("{target} slows down")),
+                "half_open" => Some(format!("the connections of {target} are dead, and nobody knows")),
+                "trickle" => Some(format!("{target} trickles")),
+                "answer" => Some(format!("{target} is about to answer an error")),
+                "cut" => Some(format!("{target} is about to cut an answer")),
+                "stall" => Some(format!("answers to {target} stall")),
+                "truncate" => Some(format!("answers to {target} break off")),
+                "malformed" => Some(format!("answers to {target} are garbled")),
+                "host_loss" => Some(format!("the machine of {target} is gone")),
+                "refuse" => Some(format!("{target} is refused")),
+                "restart" => Some(format!("{target} goes down")),
+                "readonly" => Some(format!("{target} takes no writes")),
+                "loading" => Some(format!("{target} loads its data")),
+                "full" => Some(format!("{target} is full")),
+                "failover" => Some(format!("what {target} takes from here on will be lost")),
+                "evict" => Some(format!("{target} forgets what it need not keep")),
+                "flush" => Some(format!("somebody flushes {target}")),
+                "purge" => Some(format!("the queues of {target} are purged")),
+                "serialization_failure" => Some(format!("{target} refuses commits")),
+                "too_many_connections" => Some(format!("{target} takes no more connections")),
+                "slow_commit" => Some(format!("{target} commits slowly")),
+                "table_lock" => Some(format!("somebody locks every table of {target}")),
+                "clock_ahead" => Some(format!("the clock of {target} jumps ahead")),
+                "clock_behind" => Some(format!("the clock of {target} is set back")),
+                "slow_stop" => Some(format!("{target} stops containers slowly")),
+                "failed_create" => Some(format!("{target} creates no container")),
+                "not_ready" => Some(format!("what {target} starts hangs")),
+                "stale_handle" => Some(format!("{target} denies containers that it shows")),
+                "lost_signal" => Some(format!("{target} is told to stop and does not hear it")),
+                "scale_up" => Some(format!("{target} comes in addition")),
+                "scale_down" => Some(format!("{target} is not to come back")),
+                "reconfigure" => Some(format!("{target} takes part in a replacement")),
+                _ => None, // the process tells it
+            },
+            Happening::FaultHealed { kind: "refuse", target, .. } => Some(format!("{target} is let in again")),
+            Happening::FaultHealed { kind: "restart", target, .. } => Some(format!("{target} comes up again")),
+            Happening::FaultHealed { kind: "failover", target, .. } => Some(format!("another {target} takes over")),
+            Happening::FaultHealed { kind: "half_open", target, .. } => {
+                Some(format!("the dead connections of {target} close"))
+            }
+            // A moment leaves nothing to heal, and neither does one lost reply; a process tells that it goes on.
+            Happening::FaultHealed { kind, target, lasted: true, .. }
+                if !matches!(*kind, "reply_lost" | "cut" | "answer" | "pause") =>
+            {
+                Some(format!("{target} heals"))
+            }
+            _ => None,
+        },
+    }
+}

@@ -1,0 +1,115 @@
+//! Berths: the nodes on which containers are processes of the world. A container engine boots them, nobody else does.
+//! Its one law: a container gets the lowest berth of its agent that no living process lies in, and gets it only once
+//! whoever lay there before is buried.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use tokio::sync::Mutex as Turn;
+use tokio::sync::oneshot;
+
+use crate::standins::engine::{FIRST_PUBLISHED, KILLED, Runner, Running, Spec};
+use crate::world::dispatcher::Hub;
+use crate::world::nodes::NodeHandle;
+use crate::world::process::{Ended, Manned};
+use crate::world::product::Product;
+
+/// The port of the host at which the berth with this index, over all agents and from 0, is reached.
+pub(crate) fn published(index: usize) -> u16 {
+    u16::try_from(index).ok().and_then(|index| FIRST_PUBLISHED.checked_add(index)).expect("a world has few berths")
+}
+
+/// A berth.
+struct Berth {
+    agent: String,
+    process: String,
+    inside: SocketAddr,
+    published: u16,
+    /// A container's process lives in it.
+    taken: Mutex<bool>,
+    /// Held from a boot to the burial.
+    manned: Arc<Turn<Manned>>,
+}
+
+/// Runs containers in these berths; their lives are kept by tasks on `stage`.
+pub(crate) fn runner<P: Product>(
+    hub: &Arc<Hub<P::Occurrence>>,
+    stage: &NodeHandle,
+    label: &'static str,
+    berths: Vec<(String, Manned)>,
+) -> Runner {
+    let berth = |(index, (agent, manned)): (usize, (String, Manned))| {
+        let process = manned.process().to_owned();
+        let inside = manned.listen().expect("the role of a container has a port");
+        let (taken, manned) = (Mutex::new(false), Arc::new(Turn::new(manned)));
+        Arc::new(Berth { agent, process, inside, published: published(index), taken, manned })
+    };
+    let berths: Vec<_> = berths.into_iter().enumerate().map(berth).collect();
+    let (hub, stage) = (hub.clone(), stage.clone());
+    Runner(Box::new(move |spec| -> BoxFuture<'static, Result<Running, String>> {
+        let berth = take(&berths, label, &spec);
+        let (hub, stage) = (hub.clone(), stage.clone());
+        Box::pin(async move { Ok(boot::<P>(hub, &stage, berth?, spec.env).await) })
+    }))
+}
+
+/// Takes the lowest free berth, at once: two containers that start together get two.
+fn take(berths: &[Arc<Berth>], label: &str, spec: &Spec) -> Result<Arc<Berth>, String> {
+    let agent = spec.labels.get(label).unwrap_or_else(|| panic!("container {} has no label {label}", spec.name));
+    let own: Vec<_> = berths.iter().filter(|berth| berth.agent == *agent).collect();
+    let last = own.last().unwrap_or_else(|| panic!("container {} is of {agent}, which [topology] has not", spec.name));
+    let free = own.iter().find(|berth| !std::mem::replace(&mut *berth.taken(), true));
+    free.map(|berth| Arc::clone(berth)).ok_or_else(|| {
+        format!(
+            "driver failed programming external connectivity on endpoint {}: Bind for 0.0.0.0:{} failed: port is \
+             already allocated",
+            spec.name, last.published
+        )
+    })
+}
+
+async fn boot<P: Product>(
+    hub: Arc<Hub<P::Occurrence>>,
+    stage: &NodeHandle,
+    berth: Arc<Berth>,
+    env: BTreeMap<String, String>,
+) -> Running {
+    let mut manned = berth.manned.clone().lock_owned().await;
+    let life = manned.bear::<P>(&hub, env);
+    let incarnation = life.incarnation;
+    let (died, death) = oneshot::channel();
+    // The world keeps each life to its end; it drops one only when it ends itself.
+    let exit = async move { death.await.unwrap_or(KILLED) }.boxed().shared();
+    let order = |kill: bool| -> Arc<dyn Fn() + Send + Sync> {
+        let (hub, process) = (hub.clone(), berth.process.clone());
+        Arc::new(move || {
+            hub.act(|watch| match watch.life(&process).incarnation == incarnation {
+                true if kill => watch.kill(&process),
+                true => watch.terminate(&process),
+                false => {}
+            });
+        })
+    };
+    let (terminate, kill) = (order(false), order(true));
+    let Berth { process, inside, published, .. } = &*berth;
+    let running = Running { process: process.clone(), published: *published, inside: *inside, exit, terminate, kill };
+    stage.spawn(async move {
+        // Nobody but the engine's clients ends a container: no grace.
+        let code = match manned.live(&hub, life, None).await {
+            Ended::Exited(code) => code,
+            Ended::Killed => KILLED,
+        };
+        *berth.taken() = false;
+        let _ = died.send(code); // an engine that has forgotten the container asks no more
+        manned.bury().await;
+    });
+    running
+}
+
+impl Berth {
+    fn taken(&self) -> MutexGuard<'_, bool> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,482 @@
+//! The world of one run: a node for each stand-in, process, user and link, and the phases that they live through.
+//! Its one law: the world follows from the topology, never from the faults, so that dropping a fault changes nothing else.
+//!
+//! **Chaos** lasts until no fault has a timer running and all users have ended; for [`PATIENCE`] longer (counted from the
+//! last strike, too) if a fault is still to come or stands without a timer. It also ends when no event of the product has
+//! happened for [`STANDSTILL`], and `settle_max` after the last timer of a fault, so that users who wait for an answer
+//! that only healing allows do not wait in vain. A fault that lasts until everything heals ends then. **Heal**: every fault that stands ends, and none begins any more; the
+//! service manager brings up what is down. **Settle**: until users have ended, processes are up and nothing must happen
+//! any more, at least [`SETTLE_MIN`] if anything had to at its beginning, at most `settle_max`.
+
+pub(crate) mod backend;
+pub(crate) mod container;
+pub(crate) mod dispatcher;
+pub(crate) mod monitor;
+pub mod nemesis;
+pub(crate) mod nodes;
+pub(crate) mod process;
+pub mod product;
+pub(crate) mod report;
+#[cfg(not(madsim))]
+pub(crate) mod taps;
+#[cfg(test)]
+pub(crate) mod test_product;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+
+use crate::link::{Link, Target, relay};
+use crate::plan::seed::Seed;
+use crate::plan::{Manager, Plan};
+use crate::standins::engine::Engine;
+use crate::standins::listener::Dock;
+#[cfg(madsim)]
+use crate::standins::observation::{Log, Observation};
+use crate::trace::event::{Happening, Occurrence};
+#[cfg(madsim)]
+use crate::trace::log::{Journal, Line};
+use crate::world::dispatcher::{Hands, Hub, Sight};
+use crate::world::nodes::{Ground, NodeHandle, NodeId};
+use crate::world::process::{Birth, Keeper, keep, man, settings};
+use crate::world::product::{Contained, Control, Product, Role, Seat, Service};
+
+/// For how long faults that are still to come are waited for once the users have ended, and for how long one without an
+/// end of its own stands then.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// After so long without an event of the product nothing will happen unless something heals.
+pub const STANDSTILL: Duration = Duration::from_secs(300);
+/// Settling takes at least this long if something had to happen: what goes wrong a minute later still counts. Where a
+/// minute is one, ten seconds must do.
+pub const SETTLE_MIN: Duration = Duration::from_secs(if cfg!(not(madsim)) { 10 } else { 70 });
+/// How often the world looks at itself.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a stand-in that has returned is out of service.
+const SERVICE_PAUSE: Duration = Duration::from_millis(10);
+
+/// A link's near end, as the process or user that owns it is told.
+struct Road {
+    link: Arc<Link>,
+    near: SocketAddr,
+}
+
+struct Builder<O> {
+    ground: Ground,
+    hub: Arc<Hub<O>>,
+    links: BTreeMap<String, Arc<Link>>,
+    /// By service.
+    services: BTreeMap<&'static str, (Site, u16)>,
+    fleets: Vec<Fleet>,
+    /// By service: ends its life.
+    restarts: BTreeMap<&'static str, Arc<Notify>>,
+}
+
+/// Where a service is.
+#[derive(Clone)]
+enum Site {
+    /// A stand-in's.
+    Dock(Dock),
+    /// A real server's.
+    #[cfg(not(madsim))]
+    Server(SocketAddr),
+}
+
+impl Site {
+    /// What the relay at this address carries to.
+    fn seen_from(self, relay: IpAddr) -> Target {
+        match self {
+            Site::Dock(dock) => Target::Dock(dock, relay),
+            #[cfg(not(madsim))]
+            Site::Server(addr) => addr.into(),
+        }
+    }
+}
+
+/// The berths of a contained role.
+struct Fleet {
+    contained: &'static Contained,
+    /// With the agent of each.
+    berths: Vec<(String, Birth)>,
+}
+
+/// Lives through a whole run. Returns why it made no progress, if it did not.
+pub(crate) async fn live<P: Product>(
+    hub: Arc<Hub<P::Occurrence>>,
+    plan: &Plan<P::Workload>,
+    seed: Seed,
+) -> Vec<String> {
+    let mut users = build::<P>(&hub, plan, seed).await;
+    let settle_max = P::settle_max(plan);
+    if chaos(&hub, &mut users, settle_max).await {
+        return Vec::new();
+    }
+    hub.act(|watch| {
+        watch.happened("", 0, Happening::Phase { name: "heal" });
+        watch.heal_all();
+    });
+    settle(&hub, &mut users, settle_max).await
+}
+
+/// The users that have not ended.
+struct Crowd {
+    acting: BTreeSet<String>,
+    left: tokio::sync::mpsc::UnboundedReceiver<String>,
+}
+
+impl Crowd {
+    fn is_empty(&mut self) -> bool {
+        while let Ok(user) = self.left.try_recv() {
+            self.acting.remove(&user);
+        }
+        self.acting.is_empty()
+    }
+}
+
+/// Tells a service what is done to it in the order in which it is done, and in a task of its own: the service may be in the
+/// middle of the very step that brought it about.
+fn orderly(stage: &NodeHandle, tell: Arc<dyn Fn(Control) + Send + Sync>) -> mpsc::UnboundedSender<Control> {
+    let (told, mut hears) = mpsc::unbounded_channel();
+    stage.spawn(async move {
+        while let Some(control) = hears.recv().await {
+            tell(control);
+        }
+    });
+    told
+}
+
+async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workload>, seed: Seed) -> Crowd {
+    let ground = Ground::new();
+    let (services, fleets) = (BTreeMap::new(), Vec::new());
+    let (links, restarts) = (BTreeMap::new(), BTreeMap::new());
+    let mut builder = Builder { ground, hub: hub.clone(), links, services, fleets, restarts };
+    let (stage, _) = builder.ground.node("world");
+    let (mut engines, mut controls) = (BTreeMap::new(), BTreeMap::new());
+    for service in P::services(plan, seed) {
+        controls.extend(service.control.clone().map(|tell| (service.name, orderly(&stage, tell))));
+        engines.extend(service.engine.clone().map(|engine| (service.name, engine)));
+        builder.service(service);
+    }
+    let count = |role: &Role| plan.topology.get(role.name).copied().unwrap_or(role.count);
+    for role in P::roles() {
+        if let Some(contained) = &role.contained {
+            builder.fleet(plan, role, contained, count(role), seed).await;
+        }
+    }
+    let mut births = Vec::new();
+    let mut serving = BTreeMap::new();
+    for role in P::roles().iter().filter(|role| role.contained.is_none()) {
+        for (_, process) in role.processes(count(role)) {
+            let birth = builder.process(plan, role, process.clone(), &process, seed).await;
+            serving.extend(birth.listen.map(|listen| (birth.process.clone(), listen)));
+            births.push(birth);
+        }
+    }
+    let mut seats = Vec::new();
+    for user in P::users(plan, seed) {
+        let mut links = BTreeMap::new();
+        for (process, listen) in &serving {
+            let road = builder.road(&user.name, process, listen.port(), |_| Target::Address(*listen)).await;
+            if let Some(birth) = births.iter_mut().find(|birth| birth.process == *process) {
+                birth.far.push(road.link);
+            }
+            links.insert(process.clone(), road.near);
+        }
+        seats.push((user, links));
+    }
+    let contained = builder.fleets.iter().flat_map(|fleet| &fleet.berths).map(|(_, birth)| birth);
+    let nodes = births.iter().chain(contained).map(|birth| (birth.node, birth.process.clone())).collect();
+    listen(hub, nodes);
+    let mut keepers = BTreeMap::new();
+    for fleet in std::mem::take(&mut builder.fleets) {
+        fleet.moor::<P>(hub, &stage, &engines, &mut keepers);
+    }
+    let mut managers = Vec::new();
+    for birth in births {
+        let process = birth.process.clone();
+        hub.act(|watch| {
+            watch.expected(&process);
+            if !birth.pre_stop.is_zero() {
+                watch.lingers(&process);
+            }
+        });
+        let (keeper, manager) = keep::<P>(hub.clone(), birth);
+        keepers.insert(process, keeper);
+        managers.push(manager);
+    }
+    let restarts = builder.restarts;
+    hub.arm(Hands { links: builder.links, keepers, controls, restarts, stage: stage.clone() });
+    hub.act(|watch| {
+        watch.happened("", 0, Happening::Phase { name: "chaos" });
+        watch.open();
+    });
+    managers.into_iter().for_each(|manager| drop(stage.spawn(manager)));
+    let (leave, left) = tokio::sync::mpsc::unbounded_channel();
+    let mut acting = BTreeSet::new();
+    for (user, links) in seats {
+        let (node, _) = builder.ground.node(&user.name);
+        acting.insert(user.name.clone());
+        let seat = Seat { links, tell: hub.ear(&user.name) };
+        let (hub, leave) = (hub.clone(), leave.clone());
+        node.spawn(async move {
+            (user.act)(seat).await;
+            let _ = leave.send(user.name); // the crowd outlives the run
+            hub.bell.notify_one();
+        });
+    }
+    Crowd { acting, left }
+}
+
+impl Fleet {
+    /// Hands the berths to their engine.
+    fn moor<P: Product>(
+        self,
+        hub: &Arc<Hub<P::Occurrence>>,
+        stage: &NodeHandle,
+        engines: &BTreeMap<&'static str, Engine>,
+        keepers: &mut BTreeMap<String, Keeper>,
+    ) {
+        let Contained { engine, label, .. } = self.contained;
+        let engine = engines.get(engine).unwrap_or_else(|| panic!("service {engine} is no container engine"));
+        let mut berths = Vec::new();
+        for (agent, birth) in self.berths {
+            let process = birth.process.clone();
+            hub.act(|watch| watch.berth(&process));
+            let (keeper, manned) = man(birth);
+            keepers.insert(process, keeper);
+            berths.push((agent, manned));
+        }
+        engine.run_with(container::runner::<P>(hub, stage, label, berths));
+    }
+}
+
+/// Of a process of the operating system its lines are heard.
+#[cfg(not(madsim))]
+fn listen<O: Occurrence>(_: &Arc<Hub<O>>, _: BTreeMap<NodeId, String>) {}
+
+/// Hears what processes log, on this thread, for the rest of its life.
+#[cfg(madsim)]
+fn listen<O: Occurrence>(hub: &Arc<Hub<O>>, processes: BTreeMap<NodeId, String>) {
+    let hub = hub.clone();
+    let tell = move |process: &str, line: Line| {
+        hub.try_act(|watch| {
+            watch.logged(process, |incarnation| {
+                let Line { level, message, fields } = line;
+                Observation::Log(Log { process: process.to_owned(), incarnation, level, message, fields })
+            });
+        });
+    };
+    // The run has a thread of its own; the guard would only take the journal away again.
+    std::mem::forget(tracing::subscriber::set_default(Journal { processes, tell }));
+}
+
+impl<O: Occurrence> Builder<O> {
+    fn service(&mut self, service: Service) {
+        #[cfg(not(madsim))]
+        if let Some(server) = self.hub.around.servers.get(service.name) {
+            self.services.insert(service.name, (Site::Server(server.addr), server.addr.port()));
+            return;
+        }
+        let (node, _) = self.ground.node(service.name);
+        let (tap, dock) = (self.hub.tap(), Dock::default());
+        self.services.insert(service.name, (Site::Dock(dock.clone()), service.port));
+        let restart = Arc::new(Notify::new());
+        self.restarts.insert(service.name, restart.clone());
+        let mut listener = dock.open();
+        node.spawn(async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = restart.notified() => {}
+                    () = (service.serve)(listener, tap.clone()) => {}
+                }
+                tokio::time::sleep(SERVICE_PAUSE).await;
+                listener = dock.open();
+            }
+        });
+    }
+
+    /// The berths of a role, before whoever calls them.
+    async fn fleet<W>(
+        &mut self,
+        plan: &Plan<W>,
+        role: &'static Role,
+        contained: &'static Contained,
+        agents: usize,
+        seed: Seed,
+    ) {
+        let mut berths = Vec::new();
+        for (agent, process) in role.processes(agents) {
+            let birth = self.process(plan, role, process, &agent, seed).await;
+            berths.push((agent, birth));
+        }
+        self.fleets.push(Fleet { contained, berths });
+    }
+
+    /// A process of a role that is one of `agent`'s: itself, unless it is a berth.
+    async fn process<W>(
+        &mut self,
+        plan: &Plan<W>,
+        role: &'static Role,
+        process: String,
+        agent: &str,
+        seed: Seed,
+    ) -> Birth {
+        let (node, ip) = self.ground.node(&process);
+        let (mut near, mut links) = (Vec::new(), BTreeMap::new());
+        for service in role.services {
+            if let Some(fleet) = self.fleets.iter().position(|fleet| fleet.contained.reached_as == *service) {
+                links.insert(*service, self.quay(&process, fleet, &mut near).await);
+                continue;
+            }
+            let known = self.services.get(service);
+            let (site, port) = known.cloned().unwrap_or_else(|| panic!("role {}: no service {service}", role.name));
+            let road = self.road(&process, service, port, |ip| site.seen_from(ip)).await;
+            near.push(road.link);
+            links.insert(*service, road.near);
+        }
+        let listen = role.port.map(|port| SocketAddr::new(ip, port));
+        let manager = Manager::of(&plan.service, role.name, &process);
+        let grace = manager.grace.unwrap_or(role.grace);
+        let restart_delay = manager.restart_delay.unwrap_or(role.restart_delay);
+        let first_boot = manager.first_boot.unwrap_or_default();
+        let (pre_stop, probe) = (manager.pre_stop.unwrap_or_default(), manager.probe);
+        let restart_max = manager.restart_max.unwrap_or(restart_delay);
+        let config = settings(plan, role.name, &[agent, &process]);
+        let (node, far) = (node.id(), Vec::new());
+        Birth {
+            role,
+            process,
+            node,
+            near,
+            far,
+            links,
+            listen,
+            config,
+            grace,
+            restart_delay,
+            first_boot,
+            pre_stop,
+            probe,
+            restart_max,
+            seed,
+        }
+    }
+
+    /// One address at which a process reaches every berth of a fleet, each at the port that the engine publishes for it.
+    async fn quay(&mut self, process: &str, fleet: usize, near: &mut Vec<Arc<Link>>) -> SocketAddr {
+        let (node, ip) = self.ground.node(&format!("{process}->{}", self.fleets[fleet].contained.reached_as));
+        for (index, (_, berth)) in self.fleets[fleet].berths.iter_mut().enumerate() {
+            let link = Link::new(process, &berth.process);
+            let target = berth.listen.expect("the role of a container has a port");
+            let listener = bind(&node, ip, container::published(index)).await;
+            node.spawn(relay(link.clone(), Arc::new(Sight(self.hub.clone())), listener, target));
+            self.links.insert(link.name.clone(), link.clone());
+            berth.far.push(link.clone());
+            near.push(link);
+        }
+        SocketAddr::new(ip, 0)
+    }
+
+    /// `target` learns the address of the relay.
+    async fn road(&mut self, near: &str, far: &str, port: u16, target: impl FnOnce(IpAddr) -> Target) -> Road {
+        let link = Link::new(near, far);
+        let (node, ip) = self.ground.node(&link.name);
+        let listener = bind(&node, ip, port).await;
+        node.spawn(relay(link.clone(), Arc::new(Sight(self.hub.clone())), listener, target(ip)));
+        self.links.insert(link.name.clone(), link.clone());
+        Road { link, near: SocketAddr::new(ip, port) }
+    }
+}
+
+async fn bind(node: &NodeHandle, ip: IpAddr, port: u16) -> TcpListener {
+    let bound = node.spawn(async move { TcpListener::bind((ip, port)).await }).await;
+    bound.expect("a node of the world is never cancelled").expect("a fresh node has every port free")
+}
+
+/// Returns whether the run was stopped.
+async fn chaos<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max: Duration) -> bool {
+    let (mut calm_since, mut ended_since) = (None, None);
+    loop {
+        let (calm, done, struck, heard) = hub.look(|watch| {
+            let nemesis = &watch.nemesis;
+            (nemesis.calm(), nemesis.done(), nemesis.last_struck(), watch.last_product())
+        });
+        let now = hub.now();
+        calm_since = calm.then(|| calm_since.unwrap_or(now));
+        ended_since = users.is_empty().then(|| ended_since.unwrap_or(now));
+        if let Some(calm) = calm_since {
+            let patient =
+                ended_since.is_some_and(|ended: Duration| done || now >= ended.max(calm).max(struck) + PATIENCE);
+            if patient || now >= heard.max(calm) + STANDSTILL || now >= calm + settle_max {
+                return false;
+            }
+        }
+        if rest(hub).await {
+            return true;
+        }
+    }
+}
+
+/// Returns why there was no progress, if there was none.
+async fn settle<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max: Duration) -> Vec<String> {
+    let began = hub.now();
+    let most = settle_max.max(SETTLE_MIN);
+    hub.act(|watch| watch.happened("", 0, Happening::Phase { name: "settle" }));
+    let mut least = began;
+    loop {
+        let pending = hub.act(|watch| watch.ask());
+        let (down, stopped) =
+            hub.look(|watch| (watch.down().into_iter().map(str::to_owned).collect::<Vec<_>>(), watch.stop().is_some()));
+        if stopped {
+            return Vec::new();
+        }
+        let now = hub.now();
+        if now == began && !pending.is_empty() {
+            least = began + SETTLE_MIN;
+        }
+        if users.is_empty() && pending.is_empty() && down.is_empty() && now >= least {
+            hub.act(|watch| watch.conclude());
+            return Vec::new();
+        }
+        if now >= began + most {
+            let mut because = vec![format!("{} s after healing it has not settled", most.as_secs())];
+            because.extend(pending.iter().map(|obligation| {
+                let (since, due) = (obligation.since.as_secs_f64(), obligation.due.as_secs_f64());
+                format!("waits for: {} (since {since:.1} s, due {due:.1} s)", obligation.says)
+            }));
+            because.extend(users.acting.iter().map(|user| format!("user {user} has not ended")));
+            because.extend(down.iter().map(|process| format!("{process} is down")));
+            because.extend(hub.look(|watch| silence(watch.silent())));
+            return because;
+        }
+        if rest(hub).await {
+            return Vec::new();
+        }
+    }
+}
+
+fn silence(silent: &BTreeMap<(String, u32), Duration>) -> Vec<String> {
+    let line = |((link, conn), since): (&(String, u32), &Duration)| {
+        format!("{link} (connection {conn}) has had no answer since {:.1} s", since.as_secs_f64())
+    };
+    silent.iter().map(line).collect()
+}
+
+/// Waits for a tick, a deadline, a user's end or the run's. Returns whether the run was stopped.
+async fn rest<O: Occurrence>(hub: &Arc<Hub<O>>) -> bool {
+    let due = hub.look(|watch| watch.next_due());
+    let wait = due.saturating_sub(hub.now()).saturating_add(Duration::from_micros(1)).min(TICK);
+    tokio::select! {
+        biased;
+        () = hub.bell.notified() => {}
+        () = tokio::time::sleep(wait) => {}
+    }
+    hub.act(|watch| {
+        watch.ask_again();
+        watch.stop().is_some()
+    })
+}

@@ -1,0 +1,212 @@
+//! Who lives: boots, deaths, pauses, signals, who comes and who goes for good. Its one law: what befalls a process is for
+//! the life that it befell, and void for the next.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Deed, Life, Watch};
+use crate::plan::{Ailment, Kind};
+use crate::trace::event::{Happening, Occurrence};
+
+/// What a process had said before its death has been read after this long; what is read later its corpse has said. A
+/// moment longer than a burial waits for last words. Outside of the simulation the system may keep them for longer.
+const LAST_WORDS: Duration = Duration::from_millis(12);
+
+impl<O: Occurrence> Watch<O> {
+    /// There will be such a process; until it boots it is down.
+    pub(crate) fn expected(&mut self, process: &str) {
+        self.lives.insert(process.to_owned(), Life::default());
+    }
+
+    /// There may be such a process, whenever a container engine starts one.
+    pub(crate) fn berth(&mut self, process: &str) {
+        self.expected(process);
+        self.berths.insert(process.to_owned());
+    }
+
+    /// It goes on serving for a while once it is to stop.
+    pub(crate) fn lingers(&mut self, process: &str) {
+        self.lingering.insert(process.to_owned());
+    }
+
+    /// Whether it is not to boot any more.
+    pub(crate) fn is_retired(&self, process: &str) -> bool {
+        self.retired.contains(process)
+    }
+
+    /// A life has begun and made no step yet: in a berth it may hang.
+    pub(crate) fn born(&mut self, process: &str) {
+        if self.berths.contains(process) {
+            let hangs = self.ailing.iter().filter(|(_, ailment)| **ailment == Ailment::NotReady);
+            let faults: Vec<usize> = hangs.map(|((_, index), _)| *index).collect();
+            faults.into_iter().for_each(|index| self.pause(process, index));
+        }
+    }
+
+    pub(crate) fn booted(&mut self, process: &str, incarnation: u32) {
+        self.lives.insert(process.to_owned(), Life { incarnation, alive: true, signals: 0 });
+        self.happened(process, incarnation, Happening::Booted);
+        if let Some(losses) = self.losses.get(process) {
+            self.deeds.push(Deed::ExpireLater { process: process.to_owned(), losses: *losses });
+        }
+        let waited = self.rolling.iter().filter(|(_, (next, _))| next == process);
+        let waited: Vec<usize> = waited.map(|(index, _)| *index).collect();
+        waited.into_iter().for_each(|index| self.roll(index));
+        let waited = self.replacing.iter().filter(|(_, (new, _))| new == process);
+        let waited: Vec<usize> = waited.map(|(index, _)| *index).collect();
+        waited.into_iter().for_each(|index| self.replace(index));
+    }
+
+    pub(crate) fn exited(&mut self, process: &str, code: i32) {
+        if let Some(incarnation) = self.end_life(process) {
+            self.happened(process, incarnation, Happening::Exited { code });
+        }
+    }
+
+    pub(crate) fn kill(&mut self, process: &str) {
+        if let Some(incarnation) = self.end_life(process) {
+            self.deeds.push(Deed::Kill { process: process.to_owned(), incarnation });
+            self.happened(process, incarnation, Happening::Killed);
+        }
+    }
+
+    pub(super) fn panic(&mut self, process: &str) {
+        if let Some(incarnation) = self.end_life(process) {
+            self.deeds.push(Deed::Crash { process: process.to_owned(), incarnation });
+            self.happened(process, incarnation, Happening::Panicked);
+        }
+    }
+
+    /// The service manager stops it.
+    pub(super) fn tell_to_stop(&mut self, process: &str, heard: bool) {
+        let life = self.life(process);
+        if heard && !self.lingering.contains(process) {
+            self.terminate(process);
+        } else if life.alive {
+            self.deeds.push(Deed::Stop { process: process.to_owned(), incarnation: life.incarnation, heard });
+        }
+    }
+
+    /// It stops, and does not come back.
+    pub(super) fn retire(&mut self, process: &str) {
+        self.retired.insert(process.to_owned());
+        self.tell_to_stop(process, true);
+        let waited = self.rolling.iter().filter(|(_, (next, _))| next == process);
+        let waited: Vec<usize> = waited.map(|(index, _)| *index).collect();
+        waited.into_iter().for_each(|index| self.roll(index));
+    }
+
+    /// Whoever waits for the first boot boots now.
+    pub(super) fn raise(&mut self, process: &str) {
+        if self.life(process).incarnation == 0 && !self.retired.contains(process) {
+            self.deeds.push(Deed::Raise { process: process.to_owned() });
+        }
+    }
+
+    /// Bytes of a process were read on a link. Those of a dead one are the harness's own doing.
+    pub(crate) fn spoke(&mut self, process: &str, incarnation: Option<u32>, link: &str) {
+        let Some(life) = self.lives.get(process) else { return };
+        let former = incarnation.is_some_and(|incarnation| incarnation < life.incarnation);
+        let buried = || self.deaths.get(process).is_some_and(|died| self.now > *died + LAST_WORDS);
+        if cfg!(madsim) && (former || !life.alive && buried()) {
+            let which = incarnation.unwrap_or(life.incarnation);
+            self.fail(format!(
+                "the dead speak: life {which} of {process} is over, and bytes of it were read on {link}"
+            ));
+        }
+    }
+
+    pub(super) fn lose(&mut self, process: &str) {
+        if let Some(incarnation) = self.end_life(process) {
+            *self.losses.entry(process.to_owned()).or_default() += 1;
+            self.deeds.push(Deed::Lose { process: process.to_owned(), incarnation });
+            self.happened(process, incarnation, Happening::Killed);
+        }
+    }
+
+    pub(super) fn end_life(&mut self, process: &str) -> Option<u32> {
+        let life = self.lives.get_mut(process).filter(|life| life.alive)?;
+        life.alive = false;
+        // Its next life is not stopped by what stopped this one.
+        self.pauses.remove(process);
+        self.newcomers.remove(process);
+        let incarnation = life.incarnation;
+        self.deaths.insert(process.to_owned(), self.now);
+        Some(incarnation)
+    }
+
+    pub(super) fn pause(&mut self, process: &str, fault: usize) {
+        let life = self.life(process);
+        if !life.alive {
+            return;
+        }
+        let faults = self.pauses.entry(process.to_owned()).or_default();
+        let first = faults.is_empty();
+        faults.insert(fault);
+        if first {
+            self.deeds.push(Deed::Pause { process: process.to_owned() });
+            self.happened(process, life.incarnation, Happening::Paused);
+        }
+    }
+
+    /// One fault keeps it still no longer; it goes on if no other does.
+    pub(super) fn resume(&mut self, process: &str, fault: usize) {
+        let Some(faults) = self.pauses.get_mut(process) else { return };
+        if faults.remove(&fault) && faults.is_empty() {
+            self.pauses.remove(process);
+            let incarnation = self.life(process).incarnation;
+            self.deeds.push(Deed::Resume { process: process.to_owned() });
+            self.happened(process, incarnation, Happening::Resumed);
+        }
+    }
+
+    pub(crate) fn terminate(&mut self, process: &str) {
+        let Some(life) = self.lives.get_mut(process).filter(|life| life.alive) else { return };
+        life.signals += 1;
+        let (incarnation, nth) = (life.incarnation, life.signals);
+        self.deeds.push(Deed::Terminate { process: process.to_owned(), incarnation });
+        self.happened(process, incarnation, Happening::Signalled { nth });
+    }
+
+    /// Work feels that there is one process more when that one takes it up.
+    pub(super) fn welcome(&mut self) {
+        let reader = &self.reader;
+        let takes = |(process, (index, served)): (&String, &mut (usize, BTreeSet<String>))| {
+            let label = reader.served_by(process).filter(|label| served.insert(label.clone()))?;
+            Some((process.clone(), *index, label))
+        };
+        let taken: Vec<_> = self.newcomers.iter_mut().filter_map(takes).collect();
+        taken.into_iter().for_each(|(process, index, label)| self.felt(index, &process, &label));
+    }
+
+    /// A process comes in addition.
+    pub(super) fn come(&mut self, index: usize, process: &str) {
+        self.newcomers.insert(process.to_owned(), (index, BTreeSet::new()));
+        self.raise(process);
+    }
+
+    /// The new one is there: the old one goes, and with that the fault ends.
+    pub(super) fn replace(&mut self, index: usize) {
+        if let Some((_, old)) = self.replacing.remove(&index) {
+            self.strike_one(index, &Kind::Reconfigure, old);
+            self.heal(index);
+        }
+    }
+
+    /// The next process of a rolling restart is told to stop; one that is down already boots anew by itself. The fault
+    /// ends with the last.
+    pub(super) fn roll(&mut self, index: usize) {
+        let Some((waited, left)) = self.rolling.get_mut(&index) else { return };
+        let Some(target) = left.pop_front() else { return };
+        let last = left.is_empty();
+        waited.clone_from(&target);
+        // Who has not booted yet boots anew by itself; who does not come back is not waited for.
+        let next_at_once = self.life(&target).incarnation == 0 || self.is_retired(&target);
+        self.strike_one(index, &Kind::RollingRestart, target);
+        if last {
+            self.heal(index);
+        } else if next_at_once {
+            self.roll(index);
+        }
+    }
+}

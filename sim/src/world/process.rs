@@ -1,0 +1,321 @@
+//! A process has many lives, one incarnation after another, and a service manager that ends and begins them: the same one
+//! in the simulation and outside of it. What a life consists of is the [`crate::world::backend`]'s affair.
+//! Its one law: an order is for one incarnation, and void for the next.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::link::Link;
+use crate::plan::Plan;
+use crate::plan::seed::Seed;
+use crate::standins::probe;
+use crate::trace::event::{Occurrence, PANICKED};
+use crate::world::backend::{BURIAL, Body, Living};
+use crate::world::dispatcher::Hub;
+use crate::world::nodes::NodeId;
+use crate::world::product::{Boot, Product, Role};
+
+/// After a life this long the next delay is the shortest again, as a kubelet has it.
+const LONG: Duration = Duration::from_secs(600);
+
+/// What the service manager is told, each for one incarnation.
+enum Order {
+    Terminate(u32),
+    Kill(u32),
+    /// Its main panics.
+    Crash(u32),
+    /// It is to stop, whether or not it hears of that.
+    Stop {
+        whom: u32,
+        heard: bool,
+    },
+    /// It waits for its first boot no longer. Void for whoever lives.
+    Raise,
+}
+
+/// The world's end of a process's service manager.
+pub(crate) struct Keeper {
+    body: Arc<Body>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+/// Everything that a life of one process needs.
+pub(crate) struct Birth {
+    pub(crate) role: &'static Role,
+    pub(crate) process: String,
+    pub(crate) node: NodeId,
+    pub(crate) near: Vec<Arc<Link>>,
+    pub(crate) far: Vec<Arc<Link>>,
+    pub(crate) links: BTreeMap<&'static str, SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) config: BTreeMap<String, String>,
+    /// Time from SIGTERM to SIGKILL.
+    pub(crate) grace: Duration,
+    /// Time from an exit to the next boot.
+    pub(crate) restart_delay: Duration,
+    /// Time from the beginning to the first boot.
+    pub(crate) first_boot: Duration,
+    /// Time from the decision to stop it to SIGTERM.
+    pub(crate) pre_stop: Duration,
+    /// How often it is asked for its health, if it is.
+    pub(crate) probe: Option<Duration>,
+    /// Up to where the time from an exit to the next boot grows.
+    pub(crate) restart_max: Duration,
+    pub(crate) seed: Seed,
+}
+
+impl Keeper {
+    /// SIGTERM.
+    pub(crate) fn terminate(&self, incarnation: u32) {
+        // It fails only when the world is being taken down.
+        let _ = self.orders.send(Order::Terminate(incarnation));
+    }
+
+    /// SIGKILL: from this call on the process makes no step.
+    pub(crate) fn kill(&self, incarnation: u32) {
+        self.body.stop();
+        let _ = self.orders.send(Order::Kill(incarnation));
+    }
+
+    /// Its main panics: from this call on the process makes no step, and its connections are closed.
+    pub(crate) fn crash(&self, incarnation: u32) {
+        self.body.crash();
+        let _ = self.orders.send(Order::Crash(incarnation));
+    }
+
+    /// The service manager is to stop it.
+    pub(crate) fn stop(&self, whom: u32, heard: bool) {
+        let _ = self.orders.send(Order::Stop { whom, heard });
+    }
+
+    /// It need not wait for its first boot any more.
+    pub(crate) fn raise(&self) {
+        let _ = self.orders.send(Order::Raise);
+    }
+
+    /// Its host is lost: the same, and nothing of what it had opened says anything more.
+    pub(crate) fn lose(&self, incarnation: u32) {
+        self.body.lose();
+        let _ = self.orders.send(Order::Kill(incarnation));
+    }
+
+    /// What its first `losses` lost hosts left half-open is closed.
+    pub(crate) fn expire(&self, losses: u32) {
+        self.body.near.iter().for_each(|link| link.expire_near(losses));
+        self.body.far.iter().for_each(|link| link.expire_far(losses));
+    }
+
+    /// SIGSTOP.
+    pub(crate) fn pause(&self) {
+        self.body.pause();
+    }
+
+    /// SIGCONT. Not for the dead: they would make a step.
+    pub(crate) fn resume(&self) {
+        self.body.resume();
+    }
+}
+
+/// The settings of one process: for all, for its role, for itself (of a container: for its agent, for its berth), the
+/// narrowest winning.
+pub(crate) fn settings<W>(plan: &Plan<W>, role: &str, own: &[&str]) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    for scope in ["all", role].iter().chain(own) {
+        settings.extend(plan.config.get(*scope).into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+    }
+    settings
+}
+
+/// How a life ended.
+pub(crate) enum Ended {
+    Exited(i32),
+    Killed,
+}
+
+/// A life that goes on.
+pub(crate) struct Life {
+    pub(crate) incarnation: u32,
+    living: Living,
+    exit: oneshot::Receiver<i32>,
+}
+
+/// A process as whoever boots it holds it: the service manager, or a container engine.
+pub(crate) struct Manned {
+    birth: Birth,
+    body: Arc<Body>,
+    inbox: mpsc::UnboundedReceiver<Order>,
+    incarnations: u32,
+}
+
+/// A process before its first life, and the world's end of it.
+pub(crate) fn man(birth: Birth) -> (Keeper, Manned) {
+    let (orders, inbox) = mpsc::unbounded_channel();
+    let body = Arc::new(Body::new(birth.node, birth.near.clone(), birth.far.clone()));
+    (Keeper { body: body.clone(), orders }, Manned { birth, body, inbox, incarnations: 0 })
+}
+
+/// Starts the service manager of a process; the future keeps it alive for ever.
+pub(crate) fn keep<P: Product>(
+    hub: Arc<Hub<P::Occurrence>>,
+    birth: Birth,
+) -> (Keeper, impl Future<Output = ()> + Send + 'static) {
+    let (keeper, manned) = man(birth);
+    (keeper, manage::<P>(hub, manned))
+}
+
+async fn manage<P: Product>(hub: Arc<Hub<P::Occurrence>>, mut manned: Manned) {
+    if !manned.birth.first_boot.is_zero() {
+        manned.wait().await;
+    }
+    let mut delay = manned.birth.restart_delay;
+    while !hub.look(|watch| watch.is_retired(manned.process())) {
+        let began = hub.now();
+        let life = manned.bear::<P>(&hub, BTreeMap::new());
+        let grace = manned.birth.grace;
+        manned.live(&hub, life, Some(grace)).await;
+        if hub.now() - began >= LONG {
+            delay = manned.birth.restart_delay;
+        }
+        manned.body.bury().await;
+        tokio::time::sleep(delay.max(BURIAL)).await;
+        delay = (delay * 2).min(manned.birth.restart_max.max(manned.birth.restart_delay));
+    }
+    // It does not come back.
+    std::future::pending().await
+}
+
+impl Manned {
+    /// Waits for the first boot.
+    async fn wait(&mut self) {
+        let due = tokio::time::sleep(self.birth.first_boot);
+        tokio::pin!(due);
+        loop {
+            tokio::select! {
+                biased;
+                order = self.inbox.recv() => match order {
+                    Some(Order::Raise) | None => return,
+                    Some(_) => {}
+                },
+                () = &mut due => return,
+            }
+        }
+    }
+
+    pub(crate) fn process(&self) -> &str {
+        &self.birth.process
+    }
+
+    pub(crate) fn listen(&self) -> Option<SocketAddr> {
+        self.birth.listen
+    }
+
+    /// Begins a life. What the plan sets wins over `environment`.
+    pub(crate) fn bear<P: Product>(
+        &mut self,
+        hub: &Arc<Hub<P::Occurrence>>,
+        environment: BTreeMap<String, String>,
+    ) -> Life {
+        let birth = &self.birth;
+        self.incarnations += 1;
+        let incarnation = self.incarnations;
+        if incarnation > 1 {
+            self.body.wake();
+        }
+        let mut config = environment;
+        config.extend(birth.config.clone());
+        let boot = Boot {
+            role: birth.role.name,
+            process: birth.process.clone(),
+            incarnation,
+            links: birth.links.clone(),
+            listen: birth.listen,
+            config,
+            entropy: birth.seed.key(&format!("mint/{}/{incarnation}", birth.process)),
+            // Whoever begins the life has them.
+            signals: mpsc::unbounded_channel().1,
+        };
+        birth.near.iter().for_each(|link| link.near_up(incarnation));
+        birth.far.iter().for_each(|link| link.far_up());
+        hub.act(|watch| watch.booted(&birth.process, incarnation));
+        let (living, exit) = self.body.begin::<P>(hub, boot);
+        hub.act(|watch| watch.born(&birth.process));
+        Life { incarnation, living, exit }
+    }
+
+    /// Waits for the end of a life, and brings it about if it is told to; `grace` is the time from SIGTERM to SIGKILL.
+    pub(crate) async fn live<O: Occurrence>(
+        &mut self,
+        hub: &Arc<Hub<O>>,
+        life: Life,
+        grace: Option<Duration>,
+    ) -> Ended {
+        let Life { incarnation, living, mut exit } = life;
+        let process = &self.birth.process;
+        let patience = tokio::time::sleep(Duration::MAX / 4);
+        // As long as it goes on serving although it is to stop.
+        let notice = tokio::time::sleep(Duration::MAX / 4);
+        // Nobody but the service manager asks how a process is.
+        let probe = self.birth.probe.zip(self.birth.listen).filter(|_| grace.is_some());
+        let unwell = async move {
+            match probe {
+                Some((every, listen)) => probe::fails(listen, every).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(patience, notice, unwell);
+        let (mut dying, mut noticed) = (false, false);
+        let ended = loop {
+            tokio::select! {
+                biased;
+                order = self.inbox.recv() => match order {
+                    Some(Order::Kill(whom)) if whom == incarnation => break Ended::Killed,
+                    Some(Order::Crash(whom)) if whom == incarnation => break Ended::Exited(PANICKED),
+                    Some(Order::Stop { whom, heard }) if whom == incarnation => {
+                        if let Some(grace) = grace && !std::mem::replace(&mut dying, true) {
+                            patience.set(tokio::time::sleep(grace));
+                        }
+                        if heard && !std::mem::replace(&mut noticed, true) {
+                            notice.set(tokio::time::sleep(self.birth.pre_stop));
+                        }
+                    }
+                    Some(Order::Terminate(whom)) if whom == incarnation => {
+                        living.terminate();
+                        if let Some(grace) = grace && !std::mem::replace(&mut dying, true) {
+                            patience.set(tokio::time::sleep(grace));
+                        }
+                    }
+                    Some(_) => {}
+                    None => break Ended::Killed,
+                },
+                Ok(code) = &mut exit => {
+                    hub.act(|watch| watch.exited(process, code));
+                    return Ended::Exited(code);
+                }
+                () = &mut notice, if noticed => {
+                    notice.set(tokio::time::sleep(Duration::MAX / 4));
+                    hub.act(|watch| watch.terminate(process));
+                }
+                () = &mut unwell => {
+                    hub.act(|watch| watch.kill(process));
+                    break Ended::Killed;
+                }
+                () = &mut patience, if dying => {
+                    hub.act(|watch| watch.kill(process));
+                    break Ended::Killed;
+                }
+            }
+        };
+        living.end(exit).await;
+        ended
+    }
+
+    /// Buries who lived last: afterwards the next life may begin.
+    pub(crate) async fn bury(&self) {
+        self.body.bury().await;
+        tokio::time::sleep(BURIAL).await;
+    }
+}

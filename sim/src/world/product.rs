@@ -1,0 +1,252 @@
+//! What the world needs of a product: how its processes boot, who uses it, how to read what it did, what it promises.
+//! The world knows no product; whoever binds the two implements [`Product`].
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::plan::seed::Seed;
+use crate::plan::{Ailment, Disturbance, Plan};
+use crate::standins::engine::Engine;
+use crate::standins::listener::Listener;
+use crate::standins::observation::{Observation, Tap};
+use crate::trace::event::{Event, Occurrence};
+use crate::trace::invariant::Invariant;
+
+/// A system under test.
+pub trait Product: Sized + 'static {
+    /// Its events.
+    type Occurrence: Occurrence;
+    /// What its users do, as a plan says it under `users`.
+    type Workload: Workload;
+
+    /// The kinds of process it has, in the order in which they boot.
+    fn roles() -> &'static [Role];
+
+    /// The environment settings that a plan's `[config.*]` may override, for validation.
+    fn settings() -> &'static [&'static str];
+
+    /// The stand-ins that it talks to, fresh for one run.
+    fn services(plan: &Plan<Self::Workload>, seed: Seed) -> Vec<Service>;
+
+    /// One life of one process. Its output is the exit code.
+    fn boot(boot: Boot) -> BoxFuture<'static, i32>;
+
+    /// The users, each with what it does from the beginning to its end.
+    fn users(plan: &Plan<Self::Workload>, seed: Seed) -> Vec<User<Self::Occurrence>>;
+
+    /// Makes events of observations.
+    fn reader(plan: &Plan<Self::Workload>) -> Box<dyn Reader<Self::Occurrence>>;
+
+    /// What must hold in every run of this plan.
+    fn invariants(plan: &Plan<Self::Workload>) -> Vec<Box<dyn Invariant<Self::Occurrence>>>;
+
+    /// The moments in which a fault matters most. A sweep tells how often each kind was felt in each.
+    fn moments() -> Box<dyn Moments<Self::Occurrence>> {
+        Box::new(())
+    }
+
+    /// The longest that a link may rightly keep a request without a byte of answer, by service, and how long
+    /// everything that must happen after healing may take together.
+    fn settle_max(plan: &Plan<Self::Workload>) -> Duration;
+
+    /// The scenarios: files by name and text, and those that draw their plan from the seed.
+    fn scenarios() -> Vec<Scenario<Self::Workload>>;
+
+    /// What people type before a command of its command line: lines to paste begin with it.
+    fn command() -> &'static str {
+        "cargo sim"
+    }
+}
+
+/// What users do: data, so that it can be printed, shrunk and replayed.
+pub trait Workload: Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The labels of its sessions, for validating triggers.
+    fn sessions(&self) -> Vec<String>;
+    /// The names of its users, for validating link targets such as `ann->gateway-1`.
+    fn users(&self) -> Vec<String>;
+    /// Smaller workloads to try when a failing plan is shrunk, most drastic first.
+    fn smaller(&self) -> Vec<Self>;
+}
+
+/// A scenario by name.
+pub struct Scenario<W> {
+    /// As typed on the command line.
+    pub name: String,
+    /// Where its plan comes from.
+    pub source: Source<W>,
+}
+
+/// Where a scenario's plan comes from.
+#[allow(missing_docs)] // the variants say what the fields are
+pub enum Source<W> {
+    /// A file: its path for messages, its text.
+    File { path: String, text: String },
+    /// Drawn from the seed.
+    Drawn { about: &'static str, draw: fn(Seed) -> Plan<W> },
+}
+
+/// A kind of process. Its processes are named `gateway-1`, `gateway-2`, …
+#[derive(Debug)]
+pub struct Role {
+    /// As in `[topology]`.
+    pub name: &'static str,
+    /// The services that it talks to, each through a link of its own.
+    pub services: &'static [&'static str],
+    /// The port on which it serves users, if it does.
+    pub port: Option<u16>,
+    /// How many there are unless the plan says otherwise.
+    pub count: usize,
+    /// Time from SIGTERM to SIGKILL by the service manager.
+    pub grace: Duration,
+    /// Time from an exit to the next boot.
+    pub restart_delay: Duration,
+    /// Set if a container engine boots its processes; `count` is the number of agents then, and `port` the one that
+    /// each container listens on.
+    pub contained: Option<Contained>,
+}
+
+/// A role whose processes are containers. Agent `agent-2` has berths `agent-2.1`, `agent-2.2`, …: a container of that
+/// agent is the process in one of them, from its start to its end.
+#[derive(Debug)]
+pub struct Contained {
+    /// The service that is the container engine.
+    pub engine: &'static str,
+    /// How many containers of an agent can run at once.
+    pub berths: usize,
+    /// The label of a container that names its agent.
+    pub label: &'static str,
+    /// The service by which other roles name all of them. Whoever has it among its services is given one address; the
+    /// port is to be replaced by the one that the engine says it published.
+    pub reached_as: &'static str,
+}
+
+impl Role {
+    /// The names of its processes if there are `count`, each with the agent that it belongs to: itself, unless it is a
+    /// berth. Berths come agent by agent.
+    pub fn processes(&self, count: usize) -> Vec<(String, String)> {
+        let agents = (1..=count).map(|number| format!("{}-{number}", self.name));
+        let Some(contained) = &self.contained else { return agents.map(|name| (name.clone(), name)).collect() };
+        let berths = |agent: String| (1..=contained.berths).map(move |nth| (agent.clone(), format!("{agent}.{nth}")));
+        agents.flat_map(berths).collect()
+    }
+}
+
+/// A stand-in on a node of its own.
+pub struct Service {
+    /// As in `executor-1->redis`.
+    pub name: &'static str,
+    /// Where it listens.
+    pub port: u16,
+    /// One life of it. State that outlives a restart is shared by the calls.
+    pub serve: Arc<dyn Fn(Listener, Tap) -> BoxFuture<'static, ()> + Send + Sync>,
+    /// How faults inside of it reach it; `None` if it has none.
+    pub control: Option<Arc<dyn Fn(Control) + Send + Sync>>,
+    /// Itself, if it is a container engine: the world says what runs its containers.
+    pub engine: Option<Engine>,
+}
+
+/// What a service is told to do: to one of its callers, by the name with which that one authenticates, or to all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the variants say what the fields are
+pub enum Control {
+    /// From now on its new calls are answered with this HTTP status, and with Retry-After if that is said.
+    Refuse { name: String, status: u16, retry_after: Option<Duration> },
+    /// It is served again.
+    Accept { name: String },
+    /// From now on what is streamed to it goes wrong in this way.
+    Disturb { name: String, disturbance: Disturbance },
+    /// In this way it goes wrong no longer.
+    Calm { name: String, disturbance: Disturbance },
+    /// From now on this ails it.
+    Ail(Ailment),
+    /// It is well again.
+    Recover(Ailment),
+}
+
+/// What one incarnation is born with.
+pub struct Boot {
+    /// `executor`.
+    pub role: &'static str,
+    /// `executor-1`.
+    pub process: String,
+    /// From 1.
+    pub incarnation: u32,
+    /// Where it reaches each of its services: the near end of the link.
+    pub links: BTreeMap<&'static str, SocketAddr>,
+    /// Where it listens, if its role has a port.
+    pub listen: Option<SocketAddr>,
+    /// Overrides from the plan's `[config.all]`, `[config.ROLE]` and `[config.PROCESS]`, the narrowest winning. Of a
+    /// container: its environment, under what `[config.all]`, `[config.ROLE]`, `[config.AGENT]` and `[config.BERTH]` set.
+    pub config: BTreeMap<String, String>,
+    /// Seeds everything that it mints.
+    pub entropy: [u8; 32],
+    /// SIGTERMs as they come.
+    pub signals: mpsc::UnboundedReceiver<()>,
+}
+
+/// A user: an actor outside the system, on a node of its own.
+pub struct User<O> {
+    /// `ann`; its links are `ann->gateway-1`, ….
+    pub name: String,
+    /// Everything it does. The run settles only after every user has ended.
+    pub act: Box<dyn FnOnce(Seat<O>) -> BoxFuture<'static, ()> + Send>,
+}
+
+/// Where a user sits.
+pub struct Seat<O> {
+    /// The near end of the link to each process that serves users, by process name.
+    pub links: BTreeMap<String, SocketAddr>,
+    /// Says what the user saw.
+    pub tell: Arc<dyn Fn(O) + Send + Sync>,
+}
+
+/// Who stood at the other end of an observation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `executor-1`; empty if the connection is not of a link.
+    pub process: String,
+    /// From 1; 0 where there is none.
+    pub incarnation: u32,
+}
+
+/// Knows the moments in which a fault matters most: a drain, a terminal write. Fed every event in order.
+pub trait Moments<O>: Send {
+    /// All of them.
+    fn names(&self) -> &'static [&'static str];
+    /// Learns of `event`.
+    fn observe(&mut self, event: &Event<O>);
+    /// Those in which the work with this label is, or whoever a fault on `target` strikes. The target of what changes how
+    /// many processes of a service there are is that service, as `executor`.
+    fn during(&self, target: &str, label: &str) -> Vec<&'static str>;
+}
+
+/// None.
+impl<O> Moments<O> for () {
+    fn names(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn observe(&mut self, _: &Event<O>) {}
+
+    fn during(&self, _: &str, _: &str) -> Vec<&'static str> {
+        Vec::new()
+    }
+}
+
+/// Turns observations into events, and knows which work is live.
+pub trait Reader<O>: Send {
+    /// The events that `observation` stands for, in order.
+    fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<O>;
+    /// The label of a run that is not over, which these bytes of a request mention.
+    fn mentioned(&self, request: &[u8]) -> Option<String>;
+    /// The label of a run that has been claimed by this process and is not over.
+    fn served_by(&self, process: &str) -> Option<String>;
+}

@@ -1,0 +1,98 @@
+//! What came of a run: from what the watch knows at its end to a report.
+
+use std::collections::BTreeMap;
+
+use crate::plan::Plan;
+use crate::plan::seed::Seed;
+use crate::trace::event::Occurrence;
+use crate::trace::verdict::{Report, Verdict};
+use crate::world::dispatcher::Hub;
+use crate::world::monitor::Stop;
+
+/// The report of a run that has lived, or panicked, or made no progress. One that proves nothing is vacuous if `strict`.
+pub(crate) fn judge<O: Occurrence, W>(
+    hub: &Hub<O>,
+    scenario: &str,
+    plan: &Plan<W>,
+    seed: Seed,
+    strict: bool,
+    lived: Result<Vec<String>, Vec<String>>,
+) -> Report {
+    hub.look(|watch| {
+        watch.close();
+        let broken = watch.recorder.flush();
+        let mut report = blank(scenario, seed, Verdict::Passed, String::new());
+        report.because.clear();
+        report.digest = watch.recorder.digest();
+        report.events = watch.recorder.events();
+        report.virtual_seconds = watch.now().as_secs_f64();
+        report.reached = watch.recorder.reached();
+        report.faults = watch.nemesis.report();
+        report.story = watch.recorder.story().to_vec();
+        report.shapes = watch.recorder.shapes();
+        let armed = watch.invariants.iter().filter(|invariant| invariant.armed());
+        report.armed = armed.map(|invariant| invariant.name().to_owned()).collect();
+        match (lived, watch.stop(), broken) {
+            (Err(panics), ..) => (report.verdict, report.because) = (Verdict::Panicked, panics),
+            (_, Some(Stop::Error(why)), _) => {
+                (report.verdict, report.because) = (Verdict::Error, vec![why.clone()]);
+            }
+            (_, Some(Stop::Breach { invariant, breach }), _) => {
+                report.verdict = Verdict::Violated;
+                report.invariant = Some(invariant.clone());
+                report.breach = Some(breach.clone());
+            }
+            (_, _, Some(why)) => (report.verdict, report.because) = (Verdict::Error, vec![why]),
+            (Ok(because), ..) if !because.is_empty() => {
+                (report.verdict, report.because) = (Verdict::NoProgress, because);
+            }
+            _ if strict => {
+                report.because = vacuity(plan, &report);
+                if !report.because.is_empty() {
+                    report.verdict = Verdict::Vacuous;
+                }
+            }
+            _ => {}
+        }
+        report
+    })
+}
+
+/// What a run of this plan should have shown and did not.
+fn vacuity<W>(plan: &Plan<W>, report: &Report) -> Vec<String> {
+    let mut because = Vec::new();
+    for (number, fault) in report.faults.iter().enumerate() {
+        let name = format!("fault {} ({} on {})", number + 1, fault.kind, fault.targets.join(", "));
+        match (fault.struck, fault.felt) {
+            (None, _) => because.push(format!("{name} never struck: its trigger did not come")),
+            (_, None) => because.push(format!("{name} was not felt by any live work")),
+            _ => {}
+        }
+    }
+    let unseen = plan.must_reach.iter().filter(|event| !report.reached.contains_key(*event));
+    because.extend(unseen.map(|event| format!("{event} must be reached and was not")));
+    let unarmed = plan.arms.iter().filter(|invariant| !report.armed.contains(invariant));
+    because.extend(unarmed.map(|invariant| format!("{invariant} was not put to the test")));
+    because
+}
+
+/// A report without a run.
+pub(crate) fn blank(scenario: &str, seed: Seed, verdict: Verdict, because: String) -> Report {
+    Report {
+        scenario: scenario.to_owned(),
+        seed: seed.0,
+        verdict,
+        invariant: None,
+        breach: None,
+        digest: String::new(),
+        events: 0,
+        virtual_seconds: 0.0,
+        wall_seconds: 0.0,
+        armed: Vec::new(),
+        reached: BTreeMap::new(),
+        faults: Vec::new(),
+        story: Vec::new(),
+        because: vec![because],
+        shapes: Vec::new(),
+    }
+}
