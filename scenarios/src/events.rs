@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::trace::event::Occurrence;
+use lychgate_sim::trace::event::ProductEvent;
 use serde::Serialize;
 
 /// An event of the product. Every one names the labels of what it is about; a `fence` is Postgres's.
@@ -135,7 +135,7 @@ pub enum Did {
     Settled { session: String, run: String, queue: String, line: u32, how: &'static str },
 }
 
-impl Occurrence for Did {
+impl ProductEvent for Did {
     const NAMES: &'static [&'static str] = &[
         "accepted",
         "hinted",

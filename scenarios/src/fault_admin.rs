@@ -1,4 +1,4 @@
-//! Levers for whoever tries the product by hand: they make the provider on loopback refuse a subscription, and heal it.
+//! FaultAdmin for whoever tries the product by hand: they make the provider on loopback refuse a subscription, and heal it.
 //! A person pulls them, so that each wrong pull is told what is right; it ends nothing.
 
 use std::convert::Infallible;
@@ -24,14 +24,14 @@ const USAGE: &str = "POST /subscriptions/TOKEN/fail?status=429, or POST /subscri
 
 /// Whom they act on.
 #[derive(Clone)]
-struct Levers {
+struct FaultAdmin {
     provider: Provider,
     tokens: Arc<Vec<String>>,
 }
 
 /// The levers of the subscriptions with these bearer tokens, over HTTP.
 pub fn service(provider: Provider, tokens: Vec<String>) -> Service {
-    let levers = Levers { provider, tokens: Arc::new(tokens) };
+    let levers = FaultAdmin { provider, tokens: Arc::new(tokens) };
     Service {
         name: NAME,
         port: 0,
@@ -41,7 +41,7 @@ pub fn service(provider: Provider, tokens: Vec<String>) -> Service {
     }
 }
 
-impl Levers {
+impl FaultAdmin {
     async fn serve(self, mut listener: Listener) {
         loop {
             match listener.accept().await {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::plan::Ailment;
-use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::plan::ServiceFault;
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 
 /// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
 const ORDERS: [&str; 6] = ["sigterm", "rolling_restart", "lost_signal", "scale_up", "scale_down", "reconfigure"];
@@ -24,11 +24,11 @@ impl Memory {
     /// What this event does to it.
     pub fn of<O>(event: &Event<O>) -> Option<Memory> {
         match &event.what {
-            What::World(Happening::FaultStruck { kind: "restart" | "flush", target, .. }) if target == "redis" => {
+            What::World(WorldEvent::FaultStruck { kind: "restart" | "flush", target, .. }) if target == "redis" => {
                 Some(Memory::Lost)
             }
-            What::World(Happening::FaultStruck { kind: "failover", .. }) => Some(Memory::Noted),
-            What::World(Happening::FaultHealed { kind: "failover", .. }) => Some(Memory::Restored),
+            What::World(WorldEvent::FaultStruck { kind: "failover", .. }) => Some(Memory::Noted),
+            What::World(WorldEvent::FaultHealed { kind: "failover", .. }) => Some(Memory::Restored),
             _ => None,
         }
     }
@@ -74,43 +74,43 @@ impl Health {
         let What::World(happening) = &event.what else { return };
         let life = |alive| Life { incarnation: event.incarnation, alive, since: event.at, ..Life::default() };
         match happening {
-            Happening::FaultStruck { kind, .. } if ORDERS.contains(kind) => {}
-            Happening::FaultStruck { fault, target, kind, .. } => {
+            WorldEvent::FaultStruck { kind, .. } if ORDERS.contains(kind) => {}
+            WorldEvent::FaultStruck { fault, target, kind, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
-                if Ailment::OF_CLOCK.contains(kind) {
+                if ServiceFault::OF_CLOCK.contains(kind) {
                     self.misled.insert((*fault, target.clone()), Duration::MAX);
                 }
                 if *kind == "clock_ahead" {
                     self.stepped.insert(target.clone(), event.at);
                 }
             }
-            Happening::FaultHealed { kind, .. } if ORDERS.contains(kind) => {}
-            Happening::FaultHealed { fault, target, kind, .. } => {
+            WorldEvent::FaultHealed { kind, .. } if ORDERS.contains(kind) => {}
+            WorldEvent::FaultHealed { fault, target, kind, .. } => {
                 self.faults.remove(&(*fault, target.clone()));
                 self.healed.insert(target.clone(), event.at);
-                if Ailment::OF_CLOCK.contains(kind) {
-                    self.misled.insert((*fault, target.clone()), event.at + Ailment::CLOCK_OFF_MAX);
+                if ServiceFault::OF_CLOCK.contains(kind) {
+                    self.misled.insert((*fault, target.clone()), event.at + ServiceFault::CLOCK_OFF_MAX);
                 }
                 if *kind == "clock_behind" {
                     self.stepped.insert(target.clone(), event.at);
                 }
             }
-            Happening::Booted => {
+            WorldEvent::Booted => {
                 self.lives.insert(event.process.clone(), life(true));
             }
-            Happening::Signalled { .. } => {
+            WorldEvent::Signalled { .. } => {
                 let before = self.lives.entry(event.process.clone()).or_insert(life(true));
                 *before = Life { draining: true, since: event.at, ..*before };
             }
-            Happening::Paused => {
+            WorldEvent::Paused => {
                 let before = self.lives.entry(event.process.clone()).or_insert(life(true));
                 *before = Life { paused: true, since: event.at, ..*before };
             }
-            Happening::Resumed => {
+            WorldEvent::Resumed => {
                 let before = self.lives.entry(event.process.clone()).or_insert(life(true));
                 *before = Life { paused: false, went_on: Some(event.at), since: event.at, ..*before };
             }
-            Happening::Exited { .. } | Happening::Killed | Happening::Panicked => {
+            WorldEvent::Exited { .. } | WorldEvent::Killed | WorldEvent::Panicked => {
                 // How its last life went still counts for how it ended.
                 let went_on = self.life(&event.process).went_on;
                 self.lives.insert(event.process.clone(), Life { went_on, ..life(false) });
@@ -140,7 +140,7 @@ impl Health {
     /// By how much times that a service tells may be off.
     pub fn clock_off(&self, service: &str) -> Duration {
         let misled = self.misled.iter().any(|((_, target), until)| target == service && self.now < *until);
-        if misled { Ailment::CLOCK_OFF_MAX } else { Duration::ZERO }
+        if misled { ServiceFault::CLOCK_OFF_MAX } else { Duration::ZERO }
     }
 
     /// Whether a service's clock has been off at any time: what it wrote then may stand in any order.
@@ -224,18 +224,18 @@ mod tests {
             health.observe(&event);
             (health.life("executor-1"), health.executor_since())
         };
-        assert_eq!(at(1, Happening::Booted).1, Some(Duration::from_secs(1)));
-        let (life, since) = at(10, Happening::Paused);
+        assert_eq!(at(1, WorldEvent::Booted).1, Some(Duration::from_secs(1)));
+        let (life, since) = at(10, WorldEvent::Paused);
         assert!(life.paused && life.alive && since.is_none());
-        at(12, Happening::Signalled { nth: 1 });
-        let (life, since) = at(15, Happening::Resumed);
+        at(12, WorldEvent::Signalled { nth: 1 });
+        let (life, since) = at(15, WorldEvent::Resumed);
         assert_eq!((life.paused, life.draining, since), (false, true, None));
         assert_eq!((life.went_on, life.since), (Some(Duration::from_secs(15)), Duration::from_secs(15)));
         // What comes later does not make it longer ago, nor less.
-        assert_eq!(at(17, Happening::Signalled { nth: 2 }).0.went_on, Some(Duration::from_secs(15)));
-        at(30, Happening::Paused);
-        assert!(!at(31, Happening::Killed).0.paused);
-        let (life, since) = at(36, Happening::Booted);
+        assert_eq!(at(17, WorldEvent::Signalled { nth: 2 }).0.went_on, Some(Duration::from_secs(15)));
+        at(30, WorldEvent::Paused);
+        assert!(!at(31, WorldEvent::Killed).0.paused);
+        let (life, since) = at(36, WorldEvent::Booted);
         assert_eq!((life.paused, life.went_on, since), (false, None, Some(Duration::from_secs(36))));
     }
 
@@ -249,9 +249,9 @@ mod tests {
             (health.clock_off("postgres"), health.clock_off("redis"))
         };
         let target = || "redis".to_owned();
-        let struck = |fault, kind| Happening::FaultStruck { fault, kind, target: target() };
-        let healed = |fault, kind| Happening::FaultHealed { fault, kind, target: target(), lasted: true };
-        let (right, wrong) = ((Duration::ZERO, Duration::ZERO), (Duration::ZERO, Ailment::CLOCK_OFF_MAX));
+        let struck = |fault, kind| WorldEvent::FaultStruck { fault, kind, target: target() };
+        let healed = |fault, kind| WorldEvent::FaultHealed { fault, kind, target: target(), lasted: true };
+        let (right, wrong) = ((Duration::ZERO, Duration::ZERO), (Duration::ZERO, ServiceFault::CLOCK_OFF_MAX));
         assert_eq!(off(5, struck(1, "full")), right);
         assert_eq!(off(8, struck(2, "clock_ahead")), wrong);
         assert_eq!(off(9, struck(3, "clock_behind")), wrong);
@@ -273,14 +273,14 @@ mod tests {
             health.observe(&Event { seq: 0, at, process: "executor-1".into(), incarnation: 1, what });
             health.has_just_gone_on("executor-1", Duration::from_secs(9))
         };
-        assert!(!excused(1, Happening::Booted));
-        assert!(!excused(2, Happening::Paused));
-        assert!(excused(5, Happening::Resumed));
-        assert!(excused(14, Happening::Signalled { nth: 1 }));
-        assert!(excused(14, Happening::Exited { code: 1 }), "its end is judged as the life that it ended");
-        assert!(!excused(14, Happening::Booted), "and the next is another");
-        excused(20, Happening::Paused);
-        excused(21, Happening::Resumed);
-        assert!(!excused(31, Happening::Signalled { nth: 2 }), "a signal makes it no less long ago");
+        assert!(!excused(1, WorldEvent::Booted));
+        assert!(!excused(2, WorldEvent::Paused));
+        assert!(excused(5, WorldEvent::Resumed));
+        assert!(excused(14, WorldEvent::Signalled { nth: 1 }));
+        assert!(excused(14, WorldEvent::Exited { code: 1 }), "its end is judged as the life that it ended");
+        assert!(!excused(14, WorldEvent::Booted), "and the next is another");
+        excused(20, WorldEvent::Paused);
+        excused(21, WorldEvent::Resumed);
+        assert!(!excused(31, WorldEvent::Signalled { nth: 2 }), "a signal makes it no less long ago");
     }
 }

@@ -35,7 +35,7 @@ use crate::events::Did;
 use crate::invariants::Deadlines;
 use crate::reader::LychgateReader;
 use crate::settings::Settings;
-use crate::users::{Everybody, Person};
+use crate::users::{LychgateWorkload, UserSpec};
 
 /// The system under test.
 pub struct Lychgate;
@@ -52,8 +52,8 @@ static SETTINGS: std::sync::LazyLock<Vec<&'static str>> =
 const SETTLE_MAX: Duration = Duration::from_secs(2 * 3600);
 
 impl Product for Lychgate {
-    type Occurrence = Did;
-    type Workload = Everybody;
+    type Event = Did;
+    type Workload = LychgateWorkload;
 
     fn roles() -> &'static [Role] {
         roles::ROLES
@@ -63,7 +63,7 @@ impl Product for Lychgate {
         &SETTINGS
     }
 
-    fn services(plan: &Plan<Everybody>, seed: Seed) -> Vec<Service> {
+    fn services(plan: &Plan<LychgateWorkload>, seed: Seed) -> Vec<Service> {
         vec![
             postgres::service(&postgres::Postgres::new()),
             redis::service(&redis::Redis::new()),
@@ -77,15 +77,15 @@ impl Product for Lychgate {
         roles::boot(boot).boxed()
     }
 
-    fn users(plan: &Plan<Everybody>, _: Seed) -> Vec<User<Did>> {
+    fn users(plan: &Plan<LychgateWorkload>, _: Seed) -> Vec<User<Did>> {
         users::users(plan)
     }
 
-    fn reader(_: &Plan<Everybody>) -> Box<dyn Reader<Did>> {
+    fn reader(_: &Plan<LychgateWorkload>) -> Box<dyn Reader<Did>> {
         Box::new(LychgateReader::default())
     }
 
-    fn invariants(plan: &Plan<Everybody>) -> Vec<Box<dyn Invariant<Did>>> {
+    fn invariants(plan: &Plan<LychgateWorkload>) -> Vec<Box<dyn Invariant<Did>>> {
         invariants::all(deadlines(plan), &Settings::of(plan), slots(plan))
     }
 
@@ -93,11 +93,11 @@ impl Product for Lychgate {
         Box::new(moments::LychgateMoments::default())
     }
 
-    fn settle_max(plan: &Plan<Everybody>) -> Duration {
-        SETTLE_MAX + plan.users.0.iter().map(Person::busy).max().unwrap_or_default()
+    fn settle_max(plan: &Plan<LychgateWorkload>) -> Duration {
+        SETTLE_MAX + plan.users.0.iter().map(UserSpec::busy).max().unwrap_or_default()
     }
 
-    fn scenarios() -> Vec<Scenario<Everybody>> {
+    fn scenarios() -> Vec<Scenario<LychgateWorkload>> {
         let story = |(name, text): &(&str, &str)| Scenario {
             name: (*name).to_owned(),
             source: Source::File { path: format!("scenarios/stories/{name}.toml"), text: (*text).to_owned() },
@@ -113,13 +113,13 @@ fn broker() -> rabbit::Settings {
 }
 
 /// The runs that an executor works on at once: the most of any.
-fn slots(plan: &Plan<Everybody>) -> usize {
+fn slots(plan: &Plan<LychgateWorkload>) -> usize {
     let set = plan.config.values().filter_map(|settings| settings.get("LYCHGATE_SLOTS")?.parse().ok());
     set.max().unwrap_or(Limits::default().slots)
 }
 
 /// The deadlines that a plan's settings make: the longest of any executor's.
-fn deadlines(plan: &Plan<Everybody>) -> Deadlines {
+fn deadlines(plan: &Plan<LychgateWorkload>) -> Deadlines {
     let longest = |name: &str, default: Duration| {
         let set = plan.config.values().filter_map(|settings| settings.get(name));
         let set = set.filter_map(|text| lychgate_sim::plan::duration::parse(text).ok());

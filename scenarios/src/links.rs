@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 
 /// A connection that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +27,12 @@ impl Links {
     pub fn observe<O>(&mut self, event: &Event<O>) -> bool {
         let road = |link: &str| link.split_once("->").map(|(near, far)| (near.to_string(), far.to_string()));
         match &event.what {
-            What::World(Happening::LinkOpened { link, conn }) => {
+            What::World(WorldEvent::LinkOpened { link, conn }) => {
                 let Some(road) = road(link) else { return false };
                 let open = Open { incarnation: event.incarnation, since: event.at };
                 self.roads.entry(road).or_default().insert(*conn, open);
             }
-            What::World(Happening::LinkClosed { link, conn, .. }) => {
+            What::World(WorldEvent::LinkClosed { link, conn, .. }) => {
                 let Some(road) = road(link) else { return false };
                 self.roads.entry(road.clone()).or_default().remove(conn);
                 self.closed.insert(road, event.at);

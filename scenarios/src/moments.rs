@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::world::product::Moments;
 
 use crate::events::Did;
@@ -79,8 +79,8 @@ impl Moments<Did> for LychgateMoments {
 
     fn observe(&mut self, event: &Event<Did>) {
         match &event.what {
-            What::World(Happening::Signalled { .. }) => _ = self.draining.insert(event.process.clone()),
-            What::World(Happening::Exited { .. } | Happening::Killed | Happening::Booted) => {
+            What::World(WorldEvent::Signalled { .. }) => _ = self.draining.insert(event.process.clone()),
+            What::World(WorldEvent::Exited { .. } | WorldEvent::Killed | WorldEvent::Booted) => {
                 self.draining.remove(&event.process);
             }
             What::World(_) => {}
@@ -123,7 +123,7 @@ mod tests {
         told(&mut moments, "", What::Product(claimed));
         assert!(moments.during("redis", &run).is_empty());
         assert!(moments.during("executor-1", &run).is_empty());
-        told(&mut moments, "executor-1", What::World(Happening::Signalled { nth: 1 }));
+        told(&mut moments, "executor-1", What::World(WorldEvent::Signalled { nth: 1 }));
         assert_eq!(moments.during("redis", &run), [DRAIN]);
         assert_eq!(moments.during("executor-1->postgres", "ben/1#1"), [DRAIN]);
         let refused =
@@ -143,7 +143,7 @@ mod tests {
         told(&mut moments, "", What::Product(last));
         assert_eq!(moments.during("redis", &run), [DRAIN, TERMINAL_WRITE]);
         told(&mut moments, "", What::Product(Did::Unshown { session, run: run.clone() }));
-        told(&mut moments, "executor-1", What::World(Happening::Exited { code: 0 }));
+        told(&mut moments, "executor-1", What::World(WorldEvent::Exited { code: 0 }));
         assert!(moments.during("executor-1->redis", &run).is_empty());
     }
 }

@@ -97,7 +97,7 @@ impl Reader<Did> for LychgateReader {
             Observation::Provider(call) => self.call(call, &origin.process),
             Observation::Engine(seen) => self.agents.engine(seen),
             // What follows from it shows by itself.
-            Observation::Suffered(_) => Vec::new(),
+            Observation::FaultObserved(_) => Vec::new(),
             Observation::Log(log) => self.log(log).into_iter().collect(),
         }
     }

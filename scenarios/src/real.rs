@@ -1,9 +1,9 @@
 //! Stories outside of the simulation: the plans of scenarios, against real servers or the stand-ins, with the binary's
 //! processes. `scenarios/real/times.toml` says which, and how long things take where time is real.
 
-mod house;
 pub mod known_bugs;
 mod proof;
+mod server_registry;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,17 +11,17 @@ use std::process::Command;
 use std::time::Duration;
 
 use lychgate_sim::plan::{self, Alternatives, Plan};
-pub use lychgate_sim::real::Elsewhere;
+pub use lychgate_sim::real::RealServer;
 use lychgate_sim::real::servers::{self, Server};
 use lychgate_sim::real::{Options, run, time_scale};
 pub use lychgate_sim::trace::verdict::{Report, Verdict};
 use lychgate_sim::world::product::{Boot, Product, Source};
 use serde::Deserialize;
 
-pub use self::house::House;
 pub use self::proof::Proof;
+pub use self::server_registry::ServerRegistry;
 use crate::real::known_bugs::Story;
-use crate::users::Everybody;
+use crate::users::LychgateWorkload;
 use crate::{Lychgate, roles};
 
 /// The longest story takes a quarter of it where nothing else runs.
@@ -33,7 +33,7 @@ const POSTGRES: &str = "postgres";
 /// What a story is told with outside.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Outside {
+pub struct RealStory {
     /// The seeds whose plans are told; the first, if nothing is said.
     #[serde(default)]
     pub seeds: Vec<usize>,
@@ -49,9 +49,9 @@ pub struct Outside {
 ///
 /// # Panics
 /// `scenarios/real/times.toml` cannot be read.
-pub fn stories() -> BTreeMap<String, Outside> {
+pub fn stories() -> BTreeMap<String, RealStory> {
     let text = include_str!("../real/times.toml");
-    let mut stories: BTreeMap<String, Outside> =
+    let mut stories: BTreeMap<String, RealStory> =
         toml::from_str(text).unwrap_or_else(|error| panic!("scenarios/real/times.toml: {error}"));
     let all = stories.remove("all").unwrap_or_default();
     for outside in stories.values_mut() {
@@ -70,7 +70,7 @@ pub fn stories() -> BTreeMap<String, Outside> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn plan(name: &str, seed: usize, outside: &Outside) -> Result<Plan<Everybody>, String> {
+pub fn plan(name: &str, seed: usize, outside: &RealStory) -> Result<Plan<LychgateWorkload>, String> {
     let scenario = Lychgate::scenarios().into_iter().find(|scenario| scenario.name == name);
     let Some(Source::File { path, text }) = scenario.map(|scenario| scenario.source) else {
         return Err(format!("there is no file scenarios/stories/{name}.toml"));
@@ -92,7 +92,7 @@ pub fn plan(name: &str, seed: usize, outside: &Outside) -> Result<Plan<Everybody
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn planned(story: &Story) -> Result<(usize, Plan<Everybody>), String> {
+pub fn planned(story: &Story) -> Result<(usize, Plan<LychgateWorkload>), String> {
     let outside = stories().remove(&story.name).unwrap_or_default();
     let seed = story.seed.or(outside.seeds.first().copied()).unwrap_or(1);
     Ok((seed, plan(&story.name, seed, &outside)?))
@@ -117,11 +117,11 @@ impl Servers {
     }
 
     /// Where they are, by the service whose stand-in each replaces.
-    pub fn elsewhere(&self) -> BTreeMap<&'static str, Elsewhere> {
+    pub fn elsewhere(&self) -> BTreeMap<&'static str, RealServer> {
         [
-            ("postgres", Elsewhere::postgres(self.postgres.addr)),
-            ("redis", Elsewhere::redis(self.redis.addr)),
-            ("rabbitmq", Elsewhere::rabbitmq(self.rabbitmq.addr)),
+            ("postgres", RealServer::postgres(self.postgres.addr)),
+            ("redis", RealServer::redis(self.redis.addr)),
+            ("rabbitmq", RealServer::rabbitmq(self.rabbitmq.addr)),
         ]
         .into()
     }
@@ -130,9 +130,9 @@ impl Servers {
 /// Tells a story with processes of `binary`, against these servers, and the stand-ins of all others.
 pub fn tell(
     name: &str,
-    plan: &Plan<Everybody>,
+    plan: &Plan<LychgateWorkload>,
     binary: &Path,
-    servers: BTreeMap<&'static str, Elsewhere>,
+    servers: BTreeMap<&'static str, RealServer>,
     trace: Option<PathBuf>,
 ) -> Report {
     let (binary, real) = (binary.to_owned(), servers.contains_key("postgres"));

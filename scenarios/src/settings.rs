@@ -7,7 +7,7 @@ use lychgate::limits::{self, Limits};
 use lychgate_sim::plan::Plan;
 
 use crate::roles;
-use crate::users::Everybody;
+use crate::users::LychgateWorkload;
 
 /// The settings of a plan, by scope and name.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +15,7 @@ pub struct Settings(BTreeMap<String, BTreeMap<String, String>>);
 
 impl Settings {
     /// Those of a plan.
-    pub fn of(plan: &Plan<Everybody>) -> Self {
+    pub fn of(plan: &Plan<LychgateWorkload>) -> Self {
         Settings(plan.config.clone())
     }
 

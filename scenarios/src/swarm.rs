@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate_sim::plan::seed::{Purpose, Seed};
-use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, Manager, Plan, Trigger};
+use lychgate_sim::plan::{EventMatch, Expect, Fault, Kind, Lifetime, Plan, ServiceManager, Trigger};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::users::{Everybody, Person, Reassign, Saying};
+use crate::users::{LychgateWorkload, MessageSpec, Reassign, UserSpec};
 
 /// For `list`.
 pub const ABOUT: &str = "Users, turns, and faults of links, processes and subscriptions, drawn from the seed";
@@ -26,7 +26,7 @@ const NAMES: &[&str] = &["ann", "ben", "cid", "dee"];
 const EAGER_TAKEOVER: &str = "45s";
 
 /// The plan of a seed.
-pub fn draw(seed: Seed) -> Plan<Everybody> {
+pub fn draw(seed: Seed) -> Plan<LychgateWorkload> {
     let users = drawn(seed, Purpose::Workload, everybody());
     let executors = prop_oneof![2 => Just(1usize), 3 => Just(2), 1 => Just(3)];
     let agents = prop_oneof![3 => Just(1usize), 1 => Just(2)];
@@ -54,7 +54,7 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
     let scaled = scaled.filter(|_| executors > 1).unwrap_or_default();
     let late = if scaled.is_empty() { late } else { Some(UNCALLED) };
     let late = late.map(|first_boot| {
-        (format!("executor-{executors}"), Manager { first_boot: Some(first_boot), ..Manager::default() })
+        (format!("executor-{executors}"), ServiceManager { first_boot: Some(first_boot), ..ServiceManager::default() })
     });
     let service = drawn_as(seed, "managers", managers());
     let incident = incident.map(|incident| incident.faults).unwrap_or_default();
@@ -80,20 +80,20 @@ pub fn draw(seed: Seed) -> Plan<Everybody> {
 const UNCALLED: Duration = Duration::from_secs(24 * 3600);
 
 /// Service managers with ways of their own: a grace that is too short, a signal that comes late, probes, back-offs.
-fn managers() -> impl Strategy<Value = BTreeMap<String, Manager>> {
+fn managers() -> impl Strategy<Value = BTreeMap<String, ServiceManager>> {
     use proptest::option::weighted;
     let executor = (weighted(0.3, seconds(10..=60)), weighted(0.15, seconds(1..=15)), weighted(0.2, seconds(30..=300)));
-    let executor = executor.prop_map(|(grace, pre_stop, restart_max)| Manager {
+    let executor = executor.prop_map(|(grace, pre_stop, restart_max)| ServiceManager {
         grace,
         pre_stop,
         restart_max,
-        ..Manager::default()
+        ..ServiceManager::default()
     });
     let gateway = (weighted(0.2, seconds(3..=15)), weighted(0.15, seconds(1..=15)));
-    let gateway = gateway.prop_map(|(probe, pre_stop)| Manager { probe, pre_stop, ..Manager::default() });
+    let gateway = gateway.prop_map(|(probe, pre_stop)| ServiceManager { probe, pre_stop, ..ServiceManager::default() });
     (executor, gateway).prop_map(|(executor, gateway)| {
         let all = [("executor", executor), ("gateway", gateway)];
-        let own = all.into_iter().filter(|(_, manager)| *manager != Manager::default());
+        let own = all.into_iter().filter(|(_, manager)| *manager != ServiceManager::default());
         own.map(|(role, manager)| (role.to_string(), manager)).collect()
     })
 }
@@ -101,10 +101,10 @@ fn managers() -> impl Strategy<Value = BTreeMap<String, Manager>> {
 /// The last executor comes, and the first goes, or makes way for it; where there is an incident, mostly amid that.
 fn scaling(executors: usize, amid: Option<Trigger>) -> impl Strategy<Value = Vec<Fault>> {
     let cue = (select(vec!["claimed", "called", "checkpointed"]), 1..=2u32, seconds(0..=20));
-    let cue = cue.prop_map(|(event, nth, after)| Cue { event: event.into(), session: None, nth, after });
+    let cue = cue.prop_map(|(event, nth, after)| EventMatch { event: event.into(), session: None, nth, after });
     let fault = |kind, targets: &[&String], trigger| {
         let targets = targets.iter().map(|target| (*target).clone()).collect();
-        Fault::new(kind, targets, trigger, Length::Instant)
+        Fault::new(kind, targets, trigger, Lifetime::Instant)
     };
     let how = select(vec!["up", "up and down", "up and down", "instead", "instead"]);
     let amid = proptest::option::weighted(0.9, Just(amid)).prop_map(Option::flatten);
@@ -140,7 +140,7 @@ fn seconds(range: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Durati
     (range.start() * 1000..=range.end() * 1000).prop_map(Duration::from_millis)
 }
 
-fn saying() -> impl Strategy<Value = Saying> {
+fn saying() -> impl Strategy<Value = MessageSpec> {
     // An operator holds a session now and then, and always lets it go again.
     let hold = prop_oneof![7 => Just(None), 1 => (seconds(1..=40), seconds(1..=60)).prop_map(Some)];
     let cancel = prop_oneof![4 => Just(None), 1 => seconds(1..=60).prop_map(Some)];
@@ -151,7 +151,7 @@ fn saying() -> impl Strategy<Value = Saying> {
     let reassign = proptest::option::weighted(0.08, to);
     (1..=2u32, 1..=3u32, takes, 1..=12u32, cancel, hold, 0..=1u32, (leaves, slowly, reassign)).prop_map(
         |(session, turns, takes, tokens, cancel_after, hold, reconnects, (leaves_after, reads_every, reassign))| {
-            Saying {
+            MessageSpec {
                 session,
                 at: Duration::ZERO,
                 turns,
@@ -172,14 +172,14 @@ fn saying() -> impl Strategy<Value = Saying> {
     )
 }
 
-fn everybody() -> impl Strategy<Value = Everybody> {
+fn everybody() -> impl Strategy<Value = LychgateWorkload> {
     let person = (seconds(0..=10), vec(saying(), 1..=3));
     vec(person, 1..=NAMES.len()).prop_map(|people| {
         let named = people.into_iter().zip(NAMES).map(|((at, mut says), name)| {
             says[0].at = at;
-            Person { name: (*name).to_string(), agent: None, says }
+            UserSpec { name: (*name).to_string(), agent: None, says }
         });
-        Everybody(named.collect())
+        LychgateWorkload(named.collect())
     })
 }
 
@@ -210,7 +210,7 @@ impl Topology {
 }
 
 /// Gives every user an agent, in turn.
-fn spread(mut users: Everybody, topology: &Topology) -> Everybody {
+fn spread(mut users: LychgateWorkload, topology: &Topology) -> LychgateWorkload {
     for (person, agent) in users.0.iter_mut().zip(topology.agents().iter().cycle()) {
         person.agent = Some(agent.clone());
     }

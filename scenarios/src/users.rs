@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use lychgate::socket::Socket;
 use lychgate_sim::plan::Plan;
 use lychgate_sim::standins::provider::{Reply, Script};
-use lychgate_sim::world::product::{Seat, User, Workload};
+use lychgate_sim::world::product::{User, UserContext, Workload};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -34,28 +34,28 @@ const NEW_KEYS: u32 = 3;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Everybody.
+/// LychgateWorkload.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Everybody(pub Vec<Person>);
+pub struct LychgateWorkload(pub Vec<UserSpec>);
 
 /// One user.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Person {
+pub struct UserSpec {
     /// As `ann`. Her sessions are `ann/1`, `ann/2`, ….
     pub name: String,
     /// The agent that she talks to; the gateway's choice without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// What she says, one after the other: the next once the last is over.
-    pub says: Vec<Saying>,
+    pub says: Vec<MessageSpec>,
 }
 
 /// One message, and how its run goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Saying {
+pub struct MessageSpec {
     /// In which of her sessions, from 1.
     #[serde(default = "one")]
     pub session: u32,
@@ -138,7 +138,7 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
-impl Person {
+impl UserSpec {
     /// How long everything that she says takes: until the last moment before which she says nothing, and what the model
     /// takes over it all.
     pub fn busy(&self) -> Duration {
@@ -148,10 +148,10 @@ impl Person {
 
     /// Each time that she says something, with the label of its run (the second in `ann/1` is `ann/1#2`) and the moment
     /// before which she does not.
-    fn labelled(&self) -> Vec<(String, Duration, &Saying)> {
+    fn labelled(&self) -> Vec<(String, Duration, &MessageSpec)> {
         let mut counts = BTreeMap::new();
         let times = self.says.iter().flat_map(|saying| (0..saying.times).map(move |nth| (nth, saying)));
-        let label = |(_, saying): (u32, &Saying)| {
+        let label = |(_, saying): (u32, &MessageSpec)| {
             let count = counts.entry(saying.session).or_insert(0);
             *count += 1;
             format!("{}/{}#{count}", self.name, saying.session)
@@ -165,10 +165,10 @@ impl Person {
     }
 }
 
-impl Workload for Everybody {
+impl Workload for LychgateWorkload {
     fn sessions(&self) -> Vec<String> {
         let mut sessions: Vec<String> =
-            self.0.iter().flat_map(Person::labelled).map(|(label, ..)| session_of(&label)).collect();
+            self.0.iter().flat_map(UserSpec::labelled).map(|(label, ..)| session_of(&label)).collect();
         sessions.sort();
         sessions.dedup();
         sessions
@@ -182,21 +182,21 @@ impl Workload for Everybody {
         let without_person = (0..self.0.len()).filter(|_| self.0.len() > 1).map(|i| {
             let mut people = self.0.clone();
             people.remove(i);
-            Everybody(people)
+            LychgateWorkload(people)
         });
         let without_saying = self.0.iter().enumerate().filter(|(_, person)| person.says.len() > 1).map(|(i, _)| {
             let mut people = self.0.clone();
             people[i].says.pop();
-            Everybody(people)
+            LychgateWorkload(people)
         });
         without_person.chain(without_saying).collect()
     }
 }
 
 /// What the model answers to each message: its text is its label.
-pub fn script(everybody: &Everybody) -> Script {
-    let replies = everybody.0.iter().flat_map(Person::labelled).flat_map(|(label, _, saying)| {
-        let Saying { turns, takes, tokens, new_key, .. } = *saying;
+pub fn script(everybody: &LychgateWorkload) -> Script {
+    let replies = everybody.0.iter().flat_map(UserSpec::labelled).flat_map(|(label, _, saying)| {
+        let MessageSpec { turns, takes, tokens, new_key, .. } = *saying;
         let again = (1..=NEW_KEYS).filter(move |_| new_key).map(|nth| under_new_key(&label, nth)).collect::<Vec<_>>();
         let all = again.into_iter().chain([label]);
         all.map(move |label| (label, Reply { turns, takes, tokens, first_token_after: None }))
@@ -205,15 +205,15 @@ pub fn script(everybody: &Everybody) -> Script {
 }
 
 /// The users of a plan.
-pub fn users(plan: &Plan<Everybody>) -> Vec<User<Did>> {
-    let user = |person: &Person| {
+pub fn users(plan: &Plan<LychgateWorkload>) -> Vec<User<Did>> {
+    let user = |person: &UserSpec| {
         let (name, person) = (person.name.clone(), person.clone());
         User { name, act: Box::new(move |seat| live(person, seat).boxed()) }
     };
     plan.users.0.iter().map(user).collect()
 }
 
-async fn live(person: Person, seat: Seat<Did>) {
+async fn live(person: UserSpec, seat: UserContext<Did>) {
     let gateways = seat.links.values().copied().collect();
     let mut client = Client { agent: person.agent.clone(), ..Client::new(gateways, seat.tell) };
     let (mut operators, mut left) = (Vec::new(), Vec::new());
@@ -280,7 +280,7 @@ impl Client {
     }
 
     /// Says `label` until it is accepted; returns what it is called then, and the run's id. `None`: the session is suspended.
-    async fn say(&mut self, mut label: String, saying: &Saying) -> Option<(String, String)> {
+    async fn say(&mut self, mut label: String, saying: &MessageSpec) -> Option<(String, String)> {
         let (first, session, mut keys) = (label.clone(), saying.session, 0);
         let path = match self.sessions.get(&session) {
             None => "/sessions".to_string(),
@@ -369,7 +369,7 @@ impl Client {
     fn operators(
         &mut self,
         label: &str,
-        saying: &Saying,
+        saying: &MessageSpec,
     ) -> impl Iterator<Item = impl Future<Output = ()> + Send + use<>> + use<> {
         let to_come = Arc::new(AtomicBool::new(saying.unsuspend_after.is_some()));
         if saying.unsuspend_after.is_some() {
@@ -401,7 +401,7 @@ impl Client {
 
     /// What an operator does to the agent of a saying that was accepted: looks where it is, and insists on the move until
     /// it is heard, or came too late.
-    fn reassigner(&self, label: &str, saying: &Saying) -> Option<impl Future<Output = ()> + Send + use<>> {
+    fn reassigner(&self, label: &str, saying: &MessageSpec) -> Option<impl Future<Output = ()> + Send + use<>> {
         let Reassign { after, to } = saying.reassign.clone()?;
         let agent = self.agent.clone().unwrap_or_else(|| "agent-1".into());
         let mut client = Client { token: OPERATOR_TOKEN, ..Client::new(self.gateways.clone(), self.tell.clone()) };

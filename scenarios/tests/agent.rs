@@ -14,7 +14,7 @@ use lychgate::config;
 use lychgate::ids::{Fence, RunId, SessionId};
 use lychgate::provider::{CallName, Finish, Role, Said};
 use lychgate::signal::{Exit, Signal};
-use lychgate_sim::plan::Disturbance;
+use lychgate_sim::plan::StreamFault;
 use lychgate_sim::standins::observation::{Observation, Provider as Seen, Tap};
 use lychgate_sim::standins::provider::{PORT, Provider, Refusal, Reply, Script, service};
 use madsim::runtime::{Handle, Runtime};
@@ -204,7 +204,7 @@ fn a_failed_subscription_is_told_from_a_failed_provider() {
 }
 
 /// How a turn ends whose answer is disturbed so late, with how many tokens, and after how many seconds.
-async fn disturbed(world: &World, what: Disturbance, after: u64) -> (Result<(String, Finish), TurnError>, usize, u64) {
+async fn disturbed(world: &World, what: StreamFault, after: u64) -> (Result<(String, Finish), TurnError>, usize, u64) {
     let (provider, asked) = (world.provider.clone(), Instant::now());
     let later = tokio::spawn(async move {
         sleep(Duration::from_secs(after)).await;
@@ -221,7 +221,7 @@ async fn disturbed(world: &World, what: Disturbance, after: u64) -> (Result<(Str
 fn no_part_of_an_answer_is_taken_for_a_whole_one_nor_waited_for_for_ever() {
     simulate(&[], |world| async move {
         let before = health().await;
-        for what in [Disturbance::Truncate, Disturbance::Malformed] {
+        for what in [StreamFault::Truncate, StreamFault::Malformed] {
             // Before the first of four tokens there is no line to cut.
             let (answered, tokens, took) = disturbed(&world, what, 0).await;
             assert!(matches!(answered, Err(TurnError::Provider(_))), "{answered:?}");
@@ -233,10 +233,10 @@ fn no_part_of_an_answer_is_taken_for_a_whole_one_nor_waited_for_for_ever() {
             }
         }
         // The first token has a minute, half of it or not; so has every other.
-        let (answered, tokens, took) = disturbed(&world, Disturbance::Stall, 0).await;
+        let (answered, tokens, took) = disturbed(&world, StreamFault::Stall, 0).await;
         assert!(matches!(answered, Err(TurnError::Provider(_))), "{answered:?}");
         assert_eq!((tokens, took), (0, 60));
-        let (answered, tokens, took) = disturbed(&world, Disturbance::Stall, 6).await;
+        let (answered, tokens, took) = disturbed(&world, StreamFault::Stall, 6).await;
         assert!(matches!(answered, Err(TurnError::Cut(_))), "{answered:?}");
         assert_eq!((tokens, took), (1, 70));
         sleep(Duration::from_secs(1)).await;

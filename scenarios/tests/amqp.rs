@@ -34,7 +34,7 @@ impl World {
             Arc::new(move |observation| match observation {
                 Observation::Broker(broker) => log.lock().unwrap().push(broker),
                 // What was held back shows by what comes of it.
-                Observation::Suffered(_) => {}
+                Observation::FaultObserved(_) => {}
                 other => panic!("{other:?}"),
             })
         };

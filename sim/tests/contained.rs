@@ -14,11 +14,11 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use lychgate_sim::explore::run::{Options, run_here};
 use lychgate_sim::plan::seed::Seed;
-use lychgate_sim::plan::{Expect, Fault, Kind, Length, Plan, Trigger, words};
+use lychgate_sim::plan::{Expect, Fault, Kind, Lifetime, Plan, Trigger, words};
 use lychgate_sim::standins::engine::{Engine, service};
 use lychgate_sim::standins::listener::Listener;
 use lychgate_sim::standins::observation::{Engine as Seen, Observation};
-use lychgate_sim::trace::event::{Event, Occurrence};
+use lychgate_sim::trace::event::{Event, ProductEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 use lychgate_sim::trace::verdict::{Report, Verdict};
 use lychgate_sim::world::product::{Boot, Contained, Origin, Product, Reader, Role, Scenario, Service, User, Workload};
@@ -48,7 +48,7 @@ impl Workload for Play {
 #[derive(Clone, Debug, Serialize)]
 struct Told(String);
 
-impl Occurrence for Told {
+impl ProductEvent for Told {
     const NAMES: &'static [&'static str] = &["told"];
     fn name(&self) -> &'static str {
         "told"
@@ -139,7 +139,7 @@ static ROLES: [Role; 2] = [
 struct Kept;
 
 impl Product for Kept {
-    type Occurrence = Told;
+    type Event = Told;
     type Workload = Play;
 
     fn roles() -> &'static [Role] {
@@ -166,7 +166,7 @@ impl Product for Kept {
         }
     }
     fn users(_: &Plan<Play>, _: Seed) -> Vec<User<Told>> {
-        let act = |seat: lychgate_sim::world::product::Seat<Told>| -> BoxFuture<'static, ()> {
+        let act = |seat: lychgate_sim::world::product::UserContext<Told>| -> BoxFuture<'static, ()> {
             assert!(seat.links.is_empty(), "users reach no container");
             Box::pin(sleep(Duration::from_secs(60)))
         };
@@ -374,7 +374,7 @@ fn plan(play: &str, faults: Vec<Fault>) -> Plan<Play> {
     }
 }
 
-fn fault(kind: Kind, target: &str, length: Length) -> Fault {
+fn fault(kind: Kind, target: &str, length: Lifetime) -> Fault {
     Fault::new(kind, vec![target.into()], Trigger::At(Duration::from_secs(10)), length)
 }
 
@@ -391,7 +391,7 @@ fn story(report: &Report) -> Vec<&str> {
 
 #[test]
 fn a_container_has_many_lives_and_each_ends_only_once() {
-    let kill = || fault(Kind::Sigkill, "agent-1.1", Length::Instant);
+    let kill = || fault(Kind::Sigkill, "agent-1.1", Lifetime::Instant);
     let report = run(&plan("lives", vec![kill()]));
     let expected = [
         "created a",
@@ -432,7 +432,7 @@ fn a_container_gets_the_lowest_free_berth_of_its_agent() {
 
 #[test]
 fn nobody_but_the_engine_kills_after_a_sigterm() {
-    let report = run(&plan("grace", vec![fault(Kind::Sigterm, "agent-1.1", Length::Instant)]));
+    let report = run(&plan("grace", vec![fault(Kind::Sigterm, "agent-1.1", Lifetime::Instant)]));
     assert_eq!((report.reached["signalled"], report.reached["killed"]), (2, 1), "{report:#?}");
 }
 
@@ -443,10 +443,10 @@ fn links_to_and_of_berths_take_faults() {
         let plan = plan("lives", Vec::new());
         assert!(words::links::<Kept>(&plan.topology, &plan.users).contains(&link.to_owned()), "{link}");
         let delay = Kind::Delay { by: Duration::from_millis(100) };
-        let length = Length::Lasts(Duration::from_secs(5));
+        let length = Lifetime::Lasts(Duration::from_secs(5));
         faults.push(Fault::new(delay, vec![link.into()], Trigger::At(Duration::ZERO), length));
     }
-    faults.push(fault(Kind::Sigkill, "agent-1.1", Length::Instant));
+    faults.push(fault(Kind::Sigkill, "agent-1.1", Lifetime::Instant));
     let report = run_here::<Kept>("kept", &plan("lives", faults), Seed(1), &Options::default());
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     assert!(report.story.iter().any(|line| line == "keeper-1/1: done"), "{report:#?}");

@@ -2,7 +2,7 @@
 //! line of that toy as well: the processes that are compared are started from it.
 
 #[cfg(madsim)]
-mod toy;
+mod test_product;
 
 #[cfg(not(madsim))]
 fn main() {}
@@ -11,7 +11,7 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("check-determinism" | "run" | "one" | "stream") => {
-            return lychgate_sim::cli::main::<toy::Toys>(env!("CARGO_MANIFEST_DIR"));
+            return lychgate_sim::cli::main::<test_product::Toys>(env!("CARGO_MANIFEST_DIR"));
         }
         Some("--list") => println!("determinism: test"),
         _ => {

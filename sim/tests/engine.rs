@@ -13,11 +13,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use lychgate_sim::plan::Ailment;
+use lychgate_sim::plan::ServiceFault;
 use lychgate_sim::standins::engine::{
     Engine, FIRST_PUBLISHED, Failure, KILLED, PORT, Runner, Running, Spec, Verb, service,
 };
-use lychgate_sim::standins::observation::{Engine as Seen, Observation, Suffered, Tap};
+use lychgate_sim::standins::observation::{Engine as Seen, FaultObserved, Observation, Tap};
 use lychgate_sim::world::product::Control;
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ type Log = Arc<Mutex<Vec<String>>>;
 fn told(observation: Observation) -> String {
     let seen = match observation {
         Observation::Engine(seen) => seen,
-        Observation::Suffered(Suffered { ailment, request, .. }) => {
+        Observation::FaultObserved(FaultObserved { ailment, request, .. }) => {
             return format!("suffered {ailment} {}", String::from_utf8_lossy(&request).trim_end());
         }
         other => panic!("{other:?} is not the engine's"),
@@ -538,37 +538,37 @@ fn what_ails_it_is_felt_and_heals() {
         let mut docker = Client::connect().await;
         let ail = |ailment| engine.control(&Control::Ail(ailment));
         let heal = |ailment| engine.control(&Control::Recover(ailment));
-        ail(Ailment::FailedCreate);
+        ail(ServiceFault::FailedCreate);
         let (status, body) = docker.create("one", &[], &[("agent", "a")]).await;
         let message = body["message"].as_str().expect("a message");
         assert!(status == 500 && message.ends_with("-init: no space left on device"), "{status} {message}");
-        heal(Ailment::FailedCreate);
+        heal(ServiceFault::FailedCreate);
         let (status, body) = docker.create("one", &["DIES=100"], &[("agent", "a")]).await;
         assert_eq!(status, 201, "nothing was left behind");
         let id = body["Id"].as_str().expect("an id").to_owned();
 
-        ail(Ailment::StaleHandle);
+        ail(ServiceFault::StaleHandle);
         let (status, body) = docker.ask(Method::POST, &format!("/containers/{id}/start")).await;
         assert_eq!((status, body), (404, json!({"message": format!("No such container: {id}")})));
         assert_eq!(docker.state("one").await, "created", "it is shown");
         assert_eq!(docker.post(&format!("/containers/{id}/start")).await, 204, "once only");
-        heal(Ailment::StaleHandle);
+        heal(ServiceFault::StaleHandle);
 
-        let slow = Ailment::SlowStop { by: secs(5) };
+        let slow = ServiceFault::SlowStop { by: secs(5) };
         ail(slow);
         let began = Instant::now();
         assert_eq!(docker.post("/containers/one/stop?t=2").await, 204);
         assert!((secs(7)..secs(8)).contains(&began.elapsed()), "{:?}", began.elapsed());
         heal(slow);
 
-        ail(Ailment::NotReady);
+        ail(ServiceFault::NotReady);
         assert_eq!(docker.post("/containers/one/start").await, 204);
-        heal(Ailment::NotReady);
+        heal(ServiceFault::NotReady);
 
         // A stop that the end of the engine cuts short leaves the container to itself.
         let stopped = tokio::spawn(async move { docker.post("/containers/one/stop?t=50").await });
         sleep(secs(1)).await;
-        ail(Ailment::Restart);
+        ail(ServiceFault::Restart);
         assert_eq!(stopped.await.expect("no panic"), 503);
         let mut docker = Client::connect().await;
         assert_eq!(docker.state("one").await, "running");

@@ -1,7 +1,7 @@
 //! Runs in forked children. No test harness: its threads would make forking unsafe.
 
 #[cfg(madsim)]
-mod toy;
+mod test_product;
 
 #[cfg(not(madsim))]
 fn main() {}
@@ -21,7 +21,7 @@ fn main() {
 
 #[cfg(madsim)]
 mod forked {
-    use super::toy::{Jobs, Toys, plan, quirky};
+    use super::test_product::{Jobs, Toys, plan, quirky};
     use lychgate_sim::explore::run::{Child, Options, fork_run};
     use lychgate_sim::plan::Plan;
     use lychgate_sim::plan::seed::Seed;

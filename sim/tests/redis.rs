@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lychgate_sim::plan::Ailment;
+use lychgate_sim::plan::ServiceFault;
 use lychgate_sim::standins::observation::{Observation, Tap};
 use lychgate_sim::standins::redis::{PORT, Redis, resp, service};
 use lychgate_sim::world::product::Control;
@@ -41,7 +41,7 @@ async fn world<F: Future<Output = ()>>(log: Log, clients: fn(Handle, Redis) -> F
     let tap: Tap = Arc::new(move |observation| {
         let command = match observation {
             Observation::Command(command) => command,
-            Observation::Suffered(_) => return,
+            Observation::FaultObserved(_) => return,
             other => panic!("{other:?} is not Redis's"),
         };
         let words: Vec<_> = command.words.iter().map(|word| String::from_utf8_lossy(word)).collect();
@@ -120,15 +120,15 @@ fn keys_expire_when_the_servers_clock_says_so() {
         one_client(handle, async move {
             let mut redis = connect().await;
             let expiring = |ms| redis::SetOptions::default().with_expiration(redis::SetExpiry::PX(ms));
-            server.control(Control::Ail(Ailment::ClockBehind { by: minute }));
+            server.control(Control::Ail(ServiceFault::ClockBehind { by: minute }));
             let () = redis.set_options("late", "v", expiring(30_000)).await.unwrap();
-            server.control(Control::Recover(Ailment::ClockBehind { by: minute }));
+            server.control(Control::Recover(ServiceFault::ClockBehind { by: minute }));
             let () = redis.set_options("soon", "v", expiring(30_000)).await.unwrap();
             let late: Option<String> = redis.get("late").await.unwrap();
             assert_eq!(late, None, "the clock has come back over its time");
             let soon: Option<String> = redis.get("soon").await.unwrap();
             assert_eq!(soon.as_deref(), Some("v"));
-            server.control(Control::Ail(Ailment::ClockAhead { by: minute }));
+            server.control(Control::Ail(ServiceFault::ClockAhead { by: minute }));
             let soon: Option<String> = redis.get("soon").await.unwrap();
             assert_eq!(soon, None);
         })
@@ -336,9 +336,9 @@ fn what_is_flushed_is_gone_and_connections_readers_and_scripts_stay() {
                 let there = (redis.exists("k").await.unwrap(), redis.exists("timed").await.unwrap());
                 (there.0, there.1, redis::cmd("DBSIZE").query_async(&mut redis).await.unwrap())
             };
-            server.control(Control::Ail(Ailment::Evict));
+            server.control(Control::Ail(ServiceFault::Evict));
             assert_eq!(left().await, (true, false, 1), "an eviction takes what would expire");
-            server.control(Control::Ail(Ailment::Flush));
+            server.control(Control::Ail(ServiceFault::Flush));
             assert_eq!(left().await, (false, false, 0));
             let hash = Script::new("return 'x'").get_hash().to_string();
             let known: Vec<bool> = redis::cmd("SCRIPT").arg("EXISTS").arg(hash).query_async(&mut redis).await.unwrap();

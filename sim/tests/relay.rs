@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lychgate_sim::link::{Effect, Link, Witness, relay};
-use lychgate_sim::plan::{Direction, Part};
-use lychgate_sim::trace::event::Happening;
+use lychgate_sim::link::{Effect, Link, LinkObserver, relay};
+use lychgate_sim::plan::{Direction, Scope};
+use lychgate_sim::trace::event::WorldEvent;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -24,14 +24,14 @@ struct Log {
     works: AtomicBool,
 }
 
-impl Witness for Log {
+impl LinkObserver for Log {
     fn now(&self) -> Duration {
         Instant::now().duration_since(self.began)
     }
     fn dialled(&self, _: &Link, incarnation: u32, _: SocketAddr) {
         assert_eq!(incarnation, 3);
     }
-    fn fact(&self, _: &Link, _: u32, happening: Happening) {
+    fn fact(&self, _: &Link, _: u32, happening: WorldEvent) {
         self.facts.lock().expect("unpoisoned").push(happening.name());
     }
     fn arrived(&self, _: &Link, bytes: &[u8], old: usize) {
@@ -324,7 +324,7 @@ async fn a_trickle_carries_a_few_bytes_at_a_time_and_all_when_it_heals() {
     let (link, log, near) = stage().await;
     let mut stream = dialled(near).await;
     let by = HELD / 3;
-    let part = Part { direction: Some(Direction::Down), only: None };
+    let part = Scope { direction: Some(Direction::Down), only: None };
     link.strike_part(1, Effect::Trickle { bytes: 2, by }, part);
     let began = Instant::now();
     say(&mut stream, "work 12").await;
@@ -373,7 +373,7 @@ async fn something_in_between_answers_once_and_hangs_up() {
     let mut stream = dialled(near).await;
     say(&mut stream, "work 1").await;
     assert_eq!(hear(&mut stream).await, "work 1", "that was not asked for");
-    link.strike_part(2, Effect::Wedge, Part { direction: Some(Direction::Down), only: None });
+    link.strike_part(2, Effect::Wedge, Scope { direction: Some(Direction::Down), only: None });
     say(&mut stream, "work 2").await;
     // What else is said before the end is heard is said to nobody.
     silent(&mut stream).await;
@@ -397,7 +397,7 @@ async fn something_in_between_answers_once_and_hangs_up() {
 async fn a_wedge_of_one_way_lets_the_other_pass() {
     let (link, log, near) = stage().await;
     let mut stream = dialled(near).await;
-    let only = |direction| Part { direction: Some(direction), only: None };
+    let only = |direction| Scope { direction: Some(direction), only: None };
     link.strike_part(1, Effect::Wedge, only(Direction::Down));
     // Connecting goes up.
     let mut new = TcpStream::connect(near).await.expect("the relay listens");
@@ -418,7 +418,7 @@ async fn a_wedge_of_one_way_lets_the_other_pass() {
 #[tokio::test]
 async fn what_strikes_only_some_requests_begins_with_one_of_them() {
     let (link, log, near) = stage().await;
-    let only = || Part { direction: None, only: Some("work 2".into()) };
+    let only = || Scope { direction: None, only: Some("work 2".into()) };
     link.strike_part(1, Effect::Wedge, only());
     let mut struck = dialled(near).await;
     let mut spared = dialled(near).await;

@@ -1,17 +1,17 @@
 //! The world with a toy in it: faults do what they say, are felt where they reach live work, and every verdict comes out.
 #![cfg(madsim)]
 
-mod toy;
+mod test_product;
 
 use std::time::Duration;
 
 use lychgate_sim::explore::run::{Options, run_here};
 use lychgate_sim::plan::seed::{Purpose, Seed};
-use lychgate_sim::plan::{Cue, Fault, Kind, Length, Manager, Plan, Trigger};
+use lychgate_sim::plan::{EventMatch, Fault, Kind, Lifetime, Plan, ServiceManager, Trigger};
 use lychgate_sim::trace::recorder::Recorder;
 use lychgate_sim::trace::verdict::{Report, Verdict};
 use rand_chacha::rand_core::Rng;
-use toy::{Jobs, Toys, fault, on, plan, quirky};
+use test_product::{Jobs, Toys, fault, on, plan, quirky};
 
 fn run(plan: &Plan<Jobs>) -> Report {
     run_seed(plan, 1)
@@ -25,7 +25,7 @@ fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-fn one(kind: Kind, target: &str, trigger: Trigger, length: Length) -> Report {
+fn one(kind: Kind, target: &str, trigger: Trigger, length: Lifetime) -> Report {
     run(&plan(vec![fault(kind, target, trigger, length)]))
 }
 
@@ -83,14 +83,14 @@ fn a_kill_at_a_request_lets_that_request_through() {
         nth: 1,
         after: Duration::ZERO,
     };
-    let report = one(Kind::Sigkill, "worker-1", trigger, Length::Instant);
+    let report = one(Kind::Sigkill, "worker-1", trigger, Lifetime::Instant);
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     assert_eq!(report.reached["stepped"], 3 + 5);
 }
 
 #[test]
 fn a_wedge_holds_and_releases() {
-    let wedge = fault(Kind::Wedge, "worker-1->store", Trigger::On(on("stepped", 2)), Length::Lasts(secs(5)));
+    let wedge = fault(Kind::Wedge, "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::Lasts(secs(5)));
     let (report, trace) = trace(&plan(vec![wedge]), "wedge");
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     assert_eq!(trace[0]["scenario"], "toy");
@@ -111,7 +111,7 @@ fn what_a_wedge_held_is_delivered_though_the_process_hung_up() {
         nth: 1,
         after: Duration::ZERO,
     };
-    let report = one(Kind::Wedge, "worker-1->store", trigger, Length::Lasts(secs(15)));
+    let report = one(Kind::Wedge, "worker-1->store", trigger, Lifetime::Lasts(secs(15)));
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     // Held before it was carried, given up after 10 s, tried again, and carried both times at the heal.
     assert_eq!(report.reached["stepped"], 6);
@@ -121,7 +121,7 @@ fn what_a_wedge_held_is_delivered_though_the_process_hung_up() {
 #[test]
 fn a_lost_reply_was_carried_out() {
     let kind = Kind::ReplyLost { matches: Some("STEP ann/1 3".into()) };
-    let report = one(kind, "worker-1->store", Trigger::At(Duration::ZERO), Length::Instant);
+    let report = one(kind, "worker-1->store", Trigger::At(Duration::ZERO), Lifetime::Instant);
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     assert_eq!(report.reached["stepped"], 6);
     assert_eq!(report.story.last().map(String::as_str), Some("ann/1 is done"));
@@ -129,10 +129,10 @@ fn a_lost_reply_was_carried_out() {
 
 #[test]
 fn a_close_closes_and_keeps_closing() {
-    let once = one(Kind::Close, "worker-1->store", Trigger::On(on("stepped", 2)), Length::Instant);
+    let once = one(Kind::Close, "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::Instant);
     assert_eq!(once.verdict, Verdict::Passed, "{once:#?}");
     assert_eq!(once.reached["stepped"], 6);
-    let long = one(Kind::Close, "worker-1->store", Trigger::On(on("stepped", 2)), Length::Lasts(secs(4)));
+    let long = one(Kind::Close, "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::Lasts(secs(4)));
     assert_eq!(long.verdict, Verdict::Passed, "{long:#?}");
     assert!(long.faults[0].times_felt > 5, "{long:#?}");
 }
@@ -140,11 +140,11 @@ fn a_close_closes_and_keeps_closing() {
 #[test]
 fn who_dials_is_refused_and_what_stands_goes_on() {
     let refused =
-        fault(Kind::ConnectionRefused, "worker-1->store", Trigger::On(on("stepped", 2)), Length::Lasts(secs(4)));
+        fault(Kind::ConnectionRefused, "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::Lasts(secs(4)));
     let kept = run(&plan(vec![refused.clone()]));
     assert_eq!(kept.verdict, Verdict::Vacuous, "nobody dials whose connection stands: {kept:#?}");
     assert_eq!(kept.reached["stepped"], 5, "{kept:#?}");
-    let close = Fault { kind: Kind::Close, length: Length::Instant, ..refused.clone() };
+    let close = Fault { kind: Kind::Close, length: Lifetime::Instant, ..refused.clone() };
     let both = plan(vec![refused, close]);
     let (report, trace) = trace(&both, "refused");
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
@@ -160,7 +160,7 @@ fn who_dials_is_refused_and_what_stands_goes_on() {
 #[test]
 fn a_fault_comes_back_until_everything_heals() {
     let delay = Kind::Delay { by: Duration::from_millis(400) };
-    let slow = fault(delay, "worker-1->store", Trigger::On(on("claimed", 1)), Length::Lasts(secs(1)));
+    let slow = fault(delay, "worker-1->store", Trigger::On(on("claimed", 1)), Lifetime::Lasts(secs(1)));
     let (report, trace) = trace(&plan(vec![Fault { every: Some(secs(2)), ..slow }]), "every");
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     let struck = times(&trace, "fault_struck");
@@ -172,7 +172,7 @@ fn a_fault_comes_back_until_everything_heals() {
 #[test]
 fn a_delay_delays_in_both_directions() {
     let delay = Kind::Delay { by: secs(1) };
-    let slow = fault(delay, "worker-1->store", Trigger::On(on("claimed", 1)), Length::Until(on("done", 1)));
+    let slow = fault(delay, "worker-1->store", Trigger::On(on("claimed", 1)), Lifetime::Until(on("done", 1)));
     let (report, trace) = trace(&plan(vec![slow]), "delay");
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     let steps = times(&trace, "stepped");
@@ -181,7 +181,7 @@ fn a_delay_delays_in_both_directions() {
 
 #[test]
 fn a_kill_begins_a_new_incarnation() {
-    let kill = fault(Kind::Sigkill, "worker-1", Trigger::On(on("stepped", 3)), Length::Instant);
+    let kill = fault(Kind::Sigkill, "worker-1", Trigger::On(on("stepped", 3)), Lifetime::Instant);
     let mut plan = plan(vec![kill]);
     plan.config.insert("worker-1".into(), [("STUBBORN".to_owned(), "1".to_owned())].into());
     let (report, trace) = trace(&plan, "kill");
@@ -196,7 +196,7 @@ fn a_kill_begins_a_new_incarnation() {
 
 #[test]
 fn a_signal_drains_or_ends_in_a_kill() {
-    let term = || fault(Kind::Sigterm, "worker-1", Trigger::On(on("stepped", 3)), Length::Instant);
+    let term = || fault(Kind::Sigterm, "worker-1", Trigger::On(on("stepped", 3)), Lifetime::Instant);
     let drained = run(&plan(vec![term()]));
     assert_eq!(drained.verdict, Verdict::Passed, "{drained:#?}");
     assert_eq!((drained.reached["exited"], drained.reached["drained"]), (1, 1));
@@ -212,10 +212,10 @@ fn a_signal_drains_or_ends_in_a_kill() {
 
 #[test]
 fn a_plan_may_have_its_own_service_manager() {
-    let term = fault(Kind::Sigterm, "worker-1", Trigger::On(on("stepped", 3)), Length::Instant);
+    let term = fault(Kind::Sigterm, "worker-1", Trigger::On(on("stepped", 3)), Lifetime::Instant);
     let mut stubborn = plan(vec![term]);
     stubborn.config.insert("worker".into(), [("STUBBORN".to_owned(), "1".to_owned())].into());
-    let manager = Manager { grace: Some(secs(1)), restart_delay: Some(secs(7)), ..Manager::default() };
+    let manager = ServiceManager { grace: Some(secs(1)), restart_delay: Some(secs(7)), ..ServiceManager::default() };
     stubborn.service.insert("worker".into(), manager);
     let (report, trace) = trace(&stubborn, "manager");
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
@@ -229,12 +229,12 @@ fn a_plan_may_have_its_own_service_manager() {
 fn faults_that_nobody_felt_are_vacuous() {
     let claimed = || Trigger::On(on("claimed", 1));
     let idle: Vec<(&str, Fault)> = vec![
-        ("zero-long", fault(Kind::Wedge, "worker-1->store", claimed(), Length::Lasts(Duration::ZERO))),
-        ("unused link", fault(Kind::Wedge, "worker-1->spare", claimed(), Length::Lasts(secs(3)))),
-        ("closed unused link", fault(Kind::Close, "worker-1->spare", claimed(), Length::Instant)),
-        ("too late", fault(Kind::Wedge, "worker-1->store", Trigger::On(on("told", 1)), Length::Lasts(secs(3)))),
-        ("killed idle", fault(Kind::Sigkill, "worker-1", Trigger::On(on("told", 1)), Length::Instant)),
-        ("never", fault(Kind::Wedge, "worker-1->store", Trigger::On(on("drained", 1)), Length::Instant)),
+        ("zero-long", fault(Kind::Wedge, "worker-1->store", claimed(), Lifetime::Lasts(Duration::ZERO))),
+        ("unused link", fault(Kind::Wedge, "worker-1->spare", claimed(), Lifetime::Lasts(secs(3)))),
+        ("closed unused link", fault(Kind::Close, "worker-1->spare", claimed(), Lifetime::Instant)),
+        ("too late", fault(Kind::Wedge, "worker-1->store", Trigger::On(on("told", 1)), Lifetime::Lasts(secs(3)))),
+        ("killed idle", fault(Kind::Sigkill, "worker-1", Trigger::On(on("told", 1)), Lifetime::Instant)),
+        ("never", fault(Kind::Wedge, "worker-1->store", Trigger::On(on("drained", 1)), Lifetime::Instant)),
     ];
     for (name, fault) in idle {
         let report = run(&plan(vec![fault]));
@@ -253,7 +253,7 @@ fn a_breach_stops_the_run() {
 
 #[test]
 fn a_missed_deadline_is_a_breach_with_its_times() {
-    let report = one(Kind::Wedge, "worker-1->store", Trigger::On(on("stepped", 2)), Length::UntilHeal);
+    let report = one(Kind::Wedge, "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::UntilHeal);
     assert_eq!(report.verdict, Verdict::Violated, "{report:#?}");
     let breach = report.breach.expect("a breach");
     let (since, due) = (breach.since.expect("since"), breach.due.expect("due"));
@@ -263,7 +263,7 @@ fn a_missed_deadline_is_a_breach_with_its_times() {
 
 #[test]
 fn a_fault_without_an_end_stands_a_while_though_users_have_left() {
-    let wedge = fault(Kind::Wedge, "worker-1->store", Trigger::On(on("told", 1)), Length::UntilHeal);
+    let wedge = fault(Kind::Wedge, "worker-1->store", Trigger::On(on("told", 1)), Lifetime::UntilHeal);
     let (_, trace) = trace(&plan(vec![wedge]), "stands");
     let (struck, healed) = (times(&trace, "fault_struck")[0], times(&trace, "fault_healed")[0]);
     assert!((60.0..62.0).contains(&(healed - struck)), "{struck} to {healed}");
@@ -309,7 +309,7 @@ fn wild(seed: u64) -> Plan<Jobs> {
             (true, _) => "ann->worker-1",
         };
         let trigger = Trigger::At(Duration::from_micros(draw(10_000_000)));
-        faults.push(fault(kind, target, trigger, Length::Lasts(Duration::from_millis(draw(9_000)))));
+        faults.push(fault(kind, target, trigger, Lifetime::Lasts(Duration::from_millis(draw(9_000)))));
     }
     plan(faults)
 }
@@ -330,17 +330,17 @@ fn whatever_strikes_the_job_is_done_and_the_run_repeats() {
 
 #[test]
 fn a_target_that_is_not_there_is_an_error() {
-    let link = one(Kind::Wedge, "worker-9->store", Trigger::At(secs(1)), Length::UntilHeal);
+    let link = one(Kind::Wedge, "worker-9->store", Trigger::At(secs(1)), Lifetime::UntilHeal);
     assert_eq!(link.verdict, Verdict::Error, "{link:#?}");
-    let process = one(Kind::Sigkill, "worker-9", Trigger::At(secs(1)), Length::Instant);
+    let process = one(Kind::Sigkill, "worker-9", Trigger::At(secs(1)), Lifetime::Instant);
     assert_eq!(process.verdict, Verdict::Error, "{process:#?}");
 }
 
 #[test]
 fn one_cause_takes_several_targets_and_cues_wait_for_their_session() {
-    let cue = Cue { event: "stepped".into(), session: Some("ann/1".into()), nth: 2, after: secs(1) };
+    let cue = EventMatch { event: "stepped".into(), session: Some("ann/1".into()), nth: 2, after: secs(1) };
     let targets = vec!["worker-1->store".into(), "ann->worker-1".into()];
-    let length = Length::Until(Cue { after: secs(2), ..on("unanswered", 1) });
+    let length = Lifetime::Until(EventMatch { after: secs(2), ..on("unanswered", 1) });
     let both = Fault::new(Kind::Wedge, targets, Trigger::On(cue), length);
     let report = run(&plan(vec![both]));
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");

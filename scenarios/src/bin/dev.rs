@@ -24,7 +24,7 @@ mod up {
     use lychgate::mint::Mint;
     use lychgate::signal::{Exit, Signal};
     use lychgate_scenarios::dev::{self, Loopback};
-    use lychgate_scenarios::{levers, roles};
+    use lychgate_scenarios::{fault_admin, roles};
     use tokio::net::TcpStream;
     use tokio::signal::unix::{SignalKind, signal};
     use tokio::sync::mpsc;
@@ -76,10 +76,10 @@ RUST_LOG=info shows what the product logs, on stderr (default: warn).
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut stand_ins = Loopback::start(loopback::REPLY).await?;
+        let mut stand_ins = Loopback::start(dev::REPLY).await?;
         stand_ins.start_agents().await?;
 
-        let listen = loopback::free_port().await?;
+        let listen = dev::free_port().await?;
         let gateway = config::Gateway::from(&environment("gateway", &stand_ins, listen))?;
         let executor = config::Executor::from(&environment("executor", &stand_ins, listen))?;
         stand_ins.start_levers(executor.subscriptions.iter().map(|each| each.token.clone()).collect()).await?;
@@ -89,7 +89,7 @@ RUST_LOG=info shows what the product logs, on stderr (default: warn).
             operator_token: gateway.operator_token.clone(),
             subscription: executor.subscriptions[0].token.clone(),
             engine: executor.engine.host.clone(),
-            levers: stand_ins.links[levers::NAME],
+            levers: stand_ins.links[fault_admin::NAME],
         };
         let (tell_gateway, to_gateway) = mpsc::unbounded_channel();
         let (tell_executor, to_executor) = mpsc::unbounded_channel();

@@ -19,8 +19,8 @@ mod outside {
     use std::process::ExitCode;
     use std::sync::Arc;
 
-    use lychgate_scenarios::real::known_bugs::{Story, Told};
-    use lychgate_scenarios::real::{House, Proof, planned, print, stories, tell};
+    use lychgate_scenarios::real::known_bugs::{RealKnownBugs, Story};
+    use lychgate_scenarios::real::{Proof, ServerRegistry, planned, print, stories, tell};
     use lychgate_sim::real::programs;
     use lychgate_sim::real::servers::INSTALL;
     use tokio::signal::unix::{SignalKind, signal};
@@ -97,7 +97,8 @@ caught; 2 usage, or something is missing; 3 no progress; 6 vacuous; 130 interrup
 
     fn help() -> String {
         let names: Vec<String> = stories().into_keys().collect();
-        let told: Vec<String> = Told::load().told.iter().map(|(bug, story)| format!("{bug} ({story})")).collect();
+        let told: Vec<String> =
+            RealKnownBugs::load().told.iter().map(|(bug, story)| format!("{bug} ({story})")).collect();
         format!(
             "{HELP}In compressed time: {}. Any other scenario takes as long as its plan says.\n\
              Known bugs that are told: {}.\n{INSTALL}",
@@ -107,7 +108,7 @@ caught; 2 usage, or something is missing; 3 no progress; 6 vacuous; 130 interrup
     }
 
     /// Whoever is told to stop ends the servers that it started.
-    fn end_with_a_signal(house: Arc<House>) {
+    fn end_with_a_signal(house: Arc<ServerRegistry>) {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let Ok(runtime) = runtime else { return };
@@ -125,7 +126,7 @@ caught; 2 usage, or something is missing; 3 no progress; 6 vacuous; 130 interrup
     }
 
     fn grant(wish: Wish) -> Result<u8, String> {
-        let house = Arc::new(House::default());
+        let house = Arc::new(ServerRegistry::default());
         end_with_a_signal(house.clone());
         if wish.known_bugs {
             return prove(&wish, &house);
@@ -149,7 +150,7 @@ caught; 2 usage, or something is missing; 3 no progress; 6 vacuous; 130 interrup
         Ok(u8::try_from(report.verdict.exit_code()).unwrap_or(7))
     }
 
-    fn prove(wish: &Wish, house: &House) -> Result<u8, String> {
+    fn prove(wish: &Wish, house: &ServerRegistry) -> Result<u8, String> {
         let proof = Proof::of(&wish.names, wish.stand_ins, house)?;
         if let Some(path) = &wish.json {
             proof.write(path)?;

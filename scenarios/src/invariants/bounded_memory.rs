@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits;
-use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
@@ -298,7 +298,7 @@ impl Invariant<Did> for BoundedMemory {
             Some(Memory::Restored) => (self.keys, self.live) = self.noted.clone(),
             None => {}
         }
-        if let What::World(Happening::FaultStruck { kind: "purge", .. }) = &event.what {
+        if let What::World(WorldEvent::FaultStruck { kind: "purge", .. }) = &event.what {
             self.ready.clear();
         }
         if self.links.observe(event) {
@@ -306,7 +306,7 @@ impl Invariant<Did> for BoundedMemory {
         }
         let did = match &event.what {
             What::Product(did) => did,
-            What::World(Happening::Booted) => {
+            What::World(WorldEvent::Booted) => {
                 self.gauges.remove(&event.process);
                 return Ok(());
             }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
@@ -85,13 +85,13 @@ impl Invariant<Did> for BoundedShutdown {
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
         self.health.observe(event);
         match &event.what {
-            What::World(Happening::Signalled { nth: 1 }) => {
+            What::World(WorldEvent::Signalled { nth: 1 }) => {
                 self.told.insert(event.process.clone(), (event.at, Duration::ZERO));
                 self.armed |= self.owned.get(&event.process).is_some_and(|runs| !runs.is_empty());
             }
-            What::World(Happening::Paused) => _ = self.paused.insert(event.process.clone(), event.at),
-            What::World(Happening::Resumed) => self.goes_on(&event.process, event.at),
-            What::World(Happening::Exited { .. } | Happening::Killed | Happening::Panicked) => {
+            What::World(WorldEvent::Paused) => _ = self.paused.insert(event.process.clone(), event.at),
+            What::World(WorldEvent::Resumed) => self.goes_on(&event.process, event.at),
+            What::World(WorldEvent::Exited { .. } | WorldEvent::Killed | WorldEvent::Panicked) => {
                 self.paused.remove(&event.process);
                 self.told.remove(&event.process);
                 self.owned.remove(&event.process);

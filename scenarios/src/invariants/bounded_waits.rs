@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits;
-use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
@@ -58,23 +58,23 @@ impl Invariant<Did> for BoundedWaits {
 
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
         match &event.what {
-            What::World(Happening::Unanswered { link, conn, since }) => {
+            What::World(WorldEvent::Unanswered { link, conn, since }) => {
                 self.waiting.insert((link.clone(), *conn), *since);
                 self.armed |= !link.ends_with("->rabbitmq");
             }
-            What::World(Happening::Answered { link, conn, .. } | Happening::LinkClosed { link, conn, .. }) => {
+            What::World(WorldEvent::Answered { link, conn, .. } | WorldEvent::LinkClosed { link, conn, .. }) => {
                 self.waiting.remove(&(link.clone(), *conn));
             }
-            What::World(Happening::Paused) => {
+            What::World(WorldEvent::Paused) => {
                 self.paused.insert(event.process.clone());
             }
-            What::World(Happening::Resumed) => {
+            What::World(WorldEvent::Resumed) => {
                 self.paused.remove(&event.process);
                 let mine = self.waiting.iter_mut().filter(|((link, _), _)| near(link) == event.process);
                 // Its own clocks have gone on; what it does about them begins now.
                 mine.for_each(|(_, since)| *since = event.at);
             }
-            What::World(Happening::Exited { .. } | Happening::Killed | Happening::Panicked) => {
+            What::World(WorldEvent::Exited { .. } | WorldEvent::Killed | WorldEvent::Panicked) => {
                 self.paused.remove(&event.process);
             }
             What::Product(Did::CancelRequested { run, .. }) => {

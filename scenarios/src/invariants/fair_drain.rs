@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant};
 
 use crate::events::Did;
@@ -116,7 +116,7 @@ impl Invariant<Did> for FairDrain {
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
         self.health.observe(event);
         let did = match &event.what {
-            What::World(Happening::Signalled { nth }) => {
+            What::World(WorldEvent::Signalled { nth }) => {
                 let mine = |run: &Run| run.process == event.process && run.incarnation == event.incarnation;
                 self.armed |= self.runs.values().any(mine);
                 if *nth == 1 {
@@ -124,7 +124,7 @@ impl Invariant<Did> for FairDrain {
                 }
                 return Ok(());
             }
-            What::World(Happening::Exited { .. }) => return self.exited(event),
+            What::World(WorldEvent::Exited { .. }) => return self.exited(event),
             What::World(_) => return Ok(()),
             What::Product(did) => did,
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant};
 
 use crate::events::Did;
@@ -52,13 +52,13 @@ impl Invariant<Did> for HealthAnswers {
         self.health.observe(event);
         let process = event.process.clone();
         match &event.what {
-            What::World(Happening::Paused) => {
+            What::World(WorldEvent::Paused) => {
                 self.paused.insert(process, None);
             }
-            What::World(Happening::Resumed) => {
+            What::World(WorldEvent::Resumed) => {
                 self.paused.insert(process, Some(event.at));
             }
-            What::World(Happening::Booted | Happening::Exited { .. } | Happening::Killed | Happening::Panicked) => {
+            What::World(WorldEvent::Booted | WorldEvent::Exited { .. } | WorldEvent::Killed | WorldEvent::Panicked) => {
                 self.calls.remove(&process);
                 self.paused.remove(&process);
             }

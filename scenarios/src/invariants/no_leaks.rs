@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits::{BROKER_HEARTBEAT, LEASE_TTL};
-use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
@@ -195,7 +195,7 @@ impl Invariant<Did> for NoLeaks {
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
         self.health.observe(event);
         self.links.observe(event);
-        if let What::World(Happening::Exited { code: 0 }) = &event.what {
+        if let What::World(WorldEvent::Exited { code: 0 }) = &event.what {
             return self.left(event);
         }
         let What::Product(did) = &event.what else { return Ok(()) };

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant};
 
 use crate::events::Did;
@@ -96,12 +96,12 @@ impl Invariant<Did> for NoWriteAfterPoolClose {
         self.health.observe(event);
         let life = (event.process.clone(), event.incarnation);
         let did = match &event.what {
-            What::World(Happening::Signalled { .. }) => {
+            What::World(WorldEvent::Signalled { .. }) => {
                 let mine = |run: &Run| run.owner.as_ref() == Some(&life);
                 self.armed |= self.runs.values().any(|run| mine(run) && run.answered);
                 return Ok(());
             }
-            What::World(Happening::Exited { .. }) => return self.exit(&life),
+            What::World(WorldEvent::Exited { .. }) => return self.exit(&life),
             What::World(_) => return Ok(()),
             What::Product(did) => did,
         };

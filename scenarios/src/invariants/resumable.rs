@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits;
-use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 
 use crate::events::Did;
@@ -85,10 +85,10 @@ impl Resumable {
         self.health.calm_since(|target| target == link)
     }
 
-    fn world(&mut self, event: &Event<Did>, happening: &Happening) -> Result<(), Breach> {
+    fn world(&mut self, event: &Event<Did>, happening: &WorldEvent) -> Result<(), Breach> {
         let mine = |owner: &Owner| owner.process == event.process && owner.incarnation == event.incarnation;
         match happening {
-            Happening::Signalled { nth: 1 } => {
+            WorldEvent::Signalled { nth: 1 } => {
                 for (label, run) in &self.runs {
                     let Some(owner) = run.owner.as_ref().filter(|owner| mine(owner)) else { continue };
                     let known = owner.since + IN_FLIGHT <= event.at;
@@ -98,7 +98,7 @@ impl Resumable {
                     }
                 }
             }
-            Happening::Exited { .. } => {
+            WorldEvent::Exited { .. } => {
                 // A transaction that stands still, whoever's it is, holds up the one that takes marks off.
                 let calm = self.health.calm_since(|target| target.ends_with("->postgres"));
                 let excused = calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
@@ -111,7 +111,7 @@ impl Resumable {
                 }
                 self.owed.retain(|_, (owner, _)| !mine(owner));
             }
-            Happening::Killed | Happening::Panicked => self.owed.retain(|_, (owner, _)| !mine(owner)),
+            WorldEvent::Killed | WorldEvent::Panicked => self.owed.retain(|_, (owner, _)| !mine(owner)),
             _ => {}
         }
         Ok(())

@@ -48,19 +48,19 @@ impl fmt::Display for Story {
 /// What the file says.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Told {
+pub struct RealKnownBugs {
     /// The story in which each breaks what it must, by the bug's name.
     pub told: BTreeMap<String, Story>,
     /// Why others are not told, by the bug's name.
     pub untold: BTreeMap<String, String>,
 }
 
-impl Told {
+impl RealKnownBugs {
     /// The file.
     ///
     /// # Panics
     /// It cannot be read.
-    pub fn load() -> Told {
+    pub fn load() -> RealKnownBugs {
         let text = include_str!("../../real/known-bugs.toml");
         toml::from_str(text).unwrap_or_else(|error| panic!("scenarios/real/known-bugs.toml: {error}"))
     }
@@ -101,12 +101,12 @@ mod tests {
 
     fn choose(names: &[&str]) -> Result<Vec<(KnownBug, Story)>, String> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        Told::load().choose(bugs(), &names)
+        RealKnownBugs::load().choose(bugs(), &names)
     }
 
     #[test]
     fn every_bug_that_is_named_is_a_patch_and_every_story_a_file() {
-        let told = Told::load();
+        let told = RealKnownBugs::load();
         let all = choose(&[]).unwrap();
         assert_eq!(all.iter().map(|(bug, _)| &bug.name).collect::<Vec<_>>(), told.told.keys().collect::<Vec<_>>());
         for (bug, story) in all {
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_bug_that_is_told_and_has_no_patch_is_named() {
         let others = bugs().into_iter().filter(|bug| bug.name != "pool-closed-under-run").collect();
-        assert!(Told::load().choose(others, &[]).unwrap_err().contains("has no `pool-closed-under-run`"));
+        assert!(RealKnownBugs::load().choose(others, &[]).unwrap_err().contains("has no `pool-closed-under-run`"));
     }
 
     #[test]

@@ -11,9 +11,9 @@ use lychgate_sim::plan::Plan;
 use lychgate_sim::real::programs;
 use serde::Serialize;
 
-use super::{House, Report, Verdict, planned, print, tell};
-use crate::real::known_bugs::{Story, Told};
-use crate::users::Everybody;
+use super::{Report, ServerRegistry, Verdict, planned, print, tell};
+use crate::real::known_bugs::{RealKnownBugs, Story};
+use crate::users::LychgateWorkload;
 
 /// They mostly wait; more at once, and two cores are late with what they wait for.
 const AT_ONCE: usize = 4;
@@ -50,7 +50,7 @@ struct Row {
 /// A story to be told with a binary.
 struct Task {
     story: Story,
-    plan: Plan<Everybody>,
+    plan: Plan<LychgateWorkload>,
     binary: PathBuf,
     /// What is wrong with the binary.
     bug: Option<KnownBug>,
@@ -61,9 +61,9 @@ impl Proof {
     ///
     /// # Errors
     /// What is missing, or why a bug is not told.
-    pub fn of(names: &[String], stand_ins: bool, house: &House) -> Result<Proof, String> {
+    pub fn of(names: &[String], stand_ins: bool, house: &ServerRegistry) -> Result<Proof, String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-        let told = Told::load();
+        let told = RealKnownBugs::load();
         let bugs = told.choose(load(root)?, names)?;
         if !stand_ins {
             programs::installed()?;
@@ -181,7 +181,7 @@ fn workshop(root: &Path) -> Result<Workshop, String> {
 }
 
 /// Tells all, some at once; the reports are in the order of the tasks.
-fn tell_all(tasks: &[Task], stand_ins: bool, house: &House) -> Vec<Result<Report, String>> {
+fn tell_all(tasks: &[Task], stand_ins: bool, house: &ServerRegistry) -> Vec<Result<Report, String>> {
     let next = AtomicUsize::new(0);
     let work = || {
         let take = || tasks.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed));
@@ -200,7 +200,7 @@ fn tell_all(tasks: &[Task], stand_ins: bool, house: &House) -> Vec<Result<Report
 
 impl Task {
     /// Once more, if slowness can explain what came of it: what goes wrong twice is not the machine.
-    fn tell_twice(&self, stand_ins: bool, house: &House) -> Report {
+    fn tell_twice(&self, stand_ins: bool, house: &ServerRegistry) -> Report {
         let first = self.tell(stand_ins, house);
         let slow = matches!(first.verdict, Verdict::NoProgress | Verdict::Vacuous | Verdict::Passed);
         if self.is_as_expected(&first) || !slow {
@@ -210,7 +210,7 @@ impl Task {
         self.tell(stand_ins, house)
     }
 
-    fn tell(&self, stand_ins: bool, house: &House) -> Report {
+    fn tell(&self, stand_ins: bool, house: &ServerRegistry) -> Report {
         let tell = |elsewhere| tell(&self.story.name, &self.plan, &self.binary, elsewhere, None);
         let report = if stand_ins { tell([].into()) } else { house.tell(tell) };
         println!("{}: {} after {:.0} s", self.name(), report.fired(), report.wall_seconds);

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use lychgate_sim::plan::{
-    Ailment, Cue, Direction, Disturbance, Fault, Kind, Length, ORIGIN, Part, Trigger, speaks_http,
+    Direction, EventMatch, Fault, Kind, Lifetime, ORIGIN, Scope, ServiceFault, StreamFault, Trigger, speaks_http,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::{Topology, seconds};
-use crate::users::Everybody;
+use crate::users::LychgateWorkload;
 
 /// Faults near the moments that matter: between a run's claim and the end of its terminal writes, inside a drain, inside
 /// a switch.
-pub(super) fn faults(users: &Everybody, topology: &Topology) -> impl Strategy<Value = Vec<Fault>> + use<> {
+pub(super) fn faults(users: &LychgateWorkload, topology: &Topology) -> impl Strategy<Value = Vec<Fault>> + use<> {
     let (gateways, executors, berths) = (topology.gateways(), topology.executors(), topology.berths());
     let mut links: Vec<String> = berths.iter().map(|berth| format!("{berth}->provider")).collect();
     for executor in &executors {
@@ -49,9 +49,9 @@ pub(super) fn faults(users: &Everybody, topology: &Topology) -> impl Strategy<Va
 /// A subscription fails while it is in use, and now and then whoever moves the agent comes to grief over it.
 fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
     let trigger = (1..=3u32, seconds(0..=20));
-    let trigger = trigger.prop_map(|(nth, after)| Cue { event: "called".into(), session: None, nth, after });
+    let trigger = trigger.prop_map(|(nth, after)| EventMatch { event: "called".into(), session: None, nth, after });
     let status = select(Kind::REFUSALS.to_vec());
-    let lasts = prop_oneof![1 => seconds(5..=60).prop_map(Length::Lasts), 2 => Just(Length::UntilHeal)];
+    let lasts = prop_oneof![1 => seconds(5..=60).prop_map(Lifetime::Lasts), 2 => Just(Lifetime::UntilHeal)];
     let refuse =
         (select(vec!["sk-a", "sk-a", "sk-b"]), trigger, status, lasts).prop_map(|(token, cue, status, length)| {
             let kind = Kind::Refuse { status, retry_after: None };
@@ -61,20 +61,20 @@ fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
         (select(vec![Kind::Sigkill, Kind::Sigterm, Kind::HostLoss, Kind::Pause]), seconds(0..=3), seconds(5..=120));
     let grief = grief.prop_map(move |(kind, after, lasts)| {
         // The first assignments are no switches.
-        let cue = Cue { event: "assigned".into(), session: None, nth: agents + 1, after };
-        let length = if kind == Kind::Pause { Length::Lasts(lasts) } else { Length::Instant };
+        let cue = EventMatch { event: "assigned".into(), session: None, nth: agents + 1, after };
+        let length = if kind == Kind::Pause { Lifetime::Lasts(lasts) } else { Lifetime::Instant };
         Fault::new(kind, vec![ORIGIN.into()], Trigger::On(cue), length)
     });
     // Now and then its engine does.
     let ills: Vec<_> =
-        Ailment::NAMES.into_iter().filter(|word| Ailment::services(word).any(|of| of == "engine")).collect();
+        ServiceFault::NAMES.into_iter().filter(|word| ServiceFault::services(word).any(|of| of == "engine")).collect();
     // The old container is stopped as soon as the refusal is known.
     let after = prop_oneof![4 => Just(Duration::ZERO), 1 => seconds(0..=2)];
     let ill = (select(ills), seconds(0..=30), after, seconds(5..=90));
     let ill = ill.prop_map(|(word, by, after, lasts)| {
-        let kind = Kind::Ail(Ailment::named(word, Some(by)).expect("one of its own names"));
-        let cue = Cue { event: "refused".into(), session: None, nth: 1, after };
-        Fault::new(kind, vec!["engine".into()], Trigger::On(cue), Length::Lasts(lasts))
+        let kind = Kind::Ail(ServiceFault::named(word, Some(by)).expect("one of its own names"));
+        let cue = EventMatch { event: "refused".into(), session: None, nth: 1, after };
+        Fault::new(kind, vec!["engine".into()], Trigger::On(cue), Lifetime::Lasts(lasts))
     });
     (vec(refuse, 1..=2), proptest::option::of(grief), proptest::option::weighted(0.7, ill))
         .prop_map(|(faults, grief, ill)| faults.into_iter().chain(grief).chain(ill).collect())
@@ -84,12 +84,12 @@ fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
 /// a minute.
 fn disturbance() -> impl Strategy<Value = Fault> {
     let trigger = (1..=3u32, prop_oneof![seconds(0..=2), seconds(0..=20)]);
-    let trigger = trigger.prop_map(|(nth, after)| Cue { event: "called".into(), session: None, nth, after });
+    let trigger = trigger.prop_map(|(nth, after)| EventMatch { event: "called".into(), session: None, nth, after });
     let lasts = prop_oneof![2 => seconds(1..=20), 2 => seconds(50..=150), 1 => seconds(150..=400)];
     let token = select(vec!["sk-a", "sk-a", "sk-a", "sk-b"]);
-    (select(Disturbance::ALL.to_vec()), token, trigger, lasts, again()).prop_map(|(what, token, cue, lasts, every)| {
+    (select(StreamFault::ALL.to_vec()), token, trigger, lasts, again()).prop_map(|(what, token, cue, lasts, every)| {
         let targets = vec![format!("provider/{token}")];
-        let fault = Fault::new(Kind::Disturb(what), targets, Trigger::On(cue), Length::Lasts(lasts));
+        let fault = Fault::new(Kind::Disturb(what), targets, Trigger::On(cue), Lifetime::Lasts(lasts));
         Fault { every, ..fault }
     })
 }
@@ -120,7 +120,7 @@ fn said_on(link: &str) -> Option<String> {
 /// Every executor in turn.
 fn restart(executors: Vec<String>) -> impl Strategy<Value = Fault> {
     seconds(5..=60)
-        .prop_map(move |at| Fault::new(Kind::RollingRestart, executors.clone(), Trigger::At(at), Length::Instant))
+        .prop_map(move |at| Fault::new(Kind::RollingRestart, executors.clone(), Trigger::At(at), Lifetime::Instant))
 }
 
 /// An executor is killed, or told to stop, a moment after some call, often enough the one that made it, or while it
@@ -138,17 +138,19 @@ fn stop(executors: usize) -> impl Strategy<Value = Fault> {
             let (link, matches) = (format!("executor-{n}->postgres"), "run.checkpoint".into());
             Trigger::OnRequest { link, matches, nth, after: Duration::from_millis(millis) }
         } else {
-            Trigger::On(Cue { event: "called".into(), session: None, nth, after })
+            Trigger::On(EventMatch { event: "called".into(), session: None, nth, after })
         };
-        Fault::new(kind, vec![format!("executor-{n}")], trigger, Length::Instant)
+        Fault::new(kind, vec![format!("executor-{n}")], trigger, Lifetime::Instant)
     })
 }
 
 /// What ails a service, and which.
-fn ailment(by: impl Strategy<Value = Duration> + 'static) -> impl Strategy<Value = (String, Ailment)> {
-    let all = Ailment::NAMES.into_iter().flat_map(|word| Ailment::services(word).map(move |service| (service, word)));
+fn ailment(by: impl Strategy<Value = Duration> + 'static) -> impl Strategy<Value = (String, ServiceFault)> {
+    let all = ServiceFault::NAMES
+        .into_iter()
+        .flat_map(|word| ServiceFault::services(word).map(move |service| (service, word)));
     (select(all.collect::<Vec<_>>()), by).prop_map(|((service, word), by)| {
-        (service.to_string(), Ailment::named(word, Some(by)).expect("one of its own names"))
+        (service.to_string(), ServiceFault::named(word, Some(by)).expect("one of its own names"))
     })
 }
 
@@ -170,7 +172,7 @@ fn fault(
     let moment = select(vec!["claimed", "called", "answered", "checkpointed", "ended", "shown", "accepted"]);
     let after = prop_oneof![2 => seconds(0..=1), 2 => seconds(0..=20), 1 => seconds(0..=60)];
     let cue = (moment, proptest::option::of(select(sessions)), 1..=2u32, after);
-    let cue = cue.prop_map(|(event, session, nth, after)| Cue { event: event.into(), session, nth, after });
+    let cue = cue.prop_map(|(event, session, nth, after)| EventMatch { event: event.into(), session, nth, after });
     let trigger = prop_oneof![4 => cue.prop_map(Trigger::On), 1 => seconds(0..=120).prop_map(Trigger::At)];
     let lasts = prop_oneof![3 => seconds(1..=15), 2 => seconds(15..=90), 1 => seconds(90..=400)];
     let by = prop_oneof![seconds(0..=2), seconds(1..=12)].boxed();
@@ -181,37 +183,37 @@ fn fault(
     (select(kinds), link, process, ailment, trigger, lasts, (by, pace), (statement, how, part(), again())).prop_map(
         |(kind, link, process, (service, ailment), trigger, lasts, (by, pace), more)| {
             let (statement, (hard, soft, status), (direction, picks), every) = more;
-            let lasts = Length::Lasts(lasts);
+            let lasts = Lifetime::Lasts(lasts);
             let to_postgres = link.ends_with("->postgres");
             let matches = statement.filter(|_| to_postgres).map(str::to_string);
             let only = matches.clone().or_else(|| said_on(&link)).filter(|_| picks);
             let (kind, target, length) = match kind {
                 "wedge" => (Kind::Wedge, link, lasts),
-                "close" if hard => (Kind::Close, link, Length::Instant),
+                "close" if hard => (Kind::Close, link, Lifetime::Instant),
                 "close" => (Kind::Close, link, lasts),
                 "connection_refused" => (Kind::ConnectionRefused, link, lasts),
-                "reply_lost" => (Kind::ReplyLost { matches }, link, Length::UntilHeal),
+                "reply_lost" => (Kind::ReplyLost { matches }, link, Lifetime::UntilHeal),
                 "delay" => (Kind::Delay { by }, link, lasts),
                 "half_open" => (Kind::HalfOpen, link, lasts),
                 "trickle" => (Kind::Trickle { bytes: pace.0, by: pace.1 }, link, lasts),
-                "cut" => (Kind::Cut { matches }, link, Length::Instant),
-                "answer" => (Kind::Answer { status, matches: None }, spoken_http(link), Length::UntilHeal),
+                "cut" => (Kind::Cut { matches }, link, Lifetime::Instant),
+                "answer" => (Kind::Answer { status, matches: None }, spoken_http(link), Lifetime::UntilHeal),
                 "pause" => (Kind::Pause, process, lasts),
-                "host_loss" => (Kind::HostLoss, process, Length::Instant),
-                "ailment" if ailment.instant() => (Kind::Ail(ailment), service, Length::Instant),
+                "host_loss" => (Kind::HostLoss, process, Lifetime::Instant),
+                "ailment" if ailment.instant() => (Kind::Ail(ailment), service, Lifetime::Instant),
                 "ailment" => (Kind::Ail(ailment), service, lasts),
-                _ if hard && soft => (Kind::Sigkill, process, Length::Instant),
-                _ if hard => (Kind::Panic, process, Length::Instant),
+                _ if hard && soft => (Kind::Sigkill, process, Lifetime::Instant),
+                _ if hard => (Kind::Panic, process, Lifetime::Instant),
                 // A container is its engine's to stop.
-                _ if soft && !process.contains('.') => (Kind::LostSignal, process, Length::Instant),
-                _ => (Kind::Sigterm, process, Length::Instant),
+                _ if soft && !process.contains('.') => (Kind::LostSignal, process, Lifetime::Instant),
+                _ => (Kind::Sigterm, process, Lifetime::Instant),
             };
-            let part = Part {
+            let part = Scope {
                 direction: direction.filter(|_| kind.one_way()),
-                only: only.filter(|_| kind.selective() && length != Length::Instant),
+                only: only.filter(|_| kind.selective() && length != Lifetime::Instant),
             };
             // Deaths that come back for ever leave nobody to look at.
-            let every = every.filter(|_| kind.on_link() && length != Length::UntilHeal);
+            let every = every.filter(|_| kind.on_link() && length != Lifetime::UntilHeal);
             Fault { part, every, ..Fault::new(kind, vec![target], trigger, length) }
         },
     )

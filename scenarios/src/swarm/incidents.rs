@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lychgate_sim::plan::{Ailment, Aim, Cue, Disturbance, Fault, Kind, Length, ORIGIN, Trigger};
+use lychgate_sim::plan::{EventMatch, Fault, Kind, Lifetime, ORIGIN, ServiceFault, StreamFault, TargetKind, Trigger};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -37,19 +37,21 @@ pub(super) fn incident(topology: &Topology) -> impl Strategy<Value = Incident> +
     (moment, blows).prop_map(move |(moment, blows)| {
         let struck = blows.into_iter().flat_map(|(any, of_engine, link)| {
             let (kind, service, length) = if moment.engine { of_engine } else { any };
-            let targets = match kind.aim() {
+            let targets = match kind.target_kind() {
                 _ if kind == Kind::RollingRestart => executors.clone(),
-                Aim::Link if matches!(kind, Kind::Answer { .. }) => vec![format!("{}->{}", moment.process, HTTP[link])],
-                Aim::Link => vec![format!("{}->{}", moment.process, LINKS[link])],
-                Aim::Process => vec![moment.process.clone()],
-                Aim::Caller => vec!["provider/sk-a".to_string(), "provider/sk-b".to_string()],
-                Aim::Service => vec![service.to_string()],
+                TargetKind::Link if matches!(kind, Kind::Answer { .. }) => {
+                    vec![format!("{}->{}", moment.process, HTTP[link])]
+                }
+                TargetKind::Link => vec![format!("{}->{}", moment.process, LINKS[link])],
+                TargetKind::Process => vec![moment.process.clone()],
+                TargetKind::Caller => vec!["provider/sk-a".to_string(), "provider/sk-b".to_string()],
+                TargetKind::Service => vec![service.to_string()],
             };
             // One purge seldom finds anything.
-            let every = (kind == Kind::Ail(Ailment::Purge)).then_some(PURGED_AGAIN);
+            let every = (kind == Kind::Ail(ServiceFault::Purge)).then_some(PURGED_AGAIN);
             // Nobody dials while what stands goes on.
             let closes = kind == Kind::ConnectionRefused;
-            let close = Fault::new(Kind::Close, targets.clone(), moment.trigger.clone(), Length::Instant);
+            let close = Fault::new(Kind::Close, targets.clone(), moment.trigger.clone(), Lifetime::Instant);
             let blow = Fault { every, ..Fault::new(kind, targets, moment.trigger.clone(), length) };
             std::iter::once(blow).chain(closes.then_some(close))
         });
@@ -92,23 +94,23 @@ fn moment(executors: usize, agents: u32) -> impl Strategy<Value = Moment> {
     (which, 1..=executors, 1..=2u32, soon, seconds(0..=10), wedged).prop_map(move |drawn| {
         let (which, n, nth, after, later, (far, lasts)) = drawn;
         let process = format!("executor-{n}");
-        let on = |event: &str, nth, after| Trigger::On(Cue { event: event.into(), session: None, nth, after });
+        let on = |event: &str, nth, after| Trigger::On(EventMatch { event: event.into(), session: None, nth, after });
         let ends = |after| {
             let (link, matches) = (format!("{process}->postgres"), "run.terminal".into());
             Trigger::OnRequest { link, matches, nth, after }
         };
         let wedge = |far: &str| {
             let links = vec![format!("{process}->{far}")];
-            Fault::new(Kind::Wedge, links, ends(Duration::ZERO), Length::Lasts(lasts))
+            Fault::new(Kind::Wedge, links, ends(Duration::ZERO), Lifetime::Lasts(lasts))
         };
         let refuse = |trigger| {
             let kind = Kind::Refuse { status: 429, retry_after: None };
-            Fault::new(kind, vec!["provider/sk-a".to_string()], trigger, Length::UntilHeal)
+            Fault::new(kind, vec!["provider/sk-a".to_string()], trigger, Lifetime::UntilHeal)
         };
         let (causes, trigger) = match which {
             Which::Drain => {
                 let (kind, trigger) = (Kind::Sigterm, on("called", nth, later));
-                let stop = Fault::new(kind, vec![process.clone()], trigger, Length::Instant);
+                let stop = Fault::new(kind, vec![process.clone()], trigger, Lifetime::Instant);
                 (vec![stop], on("draining", 1, after))
             }
             Which::End => (Vec::new(), ends(after / 40)),
@@ -148,13 +150,13 @@ const SELDOM_FELT: &[(&str, usize)] = &[
 ];
 
 /// Any kind of fault, or any of the engine, with the service that it is in and how long it lasts.
-fn blow(of_engine: bool) -> impl Strategy<Value = (Kind, &'static str, Length)> {
+fn blow(of_engine: bool) -> impl Strategy<Value = (Kind, &'static str, Lifetime)> {
     let links =
         ["wedge", "close", "connection_refused", "reply_lost", "delay", "half_open", "trickle", "cut", "answer"];
     let processes = ["sigterm", "sigkill", "panic", "lost_signal", "host_loss", "pause", "rolling_restart"];
     let callers = ["refuse", "stall", "truncate", "malformed"];
     let own = links.into_iter().chain(processes).chain(callers).map(|word| (word, ""));
-    let ails = Ailment::NAMES.into_iter().flat_map(|word| Ailment::services(word).map(move |of| (word, of)));
+    let ails = ServiceFault::NAMES.into_iter().flat_map(|word| ServiceFault::services(word).map(move |of| (word, of)));
     let often = |(word, of)| {
         let times = SELDOM_FELT.iter().find(|(seldom, _)| *seldom == word).map_or(1, |(_, times)| *times);
         std::iter::repeat_n((word, of), times)
@@ -181,16 +183,16 @@ fn blow(of_engine: bool) -> impl Strategy<Value = (Kind, &'static str, Length)> 
             "pause" => Kind::Pause,
             "rolling_restart" => Kind::RollingRestart,
             "refuse" => Kind::Refuse { status: 500, retry_after: None },
-            "stall" => Kind::Disturb(Disturbance::Stall),
-            "truncate" => Kind::Disturb(Disturbance::Truncate),
-            "malformed" => Kind::Disturb(Disturbance::Malformed),
-            word => Kind::Ail(Ailment::named(word, Some(by)).expect("one of its own names")),
+            "stall" => Kind::Disturb(StreamFault::Stall),
+            "truncate" => Kind::Disturb(StreamFault::Truncate),
+            "malformed" => Kind::Disturb(StreamFault::Malformed),
+            word => Kind::Ail(ServiceFault::named(word, Some(by)).expect("one of its own names")),
         };
         let length = match &kind {
-            Kind::ReplyLost { .. } | Kind::Answer { .. } => Length::UntilHeal,
-            Kind::Cut { .. } => Length::Instant,
-            kind if kind.instant() => Length::Instant,
-            _ => Length::Lasts(lasts),
+            Kind::ReplyLost { .. } | Kind::Answer { .. } => Lifetime::UntilHeal,
+            Kind::Cut { .. } => Lifetime::Instant,
+            kind if kind.instant() => Lifetime::Instant,
+            _ => Lifetime::Lasts(lasts),
         };
         (kind, service, length)
     })

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use lychgate_scenarios::real::{Elsewhere, Outside, Report, Servers, Verdict, plan, stories, tell};
+use lychgate_scenarios::real::{RealStory, RealServer, Report, Servers, Verdict, plan, stories, tell};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_lychgate");
 
@@ -17,7 +17,7 @@ fn the_stories_are_the_simulations_own() {
     let names = ["concurrent_subscription_failures", "pool_close", "sigkill_during_drain", "wedged_redis"];
     let stories = names.map(|name| (name, stories.remove(name).expect("times.toml has it"))).into_iter();
     let told: Vec<Result<(), String>> = std::thread::scope(|scope| {
-        let telling = |(name, outside): (&'static str, Outside)| {
+        let telling = |(name, outside): (&'static str, RealStory)| {
             scope.spawn(move || {
                 let first = story(name, &outside);
                 let Err(Wrong::Timing(why)) = first else { return first.map_err(Wrong::said) };
@@ -49,7 +49,7 @@ impl Wrong {
 }
 
 /// Tells a story once, with servers of its own.
-fn story(name: &str, outside: &Outside) -> Result<(), Wrong> {
+fn story(name: &str, outside: &RealStory) -> Result<(), Wrong> {
     let plan = plan(name, 1, outside).map_err(Wrong::Broken)?;
     let servers = Servers::start();
     let report = tell(name, &plan, Path::new(BINARY), servers.elsewhere(), None);
@@ -125,9 +125,9 @@ fn by_run<'s>(story: &[&'s str], left_out: &str) -> BTreeMap<&'s str, Vec<&'s st
 /// Nobody makes a real server a replica; that it was not done must not go unsaid.
 #[test]
 fn what_ails_a_service_is_refused_where_a_real_server_stands_in_its_place() {
-    let plan = plan("redis_ill", 2, &Outside::default()).expect("there is such a story");
+    let plan = plan("redis_ill", 2, &RealStory::default()).expect("there is such a story");
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
-    let servers = [("redis", Elsewhere::redis(nowhere))].into();
+    let servers = [("redis", RealServer::redis(nowhere))].into();
     let report = tell("redis_ill", &plan, Path::new(BINARY), servers, None);
     assert_eq!(report.verdict, Verdict::Error, "{report:#?}");
     assert!(report.because[0].contains("fault 1: nothing here does `readonly` to a real redis"), "{report:#?}");

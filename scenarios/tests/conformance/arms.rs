@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use lychgate_sim::explore::coverage::Shapes;
-use lychgate_sim::plan::Ailment;
+use lychgate_sim::explore::coverage::Coverage;
+use lychgate_sim::plan::ServiceFault;
 use lychgate_sim::standins::observation::untapped;
 use lychgate_sim::standins::postgres::Postgres;
 use lychgate_sim::standins::rabbit::{Rabbit, Settings};
@@ -44,7 +44,7 @@ impl Place {
 }
 
 /// What was said.
-pub type Tape = Arc<Mutex<Shapes>>;
+pub type Tape = Arc<Mutex<Coverage>>;
 
 /// One life of a stand-in. What outlives it, the next one finds.
 type Serving = Arc<dyn Fn(TcpListener) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
@@ -94,7 +94,7 @@ impl Service {
 /// A stand-in of the broker knows what is on disk, and nothing of its own end: that is `again`.
 fn mortal(service: Service, lever: Lever, again: impl Fn() + Send + Sync + 'static) -> Lever {
     Arc::new(move |control| match (service, control) {
-        (Service::Rabbit, Control::Ail(Ailment::Restart)) => again(),
+        (Service::Rabbit, Control::Ail(ServiceFault::Restart)) => again(),
         (_, control) => lever(control),
     })
 }

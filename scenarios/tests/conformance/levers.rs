@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lychgate_sim::plan::Ailment;
+use lychgate_sim::plan::ServiceFault;
 use lychgate_sim::world::product::Control;
 
 use crate::arms::Lever;
@@ -23,12 +23,12 @@ const CLIENTS: usize = 110;
 pub fn redis(server: &Server) -> Lever {
     let addr = server.addr;
     Arc::new(move |control| match control {
-        Control::Ail(Ailment::Readonly) => tell(addr, "REPLICAOF 127.0.0.1 1"),
-        Control::Recover(Ailment::Readonly) => tell(addr, "REPLICAOF NO ONE"),
-        Control::Ail(Ailment::Full) => tell(addr, "CONFIG SET maxmemory 1"),
-        Control::Recover(Ailment::Full) => tell(addr, "CONFIG SET maxmemory 0"),
-        Control::Ail(Ailment::Flush) => tell(addr, "FLUSHALL"),
-        Control::Ail(Ailment::Restart) => {
+        Control::Ail(ServiceFault::Readonly) => tell(addr, "REPLICAOF 127.0.0.1 1"),
+        Control::Recover(ServiceFault::Readonly) => tell(addr, "REPLICAOF NO ONE"),
+        Control::Ail(ServiceFault::Full) => tell(addr, "CONFIG SET maxmemory 1"),
+        Control::Recover(ServiceFault::Full) => tell(addr, "CONFIG SET maxmemory 0"),
+        Control::Ail(ServiceFault::Flush) => tell(addr, "FLUSHALL"),
+        Control::Ail(ServiceFault::Restart) => {
             tell(addr, "FLUSHALL");
             tell(addr, "SCRIPT FLUSH");
         }
@@ -51,12 +51,12 @@ pub fn rabbit(server: &Server) -> Lever {
     let next = Mutex::new(None);
     Arc::new(move |control| {
         let mark = match control {
-            Control::Ail(Ailment::Restart) => {
+            Control::Ail(ServiceFault::Restart) => {
                 *next.lock().expect("nothing panics while it holds the next life") = Some(crash(&home, addr));
                 return;
             }
-            Control::Ail(Ailment::Full) => "1",
-            Control::Recover(Ailment::Full) => "100GB",
+            Control::Ail(ServiceFault::Full) => "1",
+            Control::Recover(ServiceFault::Full) => "100GB",
             other => panic!("no lever of RabbitMQ does {other:?}"),
         };
         let names = std::fs::read_to_string(home.join("epmd-port")).expect("it is written at the start");
@@ -95,11 +95,11 @@ pub fn postgres(server: &Server) -> Lever {
     Arc::new(move |control| {
         let mut seated = seated.lock().expect("nothing panics while it holds the seats");
         match control {
-            Control::Ail(Ailment::TooManyConnections) => {
+            Control::Ail(ServiceFault::TooManyConnections) => {
                 seated.extend((0..CLIENTS).map(|_| knock(addr, BOUND).expect("PostgreSQL answers")))
             }
-            Control::Ail(Ailment::TableLock) => seated.push(lock_runs(addr)),
-            Control::Recover(Ailment::TooManyConnections | Ailment::TableLock) => seated.clear(),
+            Control::Ail(ServiceFault::TableLock) => seated.push(lock_runs(addr)),
+            Control::Recover(ServiceFault::TooManyConnections | ServiceFault::TableLock) => seated.clear(),
             other => panic!("no lever of PostgreSQL does {other:?}"),
         }
     })

@@ -10,7 +10,7 @@ use lychgate::config::Address;
 use lychgate::ids::{Fence, RunId, SessionId};
 use lychgate::live::{FrameId, Frames, Kind, Live, Redis, StreamReader};
 use lychgate::run::{End, Status};
-use lychgate_sim::plan::Ailment;
+use lychgate_sim::plan::ServiceFault;
 use lychgate_sim::world::product::Control;
 
 use crate::arms::Place;
@@ -76,11 +76,11 @@ pub async fn body(place: Place) -> String {
     let mut unknown = redis::cmd("EVALSHA");
     unknown.arg("0".repeat(40)).arg(0);
     script.note("a script that it does not know", redis.command::<redis::Value>(BOUND, &unknown).await);
-    for ailment in [Ailment::Readonly, Ailment::Full] {
+    for ailment in [ServiceFault::Readonly, ServiceFault::Full] {
         // It forgets our scripts too.
-        place.make(Control::Ail(Ailment::Restart)).await;
+        place.make(Control::Ail(ServiceFault::Restart)).await;
         ill(&mut script, &live, &redis, "restarted").await;
-        place.make(Control::Ail(Ailment::Restart)).await;
+        place.make(Control::Ail(ServiceFault::Restart)).await;
         place.make(Control::Ail(ailment)).await;
         ill(&mut script, &live, &redis, ailment.name()).await;
         place.make(Control::Recover(ailment)).await;
@@ -193,7 +193,7 @@ async fn flushed(script: &mut Script, live: &Live, redis: &Redis, place: &Place)
     script.note("read", reader.next(true).await);
     let (read, said) = futures_util::join!(reader.next(true), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        place.make(Control::Ail(Ailment::Flush)).await;
+        place.make(Control::Ail(ServiceFault::Flush)).await;
         let leased = live.is_leased(&ann, &run).await;
         frames.say(1, Kind::Token, "news");
         (leased, frames.flush(BOUND).await)
@@ -227,7 +227,7 @@ async fn ill(script: &mut Script, live: &Live, redis: &Redis, how: &str) {
 }
 
 /// Falls ill when something is there already: a script that takes away before it adds, and one that only takes away.
-async fn held(script: &mut Script, live: &Live, place: &Place, ailment: Ailment) {
+async fn held(script: &mut Script, live: &Live, place: &Place, ailment: ServiceFault) {
     let (ann, run) = names("ann", "r10");
     let how = ailment.name();
     script.note("show", live.show(BOUND, &ann, &run, Fence(1), Status::Running).await);
@@ -254,6 +254,6 @@ fn redis_still_says_it() {
     let server = lychgate_sim::real::servers::redis::start();
     crate::kept(
         "redis",
-        &crate::arms::real(crate::arms::Service::Redis, server.addr, crate::fault_admin::redis(&server), body).0,
+        &crate::arms::real(crate::arms::Service::Redis, server.addr, crate::levers::redis(&server), body).0,
     );
 }

@@ -43,7 +43,7 @@ fn any_arrangement() -> Result<(), Failed> {
     }
     for seed in [2_u64, 17, 60] {
         let mut alone = command(["one", "swarm", "--seed", &seed.to_string()]);
-        // Elsewhere, and with more on its stack.
+        // RealServer, and with more on its stack.
         alone.current_dir(env!("CARGO_TARGET_TMPDIR")).env("UNRELATED", "x".repeat(3000));
         let digest = reported(alone)?["digest"].clone();
         let batch = &forwards[&format!("swarm {seed}")];

@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 
 use libtest_mimic::{Failed, Trial};
 use lychgate_scenarios::Lychgate;
-use lychgate_scenarios::users::Everybody;
+use lychgate_scenarios::users::LychgateWorkload;
 use lychgate_sim::plan::Alternatives;
 use lychgate_sim::world::product::{Product, Source};
 
@@ -34,7 +34,7 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-fn run(name: &str, source: &Source<Everybody>) -> Result<(), Failed> {
+fn run(name: &str, source: &Source<LychgateWorkload>) -> Result<(), Failed> {
     let (drawn, least) = match source {
         Source::Drawn { .. } => (true, DRAWN_SEEDS),
         Source::File { .. } if LONG.contains(&name) => (false, 1),

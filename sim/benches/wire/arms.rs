@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use futures_util::future::{BoxFuture, join_all};
-use lychgate_sim::link::{Link, Target, Witness, relay};
-use lychgate_sim::standins::listener::Dock;
-use lychgate_sim::trace::event::Happening;
+use lychgate_sim::link::{Link, LinkObserver, Target, relay};
+use lychgate_sim::standins::listener::MemoryListener;
+use lychgate_sim::trace::event::WorldEvent;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, IntoConnectionInfo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -117,12 +117,12 @@ fn bare() {
 /// Sees everything and keeps nothing.
 struct Nobody(tokio::time::Instant);
 
-impl Witness for Nobody {
+impl LinkObserver for Nobody {
     fn now(&self) -> Duration {
         self.0.elapsed()
     }
     fn dialled(&self, _: &Link, _: u32, _: SocketAddr) {}
-    fn fact(&self, _: &Link, _: u32, _: Happening) {}
+    fn fact(&self, _: &Link, _: u32, _: WorldEvent) {}
     fn arrived(&self, _: &Link, _: &[u8], _: usize) {}
     fn carried(&self, _: &Link, _: u32, _: bool, _: &[u8]) {}
     fn mentions(&self, _: &Link, _: &[u8]) -> Option<String> {
@@ -145,7 +145,7 @@ fn simulated(relayed: bool) {
     let nodes: Vec<_> = (0..CLIENTS).map(|nth| node("client", 10 + nth as u8)).collect();
     runtime.block_on(async move {
         let near = if relayed {
-            let dock = Dock::default();
+            let dock = MemoryListener::default();
             let mut listener = dock.open();
             server.spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
@@ -154,7 +154,7 @@ fn simulated(relayed: bool) {
             });
             road.spawn(async move {
                 let listener = tokio::net::TcpListener::bind(("0.0.0.0", PORT)).await.expect("a free port");
-                let target = Target::Dock(dock, std::net::Ipv4Addr::new(10, 0, 0, 2).into());
+                let target = Target::MemoryListener(dock, std::net::Ipv4Addr::new(10, 0, 0, 2).into());
                 relay(Link::new("client", "server"), Arc::new(Nobody(tokio::time::Instant::now())), listener, target)
                     .await;
             });

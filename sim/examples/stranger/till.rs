@@ -9,13 +9,15 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use lychgate_sim::plan::seed::Seed;
 use lychgate_sim::plan::{self, Plan};
-use lychgate_sim::real::{Elsewhere, Options, run, servers};
+use lychgate_sim::real::{Options, RealServer, run, servers};
 use lychgate_sim::standins::observation::Observation;
 use lychgate_sim::standins::redis;
-use lychgate_sim::trace::event::{Event, Happening, Occurrence, What};
+use lychgate_sim::trace::event::{Event, ProductEvent, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 use lychgate_sim::trace::verdict::Report;
-use lychgate_sim::world::product::{Boot, Origin, Product, Reader, Role, Scenario, Seat, Service, User, Workload};
+use lychgate_sim::world::product::{
+    Boot, Origin, Product, Reader, Role, Scenario, Service, User, UserContext, Workload,
+};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -58,7 +60,7 @@ pub fn tell(python: &'static str, bug: bool) -> Report {
         }
         command
     };
-    let servers = [("redis", Elsewhere::redis(server.addr))].into();
+    let servers = [("redis", RealServer::redis(server.addr))].into();
     let wall_max = Duration::from_secs(200);
     run::<Till>("stranger", &plan, Options { servers, command: Box::new(command), trace: None, wall_max })
 }
@@ -77,7 +79,7 @@ static ROLES: [Role; 1] = [Role {
 }];
 
 impl Product for Till {
-    type Occurrence = Did;
+    type Event = Did;
     type Workload = Customers;
 
     fn roles() -> &'static [Role] {
@@ -155,7 +157,7 @@ impl Workload for Customers {
     }
 }
 
-async fn shop(customer: Customer, seat: Seat<Did>) {
+async fn shop(customer: Customer, seat: UserContext<Did>) {
     sleep(customer.at).await;
     let Some(till) = seat.links.values().next().copied() else { return };
     for number in 1..=customer.orders {
@@ -191,7 +193,7 @@ enum Did {
     Accepted { order: String },
 }
 
-impl Occurrence for Did {
+impl ProductEvent for Did {
     const NAMES: &'static [&'static str] = &["ordered", "counted", "counted_before", "accepted"];
 
     fn name(&self) -> &'static str {
@@ -272,8 +274,8 @@ impl Invariant<Did> for CountedOnce {
 
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
         match &event.what {
-            What::World(Happening::Phase { name: "heal" }) => self.healed = Some(event.at),
-            What::World(Happening::Killed | Happening::FaultStruck { .. }) => self.tempted = true,
+            What::World(WorldEvent::Phase { name: "heal" }) => self.healed = Some(event.at),
+            What::World(WorldEvent::Killed | WorldEvent::FaultStruck { .. }) => self.tempted = true,
             What::Product(Did::Ordered { order }) => {
                 self.orders += 1;
                 self.open.insert(order.clone(), event.at);

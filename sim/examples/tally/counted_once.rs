@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lychgate_sim::trace::event::{Event, Happening, What};
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 
 use super::events::Did;
@@ -38,7 +38,7 @@ impl Invariant<Did> for CountedOnce {
 
     fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
         match &event.what {
-            What::World(Happening::Phase { name: "heal" }) => self.healed = Some(event.at),
+            What::World(WorldEvent::Phase { name: "heal" }) => self.healed = Some(event.at),
             What::Product(Did::Ordered { order }) => {
                 let customer = order.split('/').next().unwrap_or(order);
                 let account = self.accounts.entry(customer.to_owned()).or_default();

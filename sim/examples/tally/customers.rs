@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Result};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lychgate_sim::world::product::{Seat, User, Workload};
+use lychgate_sim::world::product::{User, UserContext, Workload};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -79,7 +79,7 @@ pub fn users(customers: &Customers) -> Vec<User<Did>> {
     customers.0.iter().map(user).collect()
 }
 
-async fn shop(customer: Customer, seat: Seat<Did>) {
+async fn shop(customer: Customer, seat: UserContext<Did>) {
     sleep(customer.at).await;
     // The first till there is.
     let Some(till) = seat.links.values().next().copied() else { return };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lychgate_sim::standins::observation::{Broker, Command, Observation};
-use lychgate_sim::trace::event::Occurrence;
+use lychgate_sim::trace::event::ProductEvent;
 use lychgate_sim::world::product::{Origin, Reader};
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ pub enum Did {
     Acked { order: String },
 }
 
-impl Occurrence for Did {
+impl ProductEvent for Did {
     const NAMES: &'static [&'static str] = &["ordered", "accepted", "taken", "counted", "counted_before", "acked"];
 
     fn name(&self) -> &'static str {

@@ -43,7 +43,7 @@ static ROLES: [Role; 2] = [
 const SETTINGS: &[&str] = &["TALLY_BUG"];
 
 impl Product for Tally {
-    type Occurrence = Did;
+    type Event = Did;
     type Workload = Customers;
 
     fn roles() -> &'static [Role] {

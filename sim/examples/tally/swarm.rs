@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lychgate_sim::plan::seed::{Purpose, Seed};
-use lychgate_sim::plan::{Cue, Fault, Kind, Length, Plan, Trigger, words};
+use lychgate_sim::plan::{EventMatch, Fault, Kind, Lifetime, Plan, Trigger, words};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
@@ -39,19 +39,19 @@ fn customer(name: &str, from: &mut ChaCha8Rng) -> Customer {
 fn fault(from: &mut ChaCha8Rng) -> Fault {
     let link = LINKS[below(from, LINKS.len())].to_owned();
     let process = ["worker-1", "worker-1", "till-1"][below(from, 3)].to_owned();
-    let lasts = Length::Lasts(Duration::from_secs(1) + millis(from, 40_000));
+    let lasts = Lifetime::Lasts(Duration::from_secs(1) + millis(from, 40_000));
     let (kind, target, length) = match below(from, 6) {
         0 => (Kind::Wedge, link, lasts),
-        1 => (Kind::Close, link, Length::Instant),
+        1 => (Kind::Close, link, Lifetime::Instant),
         2 => (Kind::Delay { by: millis(from, 3_000) }, link, lasts),
-        3 => (Kind::ReplyLost { matches: None }, link, Length::Instant),
-        4 => (Kind::Sigterm, process, Length::Instant),
-        _ => (Kind::Sigkill, process, Length::Instant),
+        3 => (Kind::ReplyLost { matches: None }, link, Lifetime::Instant),
+        4 => (Kind::Sigterm, process, Lifetime::Instant),
+        _ => (Kind::Sigkill, process, Lifetime::Instant),
     };
     let event = EVENTS[below(from, EVENTS.len())].to_owned();
     // Most of them at the very moment of the event, when its answer has not left yet: an order is soon counted.
     let after = if below(from, 4) > 0 { Duration::ZERO } else { millis(from, 2_000) };
-    let trigger = Trigger::On(Cue { event, session: None, nth: 1 + below(from, 4) as u32, after });
+    let trigger = Trigger::On(EventMatch { event, session: None, nth: 1 + below(from, 4) as u32, after });
     Fault::new(kind, vec![target], trigger, length)
 }
 

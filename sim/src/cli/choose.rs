@@ -125,21 +125,21 @@ fn of_file<P: Product>(path: &str) -> Result<Chosen<P::Workload>, Usage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::test_product::Toy;
+    use crate::world::test_product::TestProduct;
 
     #[test]
     fn scenarios_are_found_by_name() {
-        let quiet = choose::<Toy>("quiet").unwrap();
+        let quiet = choose::<TestProduct>("quiet").unwrap();
         assert!(!quiet.drawn() && quiet.about == "Nothing goes wrong");
         assert_eq!(quiet.replay(3), "cargo sim replay quiet@3");
-        assert!(choose::<Toy>("swarm").unwrap().drawn());
+        assert!(choose::<TestProduct>("swarm").unwrap().drawn());
     }
 
     #[test]
     fn each_seed_has_the_plan_of_its_alternatives() {
         let text = "about = \"<one|other>\"\n".to_owned();
         let source = Source::File { path: "x.toml".into(), text };
-        let chosen = of_scenario::<Toy>(Scenario { name: "x".into(), source }).unwrap();
+        let chosen = of_scenario::<TestProduct>(Scenario { name: "x".into(), source }).unwrap();
         let abouts: Vec<_> = [0, 1, 2, 3, 4, u64::MAX].map(|seed| chosen.plan(seed).about).into();
         assert_eq!(abouts, ["one", "one", "other", "one", "other", "one"]);
         assert!(!chosen.drawn());
@@ -147,9 +147,9 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_told_what_was_meant() {
-        let Usage(says) = choose::<Toy>("swamr").unwrap_err();
+        let Usage(says) = choose::<TestProduct>("swamr").unwrap_err();
         assert!(says.contains("did you mean `swarm`?"), "{says}");
-        let Usage(says) = choose::<Toy>("nowhere.toml").unwrap_err();
+        let Usage(says) = choose::<TestProduct>("nowhere.toml").unwrap_err();
         assert!(says.starts_with("nowhere.toml: "), "{says}");
     }
 }

@@ -22,7 +22,7 @@ use crate::cli::table::cut;
 use crate::explore::divergence::{AFTER, BEFORE, Divergence, Surroundings};
 use crate::explore::run::{Options, run_here};
 use crate::plan::seed::Seed;
-use crate::trace::step::{Item, Items, Line};
+use crate::trace::step::{Line, Step, Steps};
 use crate::trace::verdict::{Report, Verdict};
 use crate::world::product::Product;
 
@@ -106,7 +106,7 @@ pub(super) fn stream<P: Product>(what: &str, seed: u64) -> Outcome {
     let out = Arc::new(only_for_items()?);
     let options = Options { items: Some(out.clone()), ..options(!chosen.drawn()) };
     let report = run_here::<P>(&chosen.name, &chosen.plan(seed), Seed(seed), &options);
-    let mut items = Items::new(out);
+    let mut items = Steps::new(out);
     items.write(&Line::End(Box::new(report)))?;
     items.flush()?;
     Ok(0)
@@ -161,11 +161,11 @@ impl Process {
     }
 
     /// `item`, and some of those that follow.
-    fn rest(&self, item: Option<Item>) -> Vec<Item> {
-        let mut items: Vec<Item> = item.into_iter().collect();
+    fn rest(&self, item: Option<Step>) -> Vec<Step> {
+        let mut items: Vec<Step> = item.into_iter().collect();
         while !items.is_empty() && items.len() < AFTER {
             match self.next() {
-                Ok(Some(Line::Item(item))) => items.push(item),
+                Ok(Some(Line::Step(item))) => items.push(item),
                 _ => break,
             }
         }
@@ -185,15 +185,15 @@ fn lines_of(out: ChildStdout) -> impl Iterator<Item = io::Result<Line>> {
 
 /// Reads both until they differ or have ended.
 fn in_step(first: &Process, second: &Process) -> Result<Compared, String> {
-    let mut before: Vec<Item> = Vec::new();
+    let mut before: Vec<Step> = Vec::new();
     let mut count = 0;
     loop {
         let item = |line| match line {
-            Some(Line::Item(item)) => Some(item),
+            Some(Line::Step(item)) => Some(item),
             _ => None,
         };
         match (first.next()?, second.next()?) {
-            (Some(Line::Item(one)), Some(Line::Item(other))) if one.digest == other.digest => {
+            (Some(Line::Step(one)), Some(Line::Step(other))) if one.digest == other.digest => {
                 count += 1;
                 if before.len() == BEFORE {
                     before.remove(0);
@@ -242,7 +242,7 @@ fn tell(divergence: &Divergence, around: &[Surroundings; 2], run: &str) {
 }
 
 /// One line for `item`, without the first `skip` characters of what it was.
-fn told(item: &Item, skip: usize) -> String {
+fn told(item: &Step, skip: usize) -> String {
     let place = if item.place.is_empty() { "the world" } else { &item.place };
     let what: String = item.what.chars().skip(skip).collect();
     let what = if skip > 0 { format!("…{what}") } else { what };

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::choose::Chosen;
 use super::{WALL_MAX, options};
 use crate::cli::report::{self, Around};
-use crate::explore::rerun::Second;
+use crate::explore::rerun::Rerun;
 use crate::explore::run::fork_run;
 use crate::explore::shrink::{Trial, shrink};
 use crate::explore::spinner::spinner;
@@ -33,7 +33,7 @@ pub(super) fn confirmed(report: Report, handle: &str) -> Report {
     if report.verdict != Verdict::Violated {
         return report;
     }
-    match Second::begin(handle, report.seed, SECOND_MAX) {
+    match Rerun::begin(handle, report.seed, SECOND_MAX) {
         Ok(second) => compared(report, second.finish()),
         Err(error) => unconfirmed(report, Verdict::Error, format!("no second process: {error}")),
     }
@@ -164,7 +164,7 @@ fn lock(root: &Path) -> String {
 mod tests {
     use super::*;
     use crate::cli::report::tests::report;
-    use crate::world::test_product::Toy;
+    use crate::world::test_product::TestProduct;
 
     #[test]
     fn only_what_a_second_process_has_seen_is_a_violation() {
@@ -181,9 +181,9 @@ mod tests {
     #[test]
     fn a_repro_says_what_must_break_and_where_it_came_from() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let plan = Plan { about: "x".to_owned(), ..words::bare::<Toy>() };
+        let plan = Plan { about: "x".to_owned(), ..words::bare::<TestProduct>() };
         let repro = as_repro(plan, &report("swarm", 17, Verdict::Violated), root);
-        assert_eq!(plan::parse::<Toy>("repro", &plan::print(&repro)).unwrap(), repro);
+        assert_eq!(plan::parse::<TestProduct>("repro", &plan::print(&repro)).unwrap(), repro);
         assert_eq!(repro.expect.invariant.as_deref(), Some("no_zombies"));
         let origin = repro.repro.unwrap();
         assert_eq!(origin.seed, 17);

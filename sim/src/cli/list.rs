@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use super::{Outcome, Usage, choose};
 use crate::cli::table::{Table, cut};
 use crate::plan::words;
-use crate::trace::event::{Happening, Occurrence};
+use crate::trace::event::{ProductEvent, WorldEvent};
 use crate::world::product::Product;
 
 /// What can be listed.
@@ -119,8 +119,8 @@ pub(super) fn list<P: Product>(what: What) -> Outcome {
         }
         What::Events => {
             let mut table = Table::new(&["event", "whose"]);
-            Happening::NAMES.iter().for_each(|name| table.row([(*name).to_owned(), "the world's".to_owned()]));
-            <P::Occurrence as Occurrence>::NAMES
+            WorldEvent::NAMES.iter().for_each(|name| table.row([(*name).to_owned(), "the world's".to_owned()]));
+            <P::Event as ProductEvent>::NAMES
                 .iter()
                 .for_each(|name| table.row([(*name).to_owned(), "the product's".to_owned()]));
             table.print();

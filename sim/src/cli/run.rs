@@ -12,7 +12,7 @@ use super::choose::{self, Chosen, choose};
 use super::{Outcome, RunArgs, Usage, failing, options, seeds, write};
 use crate::cli::report::{self, word};
 use crate::cli::table::{Table, cut, seconds};
-use crate::explore::rerun::Second;
+use crate::explore::rerun::Rerun;
 use crate::explore::run::{Child, Options, fork_run};
 use crate::explore::sweep::{Next, Reach, Running, Task, judged, sweep, tasks};
 use crate::plan::seed::Seed;
@@ -33,7 +33,7 @@ struct How {
 /// One process of a sweep.
 enum Going {
     Run(Child),
-    Check(Second),
+    Check(Rerun),
 }
 
 impl Running for Going {
@@ -169,7 +169,7 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
     bar.set_message(chosen.name.clone());
     let begin = |task| match task {
         Task::Run(seed) => Going::Run(fork_run::<P>(&chosen.name, &chosen.plan(seed), Seed(seed), &options)),
-        Task::Check(seed) => match Second::begin(&chosen.handle, seed, failing::SECOND_MAX) {
+        Task::Check(seed) => match Rerun::begin(&chosen.handle, seed, failing::SECOND_MAX) {
             Ok(second) => Going::Check(second),
             Err(error) => panic!("no second process for seed {seed}: {error}"),
         },

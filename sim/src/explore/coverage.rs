@@ -11,7 +11,7 @@ use crate::standins::redis::resp::take_command;
 
 /// What was seen so far.
 #[derive(Debug, Default)]
-pub struct Shapes {
+pub struct Coverage {
     seen: BTreeSet<String>,
     /// By connection and direction: the bytes of what has not arrived whole.
     lanes: BTreeMap<(String, u32, bool), Lane>,
@@ -30,13 +30,13 @@ struct Lane {
     lost: bool,
 }
 
-impl Shapes {
+impl Coverage {
     /// Bytes on a connection with `service`: `up` from the client. Those of services without conformance count for nothing.
     pub fn carried(&mut self, service: &str, place: &str, conn: u32, up: bool, bytes: &[u8]) {
         let take = match (service, up) {
-            ("redis", true) => Shapes::redis,
-            ("rabbitmq", _) => Shapes::amqp,
-            ("postgres", true) => Shapes::postgres,
+            ("redis", true) => Coverage::redis,
+            ("rabbitmq", _) => Coverage::amqp,
+            ("postgres", true) => Coverage::postgres,
             _ => return,
         };
         let key = (place.to_owned(), conn, up);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     fn seen(service: &str, up: bool, bytes: &[u8]) -> Vec<String> {
-        let mut shapes = Shapes::default();
+        let mut shapes = Coverage::default();
         // Byte by byte: nothing depends on how it was cut.
         bytes.iter().for_each(|byte| shapes.carried(service, "a->b", 1, up, &[*byte]));
         shapes.all().into_iter().collect()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::trace::step::Item;
+use crate::trace::step::Step;
 
 /// How many items before the first difference are shown: enough to see what the process was doing.
 pub(crate) const BEFORE: usize = 4;
@@ -35,9 +35,9 @@ pub(crate) struct Divergence {
     /// The place of the first item that differs, from 1.
     pub(crate) item: u64,
     /// The last items that are the same.
-    pub(crate) before: Vec<Item>,
+    pub(crate) before: Vec<Step>,
     /// Of each side what came then, the differing item first; nothing if it had ended.
-    pub(crate) sides: [Vec<Item>; 2],
+    pub(crate) sides: [Vec<Step>; 2],
 }
 
 /// What is likely to have parted two runs.
@@ -100,7 +100,7 @@ impl Divergence {
         // Where the other side has each of the two, as far as was read on.
         let there = [(one, second), (other, first)].map(|(item, side)| side.iter().find(|seen| same(seen, item)));
         if let [Some(later), Some(too)] = there {
-            let near = |item: &Item, seen: &Item| item.at.abs_diff(seen.at) < NEAR;
+            let near = |item: &Step, seen: &Step| item.at.abs_diff(seen.at) < NEAR;
             return if near(one, later) && near(other, too) { Cause::Order } else { Cause::Clock };
         }
         if one.place == other.place && shuffled(&one.what, &other.what) {
@@ -131,7 +131,7 @@ impl Divergence {
 }
 
 /// Whether it is the same thing, whenever it happened.
-fn same(one: &Item, other: &Item) -> bool {
+fn same(one: &Step, other: &Step) -> bool {
     one.place == other.place && one.what == other.what
 }
 
@@ -189,11 +189,11 @@ fn is_time(word: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn item(millis: u64, place: &str, what: &str) -> Item {
-        Item { digest: String::new(), at: Duration::from_millis(millis), place: place.into(), what: what.into() }
+    fn item(millis: u64, place: &str, what: &str) -> Step {
+        Step { digest: String::new(), at: Duration::from_millis(millis), place: place.into(), what: what.into() }
     }
 
-    fn cause(first: Vec<Item>, second: Vec<Item>) -> Cause {
+    fn cause(first: Vec<Step>, second: Vec<Step>) -> Cause {
         let around = [(41, "/home/ann/lychgate"), (42, "/tmp")];
         let around = around.map(|(pid, dir)| Surroundings { pid, dir: dir.into() });
         Divergence { item: 1, before: Vec::new(), sides: [first, second] }.cause(&around)

@@ -12,7 +12,7 @@ use crate::trace::verdict::{Report, Verdict};
 use crate::world::report::blank;
 
 /// A second process.
-pub(crate) struct Second {
+pub(crate) struct Rerun {
     child: Child,
     said: PipeReader,
     handle: String,
@@ -20,12 +20,12 @@ pub(crate) struct Second {
     deadline: Instant,
 }
 
-impl Second {
+impl Rerun {
     /// Runs `seed` of what `handle` names on the command line, for at most `wall_max`.
     ///
     /// # Errors
     /// When the process cannot be started.
-    pub(crate) fn begin(handle: &str, seed: u64, wall_max: Duration) -> io::Result<Second> {
+    pub(crate) fn begin(handle: &str, seed: u64, wall_max: Duration) -> io::Result<Rerun> {
         // What it says in trouble goes the same way as the report, which is the last line.
         let (said, mouth) = io::pipe()?;
         let child = Command::new(std::env::current_exe()?)
@@ -34,7 +34,7 @@ impl Second {
             .stderr(mouth.try_clone()?)
             .stdout(mouth)
             .spawn()?;
-        Ok(Second { child, said, handle: handle.to_owned(), seed, deadline: Instant::now() + wall_max })
+        Ok(Rerun { child, said, handle: handle.to_owned(), seed, deadline: Instant::now() + wall_max })
     }
 
     fn failed(&self, why: String) -> Report {
@@ -64,7 +64,7 @@ impl Second {
     }
 }
 
-impl Running for Second {
+impl Running for Rerun {
     fn fd(&self) -> RawFd {
         self.said.as_raw_fd()
     }

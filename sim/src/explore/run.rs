@@ -21,8 +21,8 @@ use crate::plan::{Plan, words};
 use crate::trace::recorder::Recorder;
 use crate::trace::verdict::{Report, Verdict};
 use crate::world;
-use crate::world::dispatcher::Hub;
-use crate::world::monitor::Watch;
+use crate::world::dispatcher::Dispatcher;
+use crate::world::monitor::Monitor;
 use crate::world::nemesis::Nemesis;
 use crate::world::product::Product;
 use crate::world::report::{blank, judge};
@@ -36,7 +36,7 @@ pub struct Options {
     pub wall_max: Duration,
     /// Whether a run that proves nothing is [`Verdict::Vacuous`], as for scenarios in files.
     pub strict: bool,
-    /// Where to stream every [`Item`](crate::trace::step::Item) while the run goes on, a JSON object a line.
+    /// Where to stream every [`Step`](crate::trace::step::Step) while the run goes on, a JSON object a line.
     pub items: Option<Arc<File>>,
     /// Whether to keep the [shapes](crate::explore::coverage) of what processes say to Redis, RabbitMQ and Postgres.
     pub shapes: bool,
@@ -91,10 +91,10 @@ fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Se
         runtime.block_on(async {
             turn_selects(seed);
             let nemesis = Nemesis::new(&plan.faults, words::links::<P>(&plan.topology, &plan.users));
-            let watch = Watch::new(recorder, nemesis, P::invariants(plan), P::reader(plan), P::moments());
-            let hub = slot.get_or_init(|| Hub::new(watch)).clone();
-            let because = world::live::<P>(hub.clone(), plan, seed).await;
-            hub.look(|watch| watch.close());
+            let watch = Monitor::new(recorder, nemesis, P::invariants(plan), P::reader(plan), P::moments());
+            let dispatcher = slot.get_or_init(|| Dispatcher::new(watch)).clone();
+            let because = world::live::<P>(dispatcher.clone(), plan, seed).await;
+            dispatcher.look(|watch| watch.close());
             because
         })
     }));
@@ -107,7 +107,7 @@ fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Se
         vec![last.unwrap_or_else(|| message(&*panic))]
     });
     let report = match slot.get() {
-        Some(hub) => judge(hub, scenario, plan, seed, options.strict, lived),
+        Some(dispatcher) => judge(dispatcher, scenario, plan, seed, options.strict, lived),
         None => blank(scenario, seed, Verdict::Panicked, lived.err().unwrap_or_default().join("; ")),
     };
     std::mem::forget(slot);

@@ -117,16 +117,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plan::{Fault, Kind, Length, Trigger, words};
-    use crate::world::test_product::{Say, Toy, Visitor, Visitors};
+    use crate::plan::{Fault, Kind, Lifetime, Trigger, words};
+    use crate::world::test_product::{Say, TestProduct, Visitor, Visitors};
 
     fn big() -> Plan<Visitors> {
-        let mut plan = words::bare::<Toy>();
+        let mut plan = words::bare::<TestProduct>();
         for (nth, kind) in [Kind::Close, Kind::Wedge, Kind::Sigterm, Kind::Sigkill, Kind::Wedge].into_iter().enumerate()
         {
             let targets = vec!["executor-1->redis".into(), "executor-2->redis".into()];
             let trigger = Trigger::At(Duration::from_secs(nth as u64));
-            plan.faults.push(Fault::new(kind, targets, trigger, Length::UntilHeal));
+            plan.faults.push(Fault::new(kind, targets, trigger, Lifetime::UntilHeal));
         }
         let say = |text: &str| Say { text: text.into(), at: Duration::ZERO };
         for name in ["ann", "bob", "cid"] {
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn nothing_to_drop_is_minimal() {
-        let plan = words::bare::<Toy>();
+        let plan = words::bare::<TestProduct>();
         assert_eq!(shrink(&plan, |_| Trial::Holds), Shrunk { plan, trials: 0, minimal: true });
     }
 }

@@ -13,10 +13,10 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::lane::{Held, Lane};
-use super::{Doom, Epochs, Link, Lost, QUIET, Target, Witness};
+use super::{Epochs, Link, LinkObserver, Lost, QUIET, ReplyFault, Target};
 use crate::plan::Direction;
 use crate::standins::listener::Stream;
-use crate::trace::event::{Happening, Side};
+use crate::trace::event::{Side, WorldEvent};
 
 /// One read. A chunk of the simulation that is longer is carried in several.
 const READ: usize = 16 * 1024;
@@ -35,7 +35,7 @@ const HEAR_OUT_MAX: Duration = Duration::from_secs(6);
 /// A connection through the relay.
 pub(super) struct Conversation {
     link: Arc<Link>,
-    witness: Arc<dyn Witness>,
+    witness: Arc<dyn LinkObserver>,
     conn: u32,
     incarnation: u32,
     epochs: Epochs,
@@ -60,7 +60,7 @@ pub(super) struct Conversation {
     waiting: Option<Duration>,
     quiet_told: bool,
     /// The fault that will spoil the next bytes of answer.
-    doom: Option<(usize, Doom)>,
+    doom: Option<(usize, ReplyFault)>,
     /// A fault has ended it; what was read before may still be carried.
     severed: bool,
     closed_told: bool,
@@ -76,7 +76,7 @@ enum Step {
 impl Conversation {
     pub(super) fn new(
         link: Arc<Link>,
-        witness: Arc<dyn Witness>,
+        witness: Arc<dyn LinkObserver>,
         near: TcpStream,
         conn: u32,
         incarnation: u32,
@@ -295,7 +295,7 @@ impl Conversation {
         self.dial.tell(&self.link, &*self.witness, self.witness.now());
         let dialled = match target {
             Target::Address(address) => dial(*address).await,
-            Target::Dock(dock, ip) => {
+            Target::MemoryListener(dock, ip) => {
                 // Used again after so many connections, as ports are.
                 let port = u16::try_from(self.conn % u32::from(u16::MAX)).expect("smaller than the divisor") + 1;
                 let from = SocketAddr::new(*ip, port);
@@ -413,11 +413,11 @@ impl Conversation {
                     self.witness.felt(&self.link, fault, &label);
                 }
                 match doom {
-                    Doom::Lost => {
+                    ReplyFault::Lost => {
                         self.tell_closed(Side::Fault);
                         self.sever();
                     }
-                    Doom::Cut => {
+                    ReplyFault::Cut => {
                         self.take_down(&bytes[..bytes.len() / 2]);
                         self.severed = true;
                         self.far_end();
@@ -532,7 +532,7 @@ impl Conversation {
         }
         let unanswered = self.waiting.take().map(|since| self.witness.now() - since);
         let (link, conn) = (self.link.name.clone(), self.conn);
-        self.tell(Happening::LinkClosed { link, conn, by, unanswered });
+        self.tell(WorldEvent::LinkClosed { link, conn, by, unanswered });
     }
 
     fn tell_quiet(&mut self, now: Duration) -> Duration {
@@ -543,7 +543,7 @@ impl Conversation {
             return since + QUIET;
         }
         self.quiet_told = true;
-        self.tell(Happening::Unanswered { link: self.link.name.clone(), conn: self.conn, since });
+        self.tell(WorldEvent::Unanswered { link: self.link.name.clone(), conn: self.conn, since });
         Duration::MAX
     }
 
@@ -551,11 +551,11 @@ impl Conversation {
         let Some(since) = self.waiting.take() else { return };
         if std::mem::take(&mut self.quiet_told) {
             let waited = self.witness.now() - since;
-            self.tell(Happening::Answered { link: self.link.name.clone(), conn: self.conn, waited });
+            self.tell(WorldEvent::Answered { link: self.link.name.clone(), conn: self.conn, waited });
         }
     }
 
-    fn tell(&self, happening: Happening) {
+    fn tell(&self, happening: WorldEvent) {
         self.witness.fact(&self.link, self.incarnation, happening);
     }
 }
@@ -597,7 +597,7 @@ struct Timer {
 
 impl Alarm {
     /// It rings at `wake` at the latest.
-    fn set(&mut self, wake: Duration, witness: &dyn Witness) {
+    fn set(&mut self, wake: Duration, witness: &dyn LinkObserver) {
         if wake < self.0.as_ref().map_or(Duration::MAX, |timer| timer.at) {
             let sleep = tokio::time::sleep(wake.saturating_sub(witness.now()));
             self.0 = Some(Timer { at: wake, sleep: Box::pin(sleep), polled: false });
@@ -609,7 +609,7 @@ impl Alarm {
     }
 
     /// Waits for its time; it is not set any more then.
-    async fn rings(&mut self, witness: &dyn Witness) {
+    async fn rings(&mut self, witness: &dyn LinkObserver) {
         std::future::poll_fn(|context| {
             let Some(timer) = &mut self.0 else { return Poll::Pending };
             let rung = match std::mem::replace(&mut timer.polled, true) {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{LATE, Link, Pace, Witness};
+use super::{LATE, Link, LinkObserver, Pace};
 
 /// One direction: what has been read and not yet carried.
 #[derive(Default)]
@@ -50,7 +50,7 @@ impl Held {
     }
 
     /// Tells each fault that made this late, once. Returns when it will be late, if it is not yet.
-    pub(super) fn tell(&mut self, link: &Link, witness: &dyn Witness, now: Duration) -> Option<Duration> {
+    pub(super) fn tell(&mut self, link: &Link, witness: &dyn LinkObserver, now: Duration) -> Option<Duration> {
         if self.told == self.blame.len() {
             return None;
         }

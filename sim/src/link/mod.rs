@@ -35,9 +35,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use self::port::Port;
-use crate::plan::{Direction, Part};
-use crate::standins::listener::Dock;
-use crate::trace::event::Happening;
+use crate::plan::{Direction, Scope};
+use crate::standins::listener::MemoryListener;
+use crate::trace::event::WorldEvent;
 
 /// A request that has waited this long without a byte of answer is a fact worth telling: longer than any healthy
 /// service takes, much shorter than any client's timeout.
@@ -97,7 +97,7 @@ pub enum Target {
     /// A process or a server, over TCP.
     Address(SocketAddr),
     /// A stand-in, over pipes that come from this address; each connection has a port of its own.
-    Dock(Dock, IpAddr),
+    MemoryListener(MemoryListener, IpAddr),
 }
 
 impl From<SocketAddr> for Target {
@@ -107,13 +107,13 @@ impl From<SocketAddr> for Target {
 }
 
 /// Who watches links: the judge in a simulation, a logger before a real server. Called synchronously, in order.
-pub trait Witness: Send + Sync {
+pub trait LinkObserver: Send + Sync {
     /// Time since the watch began.
     fn now(&self) -> Duration;
     /// The relay dials the service from `local`, for this incarnation of the link's process.
     fn dialled(&self, link: &Link, incarnation: u32, local: SocketAddr);
     /// Something happened on the link.
-    fn fact(&self, link: &Link, incarnation: u32, happening: Happening);
+    fn fact(&self, link: &Link, incarnation: u32, happening: WorldEvent);
     /// Bytes were read from the near end, in this incarnation of it; or, unless `up`, from the far end.
     fn spoke(&self, _: &Link, _incarnation: u32, _up: bool) {}
     /// A chunk of a request arrived at the relay; effects that this call begins act on it. The first `old` bytes were
@@ -156,7 +156,7 @@ pub struct Link {
 /// A fault that stands.
 struct Standing {
     effect: Effect,
-    part: Part,
+    part: Scope,
     /// Which strike on this link it is, from 1: a fault may strike again.
     strike: u32,
     /// How many connections there had been when it struck.
@@ -165,7 +165,7 @@ struct Standing {
 
 /// How a connection's next answer will end it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Doom {
+enum ReplyFault {
     /// Nothing of it is carried.
     Lost,
     /// Half of its first chunk is.
@@ -228,11 +228,11 @@ impl Link {
 
     /// Fault `fault` begins, and strikes all of the link.
     pub fn strike(&self, fault: usize, effect: Effect) {
-        self.strike_part(fault, effect, Part::default());
+        self.strike_part(fault, effect, Scope::default());
     }
 
     /// Fault `fault` begins, and strikes a part of the link.
-    pub fn strike_part(&self, fault: usize, effect: Effect, part: Part) {
+    pub fn strike_part(&self, fault: usize, effect: Effect, part: Scope) {
         self.change(|state| {
             if effect == Effect::Close && part.only.is_none() {
                 state.epochs.closed += 1;
@@ -320,11 +320,11 @@ impl Link {
     }
 
     /// The fault that spoils the answer to this request, if there is one: it is used up by that.
-    fn take_doom(&self, request: &[u8], old: usize) -> Option<(usize, Doom)> {
+    fn take_doom(&self, request: &[u8], old: usize) -> Option<(usize, ReplyFault)> {
         let asked = |matches: &Vec<u8>| ends_in_new(request, old, matches);
         self.take(|effect| match effect {
-            Effect::ReplyLost { matches } => matches.as_ref().is_none_or(asked).then_some(Doom::Lost),
-            Effect::Cut { matches } => matches.as_ref().is_some_and(asked).then_some(Doom::Cut),
+            Effect::ReplyLost { matches } => matches.as_ref().is_none_or(asked).then_some(ReplyFault::Lost),
+            Effect::Cut { matches } => matches.as_ref().is_some_and(asked).then_some(ReplyFault::Cut),
             _ => None,
         })
     }
@@ -339,8 +339,8 @@ impl Link {
     }
 
     /// The fault that cuts whatever comes back next, if there is one: it is used up by that.
-    fn take_cut(&self) -> Option<(usize, Doom)> {
-        self.take(|effect| (*effect == Effect::Cut { matches: None }).then_some(Doom::Cut))
+    fn take_cut(&self) -> Option<(usize, ReplyFault)> {
+        self.take(|effect| (*effect == Effect::Cut { matches: None }).then_some(ReplyFault::Cut))
     }
 
     fn take<T>(&self, wanted: impl Fn(&Effect) -> Option<T>) -> Option<(usize, T)> {
@@ -440,7 +440,7 @@ pub fn ends_in_new(bytes: &[u8], old: usize, pattern: &[u8]) -> bool {
 }
 
 /// Runs the relay of `link`: takes connections from `listener` and carries each to `target`, for ever.
-pub async fn relay(link: Arc<Link>, witness: Arc<dyn Witness>, listener: TcpListener, target: impl Into<Target>) {
+pub async fn relay(link: Arc<Link>, witness: Arc<dyn LinkObserver>, listener: TcpListener, target: impl Into<Target>) {
     let (target, mut port) = (target.into(), Port::new(listener));
     loop {
         let near = tokio::select! {
@@ -466,7 +466,7 @@ pub async fn relay(link: Arc<Link>, witness: Arc<dyn Witness>, listener: TcpList
             let shut = state.effects.iter().find(|(_, standing)| closes(standing)).map(|(fault, _)| *fault);
             (state.conns, state.incarnation, state.epochs, shut)
         };
-        witness.fact(&link, incarnation, Happening::LinkOpened { link: link.name.clone(), conn });
+        witness.fact(&link, incarnation, WorldEvent::LinkOpened { link: link.name.clone(), conn });
         let conversation =
             conversation::Conversation::new(link.clone(), witness.clone(), near, conn, incarnation, epochs);
         match shut {
@@ -477,7 +477,7 @@ pub async fn relay(link: Arc<Link>, witness: Arc<dyn Witness>, listener: TcpList
 }
 
 /// Whoever dials is refused, until no fault wants that any more.
-async fn refuse(link: &Link, witness: &dyn Witness, port: &mut Port) {
+async fn refuse(link: &Link, witness: &dyn LinkObserver, port: &mut Port) {
     port.shut();
     loop {
         tokio::select! {

@@ -8,11 +8,11 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::part::{every, judge, part};
-use super::section::{Complaints, Section, described, words};
-use super::{Ailment, Aim, Cue, Disturbance, Fault, Kind, Length, ORIGIN, Trigger, speaks_http};
+use super::scope::{every, judge, part};
+use super::section::{Diagnostics, Section, described, words};
+use super::{EventMatch, Fault, Kind, Lifetime, ORIGIN, ServiceFault, StreamFault, TargetKind, Trigger, speaks_http};
 use crate::link::HALF_OPEN;
-use crate::trace::event::Happening;
+use crate::trace::event::WorldEvent;
 
 /// What a fault of this plan may name.
 pub(super) struct Words {
@@ -48,7 +48,7 @@ const CUE_KEYS: &[&str] = &["event", "session", "nth", "after"];
 const ON_KEYS: &[&str] = &["event", "session", "link", "matches", "nth", "after"];
 
 /// Reads `[[faults]]`.
-pub(super) fn faults(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Complaints<'_>) -> Vec<Fault> {
+pub(super) fn faults(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Diagnostics<'_>) -> Vec<Fault> {
     let span = value.span();
     let DeValue::Array(array) = value.into_inner() else {
         complaints.wrong(&span, "`faults` must be a list: write `[[faults]]` above each");
@@ -62,7 +62,7 @@ fn fault(
     value: Spanned<DeValue<'_>>,
     valid: &Words,
     leaving: &mut BTreeSet<String>,
-    complaints: &mut Complaints<'_>,
+    complaints: &mut Diagnostics<'_>,
 ) -> Option<Fault> {
     let mut section = Section::of(value, "a fault", KEYS, complaints)?;
     let kind = kind(&mut section, complaints);
@@ -89,7 +89,7 @@ fn fault(
     Some(Fault { kind: kind?, targets, trigger: trigger?, length: length?, part, every })
 }
 
-fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Kind> {
+fn kind(section: &mut Section<'_>, complaints: &mut Diagnostics<'_>) -> Option<Kind> {
     let word = section.need("kind", complaints).and_then(|value| super::section::text(value, "kind", complaints));
     let by_span = section.take("by");
     let by = by_span.clone().and_then(|value| {
@@ -106,9 +106,9 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         complaints.unknown(&word.span(), "kind of fault", name, Kind::NAMES.iter().copied());
         return None;
     }
-    let needs_by = matches!(name, "delay" | "trickle") || Ailment::TAKING_BY.contains(&name);
+    let needs_by = matches!(name, "delay" | "trickle") || ServiceFault::TAKING_BY.contains(&name);
     if let (Some(by), false) = (&by_span, needs_by) {
-        let takers = Ailment::TAKING_BY.join("`, `");
+        let takers = ServiceFault::TAKING_BY.join("`, `");
         complaints.wrong(&by.span(), format!("`by` belongs to `delay`, `trickle`, `{takers}`, not to `{name}`"));
     }
     match &bytes {
@@ -122,10 +122,10 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
         _ => {}
     }
     if let (Some(span), Some(by)) = (&by_span, by)
-        && Ailment::OF_CLOCK.contains(&name)
-        && by > Ailment::CLOCK_OFF_MAX
+        && ServiceFault::OF_CLOCK.contains(&name)
+        && by > ServiceFault::CLOCK_OFF_MAX
     {
-        let max = crate::plan::duration::print(Ailment::CLOCK_OFF_MAX);
+        let max = crate::plan::duration::print(ServiceFault::CLOCK_OFF_MAX);
         complaints.wrong(&span.span(), format!("a clock is off by {max} at most: what keeps it corrects more at once"));
     }
     if needs_by && by_span.is_none() {
@@ -175,15 +175,15 @@ fn kind(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Ki
             refusal.status?.map(|status| Kind::Refuse { status, retry_after: refusal.retry_after })
         }
         name => {
-            let disturbance = Disturbance::ALL.into_iter().find(|one| one.name() == name);
+            let disturbance = StreamFault::ALL.into_iter().find(|one| one.name() == name);
             // An ailment without its `by` has been complained of.
-            disturbance.map(Kind::Disturb).or_else(|| Ailment::named(name, by).map(Kind::Ail))
+            disturbance.map(Kind::Disturb).or_else(|| ServiceFault::named(name, by).map(Kind::Ail))
         }
     }
 }
 
 /// What only `trickle` may say; 1 where it has been complained of.
-fn bytes(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> Option<Spanned<u32>> {
+fn bytes(section: &mut Section<'_>, complaints: &mut Diagnostics<'_>) -> Option<Spanned<u32>> {
     let span = section.span_of("bytes")?;
     let number = section.number("bytes", complaints).map_or(1, |number| match *number.get_ref() {
         number @ 1..=BYTES_MAX => u32::try_from(number).unwrap_or(1),
@@ -204,7 +204,7 @@ struct Refusal {
     retry_after: Option<Duration>,
 }
 
-fn refusal(section: &mut Section<'_>, statuses: &[u16], complaints: &mut Complaints<'_>) -> Refusal {
+fn refusal(section: &mut Section<'_>, statuses: &[u16], complaints: &mut Diagnostics<'_>) -> Refusal {
     let status = section.take("status");
     let retry_after = section.take("retry_after");
     let span = status.as_ref().or(retry_after.as_ref()).map(Spanned::span);
@@ -235,7 +235,7 @@ fn targets(
     section: &mut Section<'_>,
     kind: Option<&Kind>,
     valid: &Words,
-    complaints: &mut Complaints<'_>,
+    complaints: &mut Diagnostics<'_>,
 ) -> Vec<Spanned<String>> {
     let Some(value) = section.need("target", complaints) else { return Vec::new() };
     let span = value.span();
@@ -246,28 +246,28 @@ fn targets(
     let Some(kind) = kind else { return Vec::new() };
     for target in &typed {
         let name = target.get_ref();
-        match kind.aim() {
-            Aim::Link | Aim::Process if of_origin(name) && takes_origin(kind) => {
+        match kind.target_kind() {
+            TargetKind::Link | TargetKind::Process if of_origin(name) && takes_origin(kind) => {
                 complain_of_origin(target, valid, complaints, kind)
             }
-            Aim::Link if matches!(kind, Kind::Answer { .. }) && !speaks_http(name) => {
+            TargetKind::Link if matches!(kind, Kind::Answer { .. }) && !speaks_http(name) => {
                 let says = format!(
                     "`answer` speaks HTTP, and not on `{name}`; `cargo sim list faults` tells what ails servers"
                 );
                 complaints.wrong(&target.span(), says);
             }
-            Aim::Link if !valid.links.contains(name) => complain_of_link(target, valid, complaints, kind.name()),
-            Aim::Process if !valid.processes.contains(name) => {
+            TargetKind::Link if !valid.links.contains(name) => complain_of_link(target, valid, complaints, kind.name()),
+            TargetKind::Process if !valid.processes.contains(name) => {
                 let what = format!("process for `{}`", kind.name());
                 complaints.unknown(&target.span(), &what, name, valid.processes.iter().map(String::as_str));
             }
-            Aim::Process if kind.of_manager() && !of_origin(name) && !valid.managed.contains_key(name) => {
+            TargetKind::Process if kind.of_manager() && !of_origin(name) && !valid.managed.contains_key(name) => {
                 let says =
                     format!("`{name}` is booted by its container engine: `{}` is the service manager's", kind.name());
                 complaints.wrong(&target.span(), says);
             }
-            Aim::Caller => complain_of_caller(target, valid, complaints, kind.name()),
-            Aim::Service => complain_of_service(target, valid, complaints, kind.name()),
+            TargetKind::Caller => complain_of_caller(target, valid, complaints, kind.name()),
+            TargetKind::Service => complain_of_service(target, valid, complaints, kind.name()),
             _ => {}
         }
     }
@@ -285,7 +285,7 @@ fn scaling(
     typed: &[Spanned<String>],
     valid: &Words,
     leaving: &mut BTreeSet<String>,
-    complaints: &mut Complaints<'_>,
+    complaints: &mut Diagnostics<'_>,
 ) {
     if let (Kind::Reconfigure, Some(first)) = (kind, typed.first())
         && typed.len() != 2
@@ -318,11 +318,11 @@ fn of_origin(target: &str) -> bool {
 }
 
 /// Unless some process has such a link, or it is a process that is struck.
-fn complain_of_origin(target: &Spanned<String>, valid: &Words, complaints: &mut Complaints<'_>, kind: &Kind) {
+fn complain_of_origin(target: &Spanned<String>, valid: &Words, complaints: &mut Diagnostics<'_>, kind: &Kind) {
     let far = target.get_ref().split_once("->").map(|(_, far)| far);
-    let says = match (kind.aim(), far) {
-        (Aim::Process, None) => return,
-        (Aim::Process, Some(_)) => format!("`{}` strikes a process: write `origin`", kind.name()),
+    let says = match (kind.target_kind(), far) {
+        (TargetKind::Process, None) => return,
+        (TargetKind::Process, Some(_)) => format!("`{}` strikes a process: write `origin`", kind.name()),
         (_, None) => format!("`{}` strikes a link: write `origin->redis`", kind.name()),
         (_, Some(far)) if valid.links.iter().any(|link| link.ends_with(&format!("->{far}"))) => return,
         (_, Some(far)) => format!("no process has a link to `{far}`"),
@@ -331,7 +331,7 @@ fn complain_of_origin(target: &Spanned<String>, valid: &Words, complaints: &mut 
 }
 
 /// Unless it is `SERVICE/NAME`, of a service that there is.
-fn complain_of_caller(target: &Spanned<String>, valid: &Words, complaints: &mut Complaints<'_>, of: &str) {
+fn complain_of_caller(target: &Spanned<String>, valid: &Words, complaints: &mut Diagnostics<'_>, of: &str) {
     match target.get_ref().split_once('/') {
         Some((service, name)) if valid.services.contains(&service) && !name.is_empty() => {}
         Some((service, name)) if !name.is_empty() => {
@@ -345,15 +345,15 @@ fn complain_of_caller(target: &Spanned<String>, valid: &Words, complaints: &mut 
 }
 
 /// Unless it is a service that there is, and that can fail so.
-fn complain_of_service(target: &Spanned<String>, valid: &Words, complaints: &mut Complaints<'_>, of: &str) {
+fn complain_of_service(target: &Spanned<String>, valid: &Words, complaints: &mut Diagnostics<'_>, of: &str) {
     let name = target.get_ref().as_str();
-    let able: Vec<&str> = Ailment::services(of).filter(|service| valid.services.contains(service)).collect();
+    let able: Vec<&str> = ServiceFault::services(of).filter(|service| valid.services.contains(service)).collect();
     if !able.contains(&name) {
         complaints.unknown(&target.span(), &format!("service for `{of}`"), name, able);
     }
 }
 
-fn complain_of_link(target: &Spanned<String>, valid: &Words, complaints: &mut Complaints<'_>, of: &str) {
+fn complain_of_link(target: &Spanned<String>, valid: &Words, complaints: &mut Diagnostics<'_>, of: &str) {
     let name = target.get_ref();
     // A user's link cannot be judged where the users could not be read.
     let of_user = name.split_once("->").is_some_and(|(_, to)| valid.processes.iter().any(|process| process == to));
@@ -367,7 +367,7 @@ fn complain_of_link(target: &Spanned<String>, valid: &Words, complaints: &mut Co
     complaints.unknown(&target.span(), &what, name, valid.links.iter().map(String::as_str));
 }
 
-fn trigger(section: &mut Section<'_>, valid: &Words, complaints: &mut Complaints<'_>) -> Option<Trigger> {
+fn trigger(section: &mut Section<'_>, valid: &Words, complaints: &mut Diagnostics<'_>) -> Option<Trigger> {
     let on = section.take("on");
     let at = section.take("at");
     match (at, on) {
@@ -388,7 +388,7 @@ fn trigger(section: &mut Section<'_>, valid: &Words, complaints: &mut Complaints
     }
 }
 
-fn on_what(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Complaints<'_>) -> Option<Trigger> {
+fn on_what(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Diagnostics<'_>) -> Option<Trigger> {
     let mut section = Section::of(value, "`on`", ON_KEYS, complaints)?;
     let link = section.text("link", complaints);
     let matches = section.text("matches", complaints);
@@ -418,7 +418,7 @@ fn on_what(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Complain
     Some(Trigger::OnRequest { link: link.into_inner(), matches: matches?.into_inner(), nth, after })
 }
 
-fn cue(mut section: Section<'_>, valid: &Words, complaints: &mut Complaints<'_>) -> Option<Cue> {
+fn cue(mut section: Section<'_>, valid: &Words, complaints: &mut Diagnostics<'_>) -> Option<EventMatch> {
     let event = section.need("event", complaints).and_then(|value| super::section::text(value, "event", complaints));
     let session = section.text("session", complaints);
     let (nth, after) = nth_and_after(&mut section, complaints);
@@ -432,13 +432,13 @@ fn cue(mut section: Section<'_>, valid: &Words, complaints: &mut Complaints<'_>)
     let name = event.get_ref();
     if !valid.events.contains(&name.as_str()) {
         complaints.unknown(&event.span(), "event", name, valid.events.iter().copied());
-    } else if let (Some(session), true) = (&session, Happening::NAMES.contains(&name.as_str())) {
+    } else if let (Some(session), true) = (&session, WorldEvent::NAMES.contains(&name.as_str())) {
         complaints.wrong(&session.span(), format!("`{name}` is an event of the world and belongs to no session"));
     }
-    Some(Cue { event: event.into_inner(), session: session.map(Spanned::into_inner), nth, after })
+    Some(EventMatch { event: event.into_inner(), session: session.map(Spanned::into_inner), nth, after })
 }
 
-fn nth_and_after(section: &mut Section<'_>, complaints: &mut Complaints<'_>) -> (u32, Duration) {
+fn nth_and_after(section: &mut Section<'_>, complaints: &mut Diagnostics<'_>) -> (u32, Duration) {
     let nth = section.number("nth", complaints).map_or(1, |nth| match u32::try_from(*nth.get_ref()) {
         Ok(number @ 1..) => number,
         _ => {
@@ -453,8 +453,8 @@ fn length(
     section: &mut Section<'_>,
     kind: Option<&Kind>,
     valid: &Words,
-    complaints: &mut Complaints<'_>,
-) -> Option<Length> {
+    complaints: &mut Diagnostics<'_>,
+) -> Option<Lifetime> {
     let lasts = section.take("lasts");
     let until = section.take("until");
     let kind = kind?;
@@ -473,7 +473,7 @@ fn length(
         (Some(lasts), None) => {
             let mut alone =
                 Section::new([key("lasts", lasts)].into_iter().collect(), section.span.clone(), "a fault", KEYS);
-            alone.duration("lasts", complaints).map(Length::Lasts)
+            alone.duration("lasts", complaints).map(Lifetime::Lasts)
         }
         (None, Some(until)) => until_what(until, valid, complaints),
         (None, None) => {
@@ -490,12 +490,12 @@ fn length(
     }
 }
 
-fn until_what(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Complaints<'_>) -> Option<Length> {
+fn until_what(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Diagnostics<'_>) -> Option<Lifetime> {
     match value.get_ref() {
-        DeValue::String(word) if word == "heal" => Some(Length::UntilHeal),
+        DeValue::String(word) if word == "heal" => Some(Lifetime::UntilHeal),
         DeValue::Table(_) => {
             let section = Section::of(value, "`until`", CUE_KEYS, complaints)?;
-            cue(section, valid, complaints).map(Length::Until)
+            cue(section, valid, complaints).map(Lifetime::Until)
         }
         other => {
             let says = format!("`until` must be `{{ event = \"…\" }}` or \"heal\", not {}", described(other));
@@ -507,16 +507,16 @@ fn until_what(value: Spanned<DeValue<'_>>, valid: &Words, complaints: &mut Compl
 
 /// The length of a fault that says none; `None` if it must say one. `close` without one closes what is open, once;
 /// `reply_lost`, `cut` and `answer` without one wait for the next answer; what is half open expires.
-pub(super) fn usual(kind: &Kind) -> Option<Length> {
+pub(super) fn usual(kind: &Kind) -> Option<Lifetime> {
     match kind {
-        Kind::Wedge | Kind::ConnectionRefused | Kind::Delay { .. } | Kind::Trickle { .. } => Some(Length::UntilHeal),
-        Kind::Refuse { .. } | Kind::Disturb(_) => Some(Length::UntilHeal),
-        Kind::Close | Kind::ReplyLost { .. } | Kind::Cut { .. } | Kind::Answer { .. } => Some(Length::Instant),
-        Kind::HalfOpen => Some(Length::Lasts(HALF_OPEN)),
-        Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Panic => Some(Length::Instant),
-        Kind::RollingRestart | Kind::LostSignal => Some(Length::Instant),
-        Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure => Some(Length::Instant),
-        Kind::Ail(ailment) if ailment.instant() => Some(Length::Instant),
+        Kind::Wedge | Kind::ConnectionRefused | Kind::Delay { .. } | Kind::Trickle { .. } => Some(Lifetime::UntilHeal),
+        Kind::Refuse { .. } | Kind::Disturb(_) => Some(Lifetime::UntilHeal),
+        Kind::Close | Kind::ReplyLost { .. } | Kind::Cut { .. } | Kind::Answer { .. } => Some(Lifetime::Instant),
+        Kind::HalfOpen => Some(Lifetime::Lasts(HALF_OPEN)),
+        Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Panic => Some(Lifetime::Instant),
+        Kind::RollingRestart | Kind::LostSignal => Some(Lifetime::Instant),
+        Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure => Some(Lifetime::Instant),
+        Kind::Ail(ailment) if ailment.instant() => Some(Lifetime::Instant),
         Kind::Ail(_) | Kind::Pause => None,
     }
 }

@@ -1,15 +1,15 @@
 //! A plan is data: topology, settings, workload and faults of one run. Drawn or written, it prints in one format.
 
-mod ailment;
 mod alternatives;
 pub mod duration;
 mod errors;
 mod faults;
 mod parse;
-mod part;
 mod print;
+mod scope;
 mod section;
 pub mod seed;
+mod service_fault;
 #[cfg(test)]
 mod tests;
 pub mod words;
@@ -17,12 +17,12 @@ pub mod words;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use ailment::Ailment;
 pub use alternatives::Alternatives;
 pub use errors::{PlanError, PlanErrors, nearest};
 pub use parse::{parse, parse_all};
-pub use part::{Direction, EVERY_MIN, Part};
 pub use print::{print, told};
+pub use scope::{Direction, EVERY_MIN, Scope};
+pub use service_fault::ServiceFault;
 
 /// Everything that one run needs beside its seed.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +38,7 @@ pub struct Plan<W> {
     /// Overrides of the product's settings for `all`, for a role or for a process.
     pub config: BTreeMap<String, BTreeMap<String, String>>,
     /// Overrides of the service manager's ways, by role or process; the narrowest wins.
-    pub service: BTreeMap<String, Manager>,
+    pub service: BTreeMap<String, ServiceManager>,
     /// What users do.
     pub users: W,
     /// What goes wrong.
@@ -51,7 +51,7 @@ pub struct Plan<W> {
 
 /// How the service manager treats the processes of a role, or one of them, where that differs from what the role says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Manager {
+pub struct ServiceManager {
     /// Time from SIGTERM to SIGKILL.
     pub grace: Option<Duration>,
     /// Time from an exit to the next boot.
@@ -66,23 +66,23 @@ pub struct Manager {
     pub restart_max: Option<Duration>,
 }
 
-impl Manager {
+impl ServiceManager {
     /// Each word that `[service.SCOPE]` may use.
     pub const KEYS: &'static [&'static str] =
         &["grace", "restart_delay", "first_boot", "pre_stop", "probe", "restart_max"];
 
-    /// Its words and what they say, in the order of [`Manager::KEYS`].
+    /// Its words and what they say, in the order of [`ServiceManager::KEYS`].
     pub(crate) fn said(self) -> impl Iterator<Item = (&'static str, Duration)> {
-        let Manager { grace, restart_delay, first_boot, pre_stop, probe, restart_max } = self;
+        let ServiceManager { grace, restart_delay, first_boot, pre_stop, probe, restart_max } = self;
         let all = [grace, restart_delay, first_boot, pre_stop, probe, restart_max];
-        Manager::KEYS.iter().copied().zip(all).filter_map(|(key, value)| Some((key, value?)))
+        ServiceManager::KEYS.iter().copied().zip(all).filter_map(|(key, value)| Some((key, value?)))
     }
 
     /// The ways with one process of a role.
-    pub(crate) fn of(managers: &BTreeMap<String, Manager>, role: &str, process: &str) -> Manager {
+    pub(crate) fn of(managers: &BTreeMap<String, ServiceManager>, role: &str, process: &str) -> ServiceManager {
         let (general, own) = (managers.get(role).copied(), managers.get(process).copied());
         let (general, own) = (general.unwrap_or_default(), own.unwrap_or_default());
-        Manager {
+        ServiceManager {
             grace: own.grace.or(general.grace),
             restart_delay: own.restart_delay.or(general.restart_delay),
             first_boot: own.first_boot.or(general.first_boot),
@@ -131,9 +131,9 @@ pub struct Fault {
     /// When it begins.
     pub trigger: Trigger,
     /// When it ends; healing ends it in any case.
-    pub length: Length,
+    pub length: Lifetime,
     /// What of its links it strikes.
-    pub part: Part,
+    pub part: Scope,
     /// How long after its end it strikes again, until everything heals. At least [`EVERY_MIN`].
     pub every: Option<Duration>,
 }
@@ -189,14 +189,14 @@ pub enum Kind {
     /// Caller of a service: its calls are answered with this HTTP status.
     Refuse { status: u16, retry_after: Option<Duration> },
     /// Caller of a service that streams: its answers go wrong in the middle.
-    Disturb(Disturbance),
+    Disturb(StreamFault),
     /// Service: it is ill itself, for whoever talks to it.
-    Ail(Ailment),
+    Ail(ServiceFault),
 }
 
 /// How a streamed answer goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Disturbance {
+pub enum StreamFault {
     /// It stops in the middle of an event, and goes on at the end of the fault.
     Stall,
     /// It ends in order, but before its last event.
@@ -205,23 +205,23 @@ pub enum Disturbance {
     Malformed,
 }
 
-impl Disturbance {
+impl StreamFault {
     /// Each of them.
-    pub const ALL: [Disturbance; 3] = [Disturbance::Stall, Disturbance::Truncate, Disturbance::Malformed];
+    pub const ALL: [StreamFault; 3] = [StreamFault::Stall, StreamFault::Truncate, StreamFault::Malformed];
 
     /// The word in plans.
     pub fn name(self) -> &'static str {
         match self {
-            Disturbance::Stall => "stall",
-            Disturbance::Truncate => "truncate",
-            Disturbance::Malformed => "malformed",
+            StreamFault::Stall => "stall",
+            StreamFault::Truncate => "truncate",
+            StreamFault::Malformed => "malformed",
         }
     }
 }
 
 /// What a kind of fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aim {
+pub enum TargetKind {
     /// Links, as `executor-1->redis`.
     Link,
     /// Processes, as `executor-1`.
@@ -234,8 +234,8 @@ pub enum Aim {
 
 impl Fault {
     /// One that strikes once, and all of its targets.
-    pub fn new(kind: Kind, targets: Vec<String>, trigger: Trigger, length: Length) -> Fault {
-        Fault { kind, targets, trigger, length, part: Part::default(), every: None }
+    pub fn new(kind: Kind, targets: Vec<String>, trigger: Trigger, length: Lifetime) -> Fault {
+        Fault { kind, targets, trigger, length, part: Scope::default(), every: None }
     }
 
     /// Whether it strikes whoever caused the event that begins it.
@@ -247,11 +247,11 @@ impl Fault {
 impl Kind {
     /// Each word that a plan may use.
     pub const NAMES: &'static [&'static str] = &{
-        let mut all = [""; Kind::OWN.len() + Ailment::NAMES.len()];
+        let mut all = [""; Kind::OWN.len() + ServiceFault::NAMES.len()];
         let mut place = 0;
         while place < all.len() {
             let own = place < Kind::OWN.len();
-            all[place] = if own { Kind::OWN[place] } else { Ailment::NAMES[place - Kind::OWN.len()] };
+            all[place] = if own { Kind::OWN[place] } else { ServiceFault::NAMES[place - Kind::OWN.len()] };
             place += 1;
         }
         all
@@ -319,16 +319,16 @@ impl Kind {
     }
 
     /// What it strikes.
-    pub fn aim(&self) -> Aim {
+    pub fn target_kind(&self) -> TargetKind {
         match self {
-            Kind::Wedge | Kind::Close | Kind::ConnectionRefused => Aim::Link,
-            Kind::ReplyLost { .. } | Kind::Delay { .. } => Aim::Link,
-            Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } | Kind::Answer { .. } => Aim::Link,
-            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::Panic => Aim::Process,
-            Kind::RollingRestart | Kind::LostSignal => Aim::Process,
-            Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure => Aim::Process,
-            Kind::Refuse { .. } | Kind::Disturb(_) => Aim::Caller,
-            Kind::Ail(_) => Aim::Service,
+            Kind::Wedge | Kind::Close | Kind::ConnectionRefused => TargetKind::Link,
+            Kind::ReplyLost { .. } | Kind::Delay { .. } => TargetKind::Link,
+            Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } | Kind::Answer { .. } => TargetKind::Link,
+            Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::Panic => TargetKind::Process,
+            Kind::RollingRestart | Kind::LostSignal => TargetKind::Process,
+            Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure => TargetKind::Process,
+            Kind::Refuse { .. } | Kind::Disturb(_) => TargetKind::Caller,
+            Kind::Ail(_) => TargetKind::Service,
         }
     }
 
@@ -349,7 +349,7 @@ impl Kind {
 
     /// Whether it acts on links.
     pub fn on_link(&self) -> bool {
-        self.aim() == Aim::Link
+        self.target_kind() == TargetKind::Link
     }
 
     /// Whether it changes how many there are of a service.
@@ -390,7 +390,7 @@ pub enum Trigger {
     /// At a virtual time since the beginning.
     At(Duration),
     /// After an event.
-    On(Cue),
+    On(EventMatch),
     /// After a request on a link whose bytes contain `matches`, the `nth` such, from 1.
     OnRequest { link: String, matches: String, nth: u32, after: Duration },
 }
@@ -415,7 +415,7 @@ impl Trigger {
 
 /// An event to wait for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Cue {
+pub struct EventMatch {
     /// Its name.
     pub event: String,
     /// Only those of this session.
@@ -428,13 +428,13 @@ pub struct Cue {
 
 /// When a fault ends.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Length {
+pub enum Lifetime {
     /// It is an instant, as a kill is.
     Instant,
     /// After this long.
     Lasts(Duration),
     /// After an event.
-    Until(Cue),
+    Until(EventMatch),
     /// When everything heals.
     UntilHeal,
 }

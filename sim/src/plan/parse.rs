@@ -58,8 +58,8 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::alternatives::Alternatives;
 use super::errors::{PlanError, PlanErrors, nearest};
 use super::faults::{Words, faults};
-use super::section::{Complaints, Section, described, number, text};
-use super::{Expect, Manager, Plan, Repro, words};
+use super::section::{Diagnostics, Section, described, number, text};
+use super::{Expect, Plan, Repro, ServiceManager, words};
 use crate::world::product::{Product, Workload};
 
 const KEYS: &[&str] =
@@ -71,7 +71,7 @@ const KEYS: &[&str] =
 /// Everything that is wrong with it, in the order of the text.
 pub fn parse<P: Product>(path: &str, source: &str) -> Result<Plan<P::Workload>, PlanErrors> {
     let table = DeTable::parse(source).map_err(|error| PlanErrors(vec![malformed(path, source, &error)]))?;
-    let mut complaints = Complaints { path, text: source, errors: Vec::new() };
+    let mut complaints = Diagnostics { path, text: source, errors: Vec::new() };
     let plan = plan::<P>(table.into_inner(), &mut complaints);
     if complaints.errors.is_empty() {
         return Ok(plan);
@@ -90,7 +90,7 @@ pub fn parse_all<P: Product>(path: &str, source: &str) -> Result<Vec<Plan<P::Wor
     (0..offered.count()).map(|nth| parse::<P>(path, &offered.text(nth))).collect()
 }
 
-fn plan<P: Product>(table: DeTable<'_>, complaints: &mut Complaints<'_>) -> Plan<P::Workload> {
+fn plan<P: Product>(table: DeTable<'_>, complaints: &mut Diagnostics<'_>) -> Plan<P::Workload> {
     let mut root = Section::new(table, 0..0, "a plan", KEYS);
     let about = root.need("about", complaints).and_then(|value| text(value, "about", complaints));
     let invariants: Vec<&str> = words::invariants::<P>().into_iter().map(|(name, _)| name).collect();
@@ -104,7 +104,7 @@ fn plan<P: Product>(table: DeTable<'_>, complaints: &mut Complaints<'_>) -> Plan
     // Where the users could not be read, what is said about them cannot be judged.
     let readable = !matches!(users, Some(None));
     let users = users.flatten().unwrap_or_default();
-    let waits = |role: &str, process: &str| Manager::of(&service, role, process).first_boot.is_some();
+    let waits = |role: &str, process: &str| ServiceManager::of(&service, role, process).first_boot.is_some();
     let managed = words::managed::<P>(&topology).into_iter();
     let words = Words {
         managed: managed.map(|(role, process)| (process.clone(), (role, waits(role, &process)))).collect(),
@@ -133,7 +133,7 @@ fn plan<P: Product>(table: DeTable<'_>, complaints: &mut Complaints<'_>) -> Plan
 }
 
 /// Keeps the words that are among `valid` and complains of the others.
-fn known(typed: Vec<Spanned<String>>, what: &str, valid: &[&str], complaints: &mut Complaints<'_>) -> Vec<String> {
+fn known(typed: Vec<Spanned<String>>, what: &str, valid: &[&str], complaints: &mut Diagnostics<'_>) -> Vec<String> {
     for word in &typed {
         if !valid.contains(&word.get_ref().as_str()) {
             complaints.unknown(&word.span(), what, word.get_ref(), valid.iter().copied());
@@ -142,7 +142,7 @@ fn known(typed: Vec<Spanned<String>>, what: &str, valid: &[&str], complaints: &m
     typed.into_iter().map(Spanned::into_inner).collect()
 }
 
-fn table_of<'t>(value: Spanned<DeValue<'t>>, name: &str, complaints: &mut Complaints<'_>) -> Option<DeTable<'t>> {
+fn table_of<'t>(value: Spanned<DeValue<'t>>, name: &str, complaints: &mut Diagnostics<'_>) -> Option<DeTable<'t>> {
     let span = value.span();
     match value.into_inner() {
         DeValue::Table(table) => Some(table),
@@ -153,7 +153,7 @@ fn table_of<'t>(value: Spanned<DeValue<'t>>, name: &str, complaints: &mut Compla
     }
 }
 
-fn topology<P: Product>(value: Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> BTreeMap<String, usize> {
+fn topology<P: Product>(value: Spanned<DeValue<'_>>, complaints: &mut Diagnostics<'_>) -> BTreeMap<String, usize> {
     let mut topology = BTreeMap::new();
     for (role, count) in table_of(value, "topology", complaints).unwrap_or_default() {
         if !P::roles().iter().any(|known| known.name == role.get_ref().as_ref()) {
@@ -177,7 +177,7 @@ type Config = BTreeMap<String, BTreeMap<String, String>>;
 fn config<P: Product>(
     value: Spanned<DeValue<'_>>,
     topology: &BTreeMap<String, usize>,
-    complaints: &mut Complaints<'_>,
+    complaints: &mut Diagnostics<'_>,
 ) -> Config {
     let mut scopes = vec!["all".to_owned()];
     scopes.extend(P::roles().iter().map(|role| role.name.to_owned()));
@@ -217,8 +217,8 @@ fn config<P: Product>(
 fn service<P: Product>(
     value: Spanned<DeValue<'_>>,
     topology: &BTreeMap<String, usize>,
-    complaints: &mut Complaints<'_>,
-) -> BTreeMap<String, Manager> {
+    complaints: &mut Diagnostics<'_>,
+) -> BTreeMap<String, ServiceManager> {
     let mut scopes: Vec<String> = P::roles().iter().map(|role| role.name.to_owned()).collect();
     scopes.extend(words::processes::<P>(topology));
     // Their engine boots them.
@@ -239,7 +239,7 @@ fn service<P: Product>(
             complaints.unknown(&scope.span(), what, scope.get_ref(), scopes.iter().map(String::as_str));
             continue;
         }
-        let keys = Manager::KEYS;
+        let keys = ServiceManager::KEYS;
         let Some(mut section) = Section::of(value, "`[service.SCOPE]`", keys, complaints) else {
             continue;
         };
@@ -262,7 +262,7 @@ fn service<P: Product>(
             complaints.wrong(&scope.span(), "`probe` must leave some time between two questions");
         }
         section.end(complaints);
-        let manager = Manager { grace, restart_delay, first_boot, pre_stop, probe, restart_max };
+        let manager = ServiceManager { grace, restart_delay, first_boot, pre_stop, probe, restart_max };
         managers.insert(scope.into_inner().into_owned(), manager);
     }
     managers
@@ -274,7 +274,7 @@ fn is_numbered(rest: &str) -> bool {
 }
 
 /// The product's own part. `None` if it could not be read.
-fn users<W: Workload>(value: Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<W> {
+fn users<W: Workload>(value: Spanned<DeValue<'_>>, complaints: &mut Diagnostics<'_>) -> Option<W> {
     let span = value.span();
     match W::deserialize(ValueDeserializer::from(value)) {
         Ok(users) => Some(users),
@@ -302,7 +302,7 @@ fn named_in(source: &str, span: &Range<usize>, message: &str) -> (usize, Option<
     (span.start + place, nearest(typed, valid.iter().copied()))
 }
 
-fn expect(value: Option<Spanned<DeValue<'_>>>, invariants: &[&str], complaints: &mut Complaints<'_>) -> Expect {
+fn expect(value: Option<Spanned<DeValue<'_>>>, invariants: &[&str], complaints: &mut Diagnostics<'_>) -> Expect {
     let passed = Expect { verdict: "passed".to_owned(), invariant: None };
     let Some(value) = value else { return passed };
     let Some(mut section) = Section::of(value, "`[expect]`", &["verdict", "invariant"], complaints) else {
@@ -340,7 +340,7 @@ fn expect(value: Option<Spanned<DeValue<'_>>>, invariants: &[&str], complaints: 
     Expect { verdict, invariant: invariant.map(Spanned::into_inner) }
 }
 
-fn repro(value: Spanned<DeValue<'_>>, complaints: &mut Complaints<'_>) -> Option<Repro> {
+fn repro(value: Spanned<DeValue<'_>>, complaints: &mut Diagnostics<'_>) -> Option<Repro> {
     let mut section = Section::of(value, "`[repro]`", &["seed", "commit", "toolchain", "lock"], complaints)?;
     let seed = section.need("seed", complaints).and_then(|value| number(value, "seed", complaints));
     let mut origin = |key| section.text(key, complaints).map(Spanned::into_inner).unwrap_or_default();

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::faults::usual;
-use super::{Cue, Fault, Kind, Length, Part, Plan, Trigger};
+use super::{EventMatch, Fault, Kind, Lifetime, Scope, Plan, Trigger};
 use crate::plan::duration;
 use crate::world::product::Workload;
 
@@ -81,10 +81,10 @@ pub fn told(fault: &Fault) -> String {
         Trigger::OnRequest { link, matches, nth, .. } => format!("on request {nth} with `{matches}` on {link}"),
     };
     let ends = match &fault.length {
-        Length::Instant => String::new(),
-        Length::Lasts(lasts) => format!(", for {}", duration::print(*lasts)),
-        Length::Until(cue) => format!(", until {}", told_cue(cue)),
-        Length::UntilHeal => ", until everything heals".to_owned(),
+        Lifetime::Instant => String::new(),
+        Lifetime::Lasts(lasts) => format!(", for {}", duration::print(*lasts)),
+        Lifetime::Until(cue) => format!(", until {}", told_cue(cue)),
+        Lifetime::UntilHeal => ", until everything heals".to_owned(),
     };
     let again = fault.every.map(|every| format!(", again after {}", duration::print(every))).unwrap_or_default();
     format!(
@@ -97,13 +97,13 @@ pub fn told(fault: &Fault) -> String {
     )
 }
 
-fn told_part(part: &Part, mut kind: String) -> String {
+fn told_part(part: &Scope, mut kind: String) -> String {
     kind.extend(part.direction.map(|direction| format!(" {}", direction.name())));
     kind.extend(part.only.as_ref().map(|only| format!(" from `{only}` on,")));
     kind
 }
 
-fn told_cue(cue: &Cue) -> String {
+fn told_cue(cue: &EventMatch) -> String {
     let mut text = cue.event.clone();
     if cue.nth != 1 {
         text = format!("{text} no. {}", cue.nth);
@@ -153,17 +153,17 @@ fn fault(fault: &Fault) -> String {
     if usual(&fault.kind).as_ref() != Some(&fault.length) {
         match &fault.length {
             // An instant that this kind has not by itself is a length of nothing.
-            Length::Instant => text.push_str("lasts = \"0s\"\n"),
-            Length::Lasts(lasts) => text.push_str(&format!("lasts = {}\n", time(*lasts))),
-            Length::Until(waited) => text.push_str(&format!("until = {}\n", cue(waited))),
-            Length::UntilHeal => text.push_str("until = \"heal\"\n"),
+            Lifetime::Instant => text.push_str("lasts = \"0s\"\n"),
+            Lifetime::Lasts(lasts) => text.push_str(&format!("lasts = {}\n", time(*lasts))),
+            Lifetime::Until(waited) => text.push_str(&format!("until = {}\n", cue(waited))),
+            Lifetime::UntilHeal => text.push_str("until = \"heal\"\n"),
         }
     }
     text.extend(fault.every.map(|every| format!("every = {}\n", time(every))));
     text
 }
 
-fn cue(cue: &Cue) -> String {
+fn cue(cue: &EventMatch) -> String {
     let session = cue.session.as_ref().map(|session| format!(", session = {}", quoted(session))).unwrap_or_default();
     format!("{{ event = {}{session}{} }}", quoted(&cue.event), nth_and_after(cue.nth, cue.after))
 }

@@ -10,13 +10,13 @@ use super::errors::{PlanError, nearest};
 use crate::plan::duration;
 
 /// Collects everything that is wrong with one text.
-pub(super) struct Complaints<'a> {
+pub(super) struct Diagnostics<'a> {
     pub(super) path: &'a str,
     pub(super) text: &'a str,
     pub(super) errors: Vec<PlanError>,
 }
 
-impl Complaints<'_> {
+impl Diagnostics<'_> {
     /// Says that what stands at `span` is wrong.
     pub(super) fn wrong(&mut self, span: &Range<usize>, says: impl Into<String>) {
         self.errors.push(PlanError::at(self.path, self.text, span.start, says.into(), None));
@@ -57,7 +57,7 @@ impl<'t> Section<'t> {
         value: Spanned<DeValue<'t>>,
         name: &'static str,
         keys: &'static [&'static str],
-        complaints: &mut Complaints<'_>,
+        complaints: &mut Diagnostics<'_>,
     ) -> Option<Self> {
         let span = value.span();
         match value.into_inner() {
@@ -90,7 +90,7 @@ impl<'t> Section<'t> {
     }
 
     /// Takes `key` and complains where it is missing.
-    pub(super) fn need(&mut self, key: &'static str, complaints: &mut Complaints<'_>) -> Option<Spanned<DeValue<'t>>> {
+    pub(super) fn need(&mut self, key: &'static str, complaints: &mut Diagnostics<'_>) -> Option<Spanned<DeValue<'t>>> {
         let value = self.take(key);
         if value.is_none() {
             complaints.wrong(&self.span, format!("{} needs `{key}`", self.name));
@@ -99,13 +99,13 @@ impl<'t> Section<'t> {
     }
 
     /// Takes a text.
-    pub(super) fn text(&mut self, key: &'static str, complaints: &mut Complaints<'_>) -> Option<Spanned<String>> {
+    pub(super) fn text(&mut self, key: &'static str, complaints: &mut Diagnostics<'_>) -> Option<Spanned<String>> {
         let value = self.take(key)?;
         text(value, key, complaints)
     }
 
     /// Takes a length of time.
-    pub(super) fn duration(&mut self, key: &'static str, complaints: &mut Complaints<'_>) -> Option<Duration> {
+    pub(super) fn duration(&mut self, key: &'static str, complaints: &mut Diagnostics<'_>) -> Option<Duration> {
         let value = self.take(key)?;
         let span = value.span();
         let typed = match value.into_inner() {
@@ -123,13 +123,13 @@ impl<'t> Section<'t> {
     }
 
     /// Takes a whole number that is not negative.
-    pub(super) fn number(&mut self, key: &'static str, complaints: &mut Complaints<'_>) -> Option<Spanned<u64>> {
+    pub(super) fn number(&mut self, key: &'static str, complaints: &mut Diagnostics<'_>) -> Option<Spanned<u64>> {
         let value = self.take(key)?;
         number(value, key, complaints)
     }
 
     /// Takes a list of words.
-    pub(super) fn words(&mut self, key: &'static str, complaints: &mut Complaints<'_>) -> Vec<Spanned<String>> {
+    pub(super) fn words(&mut self, key: &'static str, complaints: &mut Diagnostics<'_>) -> Vec<Spanned<String>> {
         match self.take(key) {
             None => Vec::new(),
             Some(value) => words(value, key, complaints),
@@ -137,7 +137,7 @@ impl<'t> Section<'t> {
     }
 
     /// Complains of every key that was not taken.
-    pub(super) fn end(self, complaints: &mut Complaints<'_>) {
+    pub(super) fn end(self, complaints: &mut Diagnostics<'_>) {
         for (key, _) in self.table {
             let what = format!("key in {}", self.name);
             complaints.unknown(&key.span(), &what, key.get_ref(), self.keys.iter().copied());
@@ -146,7 +146,11 @@ impl<'t> Section<'t> {
 }
 
 /// `value` as a text.
-pub(super) fn text(value: Spanned<DeValue<'_>>, key: &str, complaints: &mut Complaints<'_>) -> Option<Spanned<String>> {
+pub(super) fn text(
+    value: Spanned<DeValue<'_>>,
+    key: &str,
+    complaints: &mut Diagnostics<'_>,
+) -> Option<Spanned<String>> {
     let span = value.span();
     match value.into_inner() {
         DeValue::String(text) => Some(Spanned::new(span, text.into_owned())),
@@ -158,7 +162,7 @@ pub(super) fn text(value: Spanned<DeValue<'_>>, key: &str, complaints: &mut Comp
 }
 
 /// `value` as a whole number that is not negative.
-pub(super) fn number(value: Spanned<DeValue<'_>>, key: &str, complaints: &mut Complaints<'_>) -> Option<Spanned<u64>> {
+pub(super) fn number(value: Spanned<DeValue<'_>>, key: &str, complaints: &mut Diagnostics<'_>) -> Option<Spanned<u64>> {
     let span = value.span();
     let parsed = match value.get_ref() {
         DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix()).ok(),
@@ -175,7 +179,7 @@ pub(super) fn number(value: Spanned<DeValue<'_>>, key: &str, complaints: &mut Co
 }
 
 /// `value` as a list of words; a single word is a list of one.
-pub(super) fn words(value: Spanned<DeValue<'_>>, key: &str, complaints: &mut Complaints<'_>) -> Vec<Spanned<String>> {
+pub(super) fn words(value: Spanned<DeValue<'_>>, key: &str, complaints: &mut Diagnostics<'_>) -> Vec<Spanned<String>> {
     match value.get_ref() {
         DeValue::Array(_) => {}
         _ => return text(value, key, complaints).into_iter().collect(),

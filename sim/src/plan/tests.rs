@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::world::test_product::{Say, Toy, Visitor, Visitors};
+use crate::world::test_product::{Say, TestProduct, Visitor, Visitors};
 
 const GOOD: &str = r#"about = "Redis is wedged from mid-turn until after the run's end"
 arms = ["no_zombies"]
@@ -30,12 +30,12 @@ until = { event = "run_ended", session = "ann/1", after = "10s" }
 /// What is said of `GOOD` with `from` replaced by `to`.
 fn said(from: &str, to: &str) -> String {
     assert!(GOOD.contains(from), "{from} is not in the plan");
-    parse::<Toy>("p.toml", &GOOD.replacen(from, to, 1)).unwrap_err().to_string()
+    parse::<TestProduct>("p.toml", &GOOD.replacen(from, to, 1)).unwrap_err().to_string()
 }
 
 #[test]
 fn a_good_plan_is_read() {
-    let plan = parse::<Toy>("p.toml", GOOD).unwrap();
+    let plan = parse::<TestProduct>("p.toml", GOOD).unwrap();
     assert_eq!(plan.topology["executor"], 2);
     assert_eq!(plan.users.0[0].says[0].at, Duration::from_secs(1));
     assert_eq!(plan.expect.verdict, "passed");
@@ -100,10 +100,10 @@ fn every_malformed_plan_is_told_where_and_what_was_meant() {
 fn a_truncated_file_says_that_it_ends() {
     for cut in ["until = { event = \"run_en", "until = { event = "] {
         let end = GOOD.rfind("until").unwrap();
-        let said = parse::<Toy>("p.toml", &format!("{}{cut}", &GOOD[..end])).unwrap_err().to_string();
+        let said = parse::<TestProduct>("p.toml", &format!("{}{cut}", &GOOD[..end])).unwrap_err().to_string();
         assert!(said.starts_with("p.toml:20:") && said.contains("the file ends here"), "{said}");
     }
-    let said = parse::<Toy>("p.toml", "").unwrap_err().to_string();
+    let said = parse::<TestProduct>("p.toml", "").unwrap_err().to_string();
     assert!(said.contains("needs `about`"), "{said}");
 }
 
@@ -116,21 +116,21 @@ fn expectations_must_make_sense() {
         ("verdict = \"violated\"\ninvariant = \"nozombies\"", "p.toml:25:13", "did you mean `no_zombies`?"),
     ] {
         let text = format!("{GOOD}\n\n[expect]\n{expect}\n");
-        let said = parse::<Toy>("p.toml", &text).unwrap_err().to_string();
+        let said = parse::<TestProduct>("p.toml", &text).unwrap_err().to_string();
         assert!(said.contains(place) && said.contains(meant), "{expect}: {said}");
     }
 }
 
 #[test]
 fn a_service_manager_is_of_a_role_or_a_process() {
-    let with = |section: &str| parse::<Toy>("p.toml", &format!("{GOOD}\n{section}\n"));
+    let with = |section: &str| parse::<TestProduct>("p.toml", &format!("{GOOD}\n{section}\n"));
     let plan = with("[service.executor]\ngrace = \"30s\"\n[service.gateway]\nrestart_delay = \"1m\"").unwrap();
-    let executor = Manager { grace: Some(Duration::from_secs(30)), ..Manager::default() };
+    let executor = ServiceManager { grace: Some(Duration::from_secs(30)), ..ServiceManager::default() };
     assert_eq!(plan.service["executor"], executor);
     assert_eq!(plan.service["gateway"].restart_delay, Some(Duration::from_secs(60)));
     let own = with("[service.executor]\ngrace = \"30s\"\n[service.executor-1]\nfirst_boot = \"1m\"").unwrap();
-    let of = |process| Manager::of(&own.service, "executor", process);
-    assert_eq!(of("executor-1"), Manager { first_boot: Some(Duration::from_secs(60)), ..executor });
+    let of = |process| ServiceManager::of(&own.service, "executor", process);
+    assert_eq!(of("executor-1"), ServiceManager { first_boot: Some(Duration::from_secs(60)), ..executor });
     assert_eq!(of("executor-2"), executor);
     round(&own);
     round(&plan);
@@ -149,7 +149,7 @@ fn a_service_manager_is_of_a_role_or_a_process() {
 fn what_comes_has_waited_and_what_goes_leaves_somebody() {
     let with = |faults: &str| {
         let wait = "[service.executor-2]\nfirst_boot = \"24h\"\n";
-        parse::<Toy>("p.toml", &format!("{GOOD}\n{wait}\n{faults}\n"))
+        parse::<TestProduct>("p.toml", &format!("{GOOD}\n{wait}\n{faults}\n"))
     };
     let fault = |kind: &str, target: &str| format!("[[faults]]\nkind = \"{kind}\"\ntarget = {target}\nat = \"1s\"\n");
     for (kind, target) in [
@@ -176,7 +176,7 @@ fn what_comes_has_waited_and_what_goes_leaves_somebody() {
 
 #[test]
 fn only_who_listens_is_asked() {
-    let with = |section: &str| parse::<Toy>("p.toml", &format!("{GOOD}\n{section}\n"));
+    let with = |section: &str| parse::<TestProduct>("p.toml", &format!("{GOOD}\n{section}\n"));
     let ways = "probe = \"5s\"\npre_stop = \"10s\"\nrestart_max = \"5m\"";
     let plan = with(&format!("[service.gateway]\n{ways}")).unwrap();
     assert_eq!(plan.service["gateway"].pre_stop, Some(Duration::from_secs(10)));
@@ -188,14 +188,15 @@ fn only_who_listens_is_asked() {
 #[test]
 fn a_text_may_offer_several_plans() {
     let text = GOOD.replace("executor = 2", "executor = <2|3>").replace("\"330s\"", "\"<1s|2s|3s>\"");
-    let plans = parse_all::<Toy>("p.toml", &text).unwrap();
+    let plans = parse_all::<TestProduct>("p.toml", &text).unwrap();
     let of = |plan: &Plan<Visitors>| (plan.topology["executor"], plan.config["all"]["TOY_TAKEOVER_AFTER"].clone());
     let of: Vec<_> = plans.iter().map(of).collect();
     let all = [(2, "1s"), (3, "1s"), (2, "2s"), (3, "2s"), (2, "3s"), (3, "3s")];
     assert_eq!(of, all.map(|(executors, takeover)| (executors, takeover.to_owned())));
-    assert_eq!(parse_all::<Toy>("p.toml", GOOD).unwrap(), [parse::<Toy>("p.toml", GOOD).unwrap()]);
+    assert_eq!(parse_all::<TestProduct>("p.toml", GOOD).unwrap(), [parse::<TestProduct>("p.toml", GOOD).unwrap()]);
     // The line is the file's, what is shown of it the choice that is wrong.
-    let said = parse_all::<Toy>("p.toml", &GOOD.replace("\"5s\"", "\"<5s|5 lightyears>\"")).unwrap_err().to_string();
+    let said =
+        parse_all::<TestProduct>("p.toml", &GOOD.replace("\"5s\"", "\"<5s|5 lightyears>\"")).unwrap_err().to_string();
     assert!(said.starts_with("p.toml:19:68") && said.contains("after = \"5 lightyears\" }"), "{said}");
 }
 
@@ -210,7 +211,7 @@ fn an_instant_has_no_length() {
         let text = format!(
             "about = \"x\"\n[[faults]]\nkind = \"{kind}\"\ntarget = \"{target}\"\nat = \"1s\"\nlasts = \"2s\"\n"
         );
-        let said = parse::<Toy>("p.toml", &text).unwrap_err().to_string();
+        let said = parse::<TestProduct>("p.toml", &text).unwrap_err().to_string();
         assert!(said.starts_with("p.toml:6:9") && said.contains("is an instant"), "{said}");
     }
 }
@@ -241,7 +242,8 @@ fn faults_of_processes_and_callers_must_make_sense() {
         ),
         ("kind = \"sigkill\"\ntarget = \"origin\"", "p.toml:4:10", "it needs `on = { event"),
     ] {
-        let said = parse::<Toy>("p.toml", &format!("about = \"x\"\n[[faults]]\n{fault}\nat = \"1s\"\n")).unwrap_err();
+        let said =
+            parse::<TestProduct>("p.toml", &format!("about = \"x\"\n[[faults]]\n{fault}\nat = \"1s\"\n")).unwrap_err();
         assert_eq!(said.0.len(), 1, "{fault}: {said}");
         let said = said.to_string();
         assert!(said.contains(place) && said.contains(meant), "{fault}: expected {place} … {meant}, got\n{said}");
@@ -276,7 +278,7 @@ fn parts_and_repetitions_of_faults_must_make_sense() {
         ("kind = \"cut\"\nevry = \"5s\"", "p.toml:4:1", "did you mean `every`?"),
     ] {
         let text = format!("about = \"x\"\n[[faults]]\n{fault}\n{link}at = \"1s\"\n");
-        let said = parse::<Toy>("p.toml", &text).unwrap_err();
+        let said = parse::<TestProduct>("p.toml", &text).unwrap_err();
         assert_eq!(said.0.len(), 1, "{fault}: {said}");
         let said = said.to_string();
         assert!(said.contains(place) && said.contains(meant), "{fault}: expected {place} … {meant}, got\n{said}");
@@ -289,23 +291,23 @@ fn what_is_half_open_expires_and_cuts_wait_for_the_next_answer() {
         let text = format!(
             "about = \"x\"\n[[faults]]\nkind = \"{kind}\"\ntarget = \"executor-1->redis\"\nat = \"1s\"\nevery = \"1m\"\n"
         );
-        parse::<Toy>("p.toml", &text).unwrap().faults.remove(0)
+        parse::<TestProduct>("p.toml", &text).unwrap().faults.remove(0)
     };
-    assert_eq!(fault("half_open").length, Length::Lasts(crate::link::HALF_OPEN));
-    assert_eq!((fault("cut").length, fault("cut").every), (Length::Instant, Some(Duration::from_secs(60))));
+    assert_eq!(fault("half_open").length, Lifetime::Lasts(crate::link::HALF_OPEN));
+    assert_eq!((fault("cut").length, fault("cut").every), (Lifetime::Instant, Some(Duration::from_secs(60))));
 }
 
 #[test]
 fn all_errors_are_said_at_once_and_in_order() {
     let text =
         GOOD.replace("\"wedge\"", "\"wegde\"").replace("no_zombies", "zombies").replace("gateway = 1", "gatway = 1");
-    let PlanErrors(errors) = parse::<Toy>("p.toml", &text).unwrap_err();
+    let PlanErrors(errors) = parse::<TestProduct>("p.toml", &text).unwrap_err();
     assert_eq!(errors.iter().map(|error| error.line).collect::<Vec<_>>(), [2, 6, 17]);
 }
 
 #[test]
 fn plans_print_and_read_back() {
-    let cue = |nth, after| Cue { event: "run_ended".into(), session: Some("ann/1".into()), nth, after };
+    let cue = |nth, after| EventMatch { event: "run_ended".into(), session: Some("ann/1".into()), nth, after };
     let kinds = [
         (Kind::Wedge, "executor-1->redis"),
         (Kind::Close, "ann->gateway-1"),
@@ -319,9 +321,9 @@ fn plans_print_and_read_back() {
         (Kind::Cut { matches: Some("COMMIT".into()) }, "executor-2->postgres"),
         (Kind::Answer { status: 502, matches: None }, "ann->gateway-1"),
         (Kind::Answer { status: 503, matches: Some("POST /".into()) }, "ann->gateway-1"),
-        (Kind::Disturb(Disturbance::Stall), "redis/sk-a"),
-        (Kind::Disturb(Disturbance::Truncate), "redis/sk-a"),
-        (Kind::Disturb(Disturbance::Malformed), "redis/sk-a"),
+        (Kind::Disturb(StreamFault::Stall), "redis/sk-a"),
+        (Kind::Disturb(StreamFault::Truncate), "redis/sk-a"),
+        (Kind::Disturb(StreamFault::Malformed), "redis/sk-a"),
         (Kind::Sigterm, "executor-1"),
         (Kind::Sigkill, "gateway-1"),
         (Kind::HostLoss, "gateway-1"),
@@ -333,7 +335,7 @@ fn plans_print_and_read_back() {
     let triggers = [
         Trigger::At(Duration::ZERO),
         Trigger::On(cue(1, Duration::ZERO)),
-        Trigger::On(Cue { event: "booted".into(), session: None, nth: 3, after: Duration::from_micros(1500) }),
+        Trigger::On(EventMatch { event: "booted".into(), session: None, nth: 3, after: Duration::from_micros(1500) }),
         Trigger::OnRequest {
             link: "executor-1->redis".into(),
             matches: "GET".into(),
@@ -342,16 +344,16 @@ fn plans_print_and_read_back() {
         },
     ];
     let lengths = [
-        Length::Lasts(Duration::from_millis(90_001)),
-        Length::Until(cue(2, Duration::from_secs(1))),
-        Length::UntilHeal,
+        Lifetime::Lasts(Duration::from_millis(90_001)),
+        Lifetime::Until(cue(2, Duration::from_secs(1))),
+        Lifetime::UntilHeal,
     ];
-    let mut plan = parse::<Toy>("p.toml", GOOD).unwrap();
+    let mut plan = parse::<TestProduct>("p.toml", GOOD).unwrap();
     plan.config.insert("executor-2".into(), [("TOY_SLOTS".to_owned(), "a = \"b\" # c".to_owned())].into());
     for (kind, target) in &kinds {
         for trigger in &triggers {
             for length in lengths.iter().chain(&faults::usual(kind)) {
-                if kind.instant() && *length != Length::Instant {
+                if kind.instant() && *length != Lifetime::Instant {
                     continue;
                 }
                 let targets = vec![(*target).to_owned()];
@@ -374,7 +376,7 @@ fn plans_print_and_read_back() {
     plan.users = Visitors::default();
     plan.faults.clear();
     round(&plan);
-    round(&words::bare::<Toy>());
+    round(&words::bare::<TestProduct>());
 }
 
 /// The fault on every part of its link that it may strike, and again and again.
@@ -385,12 +387,12 @@ fn parts(fault: &Fault) -> Vec<Fault> {
         for only in [None, Some("a \"b\"".to_owned())] {
             let whole = direction.is_none() && only.is_none();
             let possible = (direction.is_none() || kind.one_way()) && (only.is_none() || kind.selective());
-            if !whole && possible && (only.is_none() || *length != Length::Instant) {
-                parts.push(Fault { part: Part { direction, only }, ..fault.clone() });
+            if !whole && possible && (only.is_none() || *length != Lifetime::Instant) {
+                parts.push(Fault { part: Scope { direction, only }, ..fault.clone() });
             }
         }
     }
-    if *length != Length::UntilHeal {
+    if *length != Lifetime::UntilHeal {
         parts.push(Fault { every: Some(Duration::from_secs(90)), ..fault.clone() });
     }
     parts
@@ -398,7 +400,7 @@ fn parts(fault: &Fault) -> Vec<Fault> {
 
 fn round(plan: &Plan<Visitors>) {
     let text = print(plan);
-    match parse::<Toy>("printed.toml", &text) {
+    match parse::<TestProduct>("printed.toml", &text) {
         Ok(read) => assert_eq!(&read, plan, "{text}"),
         Err(errors) => panic!("{errors}\n{text}"),
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::plan::{Expect, Plan};
-use crate::trace::event::{Happening, Occurrence};
+use crate::trace::event::{ProductEvent, WorldEvent};
 use crate::world::product::{Product, Role, Workload};
 
 /// A plan in which nothing goes wrong and the product has its usual shape.
@@ -29,7 +29,7 @@ pub fn invariants<P: Product>() -> Vec<(&'static str, &'static str)> {
 
 /// The events of the world and of the product.
 pub fn events<P: Product>() -> Vec<&'static str> {
-    Happening::NAMES.iter().chain(<P::Occurrence as Occurrence>::NAMES).copied().collect()
+    WorldEvent::NAMES.iter().chain(<P::Event as ProductEvent>::NAMES).copied().collect()
 }
 
 /// The processes of a topology, `executor-1` and so on, and the berths of containers, `agent-1.1` and so on.

@@ -15,6 +15,6 @@ pub mod servers;
 pub mod time_scale;
 
 #[cfg(not(madsim))]
-pub use crate::world::taps::Elsewhere;
+pub use crate::world::taps::RealServer;
 #[cfg(not(madsim))]
 pub use run::{Options, run};

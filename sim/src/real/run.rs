@@ -8,21 +8,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::plan::seed::Seed;
-use crate::plan::{Aim, Plan, words};
+use crate::plan::{Plan, TargetKind, words};
 use crate::trace::recorder::Recorder;
 use crate::trace::verdict::{Report, Verdict};
 use crate::world;
-use crate::world::dispatcher::Hub;
-use crate::world::monitor::Watch;
+use crate::world::dispatcher::Dispatcher;
+use crate::world::monitor::Monitor;
 use crate::world::nemesis::Nemesis;
 use crate::world::product::{Boot, Product};
 use crate::world::report::{blank, judge};
-use crate::world::taps::{Around, Elsewhere, Speaks};
+use crate::world::taps::{RealServer, RealWorld, Speaks};
 
 /// What a run outside of the simulation needs besides its plan.
 pub struct Options {
     /// The real servers, by the name of the service whose stand-in each replaces. Their wire is listened to.
-    pub servers: BTreeMap<&'static str, Elsewhere>,
+    pub servers: BTreeMap<&'static str, RealServer>,
     /// The command line of one life of a process, with its environment.
     pub command: Box<dyn Fn(&Boot) -> Command + Send + Sync>,
     /// Where to write the trace as JSON lines.
@@ -31,30 +31,30 @@ pub struct Options {
     pub wall_max: Duration,
 }
 
-impl Elsewhere {
+impl RealServer {
     /// A Redis.
-    pub fn redis(addr: SocketAddr) -> Elsewhere {
-        Elsewhere { addr, speaks: Speaks::Redis }
+    pub fn redis(addr: SocketAddr) -> RealServer {
+        RealServer { addr, speaks: Speaks::Redis }
     }
 
     /// A PostgreSQL.
-    pub fn postgres(addr: SocketAddr) -> Elsewhere {
-        Elsewhere { addr, speaks: Speaks::Postgres }
+    pub fn postgres(addr: SocketAddr) -> RealServer {
+        RealServer { addr, speaks: Speaks::Postgres }
     }
 
     /// A RabbitMQ.
-    pub fn rabbitmq(addr: SocketAddr) -> Elsewhere {
-        Elsewhere { addr, speaks: Speaks::RabbitMq }
+    pub fn rabbitmq(addr: SocketAddr) -> RealServer {
+        RealServer { addr, speaks: Speaks::RabbitMq }
     }
 }
 
 /// Why a plan cannot be run with these servers, if it cannot: a stand-in does what a fault of a service asks, a server not.
-fn unfit<W>(plan: &Plan<W>, servers: &BTreeMap<&'static str, Elsewhere>) -> Option<String> {
+fn unfit<W>(plan: &Plan<W>, servers: &BTreeMap<&'static str, RealServer>) -> Option<String> {
     plan.faults.iter().enumerate().find_map(|(index, fault)| {
-        let inside = |target: &String| match fault.kind.aim() {
-            Aim::Service => Some(target.clone()),
-            Aim::Caller => target.split_once('/').map(|(service, _)| service.to_owned()),
-            Aim::Link | Aim::Process => None,
+        let inside = |target: &String| match fault.kind.target_kind() {
+            TargetKind::Service => Some(target.clone()),
+            TargetKind::Caller => target.split_once('/').map(|(service, _)| service.to_owned()),
+            TargetKind::Link | TargetKind::Process => None,
         };
         let mut inside = fault.targets.iter().filter_map(inside);
         let real = inside.find(|service| servers.contains_key(service.as_str()))?;
@@ -85,16 +85,16 @@ pub fn run<P: Product>(scenario: &str, plan: &Plan<P::Workload>, options: Option
     let slot = OnceLock::new();
     let lived = runtime.block_on(async {
         let nemesis = Nemesis::new(&plan.faults, words::links::<P>(&plan.topology, &plan.users));
-        let watch = Watch::new(recorder, nemesis, P::invariants(plan), P::reader(plan), P::moments());
-        let hub = slot.get_or_init(|| Hub::new(watch, Around::new(servers, command))).clone();
-        let lived = tokio::time::timeout(wall_max, world::live::<P>(hub.clone(), plan, seed)).await;
-        hub.look(|watch| watch.close());
+        let monitor = Monitor::new(recorder, nemesis, P::invariants(plan), P::reader(plan), P::moments());
+        let dispatcher = slot.get_or_init(|| Dispatcher::new(monitor, RealWorld::new(servers, command))).clone();
+        let lived = tokio::time::timeout(wall_max, world::live::<P>(dispatcher.clone(), plan, seed)).await;
+        dispatcher.look(|monitor| monitor.close());
         lived.unwrap_or_else(|_| vec![format!("it has not ended after {} s", wall_max.as_secs())])
     });
     // With its tasks the processes end, and with the stand-ins' tasks what they have kept.
     drop(runtime);
-    let hub: &Arc<Hub<P::Occurrence>> = slot.get().expect("it was made before anything lived");
-    let mut report = judge(hub, scenario, plan, seed, true, Ok(lived));
+    let dispatcher: &Arc<Dispatcher<P::Event>> = slot.get().expect("it was made before anything lived");
+    let mut report = judge(dispatcher, scenario, plan, seed, true, Ok(lived));
     report.wall_seconds = began.elapsed().as_secs_f64();
     report
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::plan::Ailment;
+use crate::plan::ServiceFault;
 
 /// By how much it is off.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,11 +13,11 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// Begins or ends an ailment; says whether it is one of a clock.
-    pub fn set(&mut self, ailment: Ailment, on: bool) -> bool {
+    pub fn set(&mut self, ailment: ServiceFault, on: bool) -> bool {
         let off = |by| if on { by } else { Duration::ZERO };
         match ailment {
-            Ailment::ClockAhead { by } => self.ahead = off(by),
-            Ailment::ClockBehind { by } => self.behind = off(by),
+            ServiceFault::ClockAhead { by } => self.ahead = off(by),
+            ServiceFault::ClockBehind { by } => self.behind = off(by),
             _ => return false,
         }
         true
@@ -29,11 +29,11 @@ impl Clock {
     }
 
     /// What whoever looks at it suffers from.
-    pub fn misleads(&self) -> Option<Ailment> {
+    pub fn misleads(&self) -> Option<ServiceFault> {
         if self.ahead > self.behind {
-            return Some(Ailment::ClockAhead { by: self.ahead });
+            return Some(ServiceFault::ClockAhead { by: self.ahead });
         }
-        (self.ahead < self.behind).then_some(Ailment::ClockBehind { by: self.behind })
+        (self.ahead < self.behind).then_some(ServiceFault::ClockBehind { by: self.behind })
     }
 }
 
@@ -44,10 +44,10 @@ mod tests {
     #[test]
     fn it_steps_and_steps_back() {
         let minute = Duration::from_secs(60);
-        let (ahead, behind) = (Ailment::ClockAhead { by: minute }, Ailment::ClockBehind { by: minute / 2 });
+        let (ahead, behind) = (ServiceFault::ClockAhead { by: minute }, ServiceFault::ClockBehind { by: minute / 2 });
         let mut clock = Clock::default();
         let now = Duration::from_secs(1000);
-        assert!(!clock.set(Ailment::Full, true));
+        assert!(!clock.set(ServiceFault::Full, true));
         assert_eq!((clock.shows(now), clock.misleads()), (now, None));
         assert!(clock.set(ahead, true));
         assert_eq!((clock.shows(now), clock.misleads()), (now + minute, Some(ahead)));

@@ -46,12 +46,12 @@ impl Listener {
 
 /// Where relays moor at a service. Clones are the same dock.
 #[derive(Clone, Default)]
-pub struct Dock(Arc<Mutex<Option<Quay>>>);
+pub struct MemoryListener(Arc<Mutex<Option<AcceptQueue>>>);
 
 /// The way to a life of the service.
-type Quay = mpsc::UnboundedSender<(Pipe, SocketAddr)>;
+type AcceptQueue = mpsc::UnboundedSender<(Pipe, SocketAddr)>;
 
-impl Dock {
+impl MemoryListener {
     /// A new life of the service: from now on it gets the connections, until what is returned is dropped.
     pub fn open(&self) -> Listener {
         let (sender, pipes) = mpsc::unbounded_channel();
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_dock_refuses_whom_no_life_of_its_service_will_serve() {
-        let dock = Dock::default();
+        let dock = MemoryListener::default();
         assert_eq!(dock.connect(from(1)).expect_err("not open").kind(), io::ErrorKind::ConnectionRefused);
         let mut life = dock.open();
         let _pipe = dock.connect(from(2)).expect("open");

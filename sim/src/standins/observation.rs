@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::plan::Disturbance;
+use crate::plan::StreamFault;
 
 /// Where a stand-in says what it did. Called in the order in which things took effect.
 pub type Tap = Arc<dyn Fn(Observation) + Send + Sync>;
@@ -33,7 +33,7 @@ pub enum Observation {
     /// The container engine did something to a container, or saw what became of one.
     Engine(Engine),
     /// What ails a service has changed what somebody was answered.
-    Suffered(Suffered),
+    FaultObserved(FaultObserved),
     /// A process logged a line through `tracing`.
     Log(Log),
 }
@@ -44,7 +44,7 @@ impl Observation {
         match self {
             Observation::Statement(statement) => Some(statement.peer),
             Observation::Command(command) => Some(command.peer),
-            Observation::Suffered(suffered) => Some(suffered.peer),
+            Observation::FaultObserved(suffered) => Some(suffered.peer),
             Observation::Broker(
                 Broker::Published { peer, .. }
                 | Broker::Delivered { peer, .. }
@@ -76,7 +76,7 @@ pub const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED)
 
 /// A request that was answered otherwise than by a healthy service.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Suffered {
+pub struct FaultObserved {
     /// The connection, as the stand-in sees its other end.
     pub peer: SocketAddr,
     /// The service, as `redis`.
@@ -198,7 +198,7 @@ pub enum Provider {
         peer: SocketAddr,
         headers: BTreeMap<String, String>,
         token: String,
-        disturbance: Disturbance,
+        disturbance: StreamFault,
         over: bool,
     },
 }

@@ -1,5 +1,5 @@
 //! Asks a process for its `/health`, as whoever runs it does: from beside it, over no link, so that no fault of a road is
-//! taken for its illness.
+//! taken for its faults.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::plan::Disturbance;
+use crate::plan::StreamFault;
 use crate::standins::listener::{Listener, Stream};
 use crate::standins::observation::{Observation, Provider as Seen, Tap};
 use crate::world::product::{Control, Service};
@@ -130,7 +130,7 @@ struct State {
     /// By Authorization header.
     refused: BTreeMap<String, Refusal>,
     /// By Authorization header.
-    disturbed: BTreeMap<String, BTreeSet<Disturbance>>,
+    disturbed: BTreeMap<String, BTreeSet<StreamFault>>,
 }
 
 impl fmt::Debug for Provider {
@@ -169,17 +169,17 @@ impl Provider {
     }
 
     /// From now on every answer to this Authorization header goes wrong at its next event, those that have begun too.
-    pub fn disturb(&self, authorization: &str, disturbance: Disturbance) {
+    pub fn disturb(&self, authorization: &str, disturbance: StreamFault) {
         self.state().disturbed.entry(authorization.to_string()).or_default().insert(disturbance);
     }
 
     /// Answers to it go wrong in this way no longer; what has stalled goes on.
-    pub fn calm(&self, authorization: &str, disturbance: Disturbance) {
+    pub fn calm(&self, authorization: &str, disturbance: StreamFault) {
         self.state().disturbed.entry(authorization.to_string()).or_default().remove(&disturbance);
         self.calmed.notify_waiters();
     }
 
-    fn disturbances(&self, authorization: &str) -> BTreeSet<Disturbance> {
+    fn disturbances(&self, authorization: &str) -> BTreeSet<StreamFault> {
         self.state().disturbed.get(authorization).cloned().unwrap_or_default()
     }
 
@@ -477,7 +477,7 @@ impl Answer {
         let event = self.disturbed(event, &mut garbled).await?;
         let permit = self.sender.reserve().await.map_err(|_| Cut::Abandoned)?;
         if garbled {
-            self.tell(Disturbance::Malformed, true);
+            self.tell(StreamFault::Malformed, true);
         } else {
             let (peer, headers) = (self.peer, self.headers.clone());
             (self.tap)(Observation::Provider(Seen::Answered { peer, headers, finish_reason: finish_reason.into() }));
@@ -489,20 +489,20 @@ impl Answer {
     /// What is left to say of this event, which is all of it unless something is to go wrong.
     async fn disturbed(&self, event: String, garbled: &mut bool) -> Result<String, Cut> {
         let disturbances = self.provider.disturbances(&self.authorization);
-        if disturbances.contains(&Disturbance::Truncate) {
-            self.tell(Disturbance::Truncate, true);
+        if disturbances.contains(&StreamFault::Truncate) {
+            self.tell(StreamFault::Truncate, true);
             return Err(Cut::Truncated);
         }
         let (before, after) = event.split_at(half(&event));
-        if disturbances.contains(&Disturbance::Stall) {
+        if disturbances.contains(&StreamFault::Stall) {
             self.say(before.to_owned()).await?;
-            self.tell(Disturbance::Stall, false);
+            self.tell(StreamFault::Stall, false);
             self.stall().await?;
             return Ok(after.to_owned());
         }
-        if disturbances.contains(&Disturbance::Malformed) && !*garbled {
+        if disturbances.contains(&StreamFault::Malformed) && !*garbled {
             *garbled = true;
-            self.tell(Disturbance::Malformed, false);
+            self.tell(StreamFault::Malformed, false);
             return Ok(format!("{before}\n\n"));
         }
         Ok(event)
@@ -519,7 +519,7 @@ impl Answer {
             let calmed = self.provider.calmed.notified();
             tokio::pin!(calmed);
             calmed.as_mut().enable();
-            if !self.provider.disturbances(&self.authorization).contains(&Disturbance::Stall) {
+            if !self.provider.disturbances(&self.authorization).contains(&StreamFault::Stall) {
                 return Ok(());
             }
             tokio::select! {
@@ -530,7 +530,7 @@ impl Answer {
         }
     }
 
-    fn tell(&self, disturbance: Disturbance, over: bool) {
+    fn tell(&self, disturbance: StreamFault, over: bool) {
         let (peer, headers, token) = (self.peer, self.headers.clone(), token(&self.authorization));
         (self.tap)(Observation::Provider(Seen::Disturbed { peer, headers, token, disturbance, over }));
     }

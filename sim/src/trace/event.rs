@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 /// What a product's reader makes of observations: its own events, named and labelled.
-pub trait Occurrence: Clone + Debug + Serialize + Send + 'static {
-    /// Each name that [`Occurrence::name`] can give. Triggers may use these and no others.
+pub trait ProductEvent: Clone + Debug + Serialize + Send + 'static {
+    /// Each name that [`ProductEvent::name`] can give. Triggers may use these and no others.
     const NAMES: &'static [&'static str];
 
     /// The event's name in plans, as `run_claimed`.
@@ -45,12 +45,12 @@ pub struct Event<O> {
 #[serde(untagged)]
 pub enum What<O> {
     /// The world's own.
-    World(Happening),
+    World(WorldEvent),
     /// The product's.
     Product(O),
 }
 
-impl<O: Occurrence> What<O> {
+impl<O: ProductEvent> What<O> {
     /// The name that triggers use.
     pub fn name(&self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ pub const PANICKED: i32 = 101;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[allow(missing_docs)] // what the fields are, the variants and the line above say
-pub enum Happening {
+pub enum WorldEvent {
     /// An incarnation of a process began.
     Booted,
     /// It got SIGTERM for the `nth` time.
@@ -120,8 +120,8 @@ pub enum Side {
     Fault,
 }
 
-impl Happening {
-    /// Each name that [`Happening::name`] can give.
+impl WorldEvent {
+    /// Each name that [`WorldEvent::name`] can give.
     pub const NAMES: &'static [&'static str] = &[
         "booted",
         "signalled",
@@ -142,28 +142,31 @@ impl Happening {
 
     /// Whether a process begins with it, ends, is told to, stands still or goes on.
     pub fn is_of_life(&self) -> bool {
-        let ends = matches!(self, Happening::Exited { .. } | Happening::Killed | Happening::Panicked);
-        ends || matches!(self, Happening::Booted | Happening::Signalled { .. } | Happening::Paused | Happening::Resumed)
+        let ends = matches!(self, WorldEvent::Exited { .. } | WorldEvent::Killed | WorldEvent::Panicked);
+        ends || matches!(
+            self,
+            WorldEvent::Booted | WorldEvent::Signalled { .. } | WorldEvent::Paused | WorldEvent::Resumed
+        )
     }
 
     /// The event's name in plans.
     pub fn name(&self) -> &'static str {
         match self {
-            Happening::Booted => "booted",
-            Happening::Signalled { .. } => "signalled",
-            Happening::Exited { .. } => "exited",
-            Happening::Killed => "killed",
-            Happening::Panicked => "panicked",
-            Happening::Paused => "paused",
-            Happening::Resumed => "resumed",
-            Happening::LinkOpened { .. } => "link_opened",
-            Happening::LinkClosed { .. } => "link_closed",
-            Happening::Unanswered { .. } => "unanswered",
-            Happening::Answered { .. } => "answered",
-            Happening::FaultStruck { .. } => "fault_struck",
-            Happening::FaultFelt { .. } => "fault_felt",
-            Happening::FaultHealed { .. } => "fault_healed",
-            Happening::Phase { .. } => "phase",
+            WorldEvent::Booted => "booted",
+            WorldEvent::Signalled { .. } => "signalled",
+            WorldEvent::Exited { .. } => "exited",
+            WorldEvent::Killed => "killed",
+            WorldEvent::Panicked => "panicked",
+            WorldEvent::Paused => "paused",
+            WorldEvent::Resumed => "resumed",
+            WorldEvent::LinkOpened { .. } => "link_opened",
+            WorldEvent::LinkClosed { .. } => "link_closed",
+            WorldEvent::Unanswered { .. } => "unanswered",
+            WorldEvent::Answered { .. } => "answered",
+            WorldEvent::FaultStruck { .. } => "fault_struck",
+            WorldEvent::FaultFelt { .. } => "fault_felt",
+            WorldEvent::FaultHealed { .. } => "fault_healed",
+            WorldEvent::Phase { .. } => "phase",
         }
     }
 }

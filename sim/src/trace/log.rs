@@ -24,7 +24,7 @@ pub(crate) struct Line {
 }
 
 /// The subscriber of a run's thread.
-pub(crate) struct Journal<F> {
+pub(crate) struct LogCapture<F> {
     /// Which node is which process.
     pub(crate) processes: BTreeMap<NodeId, String>,
     /// Takes each line with the process that logged it.
@@ -36,7 +36,7 @@ fn wanted(metadata: &Metadata<'_>) -> bool {
     metadata.is_event() && *metadata.level() <= Level::INFO && !NOT_THE_PRODUCT.contains(&krate)
 }
 
-impl<F: Fn(&str, Line) + Send + Sync + 'static> Subscriber for Journal<F> {
+impl<F: Fn(&str, Line) + Send + Sync + 'static> Subscriber for LogCapture<F> {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if wanted(metadata) { Interest::always() } else { Interest::never() }
     }

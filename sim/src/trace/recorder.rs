@@ -11,9 +11,9 @@ use std::time::Duration;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::explore::coverage::Shapes;
-use crate::trace::event::{Event, Happening, Occurrence, What};
-use crate::trace::step::{Item, Items, Line};
+use crate::explore::coverage::Coverage;
+use crate::trace::event::{Event, ProductEvent, What, WorldEvent};
+use crate::trace::step::{Line, Step, Steps};
 
 /// The version of the trace's format, in its first line.
 pub const VERSION: u32 = 1;
@@ -30,14 +30,14 @@ struct Header<'a> {
 pub struct Recorder {
     digest: Sha256,
     file: Option<BufWriter<File>>,
-    items: Option<Items>,
+    items: Option<Steps>,
     /// The first failure to write the trace, if there was one.
     broken: Option<String>,
     line: Vec<u8>,
     events: u64,
     reached: BTreeMap<&'static str, u64>,
     story: Vec<String>,
-    shapes: Option<Shapes>,
+    shapes: Option<Coverage>,
 }
 
 impl Recorder {
@@ -70,18 +70,18 @@ impl Recorder {
 
     /// Streams every item to `out` as well, in batches.
     pub fn streaming(mut self, out: Option<Arc<File>>) -> Recorder {
-        self.items = out.map(Items::new);
+        self.items = out.map(Steps::new);
         self
     }
 
     /// Keeps the shapes of what is said as well.
     pub fn shaping(mut self, shaping: bool) -> Recorder {
-        self.shapes = shaping.then(Shapes::default);
+        self.shapes = shaping.then(Coverage::default);
         self
     }
 
     /// Takes the next event: its place in the trace is [`Recorder::events`] at the time of the call.
-    pub fn event<O: Occurrence>(&mut self, event: &Event<O>) {
+    pub fn event<O: ProductEvent>(&mut self, event: &Event<O>) {
         self.events += 1;
         *self.reached.entry(event.what.name()).or_default() += 1;
         self.story.extend(tell(event));
@@ -97,7 +97,7 @@ impl Recorder {
         {
             self.broken.get_or_insert_with(|| format!("the trace cannot be written: {error}"));
         }
-        self.stream(|digest| Item::event(event, digest));
+        self.stream(|digest| Step::event(event, digest));
     }
 
     /// Folds a chunk into the digest, with where, which way and when it went.
@@ -113,14 +113,14 @@ impl Recorder {
         if let (Some(shapes), Some((_, service))) = (&mut self.shapes, link.split_once("->")) {
             shapes.carried(service, link, conn, up, bytes);
         }
-        self.stream(|digest| Item::chunk(link, conn, up, bytes, at, digest));
+        self.stream(|digest| Step::chunk(link, conn, up, bytes, at, digest));
     }
 
-    fn stream(&mut self, item: impl FnOnce(String) -> Item) {
+    fn stream(&mut self, item: impl FnOnce(String) -> Step) {
         if self.items.is_none() {
             return;
         }
-        let line = Line::Item(item(self.digest()));
+        let line = Line::Step(item(self.digest()));
         if let Some(Err(error)) = self.items.as_mut().map(|items| items.write(&line)) {
             self.broken.get_or_insert_with(|| format!("the items cannot be streamed: {error}"));
         }
@@ -156,7 +156,7 @@ impl Recorder {
         if let Some(Err(error)) = self.file.as_mut().map(BufWriter::flush) {
             self.broken.get_or_insert_with(|| format!("the trace cannot be written: {error}"));
         }
-        if let Some(Err(error)) = self.items.as_mut().map(Items::flush) {
+        if let Some(Err(error)) = self.items.as_mut().map(Steps::flush) {
             self.broken.get_or_insert_with(|| format!("the items cannot be streamed: {error}"));
         }
         self.broken.clone()
@@ -164,19 +164,19 @@ impl Recorder {
 }
 
 /// The line that a person would tell: the product's own, and what befell its world. A first boot is no news.
-fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
+fn tell<O: ProductEvent>(event: &Event<O>) -> Option<String> {
     let process = &event.process;
     match &event.what {
         What::Product(occurrence) => occurrence.story(),
         What::World(happening) => match happening {
-            Happening::Booted if event.incarnation > 1 => Some(format!("{process} boots again")),
-            Happening::Signalled { .. } => Some(format!("{process} gets SIGTERM")),
-            Happening::Exited { code } => Some(format!("{process} exits with code {code}")),
-            Happening::Killed => Some(format!("{process} is killed")),
-            Happening::Panicked => Some(format!("{process} panics and is gone")),
-            Happening::Paused => Some(format!("{process} is paused")),
-            Happening::Resumed => Some(format!("{process} goes on")),
-            Happening::FaultStruck { kind, target, .. } => match *kind {
+            WorldEvent::Booted if event.incarnation > 1 => Some(format!("{process} boots again")),
+            WorldEvent::Signalled { .. } => Some(format!("{process} gets SIGTERM")),
+            WorldEvent::Exited { code } => Some(format!("{process} exits with code {code}")),
+            WorldEvent::Killed => Some(format!("{process} is killed")),
+            WorldEvent::Panicked => Some(format!("{process} panics and is gone")),
+            WorldEvent::Paused => Some(format!("{process} is paused")),
+            WorldEvent::Resumed => Some(format!("{process} goes on")),
+            WorldEvent::FaultStruck { kind, target, .. } => match *kind {
                 "wedge" => Some(format!("{target} wedges")),
                 "close" => Some(format!("{target} closes")),
                 "connection_refused" => Some(format!("{target} refuses whoever dials")),
@@ -215,14 +215,14 @@ fn tell<O: Occurrence>(event: &Event<O>) -> Option<String> {
                 "reconfigure" => Some(format!("{target} takes part in a replacement")),
                 _ => None, // the process tells it
             },
-            Happening::FaultHealed { kind: "refuse", target, .. } => Some(format!("{target} is let in again")),
-            Happening::FaultHealed { kind: "restart", target, .. } => Some(format!("{target} comes up again")),
-            Happening::FaultHealed { kind: "failover", target, .. } => Some(format!("another {target} takes over")),
-            Happening::FaultHealed { kind: "half_open", target, .. } => {
+            WorldEvent::FaultHealed { kind: "refuse", target, .. } => Some(format!("{target} is let in again")),
+            WorldEvent::FaultHealed { kind: "restart", target, .. } => Some(format!("{target} comes up again")),
+            WorldEvent::FaultHealed { kind: "failover", target, .. } => Some(format!("another {target} takes over")),
+            WorldEvent::FaultHealed { kind: "half_open", target, .. } => {
                 Some(format!("the dead connections of {target} close"))
             }
             // A moment leaves nothing to heal, and neither does one lost reply; a process tells that it goes on.
-            Happening::FaultHealed { kind, target, lasted: true, .. }
+            WorldEvent::FaultHealed { kind, target, lasted: true, .. }
                 if !matches!(*kind, "reply_lost" | "cut" | "answer" | "pause") =>
             {
                 Some(format!("{target} heals"))

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::trace::event::{Event, Occurrence};
+use crate::trace::event::{Event, ProductEvent};
 use crate::trace::verdict::Report;
 
 /// So many bytes are written at once: as many as a pipe takes without waiting.
@@ -20,7 +20,7 @@ const SHOWN_MAX: usize = 2048;
 
 /// Something that went into the digest: an event, or a chunk on a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Item {
+pub struct Step {
     /// The digest up to and with it, in hexadecimal.
     pub digest: String,
     /// Virtual time since the world began.
@@ -36,30 +36,30 @@ pub struct Item {
 #[serde(rename_all = "snake_case")]
 pub enum Line {
     /// The next item.
-    Item(Item),
+    Step(Step),
     /// The last line: what came of the run.
     End(Box<Report>),
 }
 
-impl Item {
+impl Step {
     /// Of an event.
-    pub fn event<O: Occurrence>(event: &Event<O>, digest: String) -> Item {
+    pub fn event<O: ProductEvent>(event: &Event<O>, digest: String) -> Step {
         let place = match event.incarnation {
             0 => event.process.clone(),
             life => format!("{}, life {life}", event.process),
         };
         // One that does not serialise is reported by whoever writes the trace.
         let what = serde_json::to_string(&event.what).unwrap_or_else(|error| error.to_string());
-        Item { digest, at: event.at, place, what }
+        Step { digest, at: event.at, place, what }
     }
 
     /// Of a chunk.
-    pub fn chunk(link: &str, conn: u32, up: bool, bytes: &[u8], at: Duration, digest: String) -> Item {
+    pub fn chunk(link: &str, conn: u32, up: bool, bytes: &[u8], at: Duration, digest: String) -> Step {
         let way = if up { "up" } else { "down" };
         let cut = &bytes[..bytes.len().min(SHOWN_MAX)];
         let more = bytes.len() - cut.len();
         let rest = if more > 0 { format!(" … and {more} more bytes") } else { String::new() };
-        Item {
+        Step {
             digest,
             at,
             place: format!("{link}, connection {conn}, {way}"),
@@ -69,13 +69,13 @@ impl Item {
 }
 
 /// Where items go.
-pub(crate) struct Items {
+pub(crate) struct Steps {
     out: BufWriter<Arc<File>>,
 }
 
-impl Items {
+impl Steps {
     pub(crate) fn new(out: Arc<File>) -> Self {
-        Items { out: BufWriter::with_capacity(BATCH, out) }
+        Steps { out: BufWriter::with_capacity(BATCH, out) }
     }
 
     pub(crate) fn write(&mut self, line: &Line) -> io::Result<()> {

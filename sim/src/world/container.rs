@@ -11,9 +11,9 @@ use tokio::sync::Mutex as Turn;
 use tokio::sync::oneshot;
 
 use crate::standins::engine::{FIRST_PUBLISHED, KILLED, Runner, Running, Spec};
-use crate::world::dispatcher::Hub;
+use crate::world::dispatcher::Dispatcher;
 use crate::world::nodes::NodeHandle;
-use crate::world::process::{Ended, Manned};
+use crate::world::process::{Ended, Supervised};
 use crate::world::product::Product;
 
 /// The port of the host at which the berth with this index, over all agents and from 0, is reached.
@@ -22,7 +22,7 @@ pub(crate) fn published(index: usize) -> u16 {
 }
 
 /// A berth.
-struct Berth {
+struct ContainerSlot {
     agent: String,
     process: String,
     inside: SocketAddr,
@@ -30,33 +30,33 @@ struct Berth {
     /// A container's process lives in it.
     taken: Mutex<bool>,
     /// Held from a boot to the burial.
-    manned: Arc<Turn<Manned>>,
+    manned: Arc<Turn<Supervised>>,
 }
 
 /// Runs containers in these berths; their lives are kept by tasks on `stage`.
 pub(crate) fn runner<P: Product>(
-    hub: &Arc<Hub<P::Occurrence>>,
+    dispatcher: &Arc<Dispatcher<P::Event>>,
     stage: &NodeHandle,
     label: &'static str,
-    berths: Vec<(String, Manned)>,
+    berths: Vec<(String, Supervised)>,
 ) -> Runner {
-    let berth = |(index, (agent, manned)): (usize, (String, Manned))| {
+    let berth = |(index, (agent, manned)): (usize, (String, Supervised))| {
         let process = manned.process().to_owned();
         let inside = manned.listen().expect("the role of a container has a port");
         let (taken, manned) = (Mutex::new(false), Arc::new(Turn::new(manned)));
-        Arc::new(Berth { agent, process, inside, published: published(index), taken, manned })
+        Arc::new(ContainerSlot { agent, process, inside, published: published(index), taken, manned })
     };
     let berths: Vec<_> = berths.into_iter().enumerate().map(berth).collect();
-    let (hub, stage) = (hub.clone(), stage.clone());
+    let (dispatcher, stage) = (dispatcher.clone(), stage.clone());
     Runner(Box::new(move |spec| -> BoxFuture<'static, Result<Running, String>> {
         let berth = take(&berths, label, &spec);
-        let (hub, stage) = (hub.clone(), stage.clone());
-        Box::pin(async move { Ok(boot::<P>(hub, &stage, berth?, spec.env).await) })
+        let (dispatcher, stage) = (dispatcher.clone(), stage.clone());
+        Box::pin(async move { Ok(boot::<P>(dispatcher, &stage, berth?, spec.env).await) })
     }))
 }
 
 /// Takes the lowest free berth, at once: two containers that start together get two.
-fn take(berths: &[Arc<Berth>], label: &str, spec: &Spec) -> Result<Arc<Berth>, String> {
+fn take(berths: &[Arc<ContainerSlot>], label: &str, spec: &Spec) -> Result<Arc<ContainerSlot>, String> {
     let agent = spec.labels.get(label).unwrap_or_else(|| panic!("container {} has no label {label}", spec.name));
     let own: Vec<_> = berths.iter().filter(|berth| berth.agent == *agent).collect();
     let last = own.last().unwrap_or_else(|| panic!("container {} is of {agent}, which [topology] has not", spec.name));
@@ -71,33 +71,33 @@ fn take(berths: &[Arc<Berth>], label: &str, spec: &Spec) -> Result<Arc<Berth>, S
 }
 
 async fn boot<P: Product>(
-    hub: Arc<Hub<P::Occurrence>>,
+    dispatcher: Arc<Dispatcher<P::Event>>,
     stage: &NodeHandle,
-    berth: Arc<Berth>,
+    berth: Arc<ContainerSlot>,
     env: BTreeMap<String, String>,
 ) -> Running {
     let mut manned = berth.manned.clone().lock_owned().await;
-    let life = manned.bear::<P>(&hub, env);
+    let life = manned.bear::<P>(&dispatcher, env);
     let incarnation = life.incarnation;
     let (died, death) = oneshot::channel();
     // The world keeps each life to its end; it drops one only when it ends itself.
     let exit = async move { death.await.unwrap_or(KILLED) }.boxed().shared();
     let order = |kill: bool| -> Arc<dyn Fn() + Send + Sync> {
-        let (hub, process) = (hub.clone(), berth.process.clone());
+        let (dispatcher, process) = (dispatcher.clone(), berth.process.clone());
         Arc::new(move || {
-            hub.act(|watch| match watch.life(&process).incarnation == incarnation {
-                true if kill => watch.kill(&process),
-                true => watch.terminate(&process),
+            dispatcher.act(|monitor| match monitor.life(&process).incarnation == incarnation {
+                true if kill => monitor.kill(&process),
+                true => monitor.terminate(&process),
                 false => {}
             });
         })
     };
     let (terminate, kill) = (order(false), order(true));
-    let Berth { process, inside, published, .. } = &*berth;
+    let ContainerSlot { process, inside, published, .. } = &*berth;
     let running = Running { process: process.clone(), published: *published, inside: *inside, exit, terminate, kill };
     stage.spawn(async move {
         // Nobody but the engine's clients ends a container: no grace.
-        let code = match manned.live(&hub, life, None).await {
+        let code = match manned.live(&dispatcher, life, None).await {
             Ended::Exited(code) => code,
             Ended::Killed => KILLED,
         };
@@ -108,7 +108,7 @@ async fn boot<P: Product>(
     running
 }
 
-impl Berth {
+impl ContainerSlot {
     fn taken(&self) -> MutexGuard<'_, bool> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Where everything meets: relays, stand-ins, users and processes call the hub, it calls the watch, and then does to the
+//! Where everything meets: relays, stand-ins, users and processes call the dispatcher, it calls the monitor, and then does to the
 //! world what follows. Its one law: nothing of the world is touched while the watch is locked.
 
 use std::collections::BTreeMap;
@@ -8,22 +8,22 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::link::{Effect, HALF_OPEN, Link, Witness};
+use crate::link::{Effect, HALF_OPEN, Link, LinkObserver};
 use crate::plan::Kind;
 use crate::standins::observation::{Observation, Tap};
-use crate::trace::event::{Happening, Occurrence, What};
-use crate::world::monitor::{Deed, Watch};
-use crate::world::nemesis::Order;
+use crate::trace::event::{ProductEvent, What, WorldEvent};
+use crate::world::monitor::{Action, Monitor};
+use crate::world::nemesis::ScheduledMove;
 use crate::world::nodes::{NodeHandle, TimeHandle};
-use crate::world::process::Keeper;
+use crate::world::process::ProcessHandle;
 use crate::world::product::Control;
 #[cfg(not(madsim))]
-use crate::world::taps::Around;
+use crate::world::taps::RealWorld;
 
 /// The world's hands: what deeds are done to.
-pub(crate) struct Hands {
+pub(crate) struct Handles {
     pub(crate) links: BTreeMap<String, Arc<Link>>,
-    pub(crate) keepers: BTreeMap<String, Keeper>,
+    pub(crate) keepers: BTreeMap<String, ProcessHandle>,
     /// Of the services that have faults of their own.
     pub(crate) controls: BTreeMap<&'static str, mpsc::UnboundedSender<Control>>,
     /// Rung to end the life of a service; the next begins at once.
@@ -32,35 +32,35 @@ pub(crate) struct Hands {
     pub(crate) stage: NodeHandle,
 }
 
-/// The watch, and what it needs to act.
-pub(crate) struct Hub<O> {
-    watch: Mutex<Watch<O>>,
+/// The monitor, and what it needs to act.
+pub(crate) struct Dispatcher<O> {
+    monitor: Mutex<Monitor<O>>,
     time: TimeHandle,
-    hands: OnceLock<Hands>,
+    hands: OnceLock<Handles>,
     /// Rung when the run stops, and when a user ends.
     pub(crate) bell: Notify,
     /// What the world is built around, outside of the simulation.
     #[cfg(not(madsim))]
-    pub(crate) around: Around,
+    pub(crate) around: RealWorld,
 }
 
-impl<O: Occurrence> Hub<O> {
+impl<O: ProductEvent> Dispatcher<O> {
     /// Call it inside the runtime.
     #[cfg(madsim)]
-    pub(crate) fn new(watch: Watch<O>) -> Arc<Hub<O>> {
+    pub(crate) fn new(monitor: Monitor<O>) -> Arc<Dispatcher<O>> {
         let time = TimeHandle::current();
-        Arc::new(Hub { watch: Mutex::new(watch), time, hands: OnceLock::new(), bell: Notify::new() })
+        Arc::new(Dispatcher { monitor: Mutex::new(monitor), time, hands: OnceLock::new(), bell: Notify::new() })
     }
 
     /// Call it inside the runtime.
     #[cfg(not(madsim))]
-    pub(crate) fn new(watch: Watch<O>, around: Around) -> Arc<Hub<O>> {
+    pub(crate) fn new(monitor: Monitor<O>, around: RealWorld) -> Arc<Dispatcher<O>> {
         let time = TimeHandle::current();
-        Arc::new(Hub { watch: Mutex::new(watch), time, hands: OnceLock::new(), bell: Notify::new(), around })
+        Arc::new(Dispatcher { monitor: Mutex::new(monitor), time, hands: OnceLock::new(), bell: Notify::new(), around })
     }
 
     /// The world is built: from here on deeds can be done.
-    pub(crate) fn arm(&self, hands: Hands) {
+    pub(crate) fn arm(&self, hands: Handles) {
         assert!(self.hands.set(hands).is_ok(), "a world is built once");
     }
 
@@ -69,17 +69,17 @@ impl<O: Occurrence> Hub<O> {
     }
 
     /// Looks without acting. The product must not call back from inside.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&mut Watch<O>) -> T) -> T {
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&mut Monitor<O>) -> T) -> T {
         look(&mut self.lock())
     }
 
-    /// Does something to the watch, now, and to the world what follows.
-    pub(crate) fn act<T>(self: &Arc<Self>, act: impl FnOnce(&mut Watch<O>) -> T) -> T {
+    /// Does something to the monitor, now, and to the world what follows.
+    pub(crate) fn act<T>(self: &Arc<Self>, act: impl FnOnce(&mut Monitor<O>) -> T) -> T {
         let (out, deeds, stopped) = {
-            let mut watch = self.lock();
-            watch.set_now(self.now());
-            let out = act(&mut watch);
-            (out, watch.take_deeds(), watch.stop().is_some())
+            let mut monitor = self.lock();
+            monitor.set_now(self.now());
+            let out = act(&mut monitor);
+            (out, monitor.take_deeds(), monitor.stop().is_some())
         };
         for deed in deeds {
             self.perform(deed);
@@ -90,89 +90,89 @@ impl<O: Occurrence> Hub<O> {
         out
     }
 
-    /// As [`Hub::act`], unless the watch is at work: for what its own callees cause.
+    /// As [`Dispatcher::act`], unless the watch is at work: for what its own callees cause.
     #[cfg(madsim)]
-    pub(crate) fn try_act(self: &Arc<Self>, act: impl FnOnce(&mut Watch<O>)) {
-        if self.watch.try_lock().is_ok() {
+    pub(crate) fn try_act(self: &Arc<Self>, act: impl FnOnce(&mut Monitor<O>)) {
+        if self.monitor.try_lock().is_ok() {
             self.act(act);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Watch<O>> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Monitor<O>> {
+        self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn perform(self: &Arc<Self>, deed: Deed) {
+    fn perform(self: &Arc<Self>, deed: Action) {
         let Some(hands) = self.hands.get() else { return };
         match deed {
-            Deed::Later(order) => self.later(hands, order),
-            Deed::Strike { number, kind, part, link } => match (hands.links.get(&link), effect(kind)) {
+            Action::Later(order) => self.later(hands, order),
+            Action::Strike { number, kind, part, link } => match (hands.links.get(&link), effect(kind)) {
                 (Some(link), Some(effect)) => link.strike_part(number, effect, part),
-                _ => self.act(|watch| watch.fail(format!("fault {number}: there is no link {link}"))),
+                _ => self.act(|monitor| monitor.fail(format!("fault {number}: there is no link {link}"))),
             },
-            Deed::Heal { number, link } => {
+            Action::Heal { number, link } => {
                 if let Some(link) = hands.links.get(&link) {
                     link.heal(number);
                 }
             }
-            Deed::Terminate { process, incarnation } => {
+            Action::Terminate { process, incarnation } => {
                 if let Some(keeper) = hands.keepers.get(&process) {
                     keeper.terminate(incarnation);
                 }
             }
-            Deed::Kill { process, incarnation } => {
+            Action::Kill { process, incarnation } => {
                 if let Some(keeper) = hands.keepers.get(&process) {
                     keeper.kill(incarnation);
                 }
             }
-            Deed::Lose { process, incarnation } => {
+            Action::Lose { process, incarnation } => {
                 if let Some(keeper) = hands.keepers.get(&process) {
                     keeper.lose(incarnation);
                 }
             }
-            Deed::ExpireLater { process, losses } => {
-                let hub = self.clone();
+            Action::ExpireLater { process, losses } => {
+                let dispatcher = self.clone();
                 hands.stage.spawn(async move {
                     tokio::time::sleep(HALF_OPEN).await;
-                    hub.perform(Deed::Expire { process, losses });
+                    dispatcher.perform(Action::Expire { process, losses });
                 });
             }
-            Deed::Expire { process, losses } => {
+            Action::Expire { process, losses } => {
                 if let Some(keeper) = hands.keepers.get(&process) {
                     keeper.expire(losses);
                 }
             }
-            Deed::Crash { process, incarnation } => {
+            Action::Crash { process, incarnation } => {
                 if let Some(keeper) = hands.keepers.get(&process) {
                     keeper.crash(incarnation);
                 }
             }
-            Deed::Stop { process, incarnation, heard } => {
+            Action::Stop { process, incarnation, heard } => {
                 if let Some(keeper) = hands.keepers.get(&process) {
                     keeper.stop(incarnation, heard);
                 }
             }
-            Deed::Raise { process } => {
+            Action::Raise { process } => {
                 if let Some(keeper) = hands.keepers.get(&process) {
                     keeper.raise();
                 }
             }
-            Deed::Pause { process } => {
+            Action::Pause { process } => {
                 if let Some(keeper) = hands.keepers.get(&process) {
                     keeper.pause();
                 }
             }
-            Deed::Resume { process } => {
+            Action::Resume { process } => {
                 if let Some(keeper) = hands.keepers.get(&process) {
                     keeper.resume();
                 }
             }
-            Deed::Control { service, control } => match hands.controls.get(service.as_str()) {
+            Action::Control { service, control } => match hands.controls.get(service.as_str()) {
                 // Whoever would hear it is gone only with the world.
                 Some(told) => _ = told.send(control),
-                None => self.act(|watch| watch.fail(format!("the service {service} knows no faults of its own"))),
+                None => self.act(|monitor| monitor.fail(format!("the service {service} knows no faults of its own"))),
             },
-            Deed::Down { number, service, down } => {
+            Action::Down { number, service, down } => {
                 let links = hands.links.values().filter(|link| link.far == service);
                 links.for_each(|link| if down { link.strike(number, Effect::Close) } else { link.heal(number) });
                 if down && let Some(restart) = hands.restarts.get(service.as_str()) {
@@ -182,25 +182,25 @@ impl<O: Occurrence> Hub<O> {
         }
     }
 
-    fn later(self: &Arc<Self>, hands: &Hands, order: Order) {
-        let hub = self.clone();
+    fn later(self: &Arc<Self>, hands: &Handles, order: ScheduledMove) {
+        let dispatcher = self.clone();
         // Zero would be a timer's shortest time; such orders never come here.
         hands.stage.spawn(async move {
             tokio::time::sleep(order.after).await;
-            hub.act(|watch| watch.go(order));
+            dispatcher.act(|monitor| monitor.go(order));
         });
     }
 
     /// Where a stand-in says what it did.
     pub(crate) fn tap(self: &Arc<Self>) -> Tap {
-        let hub = self.clone();
-        Arc::new(move |observation: Observation| hub.act(|watch| watch.observed(&observation)))
+        let dispatcher = self.clone();
+        Arc::new(move |observation: Observation| dispatcher.act(|monitor| monitor.observed(&observation)))
     }
 
     /// Where a user says what it saw.
     pub(crate) fn ear(self: &Arc<Self>, user: &str) -> Arc<dyn Fn(O) + Send + Sync> {
-        let (hub, user) = (self.clone(), user.to_owned());
-        Arc::new(move |occurrence| hub.act(|watch| watch.emit(&user, 0, What::Product(occurrence))))
+        let (dispatcher, user) = (self.clone(), user.to_owned());
+        Arc::new(move |occurrence| dispatcher.act(|monitor| monitor.emit(&user, 0, What::Product(occurrence))))
     }
 }
 
@@ -222,37 +222,37 @@ fn effect(kind: Kind) -> Option<Effect> {
     }
 }
 
-/// A hub as links know it.
-pub(crate) struct Sight<O>(pub(crate) Arc<Hub<O>>);
+/// A dispatcher as links know it.
+pub(crate) struct DispatcherObserver<O>(pub(crate) Arc<Dispatcher<O>>);
 
-impl<O: Occurrence> Witness for Sight<O> {
+impl<O: ProductEvent> LinkObserver for DispatcherObserver<O> {
     fn now(&self) -> Duration {
         self.0.now()
     }
 
     fn dialled(&self, link: &Link, incarnation: u32, local: SocketAddr) {
-        self.0.look(|watch| watch.dialled(local, &link.near, incarnation));
+        self.0.look(|monitor| monitor.dialled(local, &link.near, incarnation));
     }
 
-    fn fact(&self, link: &Link, incarnation: u32, happening: Happening) {
+    fn fact(&self, link: &Link, incarnation: u32, happening: WorldEvent) {
         #[cfg(not(madsim))]
-        if let Happening::LinkOpened { conn, .. } = happening {
+        if let WorldEvent::LinkOpened { conn, .. } = happening {
             self.0.opened(link, conn, incarnation);
         }
-        self.0.act(|watch| watch.happened(&link.near, incarnation, happening));
+        self.0.act(|monitor| monitor.happened(&link.near, incarnation, happening));
     }
 
     fn spoke(&self, link: &Link, incarnation: u32, up: bool) {
         let (process, incarnation) = if up { (&link.near, Some(incarnation)) } else { (&link.far, None) };
-        self.0.act(|watch| watch.spoke(process, incarnation, &link.name));
+        self.0.act(|monitor| monitor.spoke(process, incarnation, &link.name));
     }
 
     fn arrived(&self, link: &Link, bytes: &[u8], old: usize) {
-        self.0.act(|watch| watch.requested(&link.name, bytes, old));
+        self.0.act(|monitor| monitor.requested(&link.name, bytes, old));
     }
 
     fn carried(&self, link: &Link, conn: u32, up: bool, bytes: &[u8]) {
-        self.0.act(|watch| watch.carried(&link.name, conn, up, bytes));
+        self.0.act(|monitor| monitor.carried(&link.name, conn, up, bytes));
         #[cfg(not(madsim))]
         if up {
             self.0.overheard(link, conn, |wire| wire.up(bytes));
@@ -270,18 +270,18 @@ impl<O: Occurrence> Witness for Sight<O> {
     }
 
     fn mentions(&self, _: &Link, request: &[u8]) -> Option<String> {
-        self.0.look(|watch| watch.mentioned(request))
+        self.0.look(|monitor| monitor.mentioned(request))
     }
 
     fn serves(&self, link: &Link) -> Option<String> {
-        self.0.look(|watch| watch.served_by(&link.near))
+        self.0.look(|monitor| monitor.served_by(&link.near))
     }
 
     fn felt(&self, link: &Link, fault: usize, label: &str) {
-        self.0.act(|watch| watch.felt(fault - 1, &link.name, label));
+        self.0.act(|monitor| monitor.felt(fault - 1, &link.name, label));
     }
 
     fn spent(&self, _: &Link, fault: usize) {
-        self.0.act(|watch| watch.spent(fault));
+        self.0.act(|monitor| monitor.spent(fault));
     }
 }

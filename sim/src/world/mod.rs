@@ -32,18 +32,18 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::link::{Link, Target, relay};
 use crate::plan::seed::Seed;
-use crate::plan::{Manager, Plan};
+use crate::plan::{Plan, ServiceManager};
 use crate::standins::engine::Engine;
-use crate::standins::listener::Dock;
+use crate::standins::listener::MemoryListener;
 #[cfg(madsim)]
 use crate::standins::observation::{Log, Observation};
-use crate::trace::event::{Happening, Occurrence};
+use crate::trace::event::{ProductEvent, WorldEvent};
 #[cfg(madsim)]
-use crate::trace::log::{Journal, Line};
-use crate::world::dispatcher::{Hands, Hub, Sight};
-use crate::world::nodes::{Ground, NodeHandle, NodeId};
-use crate::world::process::{Birth, Keeper, keep, man, settings};
-use crate::world::product::{Contained, Control, Product, Role, Seat, Service};
+use crate::trace::log::{Line, LogCapture};
+use crate::world::dispatcher::{Dispatcher, DispatcherObserver, Handles};
+use crate::world::nodes::{NodeAllocator, NodeHandle, NodeId};
+use crate::world::process::{ProcessHandle, ProcessSpec, keep, man, settings};
+use crate::world::product::{Contained, Control, Product, Role, Service, UserContext};
 
 /// For how long faults that are still to come are waited for once the users have ended, and for how long one without an
 /// end of its own stands then.
@@ -65,8 +65,8 @@ struct Road {
 }
 
 struct Builder<O> {
-    ground: Ground,
-    hub: Arc<Hub<O>>,
+    ground: NodeAllocator,
+    dispatcher: Arc<Dispatcher<O>>,
     links: BTreeMap<String, Arc<Link>>,
     /// By service.
     services: BTreeMap<&'static str, (Site, u16)>,
@@ -79,7 +79,7 @@ struct Builder<O> {
 #[derive(Clone)]
 enum Site {
     /// A stand-in's.
-    Dock(Dock),
+    MemoryListener(MemoryListener),
     /// A real server's.
     #[cfg(not(madsim))]
     Server(SocketAddr),
@@ -89,7 +89,7 @@ impl Site {
     /// What the relay at this address carries to.
     fn seen_from(self, relay: IpAddr) -> Target {
         match self {
-            Site::Dock(dock) => Target::Dock(dock, relay),
+            Site::MemoryListener(dock) => Target::MemoryListener(dock, relay),
             #[cfg(not(madsim))]
             Site::Server(addr) => addr.into(),
         }
@@ -100,25 +100,25 @@ impl Site {
 struct Fleet {
     contained: &'static Contained,
     /// With the agent of each.
-    berths: Vec<(String, Birth)>,
+    berths: Vec<(String, ProcessSpec)>,
 }
 
 /// Lives through a whole run. Returns why it made no progress, if it did not.
 pub(crate) async fn live<P: Product>(
-    hub: Arc<Hub<P::Occurrence>>,
+    dispatcher: Arc<Dispatcher<P::Event>>,
     plan: &Plan<P::Workload>,
     seed: Seed,
 ) -> Vec<String> {
-    let mut users = build::<P>(&hub, plan, seed).await;
+    let mut users = build::<P>(&dispatcher, plan, seed).await;
     let settle_max = P::settle_max(plan);
-    if chaos(&hub, &mut users, settle_max).await {
+    if chaos(&dispatcher, &mut users, settle_max).await {
         return Vec::new();
     }
-    hub.act(|watch| {
-        watch.happened("", 0, Happening::Phase { name: "heal" });
-        watch.heal_all();
+    dispatcher.act(|monitor| {
+        monitor.happened("", 0, WorldEvent::Phase { name: "heal" });
+        monitor.heal_all();
     });
-    settle(&hub, &mut users, settle_max).await
+    settle(&dispatcher, &mut users, settle_max).await
 }
 
 /// The users that have not ended.
@@ -148,11 +148,11 @@ fn orderly(stage: &NodeHandle, tell: Arc<dyn Fn(Control) + Send + Sync>) -> mpsc
     told
 }
 
-async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workload>, seed: Seed) -> Crowd {
-    let ground = Ground::new();
+async fn build<P: Product>(dispatcher: &Arc<Dispatcher<P::Event>>, plan: &Plan<P::Workload>, seed: Seed) -> Crowd {
+    let ground = NodeAllocator::new();
     let (services, fleets) = (BTreeMap::new(), Vec::new());
     let (links, restarts) = (BTreeMap::new(), BTreeMap::new());
-    let mut builder = Builder { ground, hub: hub.clone(), links, services, fleets, restarts };
+    let mut builder = Builder { ground, dispatcher: dispatcher.clone(), links, services, fleets, restarts };
     let (stage, _) = builder.ground.node("world");
     let (mut engines, mut controls) = (BTreeMap::new(), BTreeMap::new());
     for service in P::services(plan, seed) {
@@ -189,29 +189,29 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
     }
     let contained = builder.fleets.iter().flat_map(|fleet| &fleet.berths).map(|(_, birth)| birth);
     let nodes = births.iter().chain(contained).map(|birth| (birth.node, birth.process.clone())).collect();
-    listen(hub, nodes);
+    listen(dispatcher, nodes);
     let mut keepers = BTreeMap::new();
     for fleet in std::mem::take(&mut builder.fleets) {
-        fleet.moor::<P>(hub, &stage, &engines, &mut keepers);
+        fleet.moor::<P>(dispatcher, &stage, &engines, &mut keepers);
     }
     let mut managers = Vec::new();
     for birth in births {
         let process = birth.process.clone();
-        hub.act(|watch| {
-            watch.expected(&process);
+        dispatcher.act(|monitor| {
+            monitor.expected(&process);
             if !birth.pre_stop.is_zero() {
-                watch.lingers(&process);
+                monitor.lingers(&process);
             }
         });
-        let (keeper, manager) = keep::<P>(hub.clone(), birth);
+        let (keeper, manager) = keep::<P>(dispatcher.clone(), birth);
         keepers.insert(process, keeper);
         managers.push(manager);
     }
     let restarts = builder.restarts;
-    hub.arm(Hands { links: builder.links, keepers, controls, restarts, stage: stage.clone() });
-    hub.act(|watch| {
-        watch.happened("", 0, Happening::Phase { name: "chaos" });
-        watch.open();
+    dispatcher.arm(Handles { links: builder.links, keepers, controls, restarts, stage: stage.clone() });
+    dispatcher.act(|monitor| {
+        monitor.happened("", 0, WorldEvent::Phase { name: "chaos" });
+        monitor.open();
     });
     managers.into_iter().for_each(|manager| drop(stage.spawn(manager)));
     let (leave, left) = tokio::sync::mpsc::unbounded_channel();
@@ -219,70 +219,70 @@ async fn build<P: Product>(hub: &Arc<Hub<P::Occurrence>>, plan: &Plan<P::Workloa
     for (user, links) in seats {
         let (node, _) = builder.ground.node(&user.name);
         acting.insert(user.name.clone());
-        let seat = Seat { links, tell: hub.ear(&user.name) };
-        let (hub, leave) = (hub.clone(), leave.clone());
+        let seat = UserContext { links, tell: dispatcher.ear(&user.name) };
+        let (dispatcher, leave) = (dispatcher.clone(), leave.clone());
         node.spawn(async move {
             (user.act)(seat).await;
             let _ = leave.send(user.name); // the crowd outlives the run
-            hub.bell.notify_one();
+            dispatcher.bell.notify_one();
         });
     }
     Crowd { acting, left }
 }
 
 impl Fleet {
-    /// Hands the berths to their engine.
+    /// Handles the berths to their engine.
     fn moor<P: Product>(
         self,
-        hub: &Arc<Hub<P::Occurrence>>,
+        dispatcher: &Arc<Dispatcher<P::Event>>,
         stage: &NodeHandle,
         engines: &BTreeMap<&'static str, Engine>,
-        keepers: &mut BTreeMap<String, Keeper>,
+        keepers: &mut BTreeMap<String, ProcessHandle>,
     ) {
         let Contained { engine, label, .. } = self.contained;
         let engine = engines.get(engine).unwrap_or_else(|| panic!("service {engine} is no container engine"));
         let mut berths = Vec::new();
         for (agent, birth) in self.berths {
             let process = birth.process.clone();
-            hub.act(|watch| watch.berth(&process));
+            dispatcher.act(|monitor| monitor.berth(&process));
             let (keeper, manned) = man(birth);
             keepers.insert(process, keeper);
             berths.push((agent, manned));
         }
-        engine.run_with(container::runner::<P>(hub, stage, label, berths));
+        engine.run_with(container::runner::<P>(dispatcher, stage, label, berths));
     }
 }
 
 /// Of a process of the operating system its lines are heard.
 #[cfg(not(madsim))]
-fn listen<O: Occurrence>(_: &Arc<Hub<O>>, _: BTreeMap<NodeId, String>) {}
+fn listen<O: ProductEvent>(_: &Arc<Dispatcher<O>>, _: BTreeMap<NodeId, String>) {}
 
 /// Hears what processes log, on this thread, for the rest of its life.
 #[cfg(madsim)]
-fn listen<O: Occurrence>(hub: &Arc<Hub<O>>, processes: BTreeMap<NodeId, String>) {
-    let hub = hub.clone();
+fn listen<O: ProductEvent>(dispatcher: &Arc<Dispatcher<O>>, processes: BTreeMap<NodeId, String>) {
+    let dispatcher = dispatcher.clone();
     let tell = move |process: &str, line: Line| {
-        hub.try_act(|watch| {
-            watch.logged(process, |incarnation| {
+        dispatcher.try_act(|monitor| {
+            monitor.logged(process, |incarnation| {
                 let Line { level, message, fields } = line;
                 Observation::Log(Log { process: process.to_owned(), incarnation, level, message, fields })
             });
         });
     };
     // The run has a thread of its own; the guard would only take the journal away again.
-    std::mem::forget(tracing::subscriber::set_default(Journal { processes, tell }));
+    std::mem::forget(tracing::subscriber::set_default(LogCapture { processes, tell }));
 }
 
-impl<O: Occurrence> Builder<O> {
+impl<O: ProductEvent> Builder<O> {
     fn service(&mut self, service: Service) {
         #[cfg(not(madsim))]
-        if let Some(server) = self.hub.around.servers.get(service.name) {
+        if let Some(server) = self.dispatcher.around.servers.get(service.name) {
             self.services.insert(service.name, (Site::Server(server.addr), server.addr.port()));
             return;
         }
         let (node, _) = self.ground.node(service.name);
-        let (tap, dock) = (self.hub.tap(), Dock::default());
-        self.services.insert(service.name, (Site::Dock(dock.clone()), service.port));
+        let (tap, dock) = (self.dispatcher.tap(), MemoryListener::default());
+        self.services.insert(service.name, (Site::MemoryListener(dock.clone()), service.port));
         let restart = Arc::new(Notify::new());
         self.restarts.insert(service.name, restart.clone());
         let mut listener = dock.open();
@@ -324,7 +324,7 @@ impl<O: Occurrence> Builder<O> {
         process: String,
         agent: &str,
         seed: Seed,
-    ) -> Birth {
+    ) -> ProcessSpec {
         let (node, ip) = self.ground.node(&process);
         let (mut near, mut links) = (Vec::new(), BTreeMap::new());
         for service in role.services {
@@ -339,7 +339,7 @@ impl<O: Occurrence> Builder<O> {
             links.insert(*service, road.near);
         }
         let listen = role.port.map(|port| SocketAddr::new(ip, port));
-        let manager = Manager::of(&plan.service, role.name, &process);
+        let manager = ServiceManager::of(&plan.service, role.name, &process);
         let grace = manager.grace.unwrap_or(role.grace);
         let restart_delay = manager.restart_delay.unwrap_or(role.restart_delay);
         let first_boot = manager.first_boot.unwrap_or_default();
@@ -347,7 +347,7 @@ impl<O: Occurrence> Builder<O> {
         let restart_max = manager.restart_max.unwrap_or(restart_delay);
         let config = settings(plan, role.name, &[agent, &process]);
         let (node, far) = (node.id(), Vec::new());
-        Birth {
+        ProcessSpec {
             role,
             process,
             node,
@@ -373,7 +373,7 @@ impl<O: Occurrence> Builder<O> {
             let link = Link::new(process, &berth.process);
             let target = berth.listen.expect("the role of a container has a port");
             let listener = bind(&node, ip, container::published(index)).await;
-            node.spawn(relay(link.clone(), Arc::new(Sight(self.hub.clone())), listener, target));
+            node.spawn(relay(link.clone(), Arc::new(DispatcherObserver(self.dispatcher.clone())), listener, target));
             self.links.insert(link.name.clone(), link.clone());
             berth.far.push(link.clone());
             near.push(link);
@@ -386,7 +386,7 @@ impl<O: Occurrence> Builder<O> {
         let link = Link::new(near, far);
         let (node, ip) = self.ground.node(&link.name);
         let listener = bind(&node, ip, port).await;
-        node.spawn(relay(link.clone(), Arc::new(Sight(self.hub.clone())), listener, target(ip)));
+        node.spawn(relay(link.clone(), Arc::new(DispatcherObserver(self.dispatcher.clone())), listener, target(ip)));
         self.links.insert(link.name.clone(), link.clone());
         Road { link, near: SocketAddr::new(ip, port) }
     }
@@ -398,14 +398,14 @@ async fn bind(node: &NodeHandle, ip: IpAddr, port: u16) -> TcpListener {
 }
 
 /// Returns whether the run was stopped.
-async fn chaos<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max: Duration) -> bool {
+async fn chaos<O: ProductEvent>(dispatcher: &Arc<Dispatcher<O>>, users: &mut Crowd, settle_max: Duration) -> bool {
     let (mut calm_since, mut ended_since) = (None, None);
     loop {
-        let (calm, done, struck, heard) = hub.look(|watch| {
-            let nemesis = &watch.nemesis;
-            (nemesis.calm(), nemesis.done(), nemesis.last_struck(), watch.last_product())
+        let (calm, done, struck, heard) = dispatcher.look(|monitor| {
+            let nemesis = &monitor.nemesis;
+            (nemesis.calm(), nemesis.done(), nemesis.last_struck(), monitor.last_product())
         });
-        let now = hub.now();
+        let now = dispatcher.now();
         calm_since = calm.then(|| calm_since.unwrap_or(now));
         ended_since = users.is_empty().then(|| ended_since.unwrap_or(now));
         if let Some(calm) = calm_since {
@@ -415,31 +415,36 @@ async fn chaos<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max: 
                 return false;
             }
         }
-        if rest(hub).await {
+        if rest(dispatcher).await {
             return true;
         }
     }
 }
 
 /// Returns why there was no progress, if there was none.
-async fn settle<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max: Duration) -> Vec<String> {
-    let began = hub.now();
+async fn settle<O: ProductEvent>(
+    dispatcher: &Arc<Dispatcher<O>>,
+    users: &mut Crowd,
+    settle_max: Duration,
+) -> Vec<String> {
+    let began = dispatcher.now();
     let most = settle_max.max(SETTLE_MIN);
-    hub.act(|watch| watch.happened("", 0, Happening::Phase { name: "settle" }));
+    dispatcher.act(|monitor| monitor.happened("", 0, WorldEvent::Phase { name: "settle" }));
     let mut least = began;
     loop {
-        let pending = hub.act(|watch| watch.ask());
-        let (down, stopped) =
-            hub.look(|watch| (watch.down().into_iter().map(str::to_owned).collect::<Vec<_>>(), watch.stop().is_some()));
+        let pending = dispatcher.act(|monitor| monitor.ask());
+        let (down, stopped) = dispatcher.look(|monitor| {
+            (monitor.down().into_iter().map(str::to_owned).collect::<Vec<_>>(), monitor.stop().is_some())
+        });
         if stopped {
             return Vec::new();
         }
-        let now = hub.now();
+        let now = dispatcher.now();
         if now == began && !pending.is_empty() {
             least = began + SETTLE_MIN;
         }
         if users.is_empty() && pending.is_empty() && down.is_empty() && now >= least {
-            hub.act(|watch| watch.conclude());
+            dispatcher.act(|monitor| monitor.conclude());
             return Vec::new();
         }
         if now >= began + most {
@@ -450,10 +455,10 @@ async fn settle<O: Occurrence>(hub: &Arc<Hub<O>>, users: &mut Crowd, settle_max:
             }));
             because.extend(users.acting.iter().map(|user| format!("user {user} has not ended")));
             because.extend(down.iter().map(|process| format!("{process} is down")));
-            because.extend(hub.look(|watch| silence(watch.silent())));
+            because.extend(dispatcher.look(|monitor| silence(monitor.silent())));
             return because;
         }
-        if rest(hub).await {
+        if rest(dispatcher).await {
             return Vec::new();
         }
     }
@@ -467,16 +472,16 @@ fn silence(silent: &BTreeMap<(String, u32), Duration>) -> Vec<String> {
 }
 
 /// Waits for a tick, a deadline, a user's end or the run's. Returns whether the run was stopped.
-async fn rest<O: Occurrence>(hub: &Arc<Hub<O>>) -> bool {
-    let due = hub.look(|watch| watch.next_due());
-    let wait = due.saturating_sub(hub.now()).saturating_add(Duration::from_micros(1)).min(TICK);
+async fn rest<O: ProductEvent>(dispatcher: &Arc<Dispatcher<O>>) -> bool {
+    let due = dispatcher.look(|monitor| monitor.next_due());
+    let wait = due.saturating_sub(dispatcher.now()).saturating_add(Duration::from_micros(1)).min(TICK);
     tokio::select! {
         biased;
-        () = hub.bell.notified() => {}
+        () = dispatcher.bell.notified() => {}
         () = tokio::time::sleep(wait) => {}
     }
-    hub.act(|watch| {
-        watch.ask_again();
-        watch.stop().is_some()
+    dispatcher.act(|monitor| {
+        monitor.ask_again();
+        monitor.stop().is_some()
     })
 }

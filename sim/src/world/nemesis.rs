@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::link::ends_in_new;
-use crate::plan::{Cue, Fault, Kind, Length, ORIGIN, Trigger};
+use crate::plan::{EventMatch, Fault, Kind, Lifetime, ORIGIN, Trigger};
 use crate::trace::verdict::FaultReport;
 
 /// A rolling restart takes no longer: four processes that each need the longest legal run to stop.
@@ -22,7 +22,7 @@ pub enum Move {
 
 /// A move of a fault (counted from 0), at once or later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct ScheduledMove {
     /// The fault's place in the plan, from 0.
     pub fault: usize,
     /// What to do.
@@ -98,24 +98,24 @@ impl Nemesis {
     }
 
     /// The orders that stand from the beginning.
-    pub fn open(&mut self) -> Vec<Order> {
+    pub fn open(&mut self) -> Vec<ScheduledMove> {
         let mut orders = Vec::new();
         for (fault, standing) in self.all.iter_mut().enumerate() {
             if let Trigger::At(at) = standing.fault.trigger {
                 standing.stage = Stage::Coming;
-                orders.push(Order { fault, go: Move::Strike, after: at, round: 1 });
+                orders.push(ScheduledMove { fault, go: Move::Strike, after: at, round: 1 });
             }
         }
         orders
     }
 
     /// Learns of an event, at a process of the world if `origin` names one; says what follows from it.
-    pub fn learn(&mut self, name: &str, session: Option<&str>, origin: Option<&str>) -> Vec<Order> {
+    pub fn learn(&mut self, name: &str, session: Option<&str>, origin: Option<&str>) -> Vec<ScheduledMove> {
         let mut orders = Vec::new();
         for (fault, standing) in self.all.iter_mut().enumerate() {
             let (cue, go) = match (standing.stage, &standing.fault.trigger, &standing.fault.length) {
                 (Stage::Waiting, Trigger::On(cue), _) => (cue, Move::Strike),
-                (Stage::Striking, _, Length::Until(cue)) => (cue, Move::Heal),
+                (Stage::Striking, _, Lifetime::Until(cue)) => (cue, Move::Heal),
                 _ => continue,
             };
             if !heard(cue, name, session) {
@@ -133,14 +133,14 @@ impl Nemesis {
                     aim(&mut standing.fault.targets, origin);
                 }
                 standing.stage = if go == Move::Strike { Stage::Coming } else { Stage::Ending };
-                orders.push(Order { fault, go, after, round: standing.round });
+                orders.push(ScheduledMove { fault, go, after, round: standing.round });
             }
         }
         orders
     }
 
     /// Learns of a chunk of a request on `link`, whose first `old` bytes it has seen before. A chunk counts once.
-    pub fn request(&mut self, link: &str, bytes: &[u8], old: usize) -> Vec<Order> {
+    pub fn request(&mut self, link: &str, bytes: &[u8], old: usize) -> Vec<ScheduledMove> {
         let mut orders = Vec::new();
         for (fault, standing) in self.all.iter_mut().enumerate() {
             let Trigger::OnRequest { link: on, matches, nth, after } = &standing.fault.trigger else { continue };
@@ -154,14 +154,14 @@ impl Nemesis {
             if standing.seen == (*nth).max(1) {
                 let after = *after;
                 standing.stage = Stage::Coming;
-                orders.push(Order { fault, go: Move::Strike, after, round: 1 });
+                orders.push(ScheduledMove { fault, go: Move::Strike, after, round: 1 });
             }
         }
         orders
     }
 
     /// The fault begins now. Says when it must end, if that is known; `None` if it may not begin any more.
-    pub fn strike(&mut self, index: usize, now: Duration) -> Option<Option<Order>> {
+    pub fn strike(&mut self, index: usize, now: Duration) -> Option<Option<ScheduledMove>> {
         let standing = &mut self.all[index];
         if standing.stage != Stage::Coming {
             return None;
@@ -174,13 +174,13 @@ impl Nemesis {
             // It ends when its last target was told; who never boots again does not keep the world waiting for ever.
             (Kind::RollingRestart | Kind::Reconfigure, _) => (Stage::Ending, Some(ROLLING_MAX)),
             (kind, _) if kind.instant() => (Stage::Ending, Some(Duration::ZERO)),
-            (_, Length::Lasts(length)) => (Stage::Ending, Some(*length)),
-            (kind, Length::Instant) if kind.awaits_answer() => (Stage::Striking, None),
-            (_, Length::Instant) => (Stage::Ending, Some(Duration::ZERO)),
-            (_, Length::Until(_) | Length::UntilHeal) => (Stage::Striking, None),
+            (_, Lifetime::Lasts(length)) => (Stage::Ending, Some(*length)),
+            (kind, Lifetime::Instant) if kind.awaits_answer() => (Stage::Striking, None),
+            (_, Lifetime::Instant) => (Stage::Ending, Some(Duration::ZERO)),
+            (_, Lifetime::Until(_) | Lifetime::UntilHeal) => (Stage::Striking, None),
         };
         standing.stage = stage;
-        Some(after.map(|after| Order { fault: index, go: Move::Heal, after, round }))
+        Some(after.map(|after| ScheduledMove { fault: index, go: Move::Heal, after, round }))
     }
 
     /// The fault ends now. Says whether it stood.
@@ -191,16 +191,16 @@ impl Nemesis {
     }
 
     /// After the fault's end: when it strikes again, if it does.
-    pub fn again(&mut self, index: usize) -> Option<Order> {
+    pub fn again(&mut self, index: usize) -> Option<ScheduledMove> {
         let (standing, closed) = (&mut self.all[index], self.closed);
         let after = standing.fault.every.filter(|_| !closed && standing.stage == Stage::Over)?;
         standing.stage = Stage::Coming;
         standing.round += 1;
-        Some(Order { fault: index, go: Move::Strike, after, round: standing.round })
+        Some(ScheduledMove { fault: index, go: Move::Strike, after, round: standing.round })
     }
 
     /// Whether an order is about the strike that goes on or comes next.
-    pub fn stands(&self, order: &Order) -> bool {
+    pub fn stands(&self, order: &ScheduledMove) -> bool {
         self.all[order.fault].round == order.round
     }
 
@@ -283,7 +283,7 @@ fn can_be_aimed(targets: &[String], origin: &str, links: &BTreeSet<String>) -> b
     aimed.all(|target| !target.contains("->") || links.contains(&target))
 }
 
-fn heard(cue: &Cue, name: &str, session: Option<&str>) -> bool {
+fn heard(cue: &EventMatch, name: &str, session: Option<&str>) -> bool {
     cue.event == name && cue.session.as_deref().is_none_or(|wanted| session == Some(wanted))
 }
 
@@ -291,29 +291,29 @@ fn heard(cue: &Cue, name: &str, session: Option<&str>) -> bool {
 mod tests {
     use super::*;
 
-    fn nemesis(kind: Kind, trigger: Trigger, length: Length) -> Nemesis {
+    fn nemesis(kind: Kind, trigger: Trigger, length: Lifetime) -> Nemesis {
         Nemesis::new(&[Fault::new(kind, vec!["a->b".into()], trigger, length)], Vec::new())
     }
 
-    fn cue(event: &str, nth: u32, after: u64) -> Cue {
-        Cue { event: event.into(), session: None, nth, after: Duration::from_secs(after) }
+    fn cue(event: &str, nth: u32, after: u64) -> EventMatch {
+        EventMatch { event: event.into(), session: None, nth, after: Duration::from_secs(after) }
     }
 
     #[test]
     fn it_counts_the_events_of_a_trigger_and_of_an_end_apart() {
-        let length = Length::Until(cue("said", 2, 1));
+        let length = Lifetime::Until(cue("said", 2, 1));
         let mut nemesis = nemesis(Kind::Wedge, Trigger::On(cue("said", 2, 0)), length);
         assert_eq!(nemesis.learn("said", None, None), []);
         assert_eq!(nemesis.learn("other", None, None), []);
         assert_eq!(
             nemesis.learn("said", None, None),
-            [Order { fault: 0, go: Move::Strike, after: Duration::ZERO, round: 1 }]
+            [ScheduledMove { fault: 0, go: Move::Strike, after: Duration::ZERO, round: 1 }]
         );
         assert!(!nemesis.calm());
         assert_eq!(nemesis.strike(0, Duration::from_secs(9)), Some(None));
         assert!(nemesis.calm() && !nemesis.done());
         assert_eq!(nemesis.learn("said", None, None), []);
-        let heal = Order { fault: 0, go: Move::Heal, after: Duration::from_secs(1), round: 1 };
+        let heal = ScheduledMove { fault: 0, go: Move::Heal, after: Duration::from_secs(1), round: 1 };
         assert_eq!(nemesis.learn("said", None, None), [heal]);
         assert!(nemesis.heal(0) && !nemesis.heal(0));
         assert!(nemesis.done());
@@ -323,7 +323,7 @@ mod tests {
     fn whoever_caused_the_event_is_struck() {
         let targets = vec!["origin".to_string(), "origin->redis".into(), "ann->b".into()];
         let trigger = Trigger::On(cue("said", 1, 0));
-        let fault = Fault::new(Kind::Sigkill, targets, trigger, Length::Instant);
+        let fault = Fault::new(Kind::Sigkill, targets, trigger, Lifetime::Instant);
         let mut nemesis = Nemesis::new(&[fault], vec!["executor-2->redis".into()]);
         assert_eq!(nemesis.learn("said", None, None), [], "nobody's event");
         assert_eq!(nemesis.learn("said", None, Some("agent-1.1")), [], "that of one without such a link");
@@ -335,7 +335,7 @@ mod tests {
     fn a_pattern_may_straddle_chunks_and_counts_once() {
         let trigger =
             Trigger::OnRequest { link: "a->b".into(), matches: "run.claim".into(), nth: 2, after: Duration::ZERO };
-        let mut nemesis = nemesis(Kind::Wedge, trigger, Length::UntilHeal);
+        let mut nemesis = nemesis(Kind::Wedge, trigger, Lifetime::UntilHeal);
         assert_eq!(nemesis.request("a->b", b"run.claim", 0), []);
         assert_eq!(nemesis.request("a->b", b"run.claim run.c", 9), []);
         assert_eq!(nemesis.request("a->c", b"run.claim", 0), []);
@@ -350,13 +350,13 @@ mod tests {
             let order = nemesis.strike(0, Duration::ZERO).expect("its time has come");
             (order.map(|order| order.after), nemesis.calm())
         };
-        let lasts = Length::Lasts(Duration::from_secs(5));
+        let lasts = Lifetime::Lasts(Duration::from_secs(5));
         assert_eq!(struck(Kind::Pause, lasts.clone()), (Some(Duration::from_secs(5)), false));
-        assert_eq!(struck(Kind::Pause, Length::UntilHeal), (None, true));
+        assert_eq!(struck(Kind::Pause, Lifetime::UntilHeal), (None, true));
         assert_eq!(struck(Kind::HostLoss, lasts), (Some(Duration::ZERO), false));
-        assert_eq!(struck(Kind::RollingRestart, Length::Instant), (Some(ROLLING_MAX), false));
-        assert_eq!(struck(Kind::ReplyLost { matches: None }, Length::Instant), (None, true));
-        assert_eq!(struck(Kind::Close, Length::Instant), (Some(Duration::ZERO), false));
+        assert_eq!(struck(Kind::RollingRestart, Lifetime::Instant), (Some(ROLLING_MAX), false));
+        assert_eq!(struck(Kind::ReplyLost { matches: None }, Lifetime::Instant), (None, true));
+        assert_eq!(struck(Kind::Close, Lifetime::Instant), (Some(Duration::ZERO), false));
     }
 
     #[test]
@@ -365,7 +365,7 @@ mod tests {
             Kind::ReplyLost { matches: None },
             vec!["a->b".into()],
             Trigger::At(Duration::ZERO),
-            Length::Lasts(Duration::from_secs(60)),
+            Lifetime::Lasts(Duration::from_secs(60)),
         );
         fault.every = Some(Duration::from_secs(30));
         let mut nemesis = Nemesis::new(&[fault], Vec::new());
@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn nothing_begins_once_all_has_healed() {
-        let mut nemesis = nemesis(Kind::Wedge, Trigger::On(cue("said", 1, 0)), Length::UntilHeal);
+        let mut nemesis = nemesis(Kind::Wedge, Trigger::On(cue("said", 1, 0)), Lifetime::UntilHeal);
         assert!(nemesis.close().is_empty());
         assert_eq!(nemesis.learn("said", None, None), []);
         assert_eq!(nemesis.strike(0, Duration::ZERO), None);

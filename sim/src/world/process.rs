@@ -13,9 +13,9 @@ use crate::link::Link;
 use crate::plan::Plan;
 use crate::plan::seed::Seed;
 use crate::standins::probe;
-use crate::trace::event::{Occurrence, PANICKED};
-use crate::world::backend::{BURIAL, Body, Living};
-use crate::world::dispatcher::Hub;
+use crate::trace::event::{PANICKED, ProductEvent};
+use crate::world::backend::{BURIAL, ProcessBackend, RunningProcess};
+use crate::world::dispatcher::Dispatcher;
 use crate::world::nodes::NodeId;
 use crate::world::product::{Boot, Product, Role};
 
@@ -38,13 +38,13 @@ enum Order {
 }
 
 /// The world's end of a process's service manager.
-pub(crate) struct Keeper {
-    body: Arc<Body>,
+pub(crate) struct ProcessHandle {
+    body: Arc<ProcessBackend>,
     orders: mpsc::UnboundedSender<Order>,
 }
 
 /// Everything that a life of one process needs.
-pub(crate) struct Birth {
+pub(crate) struct ProcessSpec {
     pub(crate) role: &'static Role,
     pub(crate) process: String,
     pub(crate) node: NodeId,
@@ -68,7 +68,7 @@ pub(crate) struct Birth {
     pub(crate) seed: Seed,
 }
 
-impl Keeper {
+impl ProcessHandle {
     /// SIGTERM.
     pub(crate) fn terminate(&self, incarnation: u32) {
         // It fails only when the world is being taken down.
@@ -139,45 +139,45 @@ pub(crate) enum Ended {
 /// A life that goes on.
 pub(crate) struct Life {
     pub(crate) incarnation: u32,
-    living: Living,
+    living: RunningProcess,
     exit: oneshot::Receiver<i32>,
 }
 
 /// A process as whoever boots it holds it: the service manager, or a container engine.
-pub(crate) struct Manned {
-    birth: Birth,
-    body: Arc<Body>,
+pub(crate) struct Supervised {
+    birth: ProcessSpec,
+    body: Arc<ProcessBackend>,
     inbox: mpsc::UnboundedReceiver<Order>,
     incarnations: u32,
 }
 
 /// A process before its first life, and the world's end of it.
-pub(crate) fn man(birth: Birth) -> (Keeper, Manned) {
+pub(crate) fn man(birth: ProcessSpec) -> (ProcessHandle, Supervised) {
     let (orders, inbox) = mpsc::unbounded_channel();
-    let body = Arc::new(Body::new(birth.node, birth.near.clone(), birth.far.clone()));
-    (Keeper { body: body.clone(), orders }, Manned { birth, body, inbox, incarnations: 0 })
+    let body = Arc::new(ProcessBackend::new(birth.node, birth.near.clone(), birth.far.clone()));
+    (ProcessHandle { body: body.clone(), orders }, Supervised { birth, body, inbox, incarnations: 0 })
 }
 
 /// Starts the service manager of a process; the future keeps it alive for ever.
 pub(crate) fn keep<P: Product>(
-    hub: Arc<Hub<P::Occurrence>>,
-    birth: Birth,
-) -> (Keeper, impl Future<Output = ()> + Send + 'static) {
+    dispatcher: Arc<Dispatcher<P::Event>>,
+    birth: ProcessSpec,
+) -> (ProcessHandle, impl Future<Output = ()> + Send + 'static) {
     let (keeper, manned) = man(birth);
-    (keeper, manage::<P>(hub, manned))
+    (keeper, manage::<P>(dispatcher, manned))
 }
 
-async fn manage<P: Product>(hub: Arc<Hub<P::Occurrence>>, mut manned: Manned) {
+async fn manage<P: Product>(dispatcher: Arc<Dispatcher<P::Event>>, mut manned: Supervised) {
     if !manned.birth.first_boot.is_zero() {
         manned.wait().await;
     }
     let mut delay = manned.birth.restart_delay;
-    while !hub.look(|watch| watch.is_retired(manned.process())) {
-        let began = hub.now();
-        let life = manned.bear::<P>(&hub, BTreeMap::new());
+    while !dispatcher.look(|monitor| monitor.is_retired(manned.process())) {
+        let began = dispatcher.now();
+        let life = manned.bear::<P>(&dispatcher, BTreeMap::new());
         let grace = manned.birth.grace;
-        manned.live(&hub, life, Some(grace)).await;
-        if hub.now() - began >= LONG {
+        manned.live(&dispatcher, life, Some(grace)).await;
+        if dispatcher.now() - began >= LONG {
             delay = manned.birth.restart_delay;
         }
         manned.body.bury().await;
@@ -188,7 +188,7 @@ async fn manage<P: Product>(hub: Arc<Hub<P::Occurrence>>, mut manned: Manned) {
     std::future::pending().await
 }
 
-impl Manned {
+impl Supervised {
     /// Waits for the first boot.
     async fn wait(&mut self) {
         let due = tokio::time::sleep(self.birth.first_boot);
@@ -216,7 +216,7 @@ impl Manned {
     /// Begins a life. What the plan sets wins over `environment`.
     pub(crate) fn bear<P: Product>(
         &mut self,
-        hub: &Arc<Hub<P::Occurrence>>,
+        dispatcher: &Arc<Dispatcher<P::Event>>,
         environment: BTreeMap<String, String>,
     ) -> Life {
         let birth = &self.birth;
@@ -240,16 +240,16 @@ impl Manned {
         };
         birth.near.iter().for_each(|link| link.near_up(incarnation));
         birth.far.iter().for_each(|link| link.far_up());
-        hub.act(|watch| watch.booted(&birth.process, incarnation));
-        let (living, exit) = self.body.begin::<P>(hub, boot);
-        hub.act(|watch| watch.born(&birth.process));
+        dispatcher.act(|monitor| monitor.booted(&birth.process, incarnation));
+        let (living, exit) = self.body.begin::<P>(dispatcher, boot);
+        dispatcher.act(|monitor| monitor.born(&birth.process));
         Life { incarnation, living, exit }
     }
 
     /// Waits for the end of a life, and brings it about if it is told to; `grace` is the time from SIGTERM to SIGKILL.
-    pub(crate) async fn live<O: Occurrence>(
+    pub(crate) async fn live<O: ProductEvent>(
         &mut self,
-        hub: &Arc<Hub<O>>,
+        dispatcher: &Arc<Dispatcher<O>>,
         life: Life,
         grace: Option<Duration>,
     ) -> Ended {
@@ -292,19 +292,19 @@ impl Manned {
                     None => break Ended::Killed,
                 },
                 Ok(code) = &mut exit => {
-                    hub.act(|watch| watch.exited(process, code));
+                    dispatcher.act(|monitor| monitor.exited(process, code));
                     return Ended::Exited(code);
                 }
                 () = &mut notice, if noticed => {
                     notice.set(tokio::time::sleep(Duration::MAX / 4));
-                    hub.act(|watch| watch.terminate(process));
+                    dispatcher.act(|monitor| monitor.terminate(process));
                 }
                 () = &mut unwell => {
-                    hub.act(|watch| watch.kill(process));
+                    dispatcher.act(|monitor| monitor.kill(process));
                     break Ended::Killed;
                 }
                 () = &mut patience, if dying => {
-                    hub.act(|watch| watch.kill(process));
+                    dispatcher.act(|monitor| monitor.kill(process));
                     break Ended::Killed;
                 }
             }

@@ -13,17 +13,17 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::plan::seed::Seed;
-use crate::plan::{Ailment, Disturbance, Plan};
+use crate::plan::{Plan, ServiceFault, StreamFault};
 use crate::standins::engine::Engine;
 use crate::standins::listener::Listener;
 use crate::standins::observation::{Observation, Tap};
-use crate::trace::event::{Event, Occurrence};
+use crate::trace::event::{Event, ProductEvent};
 use crate::trace::invariant::Invariant;
 
 /// A system under test.
 pub trait Product: Sized + 'static {
     /// Its events.
-    type Occurrence: Occurrence;
+    type Event: ProductEvent;
     /// What its users do, as a plan says it under `users`.
     type Workload: Workload;
 
@@ -40,16 +40,16 @@ pub trait Product: Sized + 'static {
     fn boot(boot: Boot) -> BoxFuture<'static, i32>;
 
     /// The users, each with what it does from the beginning to its end.
-    fn users(plan: &Plan<Self::Workload>, seed: Seed) -> Vec<User<Self::Occurrence>>;
+    fn users(plan: &Plan<Self::Workload>, seed: Seed) -> Vec<User<Self::Event>>;
 
     /// Makes events of observations.
-    fn reader(plan: &Plan<Self::Workload>) -> Box<dyn Reader<Self::Occurrence>>;
+    fn reader(plan: &Plan<Self::Workload>) -> Box<dyn Reader<Self::Event>>;
 
     /// What must hold in every run of this plan.
-    fn invariants(plan: &Plan<Self::Workload>) -> Vec<Box<dyn Invariant<Self::Occurrence>>>;
+    fn invariants(plan: &Plan<Self::Workload>) -> Vec<Box<dyn Invariant<Self::Event>>>;
 
     /// The moments in which a fault matters most. A sweep tells how often each kind was felt in each.
-    fn moments() -> Box<dyn Moments<Self::Occurrence>> {
+    fn moments() -> Box<dyn Moments<Self::Event>> {
         Box::new(())
     }
 
@@ -162,13 +162,13 @@ pub enum Control {
     /// It is served again.
     Accept { name: String },
     /// From now on what is streamed to it goes wrong in this way.
-    Disturb { name: String, disturbance: Disturbance },
+    Disturb { name: String, disturbance: StreamFault },
     /// In this way it goes wrong no longer.
-    Calm { name: String, disturbance: Disturbance },
+    Calm { name: String, disturbance: StreamFault },
     /// From now on this ails it.
-    Ail(Ailment),
+    Ail(ServiceFault),
     /// It is well again.
-    Recover(Ailment),
+    Recover(ServiceFault),
 }
 
 /// What one incarnation is born with.
@@ -197,11 +197,11 @@ pub struct User<O> {
     /// `ann`; its links are `ann->gateway-1`, ….
     pub name: String,
     /// Everything it does. The run settles only after every user has ended.
-    pub act: Box<dyn FnOnce(Seat<O>) -> BoxFuture<'static, ()> + Send>,
+    pub act: Box<dyn FnOnce(UserContext<O>) -> BoxFuture<'static, ()> + Send>,
 }
 
 /// Where a user sits.
-pub struct Seat<O> {
+pub struct UserContext<O> {
     /// The near end of the link to each process that serves users, by process name.
     pub links: BTreeMap<String, SocketAddr>,
     /// Says what the user saw.

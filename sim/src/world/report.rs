@@ -4,35 +4,35 @@ use std::collections::BTreeMap;
 
 use crate::plan::Plan;
 use crate::plan::seed::Seed;
-use crate::trace::event::Occurrence;
+use crate::trace::event::ProductEvent;
 use crate::trace::verdict::{Report, Verdict};
-use crate::world::dispatcher::Hub;
+use crate::world::dispatcher::Dispatcher;
 use crate::world::monitor::Stop;
 
 /// The report of a run that has lived, or panicked, or made no progress. One that proves nothing is vacuous if `strict`.
-pub(crate) fn judge<O: Occurrence, W>(
-    hub: &Hub<O>,
+pub(crate) fn judge<O: ProductEvent, W>(
+    dispatcher: &Dispatcher<O>,
     scenario: &str,
     plan: &Plan<W>,
     seed: Seed,
     strict: bool,
     lived: Result<Vec<String>, Vec<String>>,
 ) -> Report {
-    hub.look(|watch| {
-        watch.close();
-        let broken = watch.recorder.flush();
+    dispatcher.look(|monitor| {
+        monitor.close();
+        let broken = monitor.recorder.flush();
         let mut report = blank(scenario, seed, Verdict::Passed, String::new());
         report.because.clear();
-        report.digest = watch.recorder.digest();
-        report.events = watch.recorder.events();
-        report.virtual_seconds = watch.now().as_secs_f64();
-        report.reached = watch.recorder.reached();
-        report.faults = watch.nemesis.report();
-        report.story = watch.recorder.story().to_vec();
-        report.shapes = watch.recorder.shapes();
-        let armed = watch.invariants.iter().filter(|invariant| invariant.armed());
+        report.digest = monitor.recorder.digest();
+        report.events = monitor.recorder.events();
+        report.virtual_seconds = monitor.now().as_secs_f64();
+        report.reached = monitor.recorder.reached();
+        report.faults = monitor.nemesis.report();
+        report.story = monitor.recorder.story().to_vec();
+        report.shapes = monitor.recorder.shapes();
+        let armed = monitor.invariants.iter().filter(|invariant| invariant.armed());
         report.armed = armed.map(|invariant| invariant.name().to_owned()).collect();
-        match (lived, watch.stop(), broken) {
+        match (lived, monitor.stop(), broken) {
             (Err(panics), ..) => (report.verdict, report.because) = (Verdict::Panicked, panics),
             (_, Some(Stop::Error(why)), _) => {
                 (report.verdict, report.because) = (Verdict::Error, vec![why.clone()]);

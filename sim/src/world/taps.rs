@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::link::Link;
 use crate::standins::wire::{self, Wire};
 use crate::standins::{postgres, rabbit, redis};
-use crate::trace::event::Occurrence;
-use crate::world::dispatcher::Hub;
+use crate::trace::event::ProductEvent;
+use crate::world::dispatcher::Dispatcher;
 use crate::world::product::Boot;
 
 /// A real server in a stand-in's place.
 #[derive(Clone, Copy, Debug)]
-pub struct Elsewhere {
+pub struct RealServer {
     pub(crate) addr: SocketAddr,
     pub(crate) speaks: Speaks,
 }
@@ -30,14 +30,14 @@ pub(crate) enum Speaks {
 type CommandLine = Box<dyn Fn(&Boot) -> Command + Send + Sync>;
 
 /// What a world outside of the simulation is built around.
-pub(crate) struct Around {
-    pub(crate) servers: BTreeMap<&'static str, Elsewhere>,
+pub(crate) struct RealWorld {
+    pub(crate) servers: BTreeMap<&'static str, RealServer>,
     pub(crate) command: CommandLine,
-    ears: Mutex<Ears>,
+    ears: Mutex<WireTaps>,
 }
 
 #[derive(Default)]
-struct Ears {
+struct WireTaps {
     /// By link and connection.
     wires: BTreeMap<(String, u32), Box<dyn Wire>>,
     /// How many there have been: each has an address of its own that nobody else can have.
@@ -47,13 +47,13 @@ struct Ears {
     rabbit: BTreeMap<String, Arc<Mutex<rabbit::tap::Shared>>>,
 }
 
-impl Around {
-    pub(crate) fn new(servers: BTreeMap<&'static str, Elsewhere>, command: CommandLine) -> Around {
-        Around { servers, command, ears: Mutex::default() }
+impl RealWorld {
+    pub(crate) fn new(servers: BTreeMap<&'static str, RealServer>, command: CommandLine) -> RealWorld {
+        RealWorld { servers, command, ears: Mutex::default() }
     }
 }
 
-impl<O: Occurrence> Hub<O> {
+impl<O: ProductEvent> Dispatcher<O> {
     /// A connection was opened through a link.
     pub(crate) fn opened(&self, link: &Link, conn: u32, incarnation: u32) {
         let Some(server) = self.around.servers.get(link.far.as_str()) else { return };
@@ -62,7 +62,7 @@ impl<O: Occurrence> Hub<O> {
         ears.count += 1;
         // 0.0.0.0/8 is nobody's: no real connection has it.
         let peer = SocketAddr::from((Ipv4Addr::from_bits(ears.count & 0x00ff_ffff), 1));
-        self.look(|watch| watch.dialled(peer, &link.near, incarnation));
+        self.look(|monitor| monitor.dialled(peer, &link.near, incarnation));
         let wire: Box<dyn Wire> = match server.speaks {
             Speaks::Postgres => Box::new(postgres::tap::Postgres::new(peer)),
             Speaks::Redis => {
@@ -93,10 +93,10 @@ impl<O: Occurrence> Hub<O> {
         match heard {
             Ok(observations) => {
                 for observation in observations {
-                    self.act(|watch| watch.observed(&observation));
+                    self.act(|monitor| monitor.observed(&observation));
                 }
             }
-            Err(why) => self.act(|watch| watch.fail(format!("{}, connection {conn}: {why}", link.name))),
+            Err(why) => self.act(|monitor| monitor.fail(format!("{}, connection {conn}: {why}", link.name))),
         }
         true
     }

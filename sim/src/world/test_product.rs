@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 use crate::plan::Plan;
 use crate::plan::seed::Seed;
 use crate::standins::observation::Observation;
-use crate::trace::event::{Event, Occurrence};
+use crate::trace::event::{Event, ProductEvent};
 use crate::trace::invariant::{Breach, Invariant, Obligation};
 use crate::world::product::{Boot, Origin, Product, Reader, Role, Scenario, Service, Source, User, Workload};
 
 /// The product.
-pub struct Toy;
+pub struct TestProduct;
 
 /// Its one event.
 #[derive(Clone, Debug, Serialize)]
 pub struct TurnStarted;
 
-impl Occurrence for TurnStarted {
+impl ProductEvent for TurnStarted {
     const NAMES: &'static [&'static str] = &["turn_started", "run_ended", "checkpointed"];
     fn name(&self) -> &'static str {
         "turn_started"
@@ -105,8 +105,8 @@ impl Invariant<TurnStarted> for NoZombies {
     }
 }
 
-impl Product for Toy {
-    type Occurrence = TurnStarted;
+impl Product for TestProduct {
+    type Event = TurnStarted;
     type Workload = Visitors;
 
     fn roles() -> &'static [Role] {
@@ -162,7 +162,10 @@ impl Product for Toy {
             },
             Scenario {
                 name: "swarm".into(),
-                source: Source::Drawn { about: "Everything goes wrong", draw: |_| crate::plan::words::bare::<Toy>() },
+                source: Source::Drawn {
+                    about: "Everything goes wrong",
+                    draw: |_| crate::plan::words::bare::<TestProduct>(),
+                },
             },
         ]
     }

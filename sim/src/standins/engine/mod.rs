@@ -2,14 +2,14 @@
 //!
 //! Its law: **what it does not know stops the run**, with a message that names what was asked; it never makes up a
 //! polite answer. `store` is what it keeps, `deeds` what requests do to it, `http` the words of requests and answers,
-//! `illness` what it does when it is not well, `tending` sees running containers to their end and probes them. What a container *is* it does not know: a [`Runner`]
+//! `faults` what it does when it is not well, `tending` sees running containers to their end and probes them. What a container *is* it does not know: a [`Runner`]
 //! runs it, as a process of the world or as a task on loopback.
 
-mod deeds;
+mod actions;
+mod faults;
+mod health_checks;
 mod http;
-mod illness;
 mod store;
-mod tending;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +21,7 @@ use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::Notify;
 
 use self::store::Store;
-use crate::plan::Ailment;
+use crate::plan::ServiceFault;
 use crate::standins::listener::Listener;
 use crate::standins::observation::Tap;
 use crate::world::product::{Control, Service};
@@ -151,11 +151,11 @@ impl Engine {
     /// What a container engine does not suffer from, and what only a service with callers is told.
     pub fn control(&self, control: &Control) {
         match control {
-            Control::Ail(ailment) => self.store().illness.set(*ailment, true),
-            Control::Recover(ailment) => self.store().illness.set(*ailment, false),
+            Control::Ail(ailment) => self.store().faults.set(*ailment, true),
+            Control::Recover(ailment) => self.store().faults.set(*ailment, false),
             other => panic!("the container engine stand-in does not know the fault {other:?}"),
         }
-        if *control == Control::Ail(Ailment::Restart) {
+        if *control == Control::Ail(ServiceFault::Restart) {
             self.inner.dies.notify_waiters();
         }
     }

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex as Turn;
 
-use super::illness::Illness;
+use super::faults::Faults;
 use super::{Failure, Running, Spec, Verb};
-use crate::plan::Ailment;
-use crate::standins::observation::{Engine as Seen, Observation, Suffered, Tap, untapped};
+use crate::plan::ServiceFault;
+use crate::standins::observation::{Engine as Seen, FaultObserved, Observation, Tap, untapped};
 
 /// A container is unhealthy after so many probes in a row have failed: Docker's default.
 const RETRIES: u32 = 3;
@@ -31,7 +31,7 @@ pub(super) struct Store {
     /// What the next requests of each kind are told to fail with.
     pub(super) failures: BTreeMap<Verb, VecDeque<Failure>>,
     /// What ails it. Outlives a restart.
-    pub(super) illness: Illness,
+    pub(super) faults: Faults,
     /// By how much the next stop answers late.
     pub(super) stop_extra: Duration,
 }
@@ -70,7 +70,7 @@ impl Store {
             life: 0,
             tap: untapped(),
             failures: BTreeMap::new(),
-            illness: Illness::default(),
+            faults: Faults::default(),
             stop_extra: Duration::ZERO,
         }
     }
@@ -88,10 +88,15 @@ impl Store {
     }
 
     /// A request about a container with these labels was answered otherwise because of what ails the engine.
-    pub(super) fn suffer(&self, ailment: Ailment, labels: &BTreeMap<String, String>, peer: SocketAddr) {
+    pub(super) fn suffer(&self, ailment: ServiceFault, labels: &BTreeMap<String, String>, peer: SocketAddr) {
         let request: String = labels.iter().map(|(label, value)| format!("{label}={value}\n")).collect();
         let request = request.into_bytes();
-        (self.tap)(Observation::Suffered(Suffered { peer, service: "engine", ailment: ailment.name(), request }));
+        (self.tap)(Observation::FaultObserved(FaultObserved {
+            peer,
+            service: "engine",
+            ailment: ailment.name(),
+            request,
+        }));
     }
 
     /// By id or by name.

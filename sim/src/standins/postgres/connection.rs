@@ -23,8 +23,8 @@ use super::refusal::Refusal;
 use super::session::{Answer, Session, Transaction};
 use super::statement::{Statement, Verb, set, statements};
 use super::wire::{Format, Wire, description, parameter, row};
-use crate::plan::Ailment;
-use crate::standins::observation::{Observation, Suffered, Tap, Value};
+use crate::plan::ServiceFault;
+use crate::standins::observation::{FaultObserved, Observation, Tap, Value};
 
 /// How long a client may take over its start-up, as `authentication_timeout` has it.
 const STARTUP_MAX: Duration = Duration::from_secs(60);
@@ -67,8 +67,8 @@ where
     let registration = match shared.register() {
         Ok(registration) => registration,
         Err(refusal) => {
-            let (ailment, request) = (Ailment::TooManyConnections.name(), Vec::new());
-            tap(Observation::Suffered(Suffered { peer, service: "postgres", ailment, request }));
+            let (ailment, request) = (ServiceFault::TooManyConnections.name(), Vec::new());
+            tap(Observation::FaultObserved(FaultObserved { peer, service: "postgres", ailment, request }));
             wire.answer(Out::ErrorResponse(refusal.response()));
             let _ = wire.flush().await;
             return;

@@ -7,7 +7,7 @@
 mod column;
 mod connection;
 mod database;
-mod illness;
+mod faults;
 mod order;
 mod refusal;
 mod session;
@@ -26,9 +26,9 @@ use pgwire::messages::startup::SecretKey;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use self::database::Database;
-use self::illness::Illness;
+use self::faults::Faults;
 use self::refusal::Refusal;
-use crate::plan::Ailment;
+use crate::plan::ServiceFault;
 use crate::standins::listener::{Listener, Stream};
 use crate::standins::observation::{Tap, Value};
 use crate::world::product::{Control, Service};
@@ -57,7 +57,7 @@ struct Shared {
     /// Whether somebody waits for every table, so that nobody new gets a turn.
     locked: watch::Sender<bool>,
     clients: Mutex<Clients>,
-    illness: Mutex<Illness>,
+    faults: Mutex<Faults>,
 }
 
 /// Who is connected, for cancel requests. A restart forgets them, not the count.
@@ -92,20 +92,20 @@ impl Shared {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn illness(&self) -> MutexGuard<'_, Illness> {
-        self.illness.lock().unwrap_or_else(PoisonError::into_inner)
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the server's clock shows, since 1970, and what whoever looks at it suffers from.
-    fn time(&self) -> (Duration, Option<Ailment>) {
-        let clock = self.illness().clock;
+    fn time(&self) -> (Duration, Option<ServiceFault>) {
+        let clock = self.faults().clock;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
         (clock.shows(now), clock.misleads())
     }
 
     fn register(self: &Arc<Shared>) -> Result<Registration, Refusal> {
         let mut clients = self.clients();
-        if clients.connected.len() >= CONNECTIONS_MAX || !self.illness().allow_connection() {
+        if clients.connected.len() >= CONNECTIONS_MAX || !self.faults().allow_connection() {
             return Err(Refusal::fatal("53300", "sorry, too many clients already"));
         }
         clients.next_pid += 1;
@@ -135,7 +135,7 @@ impl Postgres {
             turn: Arc::new(Semaphore::new(1)),
             locked: watch::Sender::new(false),
             clients: Mutex::new(Clients::default()),
-            illness: Mutex::new(Illness::default()),
+            faults: Mutex::new(Faults::default()),
         };
         Postgres { shared: Arc::new(shared) }
     }
@@ -159,10 +159,10 @@ impl Postgres {
     /// What Postgres does not suffer from.
     pub fn control(&self, control: Control) {
         match control {
-            Control::Ail(Ailment::TableLock) => _ = self.shared.locked.send_replace(true),
-            Control::Recover(Ailment::TableLock) => _ = self.shared.locked.send_replace(false),
-            Control::Ail(ailment) => self.shared.illness().set(ailment, true),
-            Control::Recover(ailment) => self.shared.illness().set(ailment, false),
+            Control::Ail(ServiceFault::TableLock) => _ = self.shared.locked.send_replace(true),
+            Control::Recover(ServiceFault::TableLock) => _ = self.shared.locked.send_replace(false),
+            Control::Ail(ailment) => self.shared.faults().set(ailment, true),
+            Control::Recover(ailment) => self.shared.faults().set(ailment, false),
             other => panic!("the Postgres stand-in refuses nobody by name: {other:?}"),
         }
     }

@@ -13,8 +13,8 @@ use super::Shared;
 use super::database::{Outcome, Plan, named};
 use super::refusal::Refusal;
 use super::statement::{Setting, Verb};
-use crate::plan::Ailment;
-use crate::standins::observation::{Observation, Statement, Suffered, Tap, Value};
+use crate::plan::ServiceFault;
+use crate::standins::observation::{FaultObserved, Observation, Statement, Tap, Value};
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl Session {
             _ => {}
         }
         self.take_turn(&plan.statement.name, params).await?;
-        let refused = self.shared.illness().refuses(&plan.statement.verb);
+        let refused = self.shared.faults().refuses(&plan.statement.verb);
         if let Some((ailment, refusal)) = refused {
             self.suffer(ailment, &plan.statement.name, params);
             return Err(refusal);
@@ -156,7 +156,7 @@ impl Session {
         }
         let mut locked = self.shared.locked.subscribe();
         if *locked.borrow() {
-            self.suffer(Ailment::TableLock, name, params);
+            self.suffer(ServiceFault::TableLock, name, params);
         }
         let (limit, refusal) = match (self.settings.statement, self.settings.lock) {
             (statement, Some(lock)) if statement.is_none_or(|statement| lock < statement) => {
@@ -266,8 +266,8 @@ impl Session {
             return Ok(());
         }
         let (refused, late) = {
-            let illness = self.shared.illness();
-            (illness.refuses_commit(), illness.slow_commit())
+            let faults = self.shared.faults();
+            (faults.refuses_commit(), faults.slow_commit())
         };
         let last = self.done.last().map(|statement| (statement.name.clone(), statement.params.clone()));
         let (name, params) = last.unwrap_or_default();
@@ -277,17 +277,17 @@ impl Session {
             return Err(refusal);
         }
         if !late.is_zero() {
-            self.suffer(Ailment::SlowCommit { by: late }, &name, &params);
+            self.suffer(ServiceFault::SlowCommit { by: late }, &name, &params);
             tokio::time::sleep(late).await;
         }
         Ok(())
     }
 
-    fn suffer(&self, ailment: Ailment, name: &str, params: &[Value]) {
+    fn suffer(&self, ailment: ServiceFault, name: &str, params: &[Value]) {
         let texts = params.iter().filter_map(Value::as_text).collect::<Vec<_>>().join(" ");
         let request = format!("{name} {texts}").into_bytes();
         let (peer, service, ailment) = (self.peer, "postgres", ailment.name());
-        (self.tap)(Observation::Suffered(Suffered { peer, service, ailment, request }));
+        (self.tap)(Observation::FaultObserved(FaultObserved { peer, service, ailment, request }));
     }
 
     /// After an error: the transaction is undone at once, and a BEGIN's waits for its ROLLBACK.

@@ -254,7 +254,7 @@ impl Core {
         }
     }
 
-    /// Hands out what is ready to consumers in turn, as far as their prefetch allows.
+    /// Handles out what is ready to consumers in turn, as far as their prefetch allows.
     pub(super) fn deliver(&mut self, name: &str, out: &mut Effects) {
         while let Some(queue) = self.store.queues.get_mut(name) {
             let room = |subscriber: &Subscriber| {

@@ -15,8 +15,8 @@ use super::queue::Subscriber;
 use super::settle::Unacked;
 use super::store::Store;
 use super::wire::content;
-use crate::plan::Ailment;
-use crate::standins::observation::{Broker, NOBODY, Suffered};
+use crate::plan::ServiceFault;
+use crate::standins::observation::{Broker, FaultObserved, NOBODY};
 
 /// What the core wants done, in order.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) enum Effect {
     /// Show this.
     Saw(Broker),
     /// Show that this was answered otherwise than by a healthy broker.
-    Suffered(Suffered),
+    FaultObserved(FaultObserved),
     /// Send a frame to a connection.
     Send(u64, AMQPFrame),
     /// Heartbeats of a connection begin.
@@ -52,9 +52,9 @@ impl Effects {
         self.list.push(Effect::Saw(broker));
     }
 
-    pub(super) fn suffer(&mut self, peer: SocketAddr, ailment: Ailment, body: &[u8]) {
-        let suffered = Suffered { peer, service: "rabbitmq", ailment: ailment.name(), request: body.to_vec() };
-        self.list.push(Effect::Suffered(suffered));
+    pub(super) fn suffer(&mut self, peer: SocketAddr, ailment: ServiceFault, body: &[u8]) {
+        let suffered = FaultObserved { peer, service: "rabbitmq", ailment: ailment.name(), request: body.to_vec() };
+        self.list.push(Effect::FaultObserved(suffered));
     }
 
     pub(super) fn send(&mut self, connection: u64, channel: u16, method: AMQPClass) {
@@ -172,7 +172,7 @@ impl Core {
         }
         if let Some(held) = &mut peer.held {
             if let AMQPFrame::Body(_, body) = &frame {
-                out.suffer(peer.addr, Ailment::Full, body);
+                out.suffer(peer.addr, ServiceFault::Full, body);
             }
             held.push_back(frame);
             return;
@@ -232,7 +232,7 @@ impl Core {
     pub(super) fn purge_all(&mut self, out: &mut Effects) {
         for queue in self.store.queues.values_mut() {
             for entry in std::mem::take(&mut queue.ready).into_values() {
-                out.suffer(NOBODY, Ailment::Purge, &entry.message.body);
+                out.suffer(NOBODY, ServiceFault::Purge, &entry.message.body);
             }
         }
     }

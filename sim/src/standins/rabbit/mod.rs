@@ -24,7 +24,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::plan::Ailment;
+use crate::plan::ServiceFault;
 use crate::standins::listener::Listener;
 use crate::standins::observation::Tap;
 use crate::world::product::{Control, Service};
@@ -110,11 +110,11 @@ impl Rabbit {
     pub fn control(&self, control: Control) {
         match control {
             // Its next life knows what it has on disk.
-            Control::Ail(Ailment::Restart) => {}
+            Control::Ail(ServiceFault::Restart) => {}
             // The reason that RabbitMQ gives when its memory alarm goes off.
-            Control::Ail(Ailment::Full) => self.block("low on memory"),
-            Control::Recover(Ailment::Full) => self.unblock(),
-            Control::Ail(Ailment::Purge) => self.lock().act(core::Core::purge_all),
+            Control::Ail(ServiceFault::Full) => self.block("low on memory"),
+            Control::Recover(ServiceFault::Full) => self.unblock(),
+            Control::Ail(ServiceFault::Purge) => self.lock().act(core::Core::purge_all),
             Control::Recover(_) => {}
             other => panic!("the RabbitMQ stand-in does not know the fault {other:?}"),
         }

@@ -51,7 +51,9 @@ impl Inner {
         deed(&mut self.core, &mut effects);
         for effect in effects.list {
             match effect {
-                Effect::Suffered(suffered) => (self.tap)(crate::standins::observation::Observation::Suffered(suffered)),
+                Effect::FaultObserved(suffered) => {
+                    (self.tap)(crate::standins::observation::Observation::FaultObserved(suffered))
+                }
                 Effect::Saw(broker) => (self.tap)(crate::standins::observation::Observation::Broker(broker)),
                 Effect::Send(connection, frame) => self.tell(connection, Line::Frame(Box::new(frame))),
                 Effect::Heartbeat(connection, interval) => self.tell(connection, Line::Heartbeat(interval)),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::channels::Channels;
-use super::illness::Illness;
+use super::faults::Faults;
 use super::keyspace::{Keyspace, Refusal};
 use super::resp::Reply;
 use super::streams::Read;
@@ -19,7 +19,7 @@ pub struct Store {
     /// Who listens to what.
     pub channels: Channels,
     /// What is wrong with it.
-    pub illness: Illness,
+    pub faults: Faults,
 }
 
 /// How many words each command takes, itself included; `-n` is at least n. As in Redis's own table.
@@ -104,7 +104,7 @@ pub fn may_write(words: &[Bytes]) -> &[Bytes] {
 /// # Errors
 /// Redis's refusal.
 pub fn run(store: &mut Store, name: &str, words: &[Bytes]) -> Answer {
-    store.illness.allow(name)?;
+    store.faults.allow(name)?;
     let data = &mut store.keys;
     match name {
         "ping" => ping(words),

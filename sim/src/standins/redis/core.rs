@@ -13,7 +13,7 @@ use super::script::Scripts;
 use super::streams::Read;
 use super::strings::Answer;
 use super::words::is;
-use crate::plan::Ailment;
+use crate::plan::ServiceFault;
 use crate::standins::observation::Key;
 
 /// What a command ends in for its connection.
@@ -58,7 +58,7 @@ impl Core {
     /// # Panics
     /// A command that this stand-in does not know.
     pub fn execute(&mut self, now: Duration, client: Client, words: &[Bytes]) -> Outcome {
-        self.store.keys.clock = self.store.illness.clock.shows(now);
+        self.store.keys.clock = self.store.faults.clock.shows(now);
         let outcome = self.attempt(client, words).unwrap_or_else(|Refusal(text)| Outcome::Reply(Reply::error(text)));
         let sent = self.store.channels.sent.drain(..);
         self.deliveries.extend(sent.map(|(client, reply)| Delivery { client, reply, answers: None }));
@@ -68,7 +68,7 @@ impl Core {
 
     fn attempt(&mut self, client: Client, words: &[Bytes]) -> Result<Outcome, Refusal> {
         let name = commands::recognise(words)?;
-        self.store.illness.hear(&name)?;
+        self.store.faults.hear(&name)?;
         let listens = self.store.channels.count(client) > 0;
         if listens && !matches!(name.as_str(), "subscribe" | "unsubscribe" | "ping") {
             return Err(Refusal(format!(
@@ -163,13 +163,13 @@ impl Core {
 
     /// What a restart without persistence leaves; what ails it stays.
     pub fn restart_empty(&mut self) {
-        let illness = std::mem::take(&mut self.store.illness);
-        *self = Core { store: Store { illness, ..Store::default() }, ..Core::default() };
+        let faults = std::mem::take(&mut self.store.faults);
+        *self = Core { store: Store { faults, ..Store::default() }, ..Core::default() };
     }
 
     /// Something ails it from now on.
-    pub fn fall_ill(&mut self, ailment: Ailment) {
-        self.store.illness.begin(ailment, &mut self.store.keys);
+    pub fn fall_ill(&mut self, ailment: ServiceFault) {
+        self.store.faults.begin(ailment, &mut self.store.keys);
     }
 
     /// Forgets what would expire some day, or all of it if it is flushed; says what that was.
@@ -178,19 +178,19 @@ impl Core {
     }
 
     /// And no longer.
-    pub fn recover(&mut self, ailment: Ailment) {
-        self.store.illness.end(ailment, &mut self.store.keys);
+    pub fn recover(&mut self, ailment: ServiceFault) {
+        self.store.faults.end(ailment, &mut self.store.keys);
     }
 
     /// The word for what the last command suffered from, if it did.
     pub fn suffered(&mut self) -> Option<&'static str> {
-        self.store.illness.suffered.take()
+        self.store.faults.suffered.take()
     }
 
     /// What a restart with persistence leaves: the data.
     pub fn restart(&mut self) {
-        let Store { keys, illness, .. } = std::mem::take(&mut self.store);
-        *self = Core { store: Store { keys, illness, ..Store::default() }, ..Core::default() };
+        let Store { keys, faults, .. } = std::mem::take(&mut self.store);
+        *self = Core { store: Store { keys, faults, ..Store::default() }, ..Core::default() };
     }
 }
 

@@ -4,8 +4,8 @@
 pub mod channels;
 pub mod commands;
 pub mod core;
+mod faults;
 pub mod hash;
-mod illness;
 pub mod keys;
 pub mod keyspace;
 pub mod resp;

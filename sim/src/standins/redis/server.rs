@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::core::{Client, Core, Outcome};
 use super::resp::{Reply, take_command};
-use crate::plan::Ailment;
+use crate::plan::ServiceFault;
 use crate::standins::listener::{Listener, Stream};
-use crate::standins::observation::{Command, NOBODY, Observation, Suffered, Tap};
+use crate::standins::observation::{Command, FaultObserved, NOBODY, Observation, Tap};
 use crate::world::product::{Control, Service};
 
 /// Where Redis listens.
@@ -87,10 +87,10 @@ impl Redis {
     pub fn control(&self, control: Control) {
         let mut state = self.state();
         match control {
-            Control::Ail(Ailment::Restart) => state.core.restart_empty(),
-            Control::Ail(ailment @ (Ailment::Evict | Ailment::Flush)) => {
+            Control::Ail(ServiceFault::Restart) => state.core.restart_empty(),
+            Control::Ail(ailment @ (ServiceFault::Evict | ServiceFault::Flush)) => {
                 let tap = state.tap.clone();
-                let gone = state.core.forget(ailment == Ailment::Flush);
+                let gone = state.core.forget(ailment == ServiceFault::Flush);
                 // Whoever hears of it may do something to Redis.
                 drop(state);
                 let shown = |tap: &Tap| gone.iter().for_each(|name| tap(suffered(NOBODY, ailment.name(), name)));
@@ -127,7 +127,7 @@ impl Redis {
 }
 
 fn suffered(peer: SocketAddr, ailment: &'static str, request: &[u8]) -> Observation {
-    Observation::Suffered(Suffered { peer, service: "redis", ailment, request: request.to_vec() })
+    Observation::FaultObserved(FaultObserved { peer, service: "redis", ailment, request: request.to_vec() })
 }
 
 impl State {

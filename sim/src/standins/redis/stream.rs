@@ -90,7 +90,7 @@ pub enum Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// MAXLEN: the newest so many.
-    Length(usize),
+    Lifetime(usize),
     /// MINID: those from here on.
     From(Id),
 }
@@ -192,7 +192,7 @@ impl Stream {
     /// Drops the oldest entries; says how many.
     pub fn trim(&mut self, trim: Trim) -> usize {
         let surplus = match trim.limit {
-            Limit::Length(max) => self.entries.len().saturating_sub(max),
+            Limit::Lifetime(max) => self.entries.len().saturating_sub(max),
             Limit::From(id) => self.entries.range(..id).count(),
         };
         let dropped = match trim.approximate {

@@ -75,7 +75,7 @@ fn parse_trim(words: &[Bytes], at: usize) -> Result<(Trim, usize), Refusal> {
     let word = words.get(at).ok_or_else(Refusal::syntax)?;
     let limit = if by_length {
         let negative = || Refusal("ERR The MAXLEN argument must be >= 0.".into());
-        Limit::Length(usize::try_from(integer(word)?).map_err(|_| negative())?)
+        Limit::Lifetime(usize::try_from(integer(word)?).map_err(|_| negative())?)
     } else {
         Limit::From(Id::parse(word, 0)?)
     };

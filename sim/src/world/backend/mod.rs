@@ -6,6 +6,6 @@ mod real;
 mod simulated;
 
 #[cfg(not(madsim))]
-pub(crate) use real::{BURIAL, Body, Living};
+pub(crate) use real::{BURIAL, ProcessBackend, RunningProcess};
 #[cfg(madsim)]
-pub(crate) use simulated::{BURIAL, Body, Living};
+pub(crate) use simulated::{BURIAL, ProcessBackend, RunningProcess};

@@ -13,8 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::link::Link;
 use crate::standins::engine::KILLED;
 use crate::standins::observation::{Log, Observation};
-use crate::trace::event::Occurrence;
-use crate::world::dispatcher::Hub;
+use crate::trace::event::ProductEvent;
+use crate::world::dispatcher::Dispatcher;
 use crate::world::nodes::NodeId;
 use crate::world::product::{Boot, Product};
 
@@ -24,7 +24,7 @@ pub(crate) const BURIAL: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// One process, apart from its lives.
-pub(crate) struct Body {
+pub(crate) struct ProcessBackend {
     /// Who lives now.
     child: Mutex<Option<Arc<Ours>>>,
     /// Links on which it is the near end.
@@ -34,14 +34,14 @@ pub(crate) struct Body {
 }
 
 /// Who lives in it now.
-pub(crate) struct Living(Arc<Ours>);
+pub(crate) struct RunningProcess(Arc<Ours>);
 
 /// A child of ours. Nobody but us waits for it, so its id is its own until then.
 struct Ours(Mutex<Child>);
 
-impl Body {
-    pub(crate) fn new(_: NodeId, near: Vec<Arc<Link>>, far: Vec<Arc<Link>>) -> Body {
-        Body { child: Mutex::default(), near, far }
+impl ProcessBackend {
+    pub(crate) fn new(_: NodeId, near: Vec<Arc<Link>>, far: Vec<Arc<Link>>) -> ProcessBackend {
+        ProcessBackend { child: Mutex::default(), near, far }
     }
 
     /// SIGKILL.
@@ -79,12 +79,12 @@ impl Body {
     /// Begins a life; the receiver is told its exit code after its last line.
     pub(crate) fn begin<P: Product>(
         &self,
-        hub: &Arc<Hub<P::Occurrence>>,
+        dispatcher: &Arc<Dispatcher<P::Event>>,
         boot: Boot,
-    ) -> (Living, oneshot::Receiver<i32>) {
-        let (child, exit) = start(hub, &boot.process, (hub.around.command)(&boot));
+    ) -> (RunningProcess, oneshot::Receiver<i32>) {
+        let (child, exit) = start(dispatcher, &boot.process, (dispatcher.around.command)(&boot));
         *self.child() = Some(child.clone());
-        (Living(child), exit)
+        (RunningProcess(child), exit)
     }
 
     /// Buries who was killed or has exited: the system does.
@@ -101,14 +101,14 @@ impl Body {
     }
 }
 
-impl Drop for Body {
+impl Drop for ProcessBackend {
     fn drop(&mut self) {
         // The world ends, and everything in it.
         self.stop();
     }
 }
 
-impl Living {
+impl RunningProcess {
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         self.0.signal(libc::SIGTERM);
@@ -148,7 +148,11 @@ impl Ours {
 }
 
 /// Starts a process whose lines are heard; the receiver is told its exit code after the last one.
-fn start<O: Occurrence>(hub: &Arc<Hub<O>>, process: &str, mut command: Command) -> (Arc<Ours>, oneshot::Receiver<i32>) {
+fn start<O: ProductEvent>(
+    dispatcher: &Arc<Dispatcher<O>>,
+    process: &str,
+    mut command: Command,
+) -> (Arc<Ours>, oneshot::Receiver<i32>) {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     // SAFETY: it sets an attribute of the child and allocates nothing. The run's thread outlives its processes.
     unsafe {
@@ -171,13 +175,12 @@ fn start<O: Occurrence>(hub: &Arc<Hub<O>>, process: &str, mut command: Command) 
         }
         let _ = tell.send(Err(waits.end()));
     });
-    let (hub, process) = (hub.clone(), process.to_owned());
+    let (dispatcher, process) = (dispatcher.clone(), process.to_owned());
     tokio::spawn(async move {
         while let Some(said) = told.recv().await {
             match said {
-                Ok(line) => {
-                    hub.act(|watch| watch.logged(&process, |life| Observation::Log(log(&process, life, &line))))
-                }
+                Ok(line) => dispatcher
+                    .act(|monitor| monitor.logged(&process, |life| Observation::Log(log(&process, life, &line)))),
                 Err(code) => return ended.send(code).unwrap_or_default(), // nobody waits for one whose world is gone
             }
         }

@@ -16,7 +16,7 @@ use madsim::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::link::Link;
-use crate::world::dispatcher::Hub;
+use crate::world::dispatcher::Dispatcher;
 use crate::world::nodes::NodeId;
 use crate::world::product::{Boot, Product};
 
@@ -26,7 +26,7 @@ const LAST_WORDS: Duration = Duration::from_millis(11);
 pub(crate) const BURIAL: Duration = Duration::from_millis(20);
 
 /// One process, apart from its lives.
-pub(crate) struct Body {
+pub(crate) struct ProcessBackend {
     node: NodeId,
     /// Links on which it is the near end.
     pub(crate) near: Vec<Arc<Link>>,
@@ -35,11 +35,11 @@ pub(crate) struct Body {
 }
 
 /// Who lives in it now.
-pub(crate) struct Living(mpsc::UnboundedSender<()>);
+pub(crate) struct RunningProcess(mpsc::UnboundedSender<()>);
 
-impl Body {
-    pub(crate) fn new(node: NodeId, near: Vec<Arc<Link>>, far: Vec<Arc<Link>>) -> Body {
-        Body { node, near, far }
+impl ProcessBackend {
+    pub(crate) fn new(node: NodeId, near: Vec<Arc<Link>>, far: Vec<Arc<Link>>) -> ProcessBackend {
+        ProcessBackend { node, near, far }
     }
 
     /// SIGKILL: from this call on it makes no step.
@@ -80,9 +80,9 @@ impl Body {
     /// Begins a life; the receiver is told its exit code.
     pub(crate) fn begin<P: Product>(
         &self,
-        _: &Arc<Hub<P::Occurrence>>,
+        _: &Arc<Dispatcher<P::Event>>,
         mut boot: Boot,
-    ) -> (Living, oneshot::Receiver<i32>) {
+    ) -> (RunningProcess, oneshot::Receiver<i32>) {
         let (signals, received) = mpsc::unbounded_channel();
         let (ended, exit) = oneshot::channel();
         boot.signals = received;
@@ -91,7 +91,7 @@ impl Body {
             let code = P::boot(boot).await;
             let _ = ended.send(code); // nobody listens to one that is being killed
         });
-        (Living(signals), exit)
+        (RunningProcess(signals), exit)
     }
 
     /// Buries who was killed or has exited.
@@ -106,7 +106,7 @@ impl Body {
     }
 }
 
-impl Living {
+impl RunningProcess {
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         let _ = self.0.send(()); // a process may have dropped its receiver: it ignores SIGTERM

@@ -4,15 +4,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Deed, Life, Watch};
-use crate::plan::{Ailment, Kind};
-use crate::trace::event::{Happening, Occurrence};
+use super::{Action, Life, Monitor};
+use crate::plan::{Kind, ServiceFault};
+use crate::trace::event::{ProductEvent, WorldEvent};
 
 /// What a process had said before its death has been read after this long; what is read later its corpse has said. A
 /// moment longer than a burial waits for last words. Outside of the simulation the system may keep them for longer.
 const LAST_WORDS: Duration = Duration::from_millis(12);
 
-impl<O: Occurrence> Watch<O> {
+impl<O: ProductEvent> Monitor<O> {
     /// There will be such a process; until it boots it is down.
     pub(crate) fn expected(&mut self, process: &str) {
         self.lives.insert(process.to_owned(), Life::default());
@@ -37,7 +37,7 @@ impl<O: Occurrence> Watch<O> {
     /// A life has begun and made no step yet: in a berth it may hang.
     pub(crate) fn born(&mut self, process: &str) {
         if self.berths.contains(process) {
-            let hangs = self.ailing.iter().filter(|(_, ailment)| **ailment == Ailment::NotReady);
+            let hangs = self.ailing.iter().filter(|(_, ailment)| **ailment == ServiceFault::NotReady);
             let faults: Vec<usize> = hangs.map(|((_, index), _)| *index).collect();
             faults.into_iter().for_each(|index| self.pause(process, index));
         }
@@ -45,9 +45,9 @@ impl<O: Occurrence> Watch<O> {
 
     pub(crate) fn booted(&mut self, process: &str, incarnation: u32) {
         self.lives.insert(process.to_owned(), Life { incarnation, alive: true, signals: 0 });
-        self.happened(process, incarnation, Happening::Booted);
+        self.happened(process, incarnation, WorldEvent::Booted);
         if let Some(losses) = self.losses.get(process) {
-            self.deeds.push(Deed::ExpireLater { process: process.to_owned(), losses: *losses });
+            self.deeds.push(Action::ExpireLater { process: process.to_owned(), losses: *losses });
         }
         let waited = self.rolling.iter().filter(|(_, (next, _))| next == process);
         let waited: Vec<usize> = waited.map(|(index, _)| *index).collect();
@@ -59,21 +59,21 @@ impl<O: Occurrence> Watch<O> {
 
     pub(crate) fn exited(&mut self, process: &str, code: i32) {
         if let Some(incarnation) = self.end_life(process) {
-            self.happened(process, incarnation, Happening::Exited { code });
+            self.happened(process, incarnation, WorldEvent::Exited { code });
         }
     }
 
     pub(crate) fn kill(&mut self, process: &str) {
         if let Some(incarnation) = self.end_life(process) {
-            self.deeds.push(Deed::Kill { process: process.to_owned(), incarnation });
-            self.happened(process, incarnation, Happening::Killed);
+            self.deeds.push(Action::Kill { process: process.to_owned(), incarnation });
+            self.happened(process, incarnation, WorldEvent::Killed);
         }
     }
 
     pub(super) fn panic(&mut self, process: &str) {
         if let Some(incarnation) = self.end_life(process) {
-            self.deeds.push(Deed::Crash { process: process.to_owned(), incarnation });
-            self.happened(process, incarnation, Happening::Panicked);
+            self.deeds.push(Action::Crash { process: process.to_owned(), incarnation });
+            self.happened(process, incarnation, WorldEvent::Panicked);
         }
     }
 
@@ -83,7 +83,7 @@ impl<O: Occurrence> Watch<O> {
         if heard && !self.lingering.contains(process) {
             self.terminate(process);
         } else if life.alive {
-            self.deeds.push(Deed::Stop { process: process.to_owned(), incarnation: life.incarnation, heard });
+            self.deeds.push(Action::Stop { process: process.to_owned(), incarnation: life.incarnation, heard });
         }
     }
 
@@ -99,7 +99,7 @@ impl<O: Occurrence> Watch<O> {
     /// Whoever waits for the first boot boots now.
     pub(super) fn raise(&mut self, process: &str) {
         if self.life(process).incarnation == 0 && !self.retired.contains(process) {
-            self.deeds.push(Deed::Raise { process: process.to_owned() });
+            self.deeds.push(Action::Raise { process: process.to_owned() });
         }
     }
 
@@ -119,8 +119,8 @@ impl<O: Occurrence> Watch<O> {
     pub(super) fn lose(&mut self, process: &str) {
         if let Some(incarnation) = self.end_life(process) {
             *self.losses.entry(process.to_owned()).or_default() += 1;
-            self.deeds.push(Deed::Lose { process: process.to_owned(), incarnation });
-            self.happened(process, incarnation, Happening::Killed);
+            self.deeds.push(Action::Lose { process: process.to_owned(), incarnation });
+            self.happened(process, incarnation, WorldEvent::Killed);
         }
     }
 
@@ -144,8 +144,8 @@ impl<O: Occurrence> Watch<O> {
         let first = faults.is_empty();
         faults.insert(fault);
         if first {
-            self.deeds.push(Deed::Pause { process: process.to_owned() });
-            self.happened(process, life.incarnation, Happening::Paused);
+            self.deeds.push(Action::Pause { process: process.to_owned() });
+            self.happened(process, life.incarnation, WorldEvent::Paused);
         }
     }
 
@@ -155,8 +155,8 @@ impl<O: Occurrence> Watch<O> {
         if faults.remove(&fault) && faults.is_empty() {
             self.pauses.remove(process);
             let incarnation = self.life(process).incarnation;
-            self.deeds.push(Deed::Resume { process: process.to_owned() });
-            self.happened(process, incarnation, Happening::Resumed);
+            self.deeds.push(Action::Resume { process: process.to_owned() });
+            self.happened(process, incarnation, WorldEvent::Resumed);
         }
     }
 
@@ -164,8 +164,8 @@ impl<O: Occurrence> Watch<O> {
         let Some(life) = self.lives.get_mut(process).filter(|life| life.alive) else { return };
         life.signals += 1;
         let (incarnation, nth) = (life.incarnation, life.signals);
-        self.deeds.push(Deed::Terminate { process: process.to_owned(), incarnation });
-        self.happened(process, incarnation, Happening::Signalled { nth });
+        self.deeds.push(Action::Terminate { process: process.to_owned(), incarnation });
+        self.happened(process, incarnation, WorldEvent::Signalled { nth });
     }
 
     /// Work feels that there is one process more when that one takes it up.

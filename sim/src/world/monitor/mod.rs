@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::plan::{Ailment, Aim, Disturbance, Kind, Length, Part};
+use crate::plan::{Kind, Lifetime, Scope, ServiceFault, StreamFault, TargetKind};
 use crate::standins::observation::{Observation, Provider};
-use crate::trace::event::{Event, Happening, Occurrence, What};
+use crate::trace::event::{Event, ProductEvent, What, WorldEvent};
 use crate::trace::invariant::{Breach, Invariant, Obligation};
 use crate::trace::recorder::Recorder;
-use crate::world::nemesis::{Move, Nemesis, Order};
+use crate::world::nemesis::{Move, Nemesis, ScheduledMove};
 use crate::world::product::{Control, Moments, Origin, Reader};
 
 /// How often obligations are asked for while events come: far below any deadline that a product has.
@@ -31,11 +31,11 @@ pub(crate) enum Stop {
 
 /// What the world must do because of an event, once the watch is free again.
 #[derive(Clone, Debug)]
-pub(crate) enum Deed {
+pub(crate) enum Action {
     /// Give this order when its time has come.
-    Later(Order),
+    Later(ScheduledMove),
     /// Fault `number` (from 1) begins on a link.
-    Strike { number: usize, kind: Kind, part: Part, link: String },
+    Strike { number: usize, kind: Kind, part: Scope, link: String },
     /// It ends there.
     Heal { number: usize, link: String },
     /// SIGTERM for this incarnation.
@@ -73,7 +73,7 @@ pub(crate) struct Life {
 }
 
 /// Everything that is known of a run while it goes on.
-pub(crate) struct Watch<O> {
+pub(crate) struct Monitor<O> {
     pub(crate) recorder: Recorder,
     pub(crate) nemesis: Nemesis,
     pub(crate) invariants: Vec<Box<dyn Invariant<O>>>,
@@ -101,16 +101,16 @@ pub(crate) struct Watch<O> {
     /// The faults for which a caller is refused, by target, each with what it is told.
     refusals: BTreeMap<String, BTreeMap<usize, Control>>,
     /// The faults that disturb what is streamed to a caller, by target and how.
-    disturbed: BTreeMap<(String, Disturbance), BTreeSet<usize>>,
+    disturbed: BTreeMap<(String, StreamFault), BTreeSet<usize>>,
     /// What ails services, by service and fault.
-    ailing: BTreeMap<(String, usize), Ailment>,
+    ailing: BTreeMap<(String, usize), ServiceFault>,
     /// Processes that live only while a container runs: when none does they are rightly down.
     berths: BTreeSet<String>,
     /// Connections whose last request waits for an answer for longer than it should, and since when.
     silent: BTreeMap<(String, u32), Duration>,
     queue: VecDeque<(String, u32, What<O>)>,
     busy: bool,
-    deeds: Vec<Deed>,
+    deeds: Vec<Action>,
     now: Duration,
     next_due: Duration,
     asked: Duration,
@@ -121,7 +121,7 @@ pub(crate) struct Watch<O> {
     over: bool,
 }
 
-impl<O: Occurrence> Watch<O> {
+impl<O: ProductEvent> Monitor<O> {
     pub(crate) fn new(
         recorder: Recorder,
         nemesis: Nemesis,
@@ -129,7 +129,7 @@ impl<O: Occurrence> Watch<O> {
         reader: Box<dyn Reader<O>>,
         moments: Box<dyn Moments<O>>,
     ) -> Self {
-        Watch {
+        Monitor {
             recorder,
             nemesis,
             invariants,
@@ -202,7 +202,7 @@ impl<O: Occurrence> Watch<O> {
         &self.silent
     }
 
-    pub(crate) fn take_deeds(&mut self) -> Vec<Deed> {
+    pub(crate) fn take_deeds(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.deeds)
     }
 
@@ -246,7 +246,7 @@ impl<O: Occurrence> Watch<O> {
             }
             _ => {}
         }
-        if let Observation::Suffered(suffered) = observation {
+        if let Observation::FaultObserved(suffered) = observation {
             self.suffered(suffered.service, suffered.ailment, &suffered.request, &origin.process);
         }
     }
@@ -277,12 +277,12 @@ impl<O: Occurrence> Watch<O> {
         }
     }
 
-    pub(crate) fn happened(&mut self, process: &str, incarnation: u32, happening: Happening) {
+    pub(crate) fn happened(&mut self, process: &str, incarnation: u32, happening: WorldEvent) {
         match &happening {
-            Happening::Unanswered { link, conn, since } => {
+            WorldEvent::Unanswered { link, conn, since } => {
                 self.silent.insert((link.clone(), *conn), *since);
             }
-            Happening::Answered { link, conn, .. } | Happening::LinkClosed { link, conn, .. } => {
+            WorldEvent::Answered { link, conn, .. } | WorldEvent::LinkClosed { link, conn, .. } => {
                 self.silent.remove(&(link.clone(), *conn));
             }
             _ => {}
@@ -399,18 +399,18 @@ impl<O: Occurrence> Watch<O> {
         }
     }
 
-    fn give(&mut self, orders: Vec<Order>) {
+    fn give(&mut self, orders: Vec<ScheduledMove>) {
         for order in orders {
             if order.after.is_zero() {
                 self.go(order);
             } else {
-                self.deeds.push(Deed::Later(order));
+                self.deeds.push(Action::Later(order));
             }
         }
     }
 
     /// A fault begins or ends now.
-    pub(crate) fn go(&mut self, order: Order) {
+    pub(crate) fn go(&mut self, order: ScheduledMove) {
         if self.over {
             return;
         }
@@ -426,7 +426,7 @@ impl<O: Occurrence> Watch<O> {
     fn strike(&mut self, index: usize) {
         let Some(end) = self.nemesis.strike(index, self.now) else { return };
         let fault = self.nemesis.fault(index).clone();
-        if fault.kind.aim() == Aim::Process
+        if fault.kind.target_kind() == TargetKind::Process
             && let Some(target) = fault.targets.iter().find(|target| !self.lives.contains_key(*target))
         {
             return self.fail(format!("fault {}: there is no process {target}", index + 1));
@@ -453,9 +453,9 @@ impl<O: Occurrence> Watch<O> {
 
     fn strike_one(&mut self, index: usize, kind: &Kind, target: String) {
         let number = index + 1;
-        let struck = Happening::FaultStruck { fault: number, kind: kind.name(), target: target.clone() };
+        let struck = WorldEvent::FaultStruck { fault: number, kind: kind.name(), target: target.clone() };
         self.happened("", 0, struck);
-        if kind.aim() == Aim::Process
+        if kind.target_kind() == TargetKind::Process
             && self.life(&target).alive
             && let Some(label) = self.reader.served_by(&target)
         {
@@ -488,26 +488,26 @@ impl<O: Occurrence> Watch<O> {
 
     fn strike_link(&mut self, index: usize, kind: Kind, link: String) {
         let part = self.nemesis.fault(index).part.clone();
-        self.deeds.push(Deed::Strike { number: index + 1, kind, part, link });
+        self.deeds.push(Action::Strike { number: index + 1, kind, part, link });
     }
 
-    fn disturb(&mut self, index: usize, target: String, disturbance: Disturbance) {
+    fn disturb(&mut self, index: usize, target: String, disturbance: StreamFault) {
         let Some((service, name)) = target.split_once('/').map(|(service, name)| (service.to_owned(), name.to_owned()))
         else {
             return self.fail(format!("fault {}: {target} is no SERVICE/NAME", index + 1));
         };
         self.disturbed.entry((target, disturbance)).or_default().insert(index);
-        self.deeds.push(Deed::Control { service, control: Control::Disturb { name, disturbance } });
+        self.deeds.push(Action::Control { service, control: Control::Disturb { name, disturbance } });
     }
 
     /// One fault disturbs it no longer; it is calm in this respect if no other does.
-    fn calm(&mut self, index: usize, target: &str, disturbance: Disturbance) {
+    fn calm(&mut self, index: usize, target: &str, disturbance: StreamFault) {
         let Some((service, name)) = target.split_once('/') else { return };
         let Some(faults) = self.disturbed.get_mut(&(target.to_owned(), disturbance)) else { return };
         faults.remove(&index);
         if faults.is_empty() {
             let control = Control::Calm { name: name.to_owned(), disturbance };
-            self.deeds.push(Deed::Control { service: service.to_owned(), control });
+            self.deeds.push(Action::Control { service: service.to_owned(), control });
         }
     }
 
@@ -518,15 +518,15 @@ impl<O: Occurrence> Watch<O> {
         };
         let control = Control::Refuse { name, status, retry_after };
         self.refusals.entry(target).or_default().insert(index, control.clone());
-        self.deeds.push(Deed::Control { service, control });
+        self.deeds.push(Action::Control { service, control });
     }
 
-    fn ail(&mut self, index: usize, service: String, ailment: Ailment) {
+    fn ail(&mut self, index: usize, service: String, ailment: ServiceFault) {
         self.ailing.insert((service.clone(), index), ailment);
         if ailment.closes() {
-            self.deeds.push(Deed::Down { number: index + 1, service: service.clone(), down: true });
+            self.deeds.push(Action::Down { number: index + 1, service: service.clone(), down: true });
         }
-        self.deeds.push(Deed::Control { service, control: Control::Ail(ailment) });
+        self.deeds.push(Action::Control { service, control: Control::Ail(ailment) });
     }
 
     /// It recovers from what no other fault does to it. From what took no time nobody recovers: it may still be felt.
@@ -536,23 +536,23 @@ impl<O: Occurrence> Watch<O> {
             return;
         }
         let Some(ailment) = self.ailing.remove(&key) else { return };
-        if ailment == Ailment::NotReady {
+        if ailment == ServiceFault::NotReady {
             let hang = self.pauses.iter().filter(|(_, faults)| faults.contains(&index));
             let hang: Vec<String> = hang.map(|(process, _)| process.clone()).collect();
             hang.iter().for_each(|process| self.resume(process, index));
         }
         let (number, to) = (index + 1, service.to_owned());
-        if ailment == Ailment::Failover {
+        if ailment == ServiceFault::Failover {
             // Whoever was connected to the old one is not to the new one.
-            self.deeds.push(Deed::Down { number, service: to.clone(), down: true });
+            self.deeds.push(Action::Down { number, service: to.clone(), down: true });
         }
-        if ailment.closes() || ailment == Ailment::Failover {
-            self.deeds.push(Deed::Down { number, service: to, down: false });
+        if ailment.closes() || ailment == ServiceFault::Failover {
+            self.deeds.push(Action::Down { number, service: to, down: false });
         }
         let still = self.ailing.iter().any(|((of, _), other)| of == service && other.name() == ailment.name());
         if !still {
             let control = Control::Recover(ailment);
-            self.deeds.push(Deed::Control { service: service.to_owned(), control });
+            self.deeds.push(Action::Control { service: service.to_owned(), control });
         }
     }
 
@@ -572,7 +572,7 @@ impl<O: Occurrence> Watch<O> {
         faults.remove(&index);
         let control = faults.values().next_back().cloned();
         let control = control.unwrap_or_else(|| Control::Accept { name: name.to_owned() });
-        self.deeds.push(Deed::Control { service: service.to_owned(), control });
+        self.deeds.push(Action::Control { service: service.to_owned(), control });
     }
 
     fn heal(&mut self, index: usize) {
@@ -581,21 +581,21 @@ impl<O: Occurrence> Watch<O> {
         }
         let fault = self.nemesis.fault(index).clone();
         let number = index + 1;
-        let lasted = fault.length != Length::Instant;
+        let lasted = fault.length != Lifetime::Instant;
         self.rolling.remove(&index);
         self.replacing.remove(&index);
         for target in fault.targets {
-            match fault.kind.aim() {
-                Aim::Link => self.deeds.push(Deed::Heal { number, link: target.clone() }),
-                Aim::Caller => match fault.kind {
+            match fault.kind.target_kind() {
+                TargetKind::Link => self.deeds.push(Action::Heal { number, link: target.clone() }),
+                TargetKind::Caller => match fault.kind {
                     Kind::Disturb(disturbance) => self.calm(index, &target, disturbance),
                     _ => self.accept(index, &target),
                 },
-                Aim::Service => self.recover(index, &target),
-                Aim::Process if fault.kind == Kind::Pause => self.resume(&target, index),
-                Aim::Process => {}
+                TargetKind::Service => self.recover(index, &target),
+                TargetKind::Process if fault.kind == Kind::Pause => self.resume(&target, index),
+                TargetKind::Process => {}
             }
-            self.happened("", 0, Happening::FaultHealed { fault: number, kind: fault.kind.name(), target, lasted });
+            self.happened("", 0, WorldEvent::FaultHealed { fault: number, kind: fault.kind.name(), target, lasted });
         }
         let again = self.nemesis.again(index);
         self.give(again.into_iter().collect());
@@ -609,7 +609,7 @@ impl<O: Occurrence> Watch<O> {
         let waiting: Vec<String> = self.down().into_iter().map(str::to_owned).collect();
         waiting.iter().for_each(|process| self.raise(process));
         let lost = self.losses.iter().map(|(process, losses)| (process.clone(), *losses));
-        self.deeds.extend(lost.map(|(process, losses)| Deed::Expire { process, losses }));
+        self.deeds.extend(lost.map(|(process, losses)| Action::Expire { process, losses }));
     }
 
     /// A fault that strikes once has done so on a link.
@@ -629,7 +629,7 @@ impl<O: Occurrence> Watch<O> {
             return;
         }
         let (kind, target, label) = (self.nemesis.fault(index).kind.name(), target.to_owned(), label.to_owned());
-        self.happened("", 0, Happening::FaultFelt { fault: index + 1, kind, target, label });
+        self.happened("", 0, WorldEvent::FaultFelt { fault: index + 1, kind, target, label });
     }
 
     pub(crate) fn mentioned(&self, request: &[u8]) -> Option<String> {

@@ -3,27 +3,27 @@
 use super::*;
 use crate::plan::words;
 use crate::world::product::Product;
-use crate::world::test_product::{Toy, TurnStarted};
+use crate::world::test_product::{TestProduct, TurnStarted};
 
 /// Life 1 of an executor dies after 10 s; what is said of bytes that are read from `incarnation` of it at `millis`.
 fn heard(incarnation: u32, next: Option<u32>, millis: u64) -> Option<String> {
     let recorder = Recorder::new(None, "toy", 1).expect("nothing is written");
-    let mut watch: Watch<TurnStarted> = Watch::new(
+    let mut monitor: Monitor<TurnStarted> = Monitor::new(
         recorder,
         Nemesis::new(&[], Vec::new()),
         Vec::new(),
-        Toy::reader(&words::bare::<Toy>()),
-        Toy::moments(),
+        TestProduct::reader(&words::bare::<TestProduct>()),
+        TestProduct::moments(),
     );
-    watch.expected("executor-1");
-    watch.booted("executor-1", 1);
-    watch.set_now(Duration::from_secs(10));
-    watch.kill("executor-1");
-    watch.set_now(Duration::from_millis(millis));
-    next.into_iter().for_each(|next| watch.booted("executor-1", next));
-    watch.spoke("ann", None, "ann->gateway-1");
-    watch.spoke("executor-1", Some(incarnation), "executor-1->redis");
-    match watch.stop() {
+    monitor.expected("executor-1");
+    monitor.booted("executor-1", 1);
+    monitor.set_now(Duration::from_secs(10));
+    monitor.kill("executor-1");
+    monitor.set_now(Duration::from_millis(millis));
+    next.into_iter().for_each(|next| monitor.booted("executor-1", next));
+    monitor.spoke("ann", None, "ann->gateway-1");
+    monitor.spoke("executor-1", Some(incarnation), "executor-1->redis");
+    match monitor.stop() {
         Some(Stop::Error(says)) => Some(says.clone()),
         Some(other) => panic!("{other:?}"),
         None => None,

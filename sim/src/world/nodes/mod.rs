@@ -6,6 +6,6 @@ mod real;
 mod simulated;
 
 #[cfg(not(madsim))]
-pub(crate) use real::{Ground, NodeHandle, NodeId, TimeHandle};
+pub(crate) use real::{NodeAllocator, NodeHandle, NodeId, TimeHandle};
 #[cfg(madsim)]
-pub(crate) use simulated::{Ground, NodeHandle, NodeId, TimeHandle};
+pub(crate) use simulated::{NodeAllocator, NodeHandle, NodeId, TimeHandle};

@@ -30,15 +30,15 @@ impl NodeHandle {
     }
 }
 
-/// Hands out nodes and addresses, in the order of asking.
-pub(crate) struct Ground {
+/// Handles out nodes and addresses, in the order of asking.
+pub(crate) struct NodeAllocator {
     octet: u8,
     nodes: u16,
 }
 
-impl Ground {
+impl NodeAllocator {
     /// Takes a neighbourhood that nobody lives in.
-    pub(crate) fn new() -> Ground {
+    pub(crate) fn new() -> NodeAllocator {
         let free = NEIGHBOURHOODS.into_iter().find_map(|octet| {
             let taken = TcpListener::bind((Ipv4Addr::new(127, octet, 0, 1), 1)).or_else(|error| match error.kind() {
                 // Port 1 is root's: whoever is not takes another.
@@ -50,7 +50,7 @@ impl Ground {
         let (octet, taken) = free.expect("127.64.0.0 to 127.249.0.0 can be bound: this needs Linux");
         // The process keeps it: what has connected there may linger for a while.
         std::mem::forget(taken);
-        Ground { octet, nodes: 1 }
+        NodeAllocator { octet, nodes: 1 }
     }
 
     pub(crate) fn node(&mut self, _: &str) -> (NodeHandle, IpAddr) {

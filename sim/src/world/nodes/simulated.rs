@@ -7,15 +7,15 @@ pub(crate) use madsim::runtime::NodeHandle;
 pub(crate) use madsim::task::NodeId;
 pub(crate) use madsim::time::TimeHandle;
 
-/// Hands out nodes and addresses, in the order of asking.
-pub(crate) struct Ground {
+/// Handles out nodes and addresses, in the order of asking.
+pub(crate) struct NodeAllocator {
     world: Handle,
     nodes: u16,
 }
 
-impl Ground {
-    pub(crate) fn new() -> Ground {
-        Ground { world: Handle::current(), nodes: 0 }
+impl NodeAllocator {
+    pub(crate) fn new() -> NodeAllocator {
+        NodeAllocator { world: Handle::current(), nodes: 0 }
     }
 
     pub(crate) fn node(&mut self, name: &str) -> (NodeHandle, IpAddr) {

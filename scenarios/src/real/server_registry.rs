@@ -5,24 +5,24 @@ use std::collections::BTreeMap;
 use std::process::exit;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use lychgate_sim::real::Elsewhere;
+use lychgate_sim::real::RealServer;
 
 use super::Servers;
 
 /// See the module.
 #[derive(Default)]
-pub struct House {
+pub struct ServerRegistry {
     /// Whoever starts or ends servers holds it for reading, whoever ends the program for writing, and for good.
     door: RwLock<()>,
     servers: Mutex<BTreeMap<u64, Servers>>,
 }
 
-impl House {
+impl ServerRegistry {
     /// Lets `tell` tell a story with fresh servers, which end after it whatever becomes of it.
     ///
     /// # Panics
     /// A server does not come up.
-    pub fn tell<T>(&self, tell: impl FnOnce(BTreeMap<&'static str, Elsewhere>) -> T) -> T {
+    pub fn tell<T>(&self, tell: impl FnOnce(BTreeMap<&'static str, RealServer>) -> T) -> T {
         let guest = self.start();
         let elsewhere = self.servers()[&guest.number].elsewhere();
         tell(elsewhere)
@@ -37,13 +37,13 @@ impl House {
         exit(code)
     }
 
-    fn start(&self) -> Guest<'_> {
+    fn start(&self) -> Lease<'_> {
         let _open = self.door.read().unwrap_or_else(PoisonError::into_inner);
         let started = Servers::start();
         let mut servers = self.servers();
         let number = servers.last_key_value().map_or(0, |(number, _)| number + 1);
         servers.insert(number, started);
-        Guest { house: self, number }
+        Lease { house: self, number }
     }
 
     fn servers(&self) -> MutexGuard<'_, BTreeMap<u64, Servers>> {
@@ -52,12 +52,12 @@ impl House {
 }
 
 /// The servers of one story.
-struct Guest<'h> {
-    house: &'h House,
+struct Lease<'h> {
+    house: &'h ServerRegistry,
     number: u64,
 }
 
-impl Drop for Guest<'_> {
+impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let _open = self.house.door.read().unwrap_or_else(PoisonError::into_inner);
         let servers = self.house.servers().remove(&self.number);

@@ -12,7 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::http::{Answer, Wanted};
 use super::store::State;
 use super::{Engine, Failure, Spec, Verb};
-use crate::plan::Ailment;
+use crate::plan::ServiceFault;
 
 impl Engine {
     /// Carries a request out, or fails it if it was told to.
@@ -52,8 +52,8 @@ impl Engine {
             return Err(Answer::error(StatusCode::CONFLICT, message));
         }
         let super::http::Created { image, env, labels, port } = created;
-        if store.illness.fails_create() {
-            store.suffer(Ailment::FailedCreate, &labels, peer);
+        if store.faults.fails_create() {
+            store.suffer(ServiceFault::FailedCreate, &labels, peer);
             let id = store.mint();
             let message = format!("mkdir /var/lib/docker/overlay2/{id}-init: no space left on device");
             return Err(Answer::error(StatusCode::INTERNAL_SERVER_ERROR, message));
@@ -73,8 +73,8 @@ impl Engine {
         let running = running.map_err(|message| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, message))?;
         let start = {
             let mut store = self.store();
-            if store.illness.hangs() {
-                store.suffer(Ailment::NotReady, &labels, peer);
+            if store.faults.hangs() {
+                store.suffer(ServiceFault::NotReady, &labels, peer);
             }
             store.started(&id, running, peer)
         };
@@ -93,9 +93,9 @@ impl Engine {
             };
             *stopped_by = Some(peer);
             let running = running.clone();
-            let slow = store.illness.slow_stop();
+            let slow = store.faults.slow_stop();
             if let Some(by) = slow {
-                store.suffer(Ailment::SlowStop { by }, &labels, peer);
+                store.suffer(ServiceFault::SlowStop { by }, &labels, peer);
             }
             (running, start, std::mem::take(&mut store.stop_extra), slow)
         };
@@ -159,8 +159,8 @@ impl Engine {
             let container = store.find(who).ok_or_else(|| nobody(who))?;
             let (spec, turn) = (container.spec.clone(), Arc::clone(&container.turn));
             // By its name it is found.
-            if who == spec.id && store.illness.denies(verb, who) {
-                store.suffer(Ailment::StaleHandle, &spec.labels, peer);
+            if who == spec.id && store.faults.denies(verb, who) {
+                store.suffer(ServiceFault::StaleHandle, &spec.labels, peer);
                 return Err(nobody(who));
             }
             (spec, turn)

@@ -1,5 +1,5 @@
 //! Sees a running container to its end, and asks it every few seconds how it is: from inside, over no link, so that no
-//! fault of a road is taken for its illness.
+//! fault of a road is taken for its faults.
 
 use std::time::Duration;
 

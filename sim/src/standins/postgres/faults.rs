@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::refusal::Refusal;
 use super::statement::Verb;
-use crate::plan::Ailment;
+use crate::plan::ServiceFault;
 use crate::standins::clock::Clock;
 
 /// What ails it.
 #[derive(Debug, Default)]
-pub(super) struct Illness {
+pub(super) struct Faults {
     full: bool,
     serialization_failure: bool,
     too_many_connections: bool,
@@ -19,37 +19,37 @@ pub(super) struct Illness {
     pub clock: Clock,
 }
 
-impl Illness {
+impl Faults {
     /// Begins or ends.
     ///
     /// # Panics
     /// What Postgres does not suffer from.
-    pub fn set(&mut self, ailment: Ailment, on: bool) {
+    pub fn set(&mut self, ailment: ServiceFault, on: bool) {
         match ailment {
-            Ailment::Full => self.full = on,
-            Ailment::SerializationFailure => self.serialization_failure = on,
-            Ailment::TooManyConnections => self.too_many_connections = on,
-            Ailment::SlowCommit { by } => self.slow_commit = if on { by } else { Duration::ZERO },
+            ServiceFault::Full => self.full = on,
+            ServiceFault::SerializationFailure => self.serialization_failure = on,
+            ServiceFault::TooManyConnections => self.too_many_connections = on,
+            ServiceFault::SlowCommit { by } => self.slow_commit = if on { by } else { Duration::ZERO },
             // Its next life knows what was committed.
-            Ailment::Restart => {}
+            ServiceFault::Restart => {}
             other if self.clock.set(other, on) => {}
             other => panic!("the Postgres stand-in does not know the fault {}", other.name()),
         }
     }
 
     /// What a statement is refused with: without disk each that writes a row.
-    pub fn refuses(&self, verb: &Verb) -> Option<(Ailment, Refusal)> {
+    pub fn refuses(&self, verb: &Verb) -> Option<(ServiceFault, Refusal)> {
         if self.full && matches!(verb, Verb::Insert | Verb::Update | Verb::Schema(_)) {
             let text = "could not extend file \"base/5/16384\": No space left on device";
-            return Some((Ailment::Full, Refusal::new("53100", text)));
+            return Some((ServiceFault::Full, Refusal::new("53100", text)));
         }
         None
     }
 
     /// What the commit of a change is refused with.
-    pub fn refuses_commit(&self) -> Option<(Ailment, Refusal)> {
+    pub fn refuses_commit(&self) -> Option<(ServiceFault, Refusal)> {
         let text = "could not serialize access due to read/write dependencies among transactions";
-        self.serialization_failure.then(|| (Ailment::SerializationFailure, Refusal::new("40001", text)))
+        self.serialization_failure.then(|| (ServiceFault::SerializationFailure, Refusal::new("40001", text)))
     }
 
     /// By how much such a commit is late.

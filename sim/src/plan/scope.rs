@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::section::{Complaints, Section};
-use super::{Kind, Length};
+use super::section::{Diagnostics, Section};
+use super::{Kind, Lifetime};
 
 /// What strikes more often than this is a fault that lasts.
 pub const EVERY_MIN: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub enum Direction {
 
 /// A part of a link; without more, all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Part {
+pub struct Scope {
     /// One way alone.
     pub direction: Option<Direction>,
     /// Only connections on which a request that contains this is sent while the fault lasts, each from that request on:
@@ -33,7 +33,7 @@ pub struct Part {
     pub only: Option<String>,
 }
 
-impl Part {
+impl Scope {
     /// Whether it has that direction.
     pub fn goes(&self, direction: Direction) -> bool {
         self.direction.is_none_or(|one| one == direction)
@@ -51,10 +51,10 @@ impl Direction {
 }
 
 /// Reads `direction` and `only`.
-pub(super) fn part(section: &mut Section<'_>, kind: Option<&Kind>, complaints: &mut Complaints<'_>) -> Part {
+pub(super) fn part(section: &mut Section<'_>, kind: Option<&Kind>, complaints: &mut Diagnostics<'_>) -> Scope {
     let direction = section.text("direction", complaints);
     let only = section.text("only", complaints);
-    let Some(kind) = kind else { return Part::default() };
+    let Some(kind) = kind else { return Scope::default() };
     let name = kind.name();
     if let (Some(direction), false) = (&direction, kind.one_way()) {
         let says = format!("`direction` belongs to `wedge`, `delay` and `trickle`, not to `{name}`");
@@ -79,12 +79,18 @@ pub(super) fn part(section: &mut Section<'_>, kind: Option<&Kind>, complaints: &
         }
         found
     });
-    Part { direction: known, only: only.map(Spanned::into_inner) }
+    Scope { direction: known, only: only.map(Spanned::into_inner) }
 }
 
 /// Complains of a part that this length makes pointless.
-pub(super) fn judge(part: &Part, kind: &Kind, length: &Length, section: &Section<'_>, complaints: &mut Complaints<'_>) {
-    if part.only.is_some() && *kind == Kind::Close && *length == Length::Instant {
+pub(super) fn judge(
+    part: &Scope,
+    kind: &Kind,
+    length: &Lifetime,
+    section: &Section<'_>,
+    complaints: &mut Diagnostics<'_>,
+) {
+    if part.only.is_some() && *kind == Kind::Close && *length == Lifetime::Instant {
         let says = "`close` with `only` waits for such requests: say for how long, as `lasts = \"30s\"` or \
                     `until = \"heal\"`";
         complaints.wrong(&section.span, says);
@@ -94,15 +100,15 @@ pub(super) fn judge(part: &Part, kind: &Kind, length: &Length, section: &Section
 /// Reads `every`: how long after its end the fault strikes again.
 pub(super) fn every(
     section: &mut Section<'_>,
-    length: Option<&Length>,
-    complaints: &mut Complaints<'_>,
+    length: Option<&Lifetime>,
+    complaints: &mut Diagnostics<'_>,
 ) -> Option<Duration> {
     let span = section.span_of("every")?;
     let every = section.duration("every", complaints)?;
     if every < EVERY_MIN {
         complaints.wrong(&span, "`every` is at least \"1s\": what strikes more often is a fault that lasts");
     }
-    if length == Some(&Length::UntilHeal) {
+    if length == Some(&Lifetime::UntilHeal) {
         let says = "`every` counts from the end of a fault, and this one has none: add `lasts = \"10s\"` or \
                     `until = { event = \"…\" }`";
         complaints.wrong(&span, says);

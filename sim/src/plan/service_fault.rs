@@ -5,7 +5,7 @@ use std::time::Duration;
 /// What is wrong with a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // the variants say what the fields are
-pub enum Ailment {
+pub enum ServiceFault {
     /// Its process ends, and begins again when the fault heals: connections are closed, and refused meanwhile. Redis forgets
     /// everything, RabbitMQ what is not durable, Postgres what is not committed, the container engine what it was about to
     /// do; its containers live on.
@@ -68,7 +68,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("engine", &["restart", "slow_stop", "failed_create", "not_ready", "stale_handle"]),
 ];
 
-impl Ailment {
+impl ServiceFault {
     /// Each word that a plan may use.
     pub const NAMES: [&'static str; 18] = [
         "restart",
@@ -100,27 +100,27 @@ impl Ailment {
     /// A clock is off by at most this: what keeps time over the network corrects more at once, or raises an alarm.
     pub const CLOCK_OFF_MAX: Duration = Duration::from_secs(60);
 
-    /// By its word. `by` is for [`Ailment::TAKING_BY`] alone.
-    pub fn named(word: &str, by: Option<Duration>) -> Option<Ailment> {
+    /// By its word. `by` is for [`ServiceFault::TAKING_BY`] alone.
+    pub fn named(word: &str, by: Option<Duration>) -> Option<ServiceFault> {
         Some(match word {
-            "restart" => Ailment::Restart,
-            "readonly" => Ailment::Readonly,
-            "loading" => Ailment::Loading,
-            "full" => Ailment::Full,
-            "failover" => Ailment::Failover,
-            "evict" => Ailment::Evict,
-            "flush" => Ailment::Flush,
-            "purge" => Ailment::Purge,
-            "serialization_failure" => Ailment::SerializationFailure,
-            "too_many_connections" => Ailment::TooManyConnections,
-            "slow_commit" => Ailment::SlowCommit { by: by? },
-            "table_lock" => Ailment::TableLock,
-            "clock_ahead" => Ailment::ClockAhead { by: by? },
-            "clock_behind" => Ailment::ClockBehind { by: by? },
-            "slow_stop" => Ailment::SlowStop { by: by? },
-            "failed_create" => Ailment::FailedCreate,
-            "not_ready" => Ailment::NotReady,
-            "stale_handle" => Ailment::StaleHandle,
+            "restart" => ServiceFault::Restart,
+            "readonly" => ServiceFault::Readonly,
+            "loading" => ServiceFault::Loading,
+            "full" => ServiceFault::Full,
+            "failover" => ServiceFault::Failover,
+            "evict" => ServiceFault::Evict,
+            "flush" => ServiceFault::Flush,
+            "purge" => ServiceFault::Purge,
+            "serialization_failure" => ServiceFault::SerializationFailure,
+            "too_many_connections" => ServiceFault::TooManyConnections,
+            "slow_commit" => ServiceFault::SlowCommit { by: by? },
+            "table_lock" => ServiceFault::TableLock,
+            "clock_ahead" => ServiceFault::ClockAhead { by: by? },
+            "clock_behind" => ServiceFault::ClockBehind { by: by? },
+            "slow_stop" => ServiceFault::SlowStop { by: by? },
+            "failed_create" => ServiceFault::FailedCreate,
+            "not_ready" => ServiceFault::NotReady,
+            "stale_handle" => ServiceFault::StaleHandle,
             _ => return None,
         })
     }
@@ -128,46 +128,46 @@ impl Ailment {
     /// The word in plans.
     pub fn name(self) -> &'static str {
         match self {
-            Ailment::Restart => "restart",
-            Ailment::Readonly => "readonly",
-            Ailment::Loading => "loading",
-            Ailment::Full => "full",
-            Ailment::Failover => "failover",
-            Ailment::Evict => "evict",
-            Ailment::Flush => "flush",
-            Ailment::Purge => "purge",
-            Ailment::SerializationFailure => "serialization_failure",
-            Ailment::TooManyConnections => "too_many_connections",
-            Ailment::SlowCommit { .. } => "slow_commit",
-            Ailment::TableLock => "table_lock",
-            Ailment::ClockAhead { .. } => "clock_ahead",
-            Ailment::ClockBehind { .. } => "clock_behind",
-            Ailment::SlowStop { .. } => "slow_stop",
-            Ailment::FailedCreate => "failed_create",
-            Ailment::NotReady => "not_ready",
-            Ailment::StaleHandle => "stale_handle",
+            ServiceFault::Restart => "restart",
+            ServiceFault::Readonly => "readonly",
+            ServiceFault::Loading => "loading",
+            ServiceFault::Full => "full",
+            ServiceFault::Failover => "failover",
+            ServiceFault::Evict => "evict",
+            ServiceFault::Flush => "flush",
+            ServiceFault::Purge => "purge",
+            ServiceFault::SerializationFailure => "serialization_failure",
+            ServiceFault::TooManyConnections => "too_many_connections",
+            ServiceFault::SlowCommit { .. } => "slow_commit",
+            ServiceFault::TableLock => "table_lock",
+            ServiceFault::ClockAhead { .. } => "clock_ahead",
+            ServiceFault::ClockBehind { .. } => "clock_behind",
+            ServiceFault::SlowStop { .. } => "slow_stop",
+            ServiceFault::FailedCreate => "failed_create",
+            ServiceFault::NotReady => "not_ready",
+            ServiceFault::StaleHandle => "stale_handle",
         }
     }
 
     /// By how much, where it says so.
     pub fn by(self) -> Option<Duration> {
         match self {
-            Ailment::SlowCommit { by }
-            | Ailment::SlowStop { by }
-            | Ailment::ClockAhead { by }
-            | Ailment::ClockBehind { by } => Some(by),
+            ServiceFault::SlowCommit { by }
+            | ServiceFault::SlowStop { by }
+            | ServiceFault::ClockAhead { by }
+            | ServiceFault::ClockBehind { by } => Some(by),
             _ => None,
         }
     }
 
     /// Whether it can have no length.
     pub fn instant(self) -> bool {
-        matches!(self, Ailment::Evict | Ailment::Flush | Ailment::Purge)
+        matches!(self, ServiceFault::Evict | ServiceFault::Flush | ServiceFault::Purge)
     }
 
     /// Whether everybody loses the connection when it begins.
     pub fn closes(self) -> bool {
-        self == Ailment::Restart
+        self == ServiceFault::Restart
     }
 
     /// The services that a kind can strike.
@@ -182,10 +182,10 @@ mod tests {
 
     #[test]
     fn every_word_is_an_ailment_of_some_service() {
-        for word in Ailment::NAMES {
-            let ailment = Ailment::named(word, Some(Duration::ZERO)).expect(word);
+        for word in ServiceFault::NAMES {
+            let ailment = ServiceFault::named(word, Some(Duration::ZERO)).expect(word);
             assert_eq!(ailment.name(), word);
-            assert!(Ailment::services(word).next().is_some(), "{word}");
+            assert!(ServiceFault::services(word).next().is_some(), "{word}");
         }
     }
 }

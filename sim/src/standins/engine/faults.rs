@@ -12,11 +12,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Verb;
-use crate::plan::Ailment;
+use crate::plan::ServiceFault;
 
 /// What ails it.
 #[derive(Debug, Default)]
-pub(super) struct Illness {
+pub(super) struct Faults {
     slow_stop: Option<Duration>,
     failed_create: bool,
     not_ready: bool,
@@ -24,19 +24,19 @@ pub(super) struct Illness {
     stale: Option<BTreeSet<(Verb, String)>>,
 }
 
-impl Illness {
+impl Faults {
     /// Begins or ends.
     ///
     /// # Panics
     /// What a container engine does not suffer from.
-    pub fn set(&mut self, ailment: Ailment, on: bool) {
+    pub fn set(&mut self, ailment: ServiceFault, on: bool) {
         match ailment {
-            Ailment::SlowStop { by } => self.slow_stop = on.then_some(by),
-            Ailment::FailedCreate => self.failed_create = on,
-            Ailment::NotReady => self.not_ready = on,
-            Ailment::StaleHandle => self.stale = on.then(BTreeSet::new),
+            ServiceFault::SlowStop { by } => self.slow_stop = on.then_some(by),
+            ServiceFault::FailedCreate => self.failed_create = on,
+            ServiceFault::NotReady => self.not_ready = on,
+            ServiceFault::StaleHandle => self.stale = on.then(BTreeSet::new),
             // Its containers live on, and so does what it knows of them.
-            Ailment::Restart => {}
+            ServiceFault::Restart => {}
             other => panic!("the container engine stand-in does not know the fault {}", other.name()),
         }
     }

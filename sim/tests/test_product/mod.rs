@@ -10,12 +10,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lychgate_sim::plan::seed::Seed;
-use lychgate_sim::plan::{Cue, Expect, Fault, Kind, Length, Plan, Trigger};
+use lychgate_sim::plan::{EventMatch, Expect, Fault, Kind, Lifetime, Plan, Trigger};
 use lychgate_sim::standins::listener::Listener;
 use lychgate_sim::standins::observation::{Command, Observation, Tap};
-use lychgate_sim::trace::event::{Event, Occurrence, What};
+use lychgate_sim::trace::event::{Event, ProductEvent, What};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
-use lychgate_sim::world::product::{Boot, Origin, Product, Reader, Role, Scenario, Seat, Service, User, Workload};
+use lychgate_sim::world::product::{
+    Boot, Origin, Product, Reader, Role, Scenario, Service, User, UserContext, Workload,
+};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -41,7 +43,7 @@ impl Workload for Jobs {
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Toy {
+pub enum TestProduct {
     Claimed { session: String },
     Stepped { session: String, step: u32 },
     Done { session: String },
@@ -49,31 +51,33 @@ pub enum Toy {
     Told { session: String, words: String },
 }
 
-impl Occurrence for Toy {
+impl ProductEvent for TestProduct {
     const NAMES: &'static [&'static str] = &["claimed", "stepped", "done", "drained", "told"];
 
     fn name(&self) -> &'static str {
         match self {
-            Toy::Claimed { .. } => "claimed",
-            Toy::Stepped { .. } => "stepped",
-            Toy::Done { .. } => "done",
-            Toy::Drained => "drained",
-            Toy::Told { .. } => "told",
+            TestProduct::Claimed { .. } => "claimed",
+            TestProduct::Stepped { .. } => "stepped",
+            TestProduct::Done { .. } => "done",
+            TestProduct::Drained => "drained",
+            TestProduct::Told { .. } => "told",
         }
     }
 
     fn session(&self) -> Option<&str> {
         match self {
-            Toy::Claimed { session } | Toy::Stepped { session, .. } | Toy::Done { session } => Some(session),
-            Toy::Told { session, .. } => Some(session),
-            Toy::Drained => None,
+            TestProduct::Claimed { session } | TestProduct::Stepped { session, .. } | TestProduct::Done { session } => {
+                Some(session)
+            }
+            TestProduct::Told { session, .. } => Some(session),
+            TestProduct::Drained => None,
         }
     }
 
     fn story(&self) -> Option<String> {
         match self {
-            Toy::Claimed { session } => Some(format!("{session} begins")),
-            Toy::Done { session } => Some(format!("{session} is done")),
+            TestProduct::Claimed { session } => Some(format!("{session} begins")),
+            TestProduct::Done { session } => Some(format!("{session} is done")),
             _ => None,
         }
     }
@@ -85,8 +89,8 @@ struct Ears {
     done: BTreeSet<String>,
 }
 
-impl Reader<Toy> for Ears {
-    fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<Toy> {
+impl Reader<TestProduct> for Ears {
+    fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<TestProduct> {
         match observation {
             Observation::Command(command) => {
                 assert!(origin.process.starts_with("worker-"), "the store is reached through links: {origin:?}");
@@ -97,13 +101,13 @@ impl Reader<Toy> for Ears {
                         if !self.done.contains(&session) {
                             self.live.insert(session.clone(), origin.process.clone());
                         }
-                        vec![Toy::Claimed { session }]
+                        vec![TestProduct::Claimed { session }]
                     }
-                    "STEP" => vec![Toy::Stepped { session, step: word(2).parse().expect("a number") }],
+                    "STEP" => vec![TestProduct::Stepped { session, step: word(2).parse().expect("a number") }],
                     "DONE" => {
                         self.live.remove(&session);
                         self.done.insert(session.clone());
-                        vec![Toy::Done { session }]
+                        vec![TestProduct::Done { session }]
                     }
                     other => panic!("the reader knows no {other}"),
                 }
@@ -111,7 +115,7 @@ impl Reader<Toy> for Ears {
             Observation::Log(log) if log.message == "drained" => {
                 assert_eq!((&log.process, log.incarnation), (&origin.process, origin.incarnation));
                 assert_eq!(log.fields["color"], "red");
-                vec![Toy::Drained]
+                vec![TestProduct::Drained]
             }
             _ => Vec::new(),
         }
@@ -133,22 +137,22 @@ struct Promptness {
     open: BTreeMap<String, Duration>,
 }
 
-impl Invariant<Toy> for Promptness {
+impl Invariant<TestProduct> for Promptness {
     fn name(&self) -> &'static str {
         "promptness"
     }
     fn says(&self) -> &'static str {
         "what is claimed is done within 100 s"
     }
-    fn observe(&mut self, event: &Event<Toy>) -> Result<(), Breach> {
+    fn observe(&mut self, event: &Event<TestProduct>) -> Result<(), Breach> {
         match &event.what {
-            What::Product(Toy::Claimed { session }) => {
+            What::Product(TestProduct::Claimed { session }) => {
                 self.open.entry(session.clone()).or_insert(event.at);
             }
-            What::Product(Toy::Done { session }) => {
+            What::Product(TestProduct::Done { session }) => {
                 self.open.remove(session);
             }
-            What::Product(Toy::Stepped { step: 66, session }) => {
+            What::Product(TestProduct::Stepped { step: 66, session }) => {
                 return Err(Breach::now(format!("{session} took step 66")));
             }
             _ => {}
@@ -179,7 +183,7 @@ static ROLES: [Role; 1] = [Role {
 }];
 
 impl Product for Toys {
-    type Occurrence = Toy;
+    type Event = TestProduct;
     type Workload = Jobs;
 
     fn roles() -> &'static [Role] {
@@ -210,16 +214,16 @@ impl Product for Toys {
         Box::pin(work(boot))
     }
 
-    fn users(plan: &Plan<Jobs>, _: Seed) -> Vec<User<Toy>> {
+    fn users(plan: &Plan<Jobs>, _: Seed) -> Vec<User<TestProduct>> {
         let jobs = plan.users.clone();
         vec![User { name: "ann".into(), act: Box::new(move |seat| Box::pin(ask(seat, jobs))) }]
     }
 
-    fn reader(_: &Plan<Jobs>) -> Box<dyn Reader<Toy>> {
+    fn reader(_: &Plan<Jobs>) -> Box<dyn Reader<TestProduct>> {
         Box::new(Ears::default())
     }
 
-    fn invariants(_: &Plan<Jobs>) -> Vec<Box<dyn Invariant<Toy>>> {
+    fn invariants(_: &Plan<Jobs>) -> Vec<Box<dyn Invariant<TestProduct>>> {
         vec![Box::new(Promptness::default())]
     }
 
@@ -421,7 +425,7 @@ async fn outside(steps: &[u32]) -> String {
     }
 }
 
-async fn ask(seat: Seat<Toy>, jobs: Jobs) {
+async fn ask(seat: UserContext<TestProduct>, jobs: Jobs) {
     let worker = seat.links["worker-1"];
     let mut request = "ann/1".to_owned();
     for step in 1..=jobs.steps {
@@ -445,7 +449,7 @@ async fn ask(seat: Seat<Toy>, jobs: Jobs) {
         }
         sleep(Duration::from_secs(1)).await;
     }
-    (seat.tell)(Toy::Told { session: "ann/1".into(), words: "done".into() });
+    (seat.tell)(TestProduct::Told { session: "ann/1".into(), words: "done".into() });
 }
 
 pub fn plan(faults: Vec<Fault>) -> Plan<Jobs> {
@@ -469,10 +473,10 @@ pub fn quirky(quirk: &str) -> Plan<Jobs> {
     plan
 }
 
-pub fn fault(kind: Kind, target: &str, trigger: Trigger, length: Length) -> Fault {
+pub fn fault(kind: Kind, target: &str, trigger: Trigger, length: Lifetime) -> Fault {
     Fault::new(kind, vec![target.into()], trigger, length)
 }
 
-pub fn on(event: &str, nth: u32) -> Cue {
-    Cue { event: event.into(), session: None, nth, after: Duration::ZERO }
+pub fn on(event: &str, nth: u32) -> EventMatch {
+    EventMatch { event: event.into(), session: None, nth, after: Duration::ZERO }
 }

@@ -2,7 +2,7 @@
 //! LOADING, and what is answered in spite of it, stand in its source (`server.c`, and the flags of `commands.c`).
 
 use super::keyspace::{Keyspace, Refusal};
-use crate::plan::Ailment;
+use crate::plan::ServiceFault;
 use crate::standins::clock::Clock;
 
 /// Commands that write.
@@ -19,7 +19,7 @@ const WHILE_LOADING: &[&str] = &["publish", "script", "subscribe", "unsubscribe"
 
 /// What ails it.
 #[derive(Debug, Default)]
-pub struct Illness {
+pub struct Faults {
     readonly: bool,
     loading: bool,
     full: bool,
@@ -32,31 +32,31 @@ pub struct Illness {
     pub suffered: Option<&'static str>,
 }
 
-impl Illness {
+impl Faults {
     /// Begins.
     ///
     /// # Panics
     /// What Redis does not suffer from.
-    pub fn begin(&mut self, ailment: Ailment, keys: &mut Keyspace) {
+    pub fn begin(&mut self, ailment: ServiceFault, keys: &mut Keyspace) {
         match ailment {
-            Ailment::Readonly => self.readonly = true,
-            Ailment::Loading => self.loading = true,
-            Ailment::Full => self.full = true,
-            Ailment::Failover => self.elsewhere = Some(keys.clone()),
+            ServiceFault::Readonly => self.readonly = true,
+            ServiceFault::Loading => self.loading = true,
+            ServiceFault::Full => self.full = true,
+            ServiceFault::Failover => self.elsewhere = Some(keys.clone()),
             // The whole of it begins anew; and what is evicted or flushed is gone.
-            Ailment::Restart | Ailment::Evict | Ailment::Flush => {}
+            ServiceFault::Restart | ServiceFault::Evict | ServiceFault::Flush => {}
             other if self.clock.set(other, true) => {}
             other => panic!("the Redis stand-in does not know the fault {}", other.name()),
         }
     }
 
     /// Ends.
-    pub fn end(&mut self, ailment: Ailment, keys: &mut Keyspace) {
+    pub fn end(&mut self, ailment: ServiceFault, keys: &mut Keyspace) {
         match ailment {
-            Ailment::Readonly => self.readonly = false,
-            Ailment::Loading => self.loading = false,
-            Ailment::Full => self.full = false,
-            Ailment::Failover => {
+            ServiceFault::Readonly => self.readonly = false,
+            ServiceFault::Loading => self.loading = false,
+            ServiceFault::Full => self.full = false,
+            ServiceFault::Failover => {
                 if let Some(elsewhere) = self.elsewhere.take() {
                     *keys = elsewhere;
                 }
@@ -72,7 +72,7 @@ impl Illness {
     pub fn hear(&mut self, name: &str) -> Result<(), Refusal> {
         self.script_wrote = false;
         if self.loading && !WHILE_LOADING.contains(&name) {
-            self.suffered = Some(Ailment::Loading.name());
+            self.suffered = Some(ServiceFault::Loading.name());
             return Err(Refusal("LOADING Redis is loading the dataset in memory".into()));
         }
         Ok(())
@@ -84,11 +84,11 @@ impl Illness {
     /// Redis's refusal.
     pub fn allow(&mut self, name: &str) -> Result<(), Refusal> {
         if self.readonly && WRITES.contains(&name) {
-            self.suffered = Some(Ailment::Readonly.name());
+            self.suffered = Some(ServiceFault::Readonly.name());
             return Err(Refusal("READONLY You can't write against a read only replica.".into()));
         }
         if self.full && !self.script_wrote && GROWS.contains(&name) {
-            self.suffered = Some(Ailment::Full.name());
+            self.suffered = Some(ServiceFault::Full.name());
             return Err(Refusal("OOM command not allowed when used memory > 'maxmemory'.".into()));
         }
         if let Some(ailment) = self.clock.misleads()
