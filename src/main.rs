@@ -9,7 +9,7 @@ use std::process::ExitCode;
 #[cfg(madsim)]
 fn main() -> ExitCode {
     eprintln!(
-        "built for simulation; use `cargo real run -p lychgate -- ROLE` (and `cargo real build --release` to ship)"
+        "built for the simulated runtime, on which no server can be reached: build it without `--cfg madsim`, as `cargo build` does"
     );
     ExitCode::from(2)
 }
@@ -29,7 +29,8 @@ mod process {
     use lychgate::signal::{Exit, Signal};
     use tokio::signal::unix::{SignalKind, signal};
     use tokio::sync::mpsc;
-    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::prelude::*;
 
     /// Wrong usage, or a wrong setting.
     const USAGE: u8 = 2;
@@ -131,8 +132,9 @@ Exit codes: 0 everything was finished or handed back, 1 it could not start or no
             Ok(text) if !text.is_empty() => text,
             _ => "info".to_string(),
         };
-        let filter = EnvFilter::try_new(&filter).map_err(|why| format!("RUST_LOG: `{filter}` is no filter ({why})"))?;
-        tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
+        let filter = filter.parse::<Targets>().map_err(|why| format!("RUST_LOG: `{filter}` is no filter ({why})"))?;
+        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
+        tracing_subscriber::registry().with(lines.with_filter(filter)).init();
         Ok(())
     }
 

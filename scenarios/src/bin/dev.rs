@@ -1,11 +1,11 @@
-//! The binary behind `cargo up`: the product on the production runtime, with stand-ins on loopback for everything that it
+//! The binary behind `cargo dev`: the product on the production runtime, with stand-ins on loopback for everything that it
 //! needs. It says how to talk to it, and drains on SIGINT or SIGTERM as the product does.
 
 use std::process::ExitCode;
 
 #[cfg(madsim)]
 fn main() -> ExitCode {
-    eprintln!("built for simulation; use `cargo up`");
+    eprintln!("built for simulation; use `cargo dev`");
     ExitCode::from(2)
 }
 
@@ -29,19 +29,20 @@ mod up {
     use tokio::signal::unix::{SignalKind, signal};
     use tokio::sync::mpsc;
     use tokio::task::JoinHandle;
-    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::prelude::*;
 
     type Failure = Box<dyn std::error::Error>;
 
     const HELP: &str = "\
-Usage: cargo up
+Usage: cargo dev
 
 Serves the product on loopback, with stand-ins for Postgres, Redis, RabbitMQ, the container engine and the model provider:
 no server needed, nothing is kept. It prints how to talk to it, and how to make a subscription fail. Ctrl-C (or SIGTERM)
 drains it.
 
-Environment: settings of the product (`cargo real run -p lychgate -- --help` lists them) override its own, so that
-  LYCHGATE_LISTEN=127.0.0.1:8080 cargo up     serves on a port of your choice
+Environment: settings of the product (`cargo run -p lychgate -- --help` lists them) override its own, so that
+  LYCHGATE_LISTEN=127.0.0.1:8080 cargo dev     serves on a port of your choice
 RUST_LOG=info shows what the product logs, on stderr (default: warn).
 ";
 
@@ -53,7 +54,7 @@ RUST_LOG=info shows what the product logs, on stderr (default: warn).
                 return ExitCode::SUCCESS;
             }
             Some(other) => {
-                eprintln!("`{other}` is unknown: `cargo up` takes no arguments; `cargo up --help` says more");
+                eprintln!("`{other}` is unknown: `cargo dev` takes no arguments; `cargo dev --help` says more");
                 return ExitCode::from(2);
             }
         }
@@ -65,7 +66,7 @@ RUST_LOG=info shows what the product logs, on stderr (default: warn).
         match served {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
-                eprintln!("cargo up: {error}");
+                eprintln!("cargo dev: {error}");
                 ExitCode::FAILURE
             }
         }
@@ -73,8 +74,10 @@ RUST_LOG=info shows what the product logs, on stderr (default: warn).
 
     /// Serves until it is told to stop, and gives the worse exit code.
     async fn serve() -> Result<u8, Failure> {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+        let filter = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse().ok());
+        let filter: Targets = filter.unwrap_or_else(|| Targets::new().with_default(tracing::Level::WARN));
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        tracing_subscriber::registry().with(lines.with_filter(filter)).init();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut stand_ins = Loopback::start(dev::REPLY).await?;
         stand_ins.start_agents().await?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 #[cfg(madsim)]
 fn main() -> ExitCode {
-    eprintln!("built for simulation; use `cargo real run -p lychgate-scenarios --bin outside -- SCENARIO`");
+    eprintln!("built for simulation; use `cargo run -p lychgate-scenarios --bin real -- SCENARIO`");
     ExitCode::from(2)
 }
 
@@ -29,10 +29,10 @@ mod outside {
     const INTERRUPTED: i32 = 130;
 
     const HELP: &str = "\
-Usage: cargo real run -p lychgate-scenarios --bin outside -- SCENARIO[@SEED] [--stand-ins] [--trace FILE]
-       cargo real run -p lychgate-scenarios --bin outside -- --known-bugs [NAME...] [--stand-ins] [--json FILE]
+Usage: cargo run -p lychgate-scenarios --bin real -- SCENARIO[@SEED] [--stand-ins] [--trace FILE]
+       cargo run -p lychgate-scenarios --bin real -- --known-bugs [NAME...] [--stand-ins] [--json FILE]
 
-Runs a scenario's plan in the real world: processes of target/real/debug/lychgate (`cargo real build` makes it), SIGTERM,
+Runs a scenario's plan in the real world: processes of target/debug/lychgate (`cargo build` makes it), SIGTERM,
 SIGKILL and SIGSTOP, relays on loopback, and a fresh Redis, RabbitMQ and PostgreSQL, which it starts and ends itself.
 The container engine and the model provider stay stand-ins; containers are processes.
 
@@ -135,7 +135,7 @@ caught; 2 usage, or something is missing; 3 no progress; 6 vacuous; 130 interrup
         let (seed, plan) = planned(&story)?;
         let binary = std::env::var_os("LYCHGATE_BINARY").map(PathBuf::from);
         let binary = binary.or_else(|| Some(std::env::current_exe().ok()?.with_file_name("lychgate")));
-        let binary = binary.filter(|file| file.is_file()).ok_or("there is no binary: `cargo real build` makes it")?;
+        let binary = binary.filter(|file| file.is_file()).ok_or("there is no binary: `cargo build` makes it")?;
         eprintln!("{} of seed {seed}, with {}", story.name, binary.display());
         let tell = |elsewhere| tell(&story.name, &plan, &binary, elsewhere, wish.trace);
         let report = if wish.stand_ins {

@@ -18,7 +18,7 @@ use crate::users::LychgateWorkload;
 /// They mostly wait; more at once, and two cores are late with what they wait for.
 const AT_ONCE: usize = 4;
 /// Where the binaries are built, from the workspace.
-const HOME: &str = "target/real/known-bugs";
+const HOME: &str = "target/known-bugs";
 
 /// What is to be proved, and what came of it.
 #[derive(Debug, Serialize)]
@@ -168,14 +168,14 @@ impl Row {
     }
 }
 
-/// Where the processes are built. What `cargo real` has built has the same dependencies.
+/// Where the processes are built. What `cargo build` has built has the same dependencies.
 fn workshop(root: &Path) -> Result<Workshop, String> {
-    let built = root.join("target/real/debug");
+    let built = root.join("target/debug");
     if !built.is_dir() {
-        return Err(format!("there is no {}: `cargo real build` makes it", built.display()));
+        return Err(format!("there is no {}: `cargo build` makes it", built.display()));
     }
     // All packages are chosen, so that dependencies have the features that they have been built with.
-    let words = ["real", "build", "--workspace", "--bin", "lychgate"].map(str::to_owned).into();
+    let words = ["build", "--workspace", "--bin", "lychgate"].map(str::to_owned).into();
     let recipe = Recipe { binary: "lychgate", profile: "debug", words };
     Workshop::new(root, &root.join(HOME), &built, recipe).map_err(|error| format!("{HOME}: {error}"))
 }

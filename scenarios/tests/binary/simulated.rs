@@ -10,6 +10,6 @@ fn a_simulated_build_says_what_to_use_instead() {
         assert_eq!(output.status.code(), Some(2), "{words:?}");
         assert!(output.stdout.is_empty());
         let says = String::from_utf8(output.stderr).expect("text");
-        assert!(says.contains("built for simulation; use `cargo real run"), "{says}");
+        assert!(says.contains("built for the simulated runtime"), "{says}");
     }
 }

@@ -17,6 +17,9 @@ pub const TESTS: Tests = &[
     ("bad input: a truncated plan", truncated),
     ("bad input: everything wrong is said at once", all_at_once),
     ("bad input: an unknown flag", unknown_flag),
+    ("bad input: files that cannot be written or read", unusable_files),
+    ("bad input: output that goes nowhere", full_disk),
+    ("bad input: no command takes it for a verdict on the product", never_a_verdict),
 ];
 
 /// What is said of an edited `wedged_redis` begins with its path, line and column.
@@ -27,7 +30,7 @@ fn refused(test: &str, edits: &[(&str, &str)], place: &str, words: &[&str]) -> R
 }
 
 fn unknown_scenario() -> Result<(), Failed> {
-    let words = ["unknown scenario `wedged_reddis`", "`calm`", "did you mean `wedged_redis`?"];
+    let words = ["unknown scenario `wedged_reddis`: did you mean `wedged_redis`?", "`cargo sim list` shows all"];
     sim(["run", "wedged_reddis"])?.expect(2, &words)?;
     sim(["replay", "swamr@3"])?.expect(2, &["did you mean `swarm`?"])
 }
@@ -110,4 +113,57 @@ fn all_at_once() -> Result<(), Failed> {
 fn unknown_flag() -> Result<(), Failed> {
     sim(["run", "calm", "--sed", "4"])?.expect(2, &["unexpected argument '--sed'", "'--seed'"])?;
     sim(["runn", "calm"])?.expect(2, &["unrecognized subcommand 'runn'", "'run'"])
+}
+
+fn unusable_files() -> Result<(), Failed> {
+    let nowhere = "target/no/such/folder/file";
+    let no_file = [&format!("error: {nowhere}: No such file")[..]];
+    sim(["run", "calm", "--seed", "1", "--json", nowhere])?.expect(2, &no_file)?;
+    sim(["run", "calm", "--seed", "1", "--digests", nowhere])?.expect(2, &no_file)?;
+    sim(["run", "calm", "--seed", "1", "--covered-by", nowhere])?.expect(2, &no_file)?;
+    sim(["replay", "calm@1", "--trace", nowhere])?.expect(2, &no_file)?;
+    sim(["check-determinism", "calm@1", "--json", nowhere])?.expect(2, &no_file)
+}
+
+fn full_disk() -> Result<(), Failed> {
+    let mut full = command(["list"]);
+    full.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full")?);
+    full.stderr(std::process::Stdio::piped());
+    let output = full.spawn()?.wait_with_output()?;
+    let says = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.code() != Some(7) || !says.contains("send the output elsewhere") || says.contains("panicked") {
+        return Err(format!("{:?} of:\n{says}", output.status.code()).into());
+    }
+    Ok(())
+}
+
+/// Each command with something that it cannot use: a usage error or the harness's own, whatever the command.
+fn never_a_verdict() -> Result<(), Failed> {
+    let garbage = file("bad_input", "garbage.toml", "\u{1}[[[")?;
+    let empty = file("bad_input", "empty.toml", "")?;
+    let other = file("bad_input", "other.toml", "[package]\nname = \"a manifest\"\n")?;
+    let whats = ["nosuch", "nosuch@1", "swarm@", "swarm@-1", "/", "none.toml", &garbage, &empty, &other];
+    for command in ["run", "replay", "plan", "check-determinism", "one", "stream"] {
+        for what in whats {
+            let words: &[&str] = match command {
+                "one" | "stream" => &[command, what, "--seed", "1"],
+                _ => &[command, what],
+            };
+            refuses(words)?;
+        }
+    }
+    for words in
+        [&["known-bugs", "nosuch"][..], &["list", "nosuch"], &["nosuch"], &["run"], &["run", "calm", "--jobs", "0"]]
+    {
+        refuses(words)?;
+    }
+    Ok(())
+}
+
+fn refuses(words: &[&str]) -> Result<(), Failed> {
+    let said = sim(words)?;
+    match said.code {
+        Some(2) if said.err.starts_with("error: ") => Ok(()),
+        code => Err(format!("{words:?} gives {code:?}, of:\n{}", said.all()).into()),
+    }
 }

@@ -2,8 +2,8 @@
 //! It links no Rust; what the world must know of it is in `till`, what goes wrong in `plan.toml`.
 //!
 //! ```sh
-//! cargo real run -p lychgate-sim --example stranger            # the plan
-//! cargo real run -p lychgate-sim --example stranger -- bug     # with the bug that such services have
+//! cargo run -p lychgate-sim --example stranger            # the plan
+//! cargo run -p lychgate-sim --example stranger -- bug     # with the bug that such services have
 //! ```
 
 #[cfg(not(madsim))]
@@ -26,5 +26,5 @@ pub fn main() -> std::process::ExitCode {
 /// In the simulation there is no Python.
 #[cfg(madsim)]
 pub fn main() {
-    eprintln!("built for simulation; use `cargo real run -p lychgate-sim --example stranger`");
+    eprintln!("built for simulation; use `cargo run -p lychgate-sim --example stranger`");
 }

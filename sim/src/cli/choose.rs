@@ -86,10 +86,13 @@ pub(super) fn choose<P: Product>(what: &str) -> Result<Chosen<P::Workload>, Usag
     }
     let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
     let nearest = plan::nearest(what, names.iter().copied());
-    let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-    let list =
-        if names.is_empty() { "there are none".to_owned() } else { format!("there are `{}`", names.join("`, `")) };
-    Err(Usage(format!("unknown scenario `{what}`: {list}{hint} (the file of a plan ends in .toml)")))
+    let hint = nearest.map(|name| format!(": did you mean `{name}`?")).unwrap_or_default();
+    let list = match names.len() {
+        0 => "there are none".to_owned(),
+        1..=12 => format!("there are `{}`", names.join("`, `")),
+        count => format!("`{} list` shows all {count}", P::command()),
+    };
+    Err(Usage(format!("unknown scenario `{what}`{hint}\n  {list}; the file of a plan ends in .toml")))
 }
 
 /// All scenarios; those whose file is malformed give their errors.

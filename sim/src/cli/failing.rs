@@ -1,7 +1,7 @@
 //! What is done about a failure before it is printed: a second process confirms it, a drawn plan is made smaller, and the
 //! smaller plan is kept as a repro.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -61,21 +61,39 @@ fn unconfirmed(report: Report, verdict: Verdict, why: String) -> Report {
     Report { verdict, because, ..report }
 }
 
-/// Prints `report`, of a run of `chosen` that failed and was confirmed. Looks for a smaller plan first if `smaller`.
-pub(super) fn tell<P: Product>(report: &Report, chosen: &Chosen<P::Workload>, smaller: bool, root: &Path) {
+/// Prints `report`, of a run of `chosen` that failed and was confirmed. Looks for a smaller plan first if `smaller`, and
+/// returns the file in which that is kept.
+pub(super) fn tell<P: Product>(
+    report: &Report,
+    chosen: &Chosen<P::Workload>,
+    smaller: bool,
+    root: &Path,
+) -> Option<String> {
     let promises = words::invariants::<P>();
     let promise = promises.iter().find(|(name, _)| Some(*name) == report.invariant.as_deref()).map(|(_, says)| *says);
+    let mut kept = None;
     let mut around = Around { promise, replay: again(report, chosen), smaller: None };
     if smaller && chosen.drawn() && report.verdict == Verdict::Violated {
-        match smaller_plan::<P>(report, chosen, root) {
-            Ok((path, text)) => around.smaller = Some((format!("{} replay {path}", P::command()), text)),
-            Err(error) => eprintln!("the smaller plan could not be kept: {error}"),
+        let found = smaller_plan::<P>(report, chosen, root);
+        let path = root.join("target/sim/findings").join(format!("{}-{}.repro.toml", chosen.name, report.seed));
+        match keep(&path, &found.file) {
+            Ok(()) => {
+                let path = from_here(&path);
+                around.smaller = Some((format!("{} replay {path}", P::command()), found.shown));
+                kept = Some(path);
+            }
+            Err(error) => {
+                // It was expensive to find, so it is not lost with the file.
+                println!("\n{}: {error}; save what stands between the lines as a file of your own:", path.display());
+                println!("-----\n{}-----", found.file);
+            }
         }
     }
     let lines = report::failure(report, &around);
     println!();
     println!("{}", style(&lines[0]).red().bold());
     lines[1..].iter().for_each(|line| println!("{line}"));
+    kept
 }
 
 /// The line to paste: it replays a failure, and of two runs that differ it shows where.
@@ -86,12 +104,16 @@ pub(super) fn again<W: Clone>(report: &Report, chosen: &Chosen<W>) -> String {
     }
 }
 
-/// The smallest plan found that breaks the same invariant: its file, and the part of its text that is worth showing.
-fn smaller_plan<P: Product>(
-    report: &Report,
-    chosen: &Chosen<P::Workload>,
-    root: &Path,
-) -> std::io::Result<(String, String)> {
+/// A smaller plan that breaks the same invariant.
+struct Smaller {
+    /// The text of its file.
+    file: String,
+    /// The part of it that is worth showing.
+    shown: String,
+}
+
+/// The smallest plan found that breaks the same invariant.
+fn smaller_plan<P: Product>(report: &Report, chosen: &Chosen<P::Workload>, root: &Path) -> Smaller {
     let began = Instant::now();
     let mut plan = chosen.plan(report.seed);
     // What the sweep wanted of the drawn plan is no matter of the smaller one.
@@ -109,13 +131,19 @@ fn smaller_plan<P: Product>(
     // A reader of the report knows what the rest of the file says.
     let shown = plan::print(&Plan { arms: Vec::new(), ..shrunk.plan.clone() });
     let about = format!("{} on seed {}, made smaller in {} trials", report.scenario, report.seed, shrunk.trials);
-    let text = plan::print(&as_repro(Plan { about, ..shrunk.plan }, report, root));
-    let dir = root.join("target/sim/findings");
-    std::fs::create_dir_all(&dir)?;
-    let path = dir.join(format!("{}-{}.repro.toml", chosen.name, report.seed));
-    std::fs::write(&path, &text)?;
-    let path = path.strip_prefix(std::env::current_dir()?).map(PathBuf::from).unwrap_or(path);
-    Ok((path.display().to_string(), shown))
+    Smaller { file: plan::print(&as_repro(Plan { about, ..shrunk.plan }, report, root)), shown }
+}
+
+/// Writes a file and the folders above it.
+fn keep(path: &Path, text: &str) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    std::fs::write(path, text)
+}
+
+/// A path as somebody types it who stands in the current directory.
+fn from_here(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
 /// Whether `candidate` breaks what `report` says is broken. One that no file could say is no candidate.
@@ -130,8 +158,12 @@ fn trial<P: Product>(candidate: &Plan<P::Workload>, report: &Report) -> Trial {
 
 fn as_repro<W>(plan: Plan<W>, report: &Report, root: &Path) -> Plan<W> {
     let expect = Expect { verdict: "violated".to_owned(), invariant: report.invariant.clone() };
-    let repro = Repro { seed: report.seed, commit: commit(root), toolchain: toolchain(), lock: lock(root) };
-    Plan { expect, repro: Some(repro), ..plan }
+    Plan { expect, repro: Some(origin(report.seed, root)), ..plan }
+}
+
+/// The seed of a plan, with the tree and the toolchain that it was run with.
+fn origin(seed: u64, root: &Path) -> Repro {
+    Repro { seed, commit: commit(root), toolchain: toolchain(), lock: lock(root) }
 }
 
 /// The commit that is checked out, read without git.

@@ -13,7 +13,7 @@ use crate::explore::known_bugs::{KnownBug, Verdict, Workshop, chosen, load};
 const EXAMPLES: &str = "\
 Examples:
   cargo sim known-bugs                          all of them
-  cargo sim known-bugs swallowed-terminal       one
+  cargo sim known-bugs terminal-write-lost      one
   cargo sim known-bugs --swarm --json bugs.json all, by the swarm as well, for machines
 
 Verdicts: caught (the expected invariant fired, and the clean tree passes), wrong_invariant (something else fired),
@@ -51,12 +51,12 @@ struct Places {
 }
 
 impl Places {
-    /// Below the workspace's target directory, with the dependencies of the clean binary if that is a release build.
+    /// Below the workspace's target directory, with the dependencies of the clean binary if cargo put it there.
     fn of(root: &Path) -> std::io::Result<Places> {
         let clean = std::env::current_exe()?;
         let built = match clean.parent() {
-            Some(dir) if dir.ends_with("release") => dir.to_path_buf(),
-            _ => root.join("target/release"),
+            Some(dir) if dir.ends_with("sim/debug") => dir.to_path_buf(),
+            _ => root.join("target/sim/debug"),
         };
         Ok(Places { workshop: Workshop::new(root, &root.join("target/known-bugs"), &built, trial::recipe())?, clean })
     }

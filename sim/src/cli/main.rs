@@ -1,6 +1,7 @@
 //! The command line as typed, and what each command calls. Exit codes are those of [`Verdict`](crate::trace::verdict::Verdict); 2 is a usage
 //! error, and every usage error shows what would have been right.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::{conformance, determinism, known_bugs, list, replay, run, seeds};
 use crate::explore::run::Options;
+use crate::trace::verdict::Verdict;
 use crate::world::product::Product;
 
 /// A run that takes longer than this in wall time is given up: a thousand times what the slowest scenario needs.
@@ -34,7 +36,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   cargo sim run wedged_redis                    on a handful of seeds
   cargo sim run swarm --seed 17                 on one
-  cargo sim run swarm --seeds 1..501 --jobs 2   on seeds 1 to 500, two at once
+  cargo sim run swarm --seeds 1..501            on seeds 1 to 500, as many at once as there are cores
   cargo sim run swarm --seeds 1..501 --backwards --digests d.txt
                                                 the same in reverse; digests do not change
   cargo sim run scenarios/repros/x.repro.toml   a repro, on its own seed";
@@ -125,9 +127,9 @@ pub(super) struct RunArgs {
     /// Many seeds; the last one is excluded.
     #[arg(long, value_name = "A..B", allow_hyphen_values = true, value_parser = seeds::range)]
     pub(super) seeds: Option<seeds::Range>,
-    /// So many runs at once. Reports do not depend on it.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
-    pub(super) jobs: u64,
+    /// So many runs at once; as many as there are processor cores, unless said. Reports do not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub(super) jobs: Option<u64>,
     /// The last seed first. Reports do not depend on it.
     #[arg(long)]
     pub(super) backwards: bool,
@@ -175,6 +177,7 @@ pub fn main<P: Product>(manifest_dir: &str) -> ExitCode {
     // A reader that goes away, as in `cargo sim | head`, ends us quietly.
     // SAFETY: no thread exists yet, and no handler is replaced.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    tell_of_lost_output();
     let matches = Line::command().bin_name(P::command()).get_matches();
     let line = Line::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let root = root(manifest_dir);
@@ -212,6 +215,25 @@ fn root(manifest_dir: &str) -> PathBuf {
 /// Writes a file that the user asked for.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), Usage> {
     std::fs::write(path, text).map_err(|error| Usage(format!("{}: {error}", path.display())))
+}
+
+/// Reads a file that the user named.
+pub(super) fn read(path: &Path) -> Result<String, Usage> {
+    std::fs::read_to_string(path).map_err(|error| Usage(format!("{}: {error}", path.display())))
+}
+
+/// Output that cannot be written is no panic of anybody's: the user is told, and the exit code is the harness's.
+fn tell_of_lost_output() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if !text.starts_with("failed printing to ") {
+            return before(info);
+        }
+        // Standard error may be lost as well: nothing more can be said then.
+        _ = writeln!(std::io::stderr(), "error: {text}: free some space, or send the output elsewhere");
+        std::process::exit(Verdict::Error.exit_code());
+    }));
 }
 
 /// `strict` where a run that proves nothing must say so: for plans that somebody wrote. Of drawn plans the sweep is judged.

@@ -28,4 +28,4 @@ pub mod table;
 #[cfg(madsim)]
 pub use self::main::main;
 #[cfg(madsim)]
-use self::main::{Outcome, RunArgs, Usage, WALL_MAX, options, write};
+use self::main::{Outcome, RunArgs, Usage, WALL_MAX, options, read, write};

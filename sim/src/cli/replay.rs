@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use console::style;
 
 use super::choose::{Chosen, choose};
-use super::{Outcome, Usage, options, seeds};
+use super::{Outcome, Usage, options, seeds, write};
 use crate::cli::report;
 use crate::cli::table::seconds;
 use crate::explore::run::{Options, fork_run};
 use crate::explore::sweep::judged;
-use crate::plan;
 use crate::plan::seed::Seed;
+use crate::plan::{self, Plan, Repro};
 use crate::trace::verdict::{Report, Verdict};
 use crate::world::product::Product;
 
@@ -19,6 +19,9 @@ use crate::world::product::Product;
 pub(super) fn replay<P: Product>(what: &str, trace: Option<PathBuf>) -> Outcome {
     let (chosen, seed) = chosen::<P>(what)?;
     let plan = chosen.plan(seed);
+    if let Some(path) = &trace {
+        write(path, "")?;
+    }
     println!("{}, seed {seed}: {}", style(&chosen.name).bold(), plan.about);
     for (nth, fault) in plan.faults.iter().enumerate() {
         println!("fault {}: {}", nth + 1, plan::told(fault));
@@ -61,10 +64,13 @@ fn verdict(report: &Report, judged: &Report) {
     );
 }
 
-/// Prints the plan of a seed.
+/// Prints the plan of a seed. What is drawn says with which seed, so that the file runs as it was drawn.
 pub(super) fn plan<P: Product>(what: &str) -> Outcome {
     let (chosen, seed) = chosen::<P>(what)?;
-    let text = plan::print(&chosen.plan(seed));
+    let plan = chosen.plan(seed);
+    let drawn = chosen.drawn().then(|| Repro { seed, ..Repro::default() });
+    let repro = drawn.or_else(|| plan.repro.clone());
+    let text = plan::print(&Plan { repro, ..plan });
     print!("{text}");
     // A drawn plan that cannot be read back is a fault of whoever draws.
     plan::parse::<P>(&format!("{}@{seed}", chosen.name), &text)?;

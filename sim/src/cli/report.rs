@@ -153,6 +153,14 @@ pub fn json(reports: &[Report]) -> serde_json::Value {
             "events": report.events,
             "virtual_seconds": report.virtual_seconds,
             "wall_seconds": report.wall_seconds,
+            "breach": report.breach.as_ref().map(|breach| serde_json::json!({
+                "says": breach.says,
+                "since_seconds": breach.since.map(|since| since.as_secs_f64()),
+                "due_seconds": breach.due.filter(|due| *due != Duration::MAX).map(|due| due.as_secs_f64()),
+            })),
+            "because": report.because,
+            "faults": report.faults,
+            "repro": report.repro,
         })
     };
     serde_json::json!({ "runs": reports.iter().map(run).collect::<Vec<_>>() })
@@ -202,6 +210,7 @@ pub(crate) mod tests {
             faults: vec![fault("wedge", Some(2.5)), fault("delay", None)],
             story: vec!["ann says hello".into(), "the run is claimed".into()],
             because: Vec::new(),
+            repro: None,
             shapes: Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use console::style;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::choose::{self, Chosen, choose};
-use super::{Outcome, RunArgs, Usage, failing, options, seeds, write};
+use super::{Outcome, RunArgs, Usage, failing, options, read, seeds, write};
 use crate::cli::report::{self, word};
 use crate::cli::table::{Table, cut, seconds};
 use crate::explore::rerun::Rerun;
@@ -91,9 +91,9 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
         write(path, "")?;
     }
     println!("{}, {}: {}", style(&chosen.name).bold(), told(range), chosen.about);
-    let covered = args.covered_by.as_deref().map(std::fs::read_to_string).transpose()?;
+    let covered = args.covered_by.as_deref().map(read).transpose()?;
     let shapes = covered.is_some();
-    let jobs = usize::try_from(args.jobs).unwrap_or(1);
+    let jobs = args.jobs.and_then(|jobs| usize::try_from(jobs).ok()).unwrap_or_else(cores);
     let how =
         How { jobs, keep_going: args.keep_going, shrink: !args.no_shrink, past_vacuous: args.past_vacuous, shapes };
     let bar = bar(seeds.len());
@@ -127,6 +127,11 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
     Ok(swept.worst.exit_code())
 }
 
+/// The processor cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// Every scenario on a handful of seeds.
 pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
     let mut scenarios = Vec::new();
@@ -143,7 +148,7 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
     let mut table = Table::new(&["scenario", "about", ">seeds", ">passed", ">virtual time", ">wall time", ""]);
     let (mut worst, mut checked) = (Verdict::Passed, 0);
     for chosen in &scenarios {
-        let how = How { jobs: 1, keep_going: true, shrink: true, past_vacuous: false, shapes: false };
+        let how = How { jobs: cores(), keep_going: true, shrink: true, past_vacuous: false, shapes: false };
         let seeds = chosen.handful().seeds();
         let swept = swept::<P>(chosen, &seeds, &how, &bar, root);
         worst = worst.worse(swept.worst);
@@ -203,13 +208,8 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
         }
         worst = worst.worse(report.verdict);
         // What has been told is not kept: the parent stays small, so that forking it stays cheap.
-        reports.push(Report {
-            story: Vec::new(),
-            reached: BTreeMap::new(),
-            faults: Vec::new(),
-            shapes: Vec::new(),
-            ..report
-        });
+        let faults = if report.verdict == Verdict::Passed { Vec::new() } else { report.faults };
+        reports.push(Report { story: Vec::new(), reached: BTreeMap::new(), faults, shapes: Vec::new(), ..report });
         if failed && !how.keep_going { Next::Stop } else { Next::GoOn }
     });
     Swept { reports, checked, reach, shapes, worst, wall_seconds: began.elapsed().as_secs_f64() }
@@ -217,8 +217,8 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
 
 fn first_failure<P: Product>(report: Report, chosen: &Chosen<P::Workload>, how: &How, root: &Path) -> Report {
     let report = failing::confirmed(report, &chosen.handle);
-    failing::tell::<P>(&report, chosen, how.shrink, root);
-    report
+    let repro = failing::tell::<P>(&report, chosen, how.shrink, root);
+    Report { repro, ..report }
 }
 
 fn one_more<W: Clone>(report: Report, chosen: &Chosen<W>) -> Report {

@@ -24,8 +24,9 @@ use crate::world;
 use crate::world::dispatcher::Dispatcher;
 use crate::world::monitor::Monitor;
 use crate::world::nemesis::Nemesis;
+use crate::world::nodes::NodeId;
 use crate::world::product::Product;
-use crate::world::report::{blank, judge};
+use crate::world::report::{Lived, blank, judge};
 
 /// How to run, apart from what.
 #[derive(Clone, Debug)]
@@ -52,7 +53,10 @@ impl Default for Options {
 /// What the panic hook knows of the run on this thread.
 struct Scene {
     title: String,
-    panics: Vec<String>,
+    /// Whether the world lives, so that code runs on some node of it.
+    lives: bool,
+    /// What was said, and on which node.
+    panics: Vec<(String, Option<NodeId>)>,
 }
 
 thread_local! {
@@ -79,7 +83,7 @@ pub fn run_here<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Seed
 
 fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Seed, options: &Options) -> Report {
     hook();
-    SCENE.set(Some(Scene { title: format!("scenario {scenario}, seed {}", seed.0), panics: Vec::new() }));
+    SCENE.set(Some(Scene { title: format!("scenario {scenario}, seed {}", seed.0), lives: false, panics: Vec::new() }));
     let recorder = match Recorder::new(options.trace.as_deref(), scenario, seed.0) {
         Ok(recorder) => recorder.streaming(options.items.clone()).shaping(options.shapes),
         Err(error) => return blank(scenario, seed, Verdict::Error, format!("the trace cannot be written: {error}")),
@@ -89,30 +93,43 @@ fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Se
     let slot = OnceCell::new();
     let lived = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
+            lives(true);
             turn_selects(seed);
             let nemesis = Nemesis::new(&plan.faults, words::links::<P>(&plan.topology, &plan.users));
             let watch = Monitor::new(recorder, nemesis, P::invariants(plan), P::reader(plan), P::moments());
             let dispatcher = slot.get_or_init(|| Dispatcher::new(watch)).clone();
             let because = world::live::<P>(dispatcher.clone(), plan, seed).await;
             dispatcher.look(|watch| watch.close());
+            lives(false);
             because
         })
     }));
     // Dropping the world would run destructors of everything in it, for nothing.
     std::mem::forget(runtime);
-    let lived = lived.map_err(|panic| {
-        let panics = SCENE.with_borrow_mut(|scene| scene.as_mut().map(|scene| std::mem::take(&mut scene.panics)));
-        // The last is the one that ended the run; the product may have caught others before.
-        let last = panics.and_then(|mut panics| panics.pop());
-        vec![last.unwrap_or_else(|| message(&*panic))]
-    });
-    let report = match slot.get() {
-        Some(dispatcher) => judge(dispatcher, scenario, plan, seed, options.strict, lived),
-        None => blank(scenario, seed, Verdict::Panicked, lived.err().unwrap_or_default().join("; ")),
+    let lived = lived.map_or_else(|panic| panicked(&*panic), Lived::Settled);
+    let report = match (slot.get(), lived) {
+        (Some(dispatcher), lived) => judge(dispatcher, scenario, plan, seed, options.strict, lived),
+        (None, Lived::Panicked { says, .. }) => {
+            blank(scenario, seed, Verdict::Error, format!("the harness panicked: {says}"))
+        }
+        (None, Lived::Settled(_)) => blank(scenario, seed, Verdict::Error, "the run had no world".to_owned()),
     };
     std::mem::forget(slot);
     SCENE.set(None);
     report
+}
+
+/// Says whether code runs on some node of a world from now on.
+fn lives(lives: bool) {
+    SCENE.with_borrow_mut(|scene| scene.iter_mut().for_each(|scene| scene.lives = lives));
+}
+
+/// What ended a run that did not come to its end.
+fn panicked(panic: &(dyn Any + Send)) -> Lived {
+    let panics = SCENE.with_borrow_mut(|scene| scene.as_mut().map(|scene| std::mem::take(&mut scene.panics)));
+    // The last is the one that ended the run; the product may have caught others before.
+    let (says, node) = panics.and_then(|mut panics| panics.pop()).unwrap_or_else(|| (message(panic), None));
+    Lived::Panicked { says, node }
 }
 
 /// `futures::select!` takes its order from a counter of the thread, whatever the seed: some dummies turn it on.
@@ -136,7 +153,8 @@ fn hook() {
                 let Ok(mut scene) = scene.try_borrow_mut() else { return false };
                 let Some(scene) = scene.as_mut() else { return false };
                 let place = info.location().map(|place| format!(" ({}:{})", place.file(), place.line()));
-                scene.panics.push(message(info.payload()) + &place.unwrap_or_default());
+                let node = scene.lives.then(madsim::plugin::node);
+                scene.panics.push((message(info.payload()) + &place.unwrap_or_default(), node));
                 eprintln!("panic in {}", scene.title);
                 true
             });

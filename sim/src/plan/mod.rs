@@ -102,8 +102,8 @@ pub struct Expect {
     pub invariant: Option<String>,
 }
 
-/// Where a repro came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The seed that a plan runs with, and where it came from; what is not known of that is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repro {
     /// The seed with which it failed.
     pub seed: u64,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::faults::usual;
-use super::{EventMatch, Fault, Kind, Lifetime, Scope, Plan, Trigger};
+use super::{EventMatch, Fault, Kind, Lifetime, Plan, Scope, Trigger};
 use crate::plan::duration;
 use crate::world::product::Workload;
 
@@ -55,7 +55,10 @@ pub fn print<W: Workload>(plan: &Plan<W>) -> String {
     }
     if let Some(repro) = &plan.repro {
         text.push_str(&format!("\n[repro]\nseed = {}\n", repro.seed));
-        for (key, value) in [("commit", &repro.commit), ("toolchain", &repro.toolchain), ("lock", &repro.lock)] {
+        for (key, value) in [("commit", &repro.commit), ("toolchain", &repro.toolchain), ("lock", &repro.lock)]
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+        {
             text.push_str(&format!("{key} = {}\n", quoted(value)));
         }
     }

@@ -16,7 +16,7 @@ use crate::world::dispatcher::Dispatcher;
 use crate::world::monitor::Monitor;
 use crate::world::nemesis::Nemesis;
 use crate::world::product::{Boot, Product};
-use crate::world::report::{blank, judge};
+use crate::world::report::{Lived, blank, judge};
 use crate::world::taps::{RealServer, RealWorld, Speaks};
 
 /// What a run outside of the simulation needs besides its plan.
@@ -94,7 +94,7 @@ pub fn run<P: Product>(scenario: &str, plan: &Plan<P::Workload>, options: Option
     // With its tasks the processes end, and with the stand-ins' tasks what they have kept.
     drop(runtime);
     let dispatcher: &Arc<Dispatcher<P::Event>> = slot.get().expect("it was made before anything lived");
-    let mut report = judge(dispatcher, scenario, plan, seed, true, Ok(lived));
+    let mut report = judge(dispatcher, scenario, plan, seed, true, Lived::Settled(lived));
     report.wall_seconds = began.elapsed().as_secs_f64();
     report
 }

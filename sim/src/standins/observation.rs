@@ -14,7 +14,7 @@ use crate::plan::StreamFault;
 /// Where a stand-in says what it did. Called in the order in which things took effect.
 pub type Tap = Arc<dyn Fn(Observation) + Send + Sync>;
 
-/// A tap for stand-ins that nobody watches, as under `cargo up`.
+/// A tap for stand-ins that nobody watches, as under `cargo dev`.
 pub fn untapped() -> Tap {
     Arc::new(|_| {})
 }

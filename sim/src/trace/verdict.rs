@@ -16,7 +16,7 @@ pub enum Verdict {
     Violated,
     /// It did not come to an end.
     NoProgress,
-    /// The product or the world panicked.
+    /// The product panicked. A panic of the harness is an [`Error`](Verdict::Error).
     Panicked,
     /// Two runs of the same seed differ.
     Nondeterministic,
@@ -91,6 +91,9 @@ pub struct Report {
     pub story: Vec<String>,
     /// What makes it vacuous, why it made no progress, what panicked.
     pub because: Vec<String>,
+    /// The file of a smaller plan that fails in the same way, if one was found and kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repro: Option<String>,
     /// The [shapes](crate::explore::coverage) of what was said to services, if they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shapes: Vec<String>,

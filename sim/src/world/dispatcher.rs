@@ -98,6 +98,11 @@ impl<O: ProductEvent> Dispatcher<O> {
         }
     }
 
+    /// Whether something panicked while it held the monitor.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.monitor.is_poisoned()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Monitor<O>> {
         self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
     }

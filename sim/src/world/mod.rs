@@ -189,6 +189,8 @@ async fn build<P: Product>(dispatcher: &Arc<Dispatcher<P::Event>>, plan: &Plan<P
     }
     let contained = builder.fleets.iter().flat_map(|fleet| &fleet.berths).map(|(_, birth)| birth);
     let nodes = births.iter().chain(contained).map(|birth| (birth.node, birth.process.clone())).collect();
+    let nodes: BTreeMap<NodeId, String> = nodes;
+    dispatcher.act(|monitor| monitor.runs_on(nodes.keys().copied()));
     listen(dispatcher, nodes);
     let mut keepers = BTreeMap::new();
     for fleet in std::mem::take(&mut builder.fleets) {

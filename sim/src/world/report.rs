@@ -8,6 +8,15 @@ use crate::trace::event::ProductEvent;
 use crate::trace::verdict::{Report, Verdict};
 use crate::world::dispatcher::Dispatcher;
 use crate::world::monitor::Stop;
+use crate::world::nodes::NodeId;
+
+/// How a run came to its end.
+pub(crate) enum Lived {
+    /// It settled, or it did not because of these.
+    Settled(Vec<String>),
+    /// Something panicked: what it said, and on which node.
+    Panicked { says: String, node: Option<NodeId> },
+}
 
 /// The report of a run that has lived, or panicked, or made no progress. One that proves nothing is vacuous if `strict`.
 pub(crate) fn judge<O: ProductEvent, W>(
@@ -16,8 +25,10 @@ pub(crate) fn judge<O: ProductEvent, W>(
     plan: &Plan<W>,
     seed: Seed,
     strict: bool,
-    lived: Result<Vec<String>, Vec<String>>,
+    lived: Lived,
 ) -> Report {
+    // Whatever panics while it holds the monitor is the judge's: the product never does.
+    let judging = dispatcher.is_poisoned();
     dispatcher.look(|monitor| {
         monitor.close();
         let broken = monitor.recorder.flush();
@@ -33,7 +44,11 @@ pub(crate) fn judge<O: ProductEvent, W>(
         let armed = monitor.invariants.iter().filter(|invariant| invariant.armed());
         report.armed = armed.map(|invariant| invariant.name().to_owned()).collect();
         match (lived, monitor.stop(), broken) {
-            (Err(panics), ..) => (report.verdict, report.because) = (Verdict::Panicked, panics),
+            (Lived::Panicked { says, node }, ..) => {
+                let product = !judging && node.is_some_and(|node| monitor.is_of_product(node));
+                report.verdict = if product { Verdict::Panicked } else { Verdict::Error };
+                report.because = vec![if product { says } else { format!("the harness panicked: {says}") }];
+            }
             (_, Some(Stop::Error(why)), _) => {
                 (report.verdict, report.because) = (Verdict::Error, vec![why.clone()]);
             }
@@ -43,7 +58,8 @@ pub(crate) fn judge<O: ProductEvent, W>(
                 report.breach = Some(breach.clone());
             }
             (_, _, Some(why)) => (report.verdict, report.because) = (Verdict::Error, vec![why]),
-            (Ok(because), ..) if !because.is_empty() => {
+            (Lived::Settled(mut because), ..) if !because.is_empty() => {
+                because.extend(monitor.warnings());
                 (report.verdict, report.because) = (Verdict::NoProgress, because);
             }
             _ if strict => {
@@ -93,6 +109,7 @@ pub(crate) fn blank(scenario: &str, seed: Seed, verdict: Verdict, because: Strin
         faults: Vec::new(),
         story: Vec::new(),
         because: vec![because],
+        repro: None,
         shapes: Vec::new(),
     }
 }

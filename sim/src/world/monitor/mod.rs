@@ -15,6 +15,7 @@ use crate::trace::event::{Event, ProductEvent, What, WorldEvent};
 use crate::trace::invariant::{Breach, Invariant, Obligation};
 use crate::trace::recorder::Recorder;
 use crate::world::nemesis::{Move, Nemesis, ScheduledMove};
+use crate::world::nodes::NodeId;
 use crate::world::product::{Control, Moments, Origin, Reader};
 
 /// How often obligations are asked for while events come: far below any deadline that a product has.
@@ -72,6 +73,9 @@ pub(crate) struct Life {
     signals: u32,
 }
 
+/// So many warnings of processes are kept: enough to see a pattern, few enough for one screen.
+const WARNINGS: usize = 6;
+
 /// Everything that is known of a run while it goes on.
 pub(crate) struct Monitor<O> {
     pub(crate) recorder: Recorder,
@@ -119,6 +123,10 @@ pub(crate) struct Monitor<O> {
     last_product: Duration,
     stop: Option<Stop>,
     over: bool,
+    /// The nodes on which the product's processes run.
+    product: BTreeSet<NodeId>,
+    /// The newest lines of processes at WARN and above, at most [`WARNINGS`].
+    warnings: VecDeque<String>,
 }
 
 impl<O: ProductEvent> Monitor<O> {
@@ -160,6 +168,8 @@ impl<O: ProductEvent> Monitor<O> {
             last_product: Duration::ZERO,
             stop: None,
             over: false,
+            product: BTreeSet::new(),
+            warnings: VecDeque::new(),
         }
     }
 
@@ -264,8 +274,39 @@ impl<O: ProductEvent> Monitor<O> {
         let life = self.life(process);
         if life.alive {
             let origin = Origin { process: process.to_owned(), incarnation: life.incarnation };
-            self.read(&log(life.incarnation), &origin);
+            let observation = log(life.incarnation);
+            self.warned(process, &observation);
+            self.read(&observation, &origin);
         }
+    }
+
+    /// Keeps what a process warned of: a run that comes to no end is explained by that more often than by anything else.
+    fn warned(&mut self, process: &str, observation: &Observation) {
+        let Observation::Log(log) = observation else { return };
+        if !matches!(log.level, "WARN" | "ERROR") {
+            return;
+        }
+        let fields: String = log.fields.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+        let at = self.now.as_secs_f64();
+        self.warnings.push_back(format!("{process} logged at {at:.1} s: {} {}{fields}", log.level, log.message));
+        if self.warnings.len() > WARNINGS {
+            self.warnings.pop_front();
+        }
+    }
+
+    /// The newest warnings of processes, oldest first.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.warnings.iter().cloned()
+    }
+
+    /// Learns on which nodes the product's processes run.
+    pub(crate) fn runs_on(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
+        self.product.extend(nodes);
+    }
+
+    /// Whether a process of the product runs on this node.
+    pub(crate) fn is_of_product(&self, node: NodeId) -> bool {
+        self.product.contains(&node)
     }
 
     fn read(&mut self, observation: &Observation, origin: &Origin) {
