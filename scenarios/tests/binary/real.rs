@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use lychgate_scenarios::real::{RealStory, RealServer, Report, Servers, Verdict, plan, stories, tell};
+use lychgate_scenarios::real::{RealServer, RealStory, Report, Servers, Verdict, plan, stories, tell};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_lychgate");
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::faults::usual;
-use super::{EventMatch, Fault, Kind, Lifetime, Scope, Plan, Trigger};
+use super::{EventMatch, Fault, Kind, Lifetime, Plan, Scope, Trigger};
 use crate::plan::duration;
 use crate::world::product::Workload;
 

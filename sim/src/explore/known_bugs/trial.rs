@@ -9,18 +9,17 @@ use serde::Deserialize;
 use super::workshop::{Recipe, Workshop};
 use crate::trace::verdict::{Report, Verdict};
 
-/// The packages that a patch makes be built anew.
-const OURS: [&str; 3] = ["lychgate", "lychgate-sim", "lychgate-scenarios"];
-
-/// How the simulation is built of a patched tree. Dependencies stay as they were built; of our own packages a build counts
-/// more than the runs that it is for. What a seed does is the same at every level.
-pub(crate) fn recipe() -> Recipe {
-    let quick = OURS.iter().flat_map(|package| {
+/// How the simulation, a binary of `package`, is built of a patched tree. Dependencies stay as they were built; of the
+/// workspace's `own` packages a build counts more than the runs that it is for. What a seed does is the same at every level.
+pub(crate) fn recipe(package: &str, binary: &'static str, own: Vec<String>) -> Recipe {
+    let quick = own.iter().flat_map(|package| {
         let key = |key: &str| format!("profile.release.package.{package}.{key}");
         ["--config".to_owned(), key("opt-level=1"), "--config".to_owned(), key("debug=false")]
     });
-    let words = ["build", "--release", "-p", "lychgate-scenarios", "--bin", "sim"].map(str::to_owned);
-    Recipe { binary: "sim", profile: "release", words: words.into_iter().chain(quick).collect() }
+    let simulated = ["--config", "build.rustflags=['--cfg','madsim']"];
+    let words = ["build", "--release", "-p", package, "--bin", binary].map(str::to_owned);
+    let words = simulated.map(str::to_owned).into_iter().chain(words).chain(quick).collect();
+    Recipe { binary, profile: "release", words, own }
 }
 
 /// What a sweep of one scenario came to.
