@@ -93,6 +93,14 @@ impl Product for Lychgate {
         Box::new(moments::LychgateMoments::default())
     }
 
+    fn command() -> &'static str {
+        "cargo sim"
+    }
+
+    fn crates() -> &'static [&'static str] {
+        &["lychgate"]
+    }
+
     fn settle_max(plan: &Plan<LychgateWorkload>) -> Duration {
         SETTLE_MAX + plan.users.0.iter().map(UserSpec::busy).max().unwrap_or_default()
     }

@@ -9,7 +9,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[cfg(madsim)]
 fn main() -> ExitCode {
-    lychgate_sim::cli::main::<lychgate_scenarios::Lychgate>(env!("CARGO_MANIFEST_DIR"))
+    lychgate_sim::cli::main::<lychgate_scenarios::Lychgate>(&lychgate_sim::cli::Built {
+        manifest_dir: env!("CARGO_MANIFEST_DIR"),
+        package: env!("CARGO_PKG_NAME"),
+        binary: "sim",
+        known_bugs: Some("scenarios/known-bugs"),
+    })
 }
 
 #[cfg(not(madsim))]

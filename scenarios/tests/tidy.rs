@@ -94,7 +94,8 @@ fn nothing_is_left_undone_and_no_file_is_two() {
 
 #[test]
 fn every_known_bug_still_applies() {
-    let bugs = lychgate_sim::explore::known_bugs::load(&root()).expect("patches that can be read");
+    let bugs = lychgate_sim::explore::known_bugs::load(&root().join("scenarios/known-bugs"))
+        .expect("patches that can be read");
     assert!(!bugs.is_empty());
     let stale = bugs.iter().filter_map(|bug| Some(format!("{}: {}", bug.name, bug.applies(&root()).err()?)));
     assert_eq!(stale.collect::<Vec<_>>(), Vec::<String>::new());

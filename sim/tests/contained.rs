@@ -178,6 +178,14 @@ impl Product for Kept {
     fn invariants(_: &Plan<Play>) -> Vec<Box<dyn Invariant<Told>>> {
         vec![Box::new(Nothing)]
     }
+    fn command() -> &'static str {
+        "cargo sim"
+    }
+
+    fn crates() -> &'static [&'static str] {
+        &[env!("CARGO_CRATE_NAME")]
+    }
+
     fn settle_max(_: &Plan<Play>) -> Duration {
         Duration::from_secs(1000)
     }

@@ -11,7 +11,12 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("check-determinism" | "run" | "one" | "stream") => {
-            return lychgate_sim::cli::main::<test_product::Toys>(env!("CARGO_MANIFEST_DIR"));
+            return lychgate_sim::cli::main::<test_product::Toys>(&lychgate_sim::cli::Built {
+                manifest_dir: env!("CARGO_MANIFEST_DIR"),
+                package: env!("CARGO_PKG_NAME"),
+                binary: "determinism",
+                known_bugs: None,
+            });
         }
         Some("--list") => println!("determinism: test"),
         _ => {

@@ -40,7 +40,7 @@ struct Trace(Vec<(f64, String, Value)>);
 
 impl Trace {
     fn of(plan: &Plan<Jobs>, name: &str) -> (Report, Trace) {
-        let path = std::env::temp_dir().join(format!("lychgate-processes-{}-{name}.jsonl", std::process::id()));
+        let path = std::env::temp_dir().join(format!("sim-processes-{}-{name}.jsonl", std::process::id()));
         let options = Options { trace: Some(path.clone()), ..Options::default() };
         let report = run_here::<Toys>("toy", plan, Seed(1), &options);
         let text = std::fs::read_to_string(&path).expect("the trace was written");

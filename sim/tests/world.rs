@@ -31,7 +31,7 @@ fn one(kind: Kind, target: &str, trigger: Trigger, length: Lifetime) -> Report {
 
 /// The trace, as JSON.
 fn trace(plan: &Plan<Jobs>, name: &str) -> (Report, Vec<serde_json::Value>) {
-    let path = std::env::temp_dir().join(format!("lychgate-world-{}-{name}.jsonl", std::process::id()));
+    let path = std::env::temp_dir().join(format!("sim-world-{}-{name}.jsonl", std::process::id()));
     let options = Options { strict: true, trace: Some(path.clone()), ..Options::default() };
     let report = run_here::<Toys>("toy", plan, Seed(1), &options);
     let text = std::fs::read_to_string(&path).expect("the trace was written");

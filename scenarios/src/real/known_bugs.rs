@@ -96,7 +96,7 @@ mod tests {
     use crate::Lychgate;
 
     fn bugs() -> Vec<KnownBug> {
-        load(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()).unwrap()
+        load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("known-bugs")).unwrap()
     }
 
     fn choose(names: &[&str]) -> Result<Vec<(KnownBug, Story)>, String> {

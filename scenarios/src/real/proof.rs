@@ -64,7 +64,7 @@ impl Proof {
     pub fn of(names: &[String], stand_ins: bool, house: &ServerRegistry) -> Result<Proof, String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
         let told = RealKnownBugs::load();
-        let bugs = told.choose(load(root)?, names)?;
+        let bugs = told.choose(load(&root.join("scenarios/known-bugs"))?, names)?;
         if !stand_ins {
             programs::installed()?;
         }
@@ -176,7 +176,8 @@ fn workshop(root: &Path) -> Result<Workshop, String> {
     }
     // All packages are chosen, so that dependencies have the features that they have been built with.
     let words = ["build", "--workspace", "--bin", "lychgate"].map(str::to_owned).into();
-    let recipe = Recipe { binary: "lychgate", profile: "debug", words };
+    let own = ["lychgate", "lychgate-sim", "lychgate-scenarios"].map(str::to_owned).into();
+    let recipe = Recipe { binary: "lychgate", profile: "debug", words, own };
     Workshop::new(root, &root.join(HOME), &built, recipe).map_err(|error| format!("{HOME}: {error}"))
 }
 

@@ -114,6 +114,14 @@ impl Product for Till {
         vec![Box::new(CountedOnce::default())]
     }
 
+    fn command() -> &'static str {
+        "cargo run -p lychgate-sim --example stranger --"
+    }
+
+    fn crates() -> &'static [&'static str] {
+        &[]
+    }
+
     fn settle_max(_: &Plan<Customers>) -> Duration {
         CAUGHT_UP * 2
     }

@@ -38,7 +38,12 @@ mod worker;
 /// The command line is the world's own; all it needs is the product.
 #[cfg(madsim)]
 pub fn main() -> std::process::ExitCode {
-    lychgate_sim::cli::main::<product::Tally>(env!("CARGO_MANIFEST_DIR"))
+    lychgate_sim::cli::main::<product::Tally>(&lychgate_sim::cli::Built {
+        manifest_dir: env!("CARGO_MANIFEST_DIR"),
+        package: env!("CARGO_PKG_NAME"),
+        binary: "tally",
+        known_bugs: None,
+    })
 }
 
 /// On the production runtime nothing is simulated.

@@ -116,6 +116,10 @@ impl Product for Tally {
         ]
     }
 
+    fn crates() -> &'static [&'static str] {
+        &[env!("CARGO_CRATE_NAME")]
+    }
+
     fn command() -> &'static str {
         "cargo run -p lychgate-sim --example tally --"
     }

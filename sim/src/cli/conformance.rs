@@ -14,10 +14,10 @@ Each server is started by the test that needs it, on a free port of loopback and
 servers that run here already are left alone.
 
 Examples:
-  cargo sim conformance                         all of it
-  cargo sim conformance redis                   what has `redis` in its name
-  PROPTEST_CASES=2000 cargo sim conformance any the random part, for longer
-  INSTA_UPDATE=always cargo sim conformance     write down what the real servers say, and compare with that
+  {sim} conformance | all of it
+  {sim} conformance redis | what has `redis` in its name
+  PROPTEST_CASES=2000 {sim} conformance any | the random part, for longer
+  INSTA_UPDATE=always {sim} conformance | write down what the real servers say, and compare with that
 
 Exit codes: 0 alike, 1 they differ, 2 usage or a server that is missing, 7 it does not build.";
 
@@ -29,6 +29,10 @@ pub(super) struct Args {
     word: Option<String>,
 }
 
+/// `cargo test` on the simulated runtime, in a target directory of its own.
+const SIMULATED_TEST: &[&str] =
+    &["--config", "build.rustflags=['--cfg','madsim']", "--config", "build.target-dir='target/sim'", "test"];
+
 /// The test targets' name.
 const TARGET: &str = "conformance";
 
@@ -36,18 +40,18 @@ const TARGET: &str = "conformance";
 pub(super) fn conformance(args: &Args, root: &Path) -> Outcome {
     programs::installed().map_err(Usage)?;
     // The real servers speak first: their words are what is kept.
-    let arms = [("the real servers", vec!["test"]), ("the stand-ins", vec!["madsim", "test"])];
-    for (what, line) in &arms {
+    let arms = [("the real servers", &["test"][..]), ("the stand-ins", SIMULATED_TEST)];
+    for (what, line) in arms {
         println!("{}", style(format!("{what}: building")).bold());
         if !cargo(root, line, &["--no-run"])? {
             return Ok(7);
         }
     }
     let word: Vec<&str> = args.word.as_deref().into_iter().collect();
-    for (what, line) in &arms {
+    for (what, line) in arms {
         println!("{}", style(what).bold());
         let mut rest = vec!["--"];
-        rest.extend((!line.contains(&"madsim")).then_some("--include-ignored"));
+        rest.extend((line != SIMULATED_TEST).then_some("--include-ignored"));
         rest.extend(&word);
         if !cargo(root, line, &rest)? {
             println!(

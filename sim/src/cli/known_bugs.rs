@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use console::style;
 use serde::Serialize;
 
+use super::workspace::Workspace;
 use super::{Outcome, Usage};
 use crate::cli::table::Table;
 use crate::explore::known_bugs::trial::{self, Swept};
@@ -12,9 +13,9 @@ use crate::explore::known_bugs::{KnownBug, Verdict, Workshop, chosen, load};
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo sim known-bugs                          all of them
-  cargo sim known-bugs terminal-write-lost      one
-  cargo sim known-bugs --swarm --json bugs.json all, by the swarm as well, for machines
+  {sim} known-bugs | all of them
+  {sim} known-bugs terminal-write-lost | one
+  {sim} known-bugs --swarm --json bugs.json | all, by the swarm as well, for machines
 
 Verdicts: caught (the expected invariant fired, and the clean tree passes), wrong_invariant (something else fired),
 missed (nothing fired), stale (the patch no longer applies or builds). Exit code 0 if all were caught, else 1.";
@@ -52,13 +53,15 @@ struct Places {
 
 impl Places {
     /// Below the workspace's target directory, with the dependencies of the clean binary if cargo put it there.
-    fn of(root: &Path) -> std::io::Result<Places> {
+    fn of(workspace: &Workspace) -> std::io::Result<Places> {
+        let Workspace { root, built } = workspace;
         let clean = std::env::current_exe()?;
-        let built = match clean.parent() {
+        let debug = match clean.parent() {
             Some(dir) if dir.ends_with("sim/debug") => dir.to_path_buf(),
             _ => root.join("target/sim/debug"),
         };
-        Ok(Places { workshop: Workshop::new(root, &root.join("target/known-bugs"), &built, trial::recipe())?, clean })
+        let recipe = trial::recipe(built.package, built.binary, workspace.packages());
+        Ok(Places { workshop: Workshop::new(root, &root.join("target/known-bugs"), &debug, recipe)?, clean })
     }
 }
 
@@ -79,13 +82,17 @@ struct Row {
 }
 
 /// Puts the bugs back and tells which were caught.
-pub(super) fn known_bugs(args: &Args, root: &Path) -> Outcome {
-    let bugs = chosen(load(root).map_err(Usage)?, &args.names).map_err(Usage)?;
+pub(super) fn known_bugs(args: &Args, workspace: &Workspace) -> Outcome {
+    let Some(folder) = workspace.built.known_bugs.map(|folder| workspace.root.join(folder)) else {
+        println!("{} keeps no known bugs", workspace.built.package);
+        return Ok(0);
+    };
+    let bugs = chosen(load(&folder).map_err(Usage)?, &args.names).map_err(Usage)?;
     if bugs.is_empty() {
-        println!("scenarios/known-bugs holds no patch");
+        println!("{} holds no patch", folder.display());
         return Ok(0);
     }
-    let places = Places::of(root)?;
+    let places = Places::of(workspace)?;
     let mut rows = Vec::new();
     for bug in &bugs {
         println!("{}: {}", style(&bug.name).bold(), bug.about);

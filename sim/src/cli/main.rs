@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::workspace::{Built, Workspace};
 use super::{conformance, determinism, known_bugs, list, replay, run, seeds};
 use crate::explore::run::Options;
 use crate::trace::verdict::Verdict;
@@ -18,15 +19,15 @@ pub(super) const WALL_MAX: Duration = Duration::from_secs(120);
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo sim                                     every scenario on a handful of seeds
-  cargo sim list events                         the words that plans may use
-  cargo sim run wedged_redis --seeds 1..101     one scenario on seeds 1 to 100
-  cargo sim run my.toml --seed 7                a plan of your own
-  cargo sim replay swarm@17                     tell the story of one seed
-  cargo sim plan swarm@17 > my.toml             the plan that a seed draws, to edit
-  cargo sim check-determinism swarm@17          the same seed in two processes, compared step by step
-  cargo sim known-bugs                          put historical bugs back in and see them caught
-  cargo sim conformance                         compare the stand-ins with real servers
+  {sim} | every scenario on a handful of seeds
+  {sim} list events | the words that plans may use
+  {sim} run wedged_redis --seeds 1..101 | one scenario on seeds 1 to 100
+  {sim} run my.toml --seed 7 | a plan of your own
+  {sim} replay swarm@17 | tell the story of one seed
+  {sim} plan swarm@17 > my.toml | the plan that a seed draws, to edit
+  {sim} check-determinism swarm@17 | the same seed in two processes, compared step by step
+  {sim} known-bugs | put historical bugs back in and see them caught
+  {sim} conformance | compare the stand-ins with real servers
 
 Exit codes: 0 passed, 1 violated, 2 usage, 3 no progress, 4 panicked, 5 nondeterministic,
 6 vacuous (passed, but proves nothing), 7 error of the harness. Of many runs the worst counts.
@@ -34,12 +35,12 @@ Environment: SIM_SEED or MADSIM_TEST_SEED is the first seed, MADSIM_TEST_NUM the
 
 const RUN_EXAMPLES: &str = "\
 Examples:
-  cargo sim run wedged_redis                    on a handful of seeds
-  cargo sim run swarm --seed 17                 on one
-  cargo sim run swarm --seeds 1..501            on seeds 1 to 500, as many at once as there are cores
-  cargo sim run swarm --seeds 1..501 --backwards --digests d.txt
-                                                the same in reverse; digests do not change
-  cargo sim run scenarios/repros/x.repro.toml   a repro, on its own seed";
+  {sim} run wedged_redis | on a handful of seeds
+  {sim} run swarm --seed 17 | on one
+  {sim} run swarm --seeds 1..501 | on seeds 1 to 500, as many at once as there are cores
+  {sim} run swarm --seeds 1..501 --backwards --digests d.txt
+ | the same in reverse; digests do not change
+  {sim} run scenarios/repros/x.repro.toml | a repro, on its own seed";
 
 const DETERMINISM_EXAMPLES: &str = "\
 Both processes are started anew, with other addresses; the second one has another environment and working directory.
@@ -47,17 +48,17 @@ Where they part, the first event of each side is shown, what came before it, and
 part, 0 if not. One run in a hundred of every sweep is checked by its digest anyway.
 
 Examples:
-  cargo sim check-determinism swarm@17
-  cargo sim check-determinism my.toml@7 --json found.json";
+  {sim} check-determinism swarm@17
+  {sim} check-determinism my.toml@7 --json found.json";
 
 const REPLAY_EXAMPLES: &str = "\
 Examples:
-  cargo sim replay swarm@17
-  cargo sim replay target/sim/findings/swarm-17.repro.toml --trace trace.jsonl";
+  {sim} replay swarm@17
+  {sim} replay target/sim/findings/swarm-17.repro.toml --trace trace.jsonl";
 
 /// Runs the product in a simulated world in which things go wrong, and judges it from outside.
 #[derive(Debug, Parser)]
-#[command(name = "sim", bin_name = "cargo sim", version, after_help = EXAMPLES)]
+#[command(name = "sim", version, after_help = EXAMPLES)]
 struct Line {
     #[command(subcommand)]
     command: Option<Command>,
@@ -119,7 +120,7 @@ enum Command {
 
 #[derive(Args, Debug)]
 pub(super) struct RunArgs {
-    /// The name of a scenario (see `cargo sim list`), or the file of a plan.
+    /// The name of a scenario (see `list`), or the file of a plan.
     pub(super) what: String,
     /// One seed.
     #[arg(long, value_name = "N", conflicts_with = "seeds", allow_hyphen_values = true, value_parser = seeds::one)]
@@ -172,23 +173,24 @@ impl<E: std::error::Error> From<E> for Usage {
 /// The exit code of a command that ran.
 pub(super) type Outcome = Result<i32, Usage>;
 
-/// Runs the command line of a product. `manifest_dir` is the CARGO_MANIFEST_DIR of the package that binds it.
-pub fn main<P: Product>(manifest_dir: &str) -> ExitCode {
-    // A reader that goes away, as in `cargo sim | head`, ends us quietly.
+/// Runs the command line of a product, whose binary was built as `built` says.
+pub fn main<P: Product>(built: &Built) -> ExitCode {
+    // A reader that goes away, as in `… | head`, ends us quietly.
     // SAFETY: no thread exists yet, and no handler is replaced.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     tell_of_lost_output();
-    let matches = Line::command().bin_name(P::command()).get_matches();
+    let matches = taught(Line::command().bin_name(P::command()), P::command()).get_matches();
     let line = Line::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let root = root(manifest_dir);
-    let code = dispatch::<P>(line, &root).unwrap_or_else(|Usage(says)| {
+    let workspace = Workspace::find(built);
+    let code = dispatch::<P>(line, &workspace).unwrap_or_else(|Usage(says)| {
         eprintln!("{} {says}", console::style("error:").for_stderr().red().bold());
         2
     });
     ExitCode::from(u8::try_from(code).unwrap_or(7))
 }
 
-fn dispatch<P: Product>(line: Line, root: &Path) -> Outcome {
+fn dispatch<P: Product>(line: Line, workspace: &Workspace) -> Outcome {
+    let root = &workspace.root;
     match line.command {
         None => run::everything::<P>(root),
         Some(Command::List { what }) => list::list::<P>(what),
@@ -196,20 +198,32 @@ fn dispatch<P: Product>(line: Line, root: &Path) -> Outcome {
         Some(Command::Replay { what, trace }) => replay::replay::<P>(&what, trace),
         Some(Command::Plan { what }) => replay::plan::<P>(&what),
         Some(Command::Conformance(args)) => conformance::conformance(&args, root),
-        Some(Command::KnownBugs(args)) => known_bugs::known_bugs(&args, root),
+        Some(Command::KnownBugs(args)) => known_bugs::known_bugs(&args, workspace),
         Some(Command::CheckDeterminism { what, json }) => determinism::check::<P>(&what, json.as_deref()),
         Some(Command::One { what, seed }) => replay::one::<P>(&what, seed),
         Some(Command::Stream { what, seed }) => determinism::stream::<P>(&what, seed),
     }
 }
 
-/// The workspace: where the package was built, or else the nearest directory above this one that has scenarios.
-fn root(manifest_dir: &str) -> PathBuf {
-    let is_root = |dir: &Path| dir.join("Cargo.lock").is_file() && dir.join("scenarios").is_dir();
-    let here = std::env::current_dir().unwrap_or_default();
-    let built = Path::new(manifest_dir);
-    let found = built.ancestors().chain(here.ancestors()).find(|dir| is_root(dir));
-    found.unwrap_or(&here).to_path_buf()
+/// `command` with the line that people type, `sim`, in its examples and in those of its subcommands.
+fn taught(mut command: clap::Command, sim: &str) -> clap::Command {
+    if let Some(examples) = command.get_after_help().map(|text| aligned(&text.to_string(), sim)) {
+        command = command.after_help(examples);
+    }
+    command.mut_subcommands(|subcommand| taught(subcommand, sim))
+}
+
+/// Examples as text: `{sim}` is what people type, and what follows a ` | ` stands in a column of its own.
+fn aligned(examples: &str, sim: &str) -> String {
+    let examples = examples.replace("{sim}", sim);
+    let parts: Vec<_> = examples.lines().map(|line| line.split_once(" | ").unwrap_or((line, ""))).collect();
+    let explained = parts.iter().filter(|(_, says)| !says.is_empty());
+    let width = explained.map(|(typed, _)| typed.chars().count() + 3).max().unwrap_or_default();
+    let lines = parts.iter().map(|(typed, says)| match says.is_empty() {
+        true => (*typed).to_owned(),
+        false => format!("{typed:<width$}{says}"),
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Writes a file that the user asked for.
@@ -248,7 +262,7 @@ mod tests {
     #[test]
     fn the_line_is_well_formed_and_teaches() {
         Line::command().debug_assert();
-        let help = Line::command().render_long_help().to_string();
+        let help = taught(Line::command(), "cargo sim").render_long_help().to_string();
         for word in ["known-bugs", "replay swarm@17", "Exit codes", "SIM_SEED"] {
             assert!(help.contains(word), "{help}");
         }
@@ -267,7 +281,8 @@ mod tests {
     }
 
     #[test]
-    fn the_workspace_is_found() {
-        assert!(root(env!("CARGO_MANIFEST_DIR")).join("sim/src/cli/main.rs").is_file());
+    fn examples_name_what_people_type_and_stand_in_columns() {
+        let says = aligned("Examples:\n  {sim} | all\n  {sim} run x | one\n  {sim} run x --long y\n | and so", "go");
+        assert_eq!(says, "Examples:\n  go         all\n  go run x   one\n  go run x --long y\n           and so");
     }
 }

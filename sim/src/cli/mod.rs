@@ -24,8 +24,12 @@ mod run;
 #[cfg(madsim)]
 mod seeds;
 pub mod table;
+#[cfg(madsim)]
+mod workspace;
 
 #[cfg(madsim)]
 pub use self::main::main;
 #[cfg(madsim)]
 use self::main::{Outcome, RunArgs, Usage, WALL_MAX, options, read, write};
+#[cfg(madsim)]
+pub use self::workspace::Built;

@@ -79,7 +79,7 @@ impl Cause {
             Cause::Address => "addresses differ: a pointer was printed, hashed or sent",
             Cause::Surroundings => "the process id or the working directory shows: neither follows from the seed",
             Cause::End => {
-                "one run ended where the other went on: whatever ended it does not follow from the seed; `cargo sim replay` \
+                "one run ended where the other went on: whatever ended it does not follow from the seed; `replay` \
                  tells how it ends"
             }
             Cause::Unknown => {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn cause(first: Vec<Step>, second: Vec<Step>) -> Cause {
-        let around = [(41, "/home/ann/lychgate"), (42, "/tmp")];
+        let around = [(41, "/home/ann/shop"), (42, "/tmp")];
         let around = around.map(|(pid, dir)| Surroundings { pid, dir: dir.into() });
         Divergence { item: 1, before: Vec::new(), sides: [first, second] }.cause(&around)
     }
@@ -231,7 +231,7 @@ mod tests {
     fn addresses_and_surroundings() {
         assert_eq!(bytes("at 0x7f12a4b5c6d0", "at 0x7ffe00112233"), Cause::Address);
         assert_eq!(bytes("worker 41 is up", "worker 42 is up"), Cause::Surroundings);
-        assert_eq!(bytes("in /home/ann/lychgate", "in /tmp"), Cause::Surroundings);
+        assert_eq!(bytes("in /home/ann/shop", "in /tmp"), Cause::Surroundings);
     }
 
     #[test]

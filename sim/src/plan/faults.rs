@@ -251,9 +251,7 @@ fn targets(
                 complain_of_origin(target, valid, complaints, kind)
             }
             TargetKind::Link if matches!(kind, Kind::Answer { .. }) && !speaks_http(name) => {
-                let says = format!(
-                    "`answer` speaks HTTP, and not on `{name}`; `cargo sim list faults` tells what ails servers"
-                );
+                let says = format!("`answer` speaks HTTP, and not on `{name}`; `list faults` tells what ails servers");
                 complaints.wrong(&target.span(), says);
             }
             TargetKind::Link if !valid.links.contains(name) => complain_of_link(target, valid, complaints, kind.name()),

@@ -12,10 +12,6 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Libraries and the world itself: what they log is no statement of the product's.
-const NOT_THE_PRODUCT: &[&str] =
-    &["madsim", "lychgate_sim", "tokio", "hyper", "axum", "tower", "pgwire", "mio", "h2", "rusqlite", "mlua"];
-
 /// A line that a process logged, before the judge adds the incarnation.
 pub(crate) struct Line {
     pub(crate) level: &'static str,
@@ -25,24 +21,28 @@ pub(crate) struct Line {
 
 /// The subscriber of a run's thread.
 pub(crate) struct LogCapture<F> {
+    /// The crates whose events are heard.
+    pub(crate) crates: &'static [&'static str],
     /// Which node is which process.
     pub(crate) processes: BTreeMap<NodeId, String>,
     /// Takes each line with the process that logged it.
     pub(crate) tell: F,
 }
 
-fn wanted(metadata: &Metadata<'_>) -> bool {
-    let krate = metadata.target().split("::").next().unwrap_or_default();
-    metadata.is_event() && *metadata.level() <= Level::INFO && !NOT_THE_PRODUCT.contains(&krate)
+impl<F> LogCapture<F> {
+    fn wants(&self, metadata: &Metadata<'_>) -> bool {
+        let krate = metadata.target().split("::").next().unwrap_or_default();
+        metadata.is_event() && *metadata.level() <= Level::INFO && self.crates.contains(&krate)
+    }
 }
 
 impl<F: Fn(&str, Line) + Send + Sync + 'static> Subscriber for LogCapture<F> {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if wanted(metadata) { Interest::always() } else { Interest::never() }
+        if self.wants(metadata) { Interest::always() } else { Interest::never() }
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        wanted(metadata)
+        self.wants(metadata)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

@@ -191,7 +191,7 @@ async fn build<P: Product>(dispatcher: &Arc<Dispatcher<P::Event>>, plan: &Plan<P
     let nodes = births.iter().chain(contained).map(|birth| (birth.node, birth.process.clone())).collect();
     let nodes: BTreeMap<NodeId, String> = nodes;
     dispatcher.act(|monitor| monitor.runs_on(nodes.keys().copied()));
-    listen(dispatcher, nodes);
+    listen(dispatcher, P::crates(), nodes);
     let mut keepers = BTreeMap::new();
     for fleet in std::mem::take(&mut builder.fleets) {
         fleet.moor::<P>(dispatcher, &stage, &engines, &mut keepers);
@@ -257,11 +257,15 @@ impl Fleet {
 
 /// Of a process of the operating system its lines are heard.
 #[cfg(not(madsim))]
-fn listen<O: ProductEvent>(_: &Arc<Dispatcher<O>>, _: BTreeMap<NodeId, String>) {}
+fn listen<O: ProductEvent>(_: &Arc<Dispatcher<O>>, _: &[&str], _: BTreeMap<NodeId, String>) {}
 
 /// Hears what processes log, on this thread, for the rest of its life.
 #[cfg(madsim)]
-fn listen<O: ProductEvent>(dispatcher: &Arc<Dispatcher<O>>, processes: BTreeMap<NodeId, String>) {
+fn listen<O: ProductEvent>(
+    dispatcher: &Arc<Dispatcher<O>>,
+    crates: &'static [&'static str],
+    processes: BTreeMap<NodeId, String>,
+) {
     let dispatcher = dispatcher.clone();
     let tell = move |process: &str, line: Line| {
         dispatcher.try_act(|monitor| {
@@ -272,7 +276,7 @@ fn listen<O: ProductEvent>(dispatcher: &Arc<Dispatcher<O>>, processes: BTreeMap<
         });
     };
     // The run has a thread of its own; the guard would only take the journal away again.
-    std::mem::forget(tracing::subscriber::set_default(LogCapture { processes, tell }));
+    std::mem::forget(tracing::subscriber::set_default(LogCapture { crates, processes, tell }));
 }
 
 impl<O: ProductEvent> Builder<O> {

@@ -61,9 +61,10 @@ pub trait Product: Sized + 'static {
     fn scenarios() -> Vec<Scenario<Self::Workload>>;
 
     /// What people type before a command of its command line: lines to paste begin with it.
-    fn command() -> &'static str {
-        "cargo sim"
-    }
+    fn command() -> &'static str;
+
+    /// The crates whose `tracing` events are statements of the product's. Libraries and the world itself log, too.
+    fn crates() -> &'static [&'static str];
 }
 
 /// What users do: data, so that it can be printed, shrunk and replayed.

@@ -150,6 +150,14 @@ impl Product for TestProduct {
     fn invariants(_: &Plan<Visitors>) -> Vec<Box<dyn Invariant<TurnStarted>>> {
         vec![Box::new(NoZombies)]
     }
+    fn command() -> &'static str {
+        "cargo sim"
+    }
+
+    fn crates() -> &'static [&'static str] {
+        &[env!("CARGO_CRATE_NAME")]
+    }
+
     fn settle_max(_: &Plan<Visitors>) -> Duration {
         Duration::from_secs(60)
     }

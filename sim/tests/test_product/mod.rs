@@ -227,6 +227,14 @@ impl Product for Toys {
         vec![Box::new(Promptness::default())]
     }
 
+    fn command() -> &'static str {
+        "cargo sim"
+    }
+
+    fn crates() -> &'static [&'static str] {
+        &[env!("CARGO_CRATE_NAME")]
+    }
+
     fn settle_max(_: &Plan<Jobs>) -> Duration {
         Duration::from_secs(1000)
     }

@@ -43,12 +43,12 @@ impl Verdict {
     }
 }
 
-/// The patches of the workspace `root`, by file name.
+/// The patches in `folder`, by file name.
 ///
 /// # Errors
 /// One that cannot be read, and what is wrong with it.
-pub fn load(root: &Path) -> Result<Vec<KnownBug>, String> {
-    let Ok(entries) = std::fs::read_dir(root.join("scenarios/known-bugs")) else { return Ok(Vec::new()) };
+pub fn load(folder: &Path) -> Result<Vec<KnownBug>, String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
     paths.sort();

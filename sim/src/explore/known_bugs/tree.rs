@@ -65,30 +65,46 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(path, bytes)
 }
 
-/// Gives the build in `to` what the build in `from` knows of dependencies, so that only our own packages are built anew.
-/// Both are profile directories, as `target/release`. Nothing happens where there is no such build.
-pub(super) fn share(from: &Path, to: &Path) -> io::Result<()> {
+/// How the files begin that a build makes of the workspace's own packages.
+pub(super) struct Own(Vec<String>);
+
+impl Own {
+    pub(super) fn new(packages: &[String], binary: &str) -> Own {
+        let names = packages.iter().flat_map(|package| {
+            let library = package.replace('-', "_");
+            [format!("{package}-"), format!("{library}-"), format!("lib{library}-")]
+        });
+        Own(names.chain([format!("{binary}-")]).collect())
+    }
+
+    fn has(&self, file: &str) -> bool {
+        self.0.iter().any(|prefix| file.starts_with(prefix))
+    }
+}
+
+/// Gives the build in `to` what the build in `from` knows of dependencies, so that only the workspace's `own` packages are
+/// built anew. Both are profile directories, as `target/release`. Nothing happens where there is no such build.
+pub(super) fn share(from: &Path, to: &Path, own: &Own) -> io::Result<()> {
     // Cargo writes into fingerprints where they lie, so these are copied; the rest is written to new files.
     for (part, link) in [("deps", true), ("build", true), (".fingerprint", false)] {
         if from.join(part).is_dir() {
-            give(&from.join(part), &to.join(part), link)?;
+            give(&from.join(part), &to.join(part), link, own)?;
         }
     }
     Ok(())
 }
 
-fn give(from: &Path, to: &Path, link: bool) -> io::Result<()> {
+fn give(from: &Path, to: &Path, link: bool, own: &Own) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name();
-        let ours = ["lychgate", "liblychgate", "sim-"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix));
-        if ours {
+        if own.has(&name.to_string_lossy()) {
             continue;
         }
         let (near, far) = (entry.path(), to.join(&name));
         if entry.file_type()?.is_dir() {
-            give(&near, &far, link)?;
+            give(&near, &far, link, own)?;
             continue;
         }
         let modified = entry.metadata()?.modified()?;
@@ -113,7 +129,7 @@ mod tests {
 
     /// An empty directory of this test's own.
     fn fresh(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("lychgate-tree-{name}-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("sim-tree-{name}-{}", std::process::id()));
         _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
         dir
@@ -155,17 +171,18 @@ mod tests {
         let dir = fresh("share");
         let (from, to) = (dir.join("from"), dir.join("to"));
         for path in
-            ["deps/libserde-1.rlib", "deps/liblychgate-1.rlib", ".fingerprint/serde-1/dep", "build/ring-1/out/x"]
+            ["deps/libserde-1.rlib", "deps/libthe_shop-1.rlib", ".fingerprint/serde-1/dep", "build/ring-1/out/x"]
         {
             write(&from.join(path), b"x").unwrap();
         }
         let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
         let stamp = from.join(".fingerprint/serde-1/dep");
         fs::File::options().write(true).open(&stamp).unwrap().set_modified(old).unwrap();
-        share(&from, &to).unwrap();
-        share(&from, &to).unwrap();
+        let own = Own::new(&["the-shop".to_owned()], "sim");
+        share(&from, &to, &own).unwrap();
+        share(&from, &to, &own).unwrap();
         assert!(to.join("deps/libserde-1.rlib").is_file() && to.join("build/ring-1/out/x").is_file());
-        assert!(!to.join("deps/liblychgate-1.rlib").exists());
+        assert!(!to.join("deps/libthe_shop-1.rlib").exists());
         assert_eq!(modified(to.join(".fingerprint/serde-1/dep")), old);
         fs::remove_dir_all(dir).unwrap();
     }

@@ -9,10 +9,12 @@ use serde::Deserialize;
 use super::workshop::{Recipe, Workshop};
 use crate::trace::verdict::{Report, Verdict};
 
-/// How the simulation is built of a patched tree: as `cargo sim` builds it, so that dependencies stay as they are.
-pub(crate) fn recipe() -> Recipe {
-    let words = ["--config", "build.rustflags=['--cfg','madsim']", "build", "-p", "lychgate-scenarios", "--bin", "sim"];
-    Recipe { binary: "sim", profile: "debug", words: words.map(str::to_owned).into() }
+/// How the simulation, a binary of `package`, is built of a patched tree: as it is built anyway, so that dependencies stay as
+/// they are.
+pub(crate) fn recipe(package: &str, binary: &'static str, own: Vec<String>) -> Recipe {
+    let simulated = ["--config", "build.rustflags=['--cfg','madsim']"];
+    let words = simulated.into_iter().chain(["build", "-p", package, "--bin", binary]).map(str::to_owned).collect();
+    Recipe { binary, profile: "debug", words, own }
 }
 
 /// What a sweep of one scenario came to.

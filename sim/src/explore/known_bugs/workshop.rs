@@ -21,6 +21,8 @@ pub struct Recipe {
     pub profile: &'static str,
     /// What cargo is told; where to build, and to look for nothing in the network, is added.
     pub words: Vec<String>,
+    /// The packages that are built anew with each bug; what is built of others is taken from the clean tree.
+    pub own: Vec<String>,
 }
 
 /// See the module.
@@ -50,7 +52,8 @@ impl Workshop {
     pub fn new(root: &Path, home: &Path, built: &Path, recipe: Recipe) -> io::Result<Self> {
         let workshop = Workshop { root: root.to_path_buf(), home: home.to_path_buf(), recipe };
         fs::create_dir_all(workshop.file("bin"))?;
-        tree::share(built, &workshop.target().join(workshop.recipe.profile))?;
+        let Recipe { binary, profile, own, .. } = &workshop.recipe;
+        tree::share(built, &workshop.target().join(profile), &tree::Own::new(own, binary))?;
         Ok(workshop)
     }
 

@@ -32,7 +32,7 @@ impl Home {
     pub fn new(of: &str) -> Home {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("lychgate-{of}-{}-{number}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("sim-{of}-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).unwrap_or_else(|error| panic!("no directory for {of}, {}: {error}", path.display()));
         Home(path)
     }

@@ -43,7 +43,7 @@ fn node(home: &Path, port: u16, names: &str) -> Command {
         .env("LANG", "C.UTF-8")
         .env("ERL_EPMD_PORT", names)
         .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-        .env("RABBITMQ_NODENAME", format!("lychgate-{port}@localhost"))
+        .env("RABBITMQ_NODENAME", format!("sim-{port}@localhost"))
         .env("RABBITMQ_NODE_PORT", port.to_string())
         .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
         .env("RABBITMQ_DIST_PORT", free_port().to_string())
