@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::config::Address;
-use crate::http::Line;
+use crate::http::client::Line;
 use crate::limits;
-use crate::tasks::Tasks;
+use crate::task_tracker::TaskTracker;
 
 /// The label that names a container's agent.
 pub const LABEL_AGENT: &str = "lychgate.agent";
@@ -39,7 +39,7 @@ pub enum EngineError {
 #[derive(Clone)]
 pub struct Engine {
     address: Address,
-    tasks: Tasks,
+    tasks: TaskTracker,
 }
 
 /// The engine's own name of a container.
@@ -163,7 +163,7 @@ struct BindingBody {
 impl Engine {
     /// An engine at `address`; nothing is dialled yet.
     pub fn new(address: &Address) -> Self {
-        Engine { address: address.clone(), tasks: Tasks::default() }
+        Engine { address: address.clone(), tasks: TaskTracker::default() }
     }
 
     /// Creates a container; it does not run yet.
@@ -294,7 +294,7 @@ impl Engine {
         };
         let called = tokio::time::timeout(bound, call).await;
         let called = called.map_err(|_| EngineError::Unavailable(format!("{path}: no answer in time")))?;
-        called.map_err(|lost: crate::http::Lost| EngineError::Unavailable(format!("{path}: {lost}")))
+        called.map_err(|lost: crate::http::client::Lost| EngineError::Unavailable(format!("{path}: {lost}")))
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! - [`gateway`]: where a message enters, and where users see what became of it. Start here.
 //! - [`run`]: what a run is and what may become of it; decisions without I/O.
-//! - [`store`]: the truth, in Postgres; [`sql`] has every statement.
+//! - [`store`]: the truth, in Postgres; [`store::sql`] has every statement.
 //! - [`executor`]: claims runs, works on them turn by turn, and sees each to its two terminal writes.
 //! - [`engine`]: containers, in which agents live; the executor keeps them up and moves an agent to another subscription.
 //! - [`agent`]: the process in such a container; it answers one turn at a time per session.
@@ -13,9 +13,9 @@
 //! - [`live`]: the view that users look at, leases and streams, in Redis.
 //! - [`broker`]: hints, over [`amqp`], a small client that depends on nothing else here.
 //! - [`config`], [`limits`]: every setting and every bound, with its reason.
-//! - `listener`, `http`: HTTP, served and asked, over a [`socket`] as all else. [`tasks`]: tasks, counted.
-//! - [`ids`], [`mint`], [`backoff`], [`signal`], [`roster`]: names, randomness, waiting, how a process is told to stop,
-//!   and who is still here when it does.
+//! - `http`: HTTP, served and asked, over a [`socket`] as all else.
+//! - [`ids`], [`backoff`], [`signal`], [`task_tracker`]: names and their randomness, waiting, how a process is told to
+//!   stop, and which tasks still run when it does.
 //!
 //! What is absent: nothing here knows that a simulator exists. There is no clock to inject, no hook and no `cfg` of it.
 
@@ -30,14 +30,10 @@ pub mod gateway;
 mod http;
 pub mod ids;
 pub mod limits;
-mod listener;
 pub mod live;
-pub mod mint;
 pub mod provider;
-pub mod roster;
 pub mod run;
 pub mod signal;
 pub mod socket;
-pub mod sql;
 pub mod store;
-pub mod tasks;
+pub mod task_tracker;

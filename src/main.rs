@@ -25,7 +25,7 @@ mod process {
     use std::process::ExitCode;
 
     use lychgate::config::{self, Environment, SETTINGS};
-    use lychgate::mint::Mint;
+    use lychgate::ids::Mint;
     use lychgate::signal::{Exit, Signal};
     use tokio::signal::unix::{SignalKind, signal};
     use tokio::sync::mpsc;

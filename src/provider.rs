@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::config::Address;
-use crate::http::{Answer, Line, Lines, Lost};
+use crate::http::client::{Answer, Line, Lines, Lost};
 use crate::ids::{Fence, RunId};
 use crate::limits;
-use crate::tasks::Tasks;
+use crate::task_tracker::TaskTracker;
 
 /// The header that names a call: `RUN FENCE TURN ATTEMPT`.
 pub const CALL: &str = "lychgate-call";
@@ -124,7 +124,7 @@ pub struct Provider {
     address: Address,
     key: String,
     model: String,
-    tasks: Tasks,
+    tasks: TaskTracker,
 }
 
 #[derive(Serialize)]
@@ -153,7 +153,7 @@ struct Delta {
 
 impl Provider {
     /// A provider at `address` that wants `key`. Its connections are among `tasks`.
-    pub fn new(address: &Address, key: &str, model: &str, tasks: &Tasks) -> Self {
+    pub fn new(address: &Address, key: &str, model: &str, tasks: &TaskTracker) -> Self {
         Provider { address: address.clone(), key: key.to_string(), model: model.to_string(), tasks: tasks.clone() }
     }
 

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lychgate::config::{self, Environment};
+use lychgate::ids::Mint;
 use lychgate::limits;
-use lychgate::mint::Mint;
 use lychgate::signal::{Exit, Signal};
 use lychgate_sim::world::product::{Boot, Contained, Role};
 use tokio::sync::mpsc;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use lychgate::config::{self, Environment};
-use lychgate::mint::Mint;
+use lychgate::ids::Mint;
 use lychgate::signal::Signal;
 use lychgate::store::Store;
 use lychgate_scenarios::roles;

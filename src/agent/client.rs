@@ -7,11 +7,11 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 
 use super::wire::{AnswerLine, Ask, EPOCH, Health, Kind, Refused};
-use crate::http::{Answer, Line, Lines, Lost};
+use crate::http::client::{Answer, Line, Lines, Lost};
 use crate::ids::SessionId;
 use crate::limits;
 use crate::provider::{CALL, CallName, Finish, Said};
-use crate::tasks::Tasks;
+use crate::task_tracker::TaskTracker;
 
 /// Why a turn came to nothing.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub enum TurnError {
 /// Calls agents.
 #[derive(Clone, Default)]
 pub struct Client {
-    tasks: Tasks,
+    tasks: TaskTracker,
 }
 
 impl Client {

@@ -25,11 +25,11 @@ use self::history::History;
 use self::order::Order;
 pub use self::wire::{EPOCH, Health, Kind};
 use crate::config;
+use crate::http::server;
 use crate::limits;
-use crate::listener;
 use crate::provider::Provider;
 use crate::signal::{Exit, Signal};
-use crate::tasks::Tasks;
+use crate::task_tracker::TaskTracker;
 
 /// The port on which an agent listens in its container.
 pub const PORT: u16 = 8090;
@@ -43,7 +43,7 @@ struct Agent {
     history: Mutex<History>,
     /// Turns that are going.
     runs: watch::Sender<usize>,
-    tasks: Tasks,
+    tasks: TaskTracker,
     threads: fn() -> usize,
     draining: CancellationToken,
 }
@@ -86,7 +86,7 @@ pub async fn serve(
         }
     };
     tracing::info!(agent = config.agent, epoch = config.epoch, subscription = config.subscription.name, "ready");
-    let tasks = Tasks::default();
+    let tasks = TaskTracker::default();
     let agent = Arc::new(Agent {
         provider: Provider::new(&config.provider, &config.subscription.token, &config.model, &tasks),
         order: Mutex::new(Order::new(limits::AGENT_SESSIONS)),
@@ -98,7 +98,7 @@ pub async fn serve(
         config,
     });
     let closing = CancellationToken::new();
-    let serving = listener::serve(listener, router(agent.clone()), closing.clone(), tasks);
+    let serving = server::serve(listener, router(agent.clone()), closing.clone(), tasks);
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Executor;
-use super::claiming::Taken;
+use super::claim::Taken;
 use crate::amqp::Error;
 use crate::backoff::Backoff;
 use crate::broker::{Arrival, Held, Hint, Intake};

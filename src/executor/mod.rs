@@ -1,23 +1,23 @@
 //! The executor: takes runs that wait, works on them turn by turn, and sees each to its end.
 //!
-//! Start at [`serve`]. `intake` hears of runs, `claiming` makes them ours, `working` is a run from claim to end, `calling`
-//! has a turn answered, `committing` is a turn's commit, `ending` writes the end and does not let go before it is
-//! written, `beating` says that we live, `sweeping` finds what nobody told us of and repairs the live view, `draining` is
-//! the way to the exit. `tending` keeps the agents up, `switching` moves one to another subscription. `desk` knows which
-//! runs are ours.
+//! Start at [`serve`]. `intake` hears of runs, `claim` makes them ours, `work` is a run from claim to end, `call` has a
+//! turn answered, `commit` is a turn's commit, `terminal` writes the end and does not let go before it is written,
+//! `heartbeat` says that we live, `reconcile` finds what nobody told us of and repairs the live view, `drain` is the way
+//! to the exit. `agent_supervisor` keeps the agents up, `switch` moves one to another subscription. `active_runs` knows
+//! which runs are ours.
 
-mod beating;
-mod calling;
-mod claiming;
-mod committing;
-mod desk;
-mod draining;
-mod ending;
+mod active_runs;
+mod agent_supervisor;
+mod call;
+mod claim;
+mod commit;
+mod drain;
+mod heartbeat;
 mod intake;
-mod sweeping;
-mod switching;
-mod tending;
-mod working;
+mod reconcile;
+mod switch;
+mod terminal;
+mod work;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,19 +25,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::desk::Desk;
-use self::tending::Report;
+use self::active_runs::Desk;
+use self::agent_supervisor::Report;
 use crate::agent::Client;
 use crate::backoff::Backoff;
 use crate::config;
 use crate::engine::{ContainerId, Engine};
-use crate::ids::Owner;
+use crate::ids::{Mint, Owner};
 use crate::limits;
 use crate::live::{Live, Redis};
-use crate::mint::Mint;
-use crate::roster::Roster;
 use crate::signal::{Exit, Signal};
 use crate::store::{Checkpoints, Store, StoreError};
+use crate::task_tracker::TaskTracker;
 
 /// One incarnation of an executor.
 struct Executor {
@@ -56,9 +55,9 @@ struct Executor {
     desk: Desk,
     draining: watch::Sender<bool>,
     /// Every task of ours but the intake.
-    tasks: Roster,
+    tasks: TaskTracker,
     /// Those of them that see to one run or delivery.
-    errands: Roster,
+    errands: TaskTracker,
     /// Ends the tasks, wherever they stand.
     over: CancellationToken,
     /// Tells the intake to close its connection.
@@ -90,7 +89,7 @@ impl Executor {
 
     /// Starts a task that lives no longer than this executor.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let (here, over) = (self.tasks.join(), self.over.clone());
+        let (here, over) = (self.tasks.token(), self.over.clone());
         tokio::spawn(async move {
             let _here = here;
             tokio::select! {
@@ -103,7 +102,7 @@ impl Executor {
 
     /// The same, for one run or delivery.
     fn send_on_errand(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let errand = self.errands.join();
+        let errand = self.errands.token();
         self.spawn(async move {
             let _errand = errand;
             work.await;
@@ -122,7 +121,7 @@ pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::Unbo
     let owner = match booted {
         Ok(owner) => owner,
         Err(failed) => {
-            draining::close_early(&checkpoints, &store).await;
+            drain::close_early(&checkpoints, &store).await;
             let Some(error) = failed else { return Exit::Clean };
             tracing::error!(%error, "cannot start");
             return Exit::Failed;
@@ -143,8 +142,8 @@ pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::Unbo
         ports: Mutex::default(),
         desk: Desk::new(config.limits.slots),
         draining: watch::Sender::new(false),
-        tasks: Roster::default(),
-        errands: Roster::default(),
+        tasks: TaskTracker::default(),
+        errands: TaskTracker::default(),
         over: CancellationToken::new(),
         leaving: CancellationToken::new(),
         config,

@@ -18,15 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::Hints;
 use crate::config;
-use crate::ids::{Fence, RunId, SessionId};
+use crate::http::server;
+use crate::ids::{Fence, Mint, RunId, SessionId};
 use crate::limits;
-use crate::listener;
 use crate::live::{Live, Redis};
-use crate::mint::Mint;
 use crate::run::{End, Status};
 use crate::signal::{Exit, Signal};
 use crate::store::Store;
-use crate::tasks::Tasks;
+use crate::task_tracker::TaskTracker;
 
 /// What all requests share.
 struct Gateway {
@@ -77,7 +76,7 @@ pub async fn serve(config: config::Gateway, mint: Mint, mut signals: mpsc::Unbou
         views,
         mint,
     });
-    let serving = listener::serve(listener, routes::router(gateway.clone()), draining.clone(), Tasks::default());
+    let serving = server::serve(listener, routes::router(gateway.clone()), draining.clone(), TaskTracker::default());
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}

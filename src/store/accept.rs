@@ -2,12 +2,10 @@
 
 use super::claim::{Claim, end_unowned};
 use super::pool::{Lent, Param, Postgres};
-use super::{Store, StoreError, column, run_row};
-use crate::ids::{Fence, MessageId, RunId, SessionId};
+use super::{Store, StoreError, column, run_row, sql};
+use crate::ids::{Fence, MessageId, Mint, RunId, SessionId};
 use crate::limits;
-use crate::mint::Mint;
 use crate::run::{End, Status};
-use crate::sql;
 
 /// A message that was accepted, now or earlier under the same key.
 #[derive(Clone, Debug, PartialEq, Eq)]

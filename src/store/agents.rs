@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::pool::{Lent, Param, Postgres};
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, column, sql};
 use crate::engine::ContainerId;
 use crate::ids::SessionId;
 use crate::limits;
-use crate::sql;
 
 /// How far an assignment has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,12 +15,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::claim::Claimed;
 use super::pool::{Param, Postgres};
 use super::work::Commit;
-use super::{StoreError, column};
+use super::{StoreError, column, sql};
 use crate::config::Address;
 use crate::ids::MessageId;
 use crate::limits;
-use crate::roster::Roster;
-use crate::sql;
+use crate::task_tracker::TaskTracker;
 
 /// A turn to commit.
 #[derive(Clone, Debug)]
@@ -51,7 +50,7 @@ pub enum Writing {
 /// Commits checkpoints.
 pub struct Checkpoints {
     postgres: Postgres,
-    writes: Roster,
+    writes: TaskTracker,
     shut: AtomicBool,
     /// Ends the writes that are still going when their time is over.
     cut: CancellationToken,
@@ -65,7 +64,7 @@ impl Checkpoints {
         let cut = CancellationToken::new();
         Checkpoints {
             postgres: Postgres::new(address, &format!("{process}/checkpoints"), limits::CHECKPOINT_CONNECTIONS),
-            writes: Roster::default(),
+            writes: TaskTracker::default(),
             shut: AtomicBool::new(false),
             _cut: cut.clone().drop_guard(),
             cut,
@@ -82,7 +81,7 @@ impl Checkpoints {
         writing: &watch::Sender<Writing>,
     ) -> Result<Commit, StoreError> {
         // In this order: whoever closes sees the write, or the write sees that it is too late.
-        let here = self.writes.join();
+        let here = self.writes.token();
         if self.shut.load(Ordering::SeqCst) {
             tracing::error!(run = %checkpoint.claimed.run, "a checkpoint was tried on a closed pool");
             return Err(StoreError::Closed);
@@ -110,10 +109,10 @@ impl Checkpoints {
     pub async fn close(&self, bound: Duration) -> bool {
         let began = Instant::now();
         self.shut.store(true, Ordering::SeqCst);
-        let written = tokio::time::timeout(bound, self.writes.empty()).await.is_ok();
+        let written = tokio::time::timeout(bound, self.writes.wait_empty()).await.is_ok();
         if !written {
             self.cut.cancel();
-            self.writes.empty().await;
+            self.writes.wait_empty().await;
         }
         let closed = self.postgres.close(bound.saturating_sub(began.elapsed())).await;
         super::closed("checkpoints", written && closed)

@@ -1,11 +1,10 @@
 //! Claiming a run: one short transaction that decides everything about it, and mints the fence.
 
 use super::pool::{Lent, Param, Postgres};
-use super::{Store, StoreError, column, run_row};
+use super::{Store, StoreError, column, run_row, sql};
 use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
 use crate::limits::{self, Limits};
 use crate::run::{self, Decision, End, Row, Status};
-use crate::sql;
 
 /// A run that is ours to work on, under its fence.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,10 +3,9 @@
 
 use super::pool::{Param, Postgres};
 use super::work::named;
-use super::{Store, StoreError};
+use super::{Store, StoreError, sql};
 use crate::ids::{Fence, Owner, RunId};
 use crate::limits;
-use crate::sql;
 
 /// Why runs are marked.
 pub(super) const SHUTDOWN: &str = "shutdown";

@@ -10,6 +10,7 @@ mod claim;
 mod marks;
 mod pool;
 mod read;
+pub mod sql;
 mod suspend;
 mod work;
 
@@ -25,7 +26,6 @@ use crate::config::Address;
 use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
 use crate::limits;
 use crate::run::{Row, Status};
-use crate::sql;
 
 pub use accept::{Accepted, CancelOutcome, Refusal};
 pub use agents::{AgentRow, Cause, Reassignment, State};

@@ -9,12 +9,11 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, NoTls, Row};
 use tokio_util::sync::CancellationToken;
 
-use super::StoreError;
+use super::{StoreError, sql};
 use crate::config::Address;
 use crate::limits;
-use crate::roster::Roster;
 use crate::socket::Socket;
-use crate::sql;
+use crate::task_tracker::TaskTracker;
 
 /// What is lent: a client, and the task that drives its socket.
 pub(super) struct Wire {
@@ -45,7 +44,7 @@ struct Dialer {
     address: Address,
     application: String,
     /// The drivers of all connections, lent or not.
-    drivers: Roster,
+    drivers: TaskTracker,
     /// Ends the drivers that are left when the pool must be closed.
     cut: CancellationToken,
 }
@@ -78,7 +77,7 @@ impl Dialer {
             config.dbname(&self.address.path);
         }
         let (client, connection) = config.connect_raw(stream, NoTls).await?;
-        let (here, cut) = (self.drivers.join(), self.cut.clone());
+        let (here, cut) = (self.drivers.token(), self.cut.clone());
         let driver = tokio::spawn(async move {
             let _here = here;
             tokio::select! {
@@ -104,7 +103,7 @@ impl Postgres {
     /// At most `connections` at a time.
     pub(super) fn new(address: &Address, application: &str, connections: usize) -> Self {
         let (address, application) = (address.clone(), application.to_string());
-        let dialer = Dialer { address, application, drivers: Roster::default(), cut: CancellationToken::new() };
+        let dialer = Dialer { address, application, drivers: TaskTracker::default(), cut: CancellationToken::new() };
         let pool = Pool::builder(dialer).max_size(connections).build();
         Postgres(pool.expect("a pool without timeouts needs no runtime"))
     }
@@ -136,11 +135,11 @@ impl Postgres {
         self.0.retain(|_, _| false).removed.into_iter().for_each(Wire::leave);
         self.0.close();
         let Dialer { drivers, cut, .. } = self.0.manager();
-        let gone = tokio::time::timeout(bound, drivers.empty()).await.is_ok();
+        let gone = tokio::time::timeout(bound, drivers.wait_empty()).await.is_ok();
         if !gone {
             cut.cancel();
             // They wait for nothing any more.
-            drivers.empty().await;
+            drivers.wait_empty().await;
         }
         gone
     }

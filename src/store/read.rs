@@ -1,11 +1,10 @@
 //! What is shown: rows, messages, answers. Reads change nothing, but for noting that somebody saw a run waiting.
 
 use super::pool::Param;
-use super::{Store, StoreError, column, run_row};
+use super::{Store, StoreError, column, run_row, sql};
 use crate::ids::{Fence, MessageId, RunId, SessionId};
 use crate::limits;
 use crate::run::Row;
-use crate::sql;
 
 /// What a user said.
 #[derive(Clone, Debug, PartialEq, Eq)]

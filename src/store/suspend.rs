@@ -2,11 +2,10 @@
 
 use super::claim::{Claim, end_unowned};
 use super::pool::{Param, Postgres};
-use super::{Store, StoreError, run_row};
+use super::{Store, StoreError, run_row, sql};
 use crate::ids::{Fence, RunId, SessionId};
 use crate::limits;
 use crate::run::{End, Status};
-use crate::sql;
 
 /// What became of a request to suspend a session.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,11 +5,10 @@ use std::fmt::Write;
 
 use super::claim::Claimed;
 use super::pool::{Param, Postgres};
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, column, sql};
 use crate::ids::{Fence, Owner, RunId};
 use crate::limits;
 use crate::run::{End, Status};
-use crate::sql;
 
 /// What Postgres says of a run in answer to a beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

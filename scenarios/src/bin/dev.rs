@@ -21,7 +21,7 @@ mod up {
     use std::time::Duration;
 
     use lychgate::config::{self, Environment};
-    use lychgate::mint::Mint;
+    use lychgate::ids::Mint;
     use lychgate::signal::{Exit, Signal};
     use lychgate_scenarios::dev::{self, Loopback};
     use lychgate_scenarios::{fault_admin, roles};

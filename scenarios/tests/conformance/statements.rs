@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::pin::pin;
 
 use futures_util::StreamExt;
-use lychgate::sql;
+use lychgate::store::sql;
 use tokio::net::TcpStream;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};

@@ -8,9 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::ids::{Fence, RunId};
-use crate::roster::{Member, Roster};
 use crate::run::Stop;
 use crate::store::Claimed;
+use crate::task_tracker::{TaskToken, TaskTracker};
 
 struct Seat {
     fence: Fence,
@@ -25,18 +25,18 @@ pub(super) struct Desk {
     slots: Arc<Semaphore>,
     seats: Mutex<BTreeMap<RunId, Seat>>,
     /// Claims and runs in progress, counted for the drain.
-    busy: Roster,
+    busy: TaskTracker,
 }
 
 /// A place for a run. Free again when it is dropped.
 pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
-    _busy: Member,
+    _busy: TaskToken,
 }
 
 impl Desk {
     pub(super) fn new(slots: usize) -> Self {
-        Desk { slots: Arc::new(Semaphore::new(slots)), seats: Mutex::default(), busy: Roster::default() }
+        Desk { slots: Arc::new(Semaphore::new(slots)), seats: Mutex::default(), busy: TaskTracker::default() }
     }
 
     fn seats(&self) -> MutexGuard<'_, BTreeMap<RunId, Seat>> {
@@ -44,7 +44,7 @@ impl Desk {
     }
 
     fn slot(&self, permit: OwnedSemaphorePermit) -> Slot {
-        Slot { _permit: permit, _busy: self.busy.join() }
+        Slot { _permit: permit, _busy: self.busy.token() }
     }
 
     /// A free slot, now.
@@ -140,6 +140,6 @@ impl Desk {
 
     /// Waits until no claim and no run is in progress.
     pub(super) async fn idle(&self) {
-        self.busy.empty().await;
+        self.busy.wait_empty().await;
     }
 }

@@ -52,9 +52,9 @@ impl Executor {
     /// to be cut.
     pub(super) async fn close(&self, intake: JoinHandle<()>) -> bool {
         // Acknowledgements of what has just ended.
-        within(limits::LAST_ACKS, self.errands.empty()).await;
+        within(limits::LAST_ACKS, self.errands.wait_empty()).await;
         self.over.cancel();
-        self.tasks.empty().await;
+        self.tasks.wait_empty().await;
         if let Err(error) = insist(limits::UNMARK, || self.store.unmark(&self.owner)).await {
             tracing::warn!(%error, "marks could not be taken off");
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Executor;
-use super::desk::Slot;
-use super::ending::Settlement;
+use super::active_runs::Slot;
+use super::terminal::Settlement;
 use crate::ids::{RunId, SessionId};
 use crate::limits;
 use crate::live::RedisDown;

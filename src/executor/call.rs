@@ -5,8 +5,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Executor;
-use super::switching::{Failure, Verdict};
-use super::tending::Report;
+use super::agent_supervisor::Report;
+use super::switch::{Failure, Verdict};
 use crate::agent::TurnError;
 use crate::backoff::Backoff;
 use crate::limits;

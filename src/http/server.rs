@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::limits;
 use crate::socket::Socket;
-use crate::tasks::Tasks;
+use crate::task_tracker::TaskTracker;
 
 /// Serves until `draining`, then waits for the connections that are open. Each is one of `tasks`.
-pub(crate) async fn serve(listener: TcpListener, router: Router, draining: CancellationToken, tasks: Tasks) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, draining: CancellationToken, tasks: TaskTracker) {
     let places = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS));
     let mut backoff = Backoff::default();
     loop {

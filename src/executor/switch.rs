@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::tending::Tender;
+use super::agent_supervisor::Tender;
 use crate::agent::{Kind, PORT};
 use crate::config::Subscription;
 use crate::engine::{Changed, ContainerId, Created, EngineError, LABEL_AGENT, LABEL_EPOCH, LABEL_SUBSCRIPTION, Spec};

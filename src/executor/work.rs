@@ -1,5 +1,5 @@
 //! A run from its claim to its end: turns, each one call and one checkpoint. Whatever happens in between, even a panic,
-//! what the run itself knows of its end goes to `ending`.
+//! what the run itself knows of its end goes to `terminal`.
 
 use std::panic::AssertUnwindSafe;
 
@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 
 use super::Executor;
-use super::ending::Settlement;
+use super::terminal::Settlement;
 use crate::backoff::Backoff;
 use crate::ids::MessageId;
 use crate::limits;

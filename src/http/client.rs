@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::limits;
 use crate::socket::Socket;
-use crate::tasks::Tasks;
+use crate::task_tracker::TaskTracker;
 
 /// Why a conversation came to nothing, in words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +49,7 @@ pub(crate) struct Answer {
 
 impl Line {
     /// Dials `host` (`HOST:PORT`), within [`limits::CONNECT`].
-    pub async fn dial(host: &str, tasks: &Tasks) -> Result<Self, Lost> {
+    pub async fn dial(host: &str, tasks: &TaskTracker) -> Result<Self, Lost> {
         let dial = async {
             let stream = Socket::connect(host).await.map_err(lost)?;
             http1::handshake(TokioIo::new(stream)).await.map_err(lost)

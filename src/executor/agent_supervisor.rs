@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::Executor;
-use super::switching::{Failure, Trouble, Verdict};
+use super::switch::{Failure, Trouble, Verdict};
 use crate::backoff::Backoff;
 use crate::limits;
 use crate::store::StoreError;
