@@ -1,12 +1,13 @@
 //! `known-bugs`: each must fire the invariant that its header names, on seeds that the clean tree passes.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
 
 use console::style;
 use serde::Serialize;
 
 use super::workspace::Workspace;
-use super::{Outcome, Usage};
+use super::{Outcome, Usage, write};
 use crate::cli::table::Table;
 use crate::explore::known_bugs::trial::{self, Swept};
 use crate::explore::known_bugs::{KnownBug, Verdict, Workshop, chosen, load};
@@ -92,23 +93,41 @@ pub(super) fn known_bugs(args: &Args, workspace: &Workspace) -> Outcome {
         println!("{} holds no patch", folder.display());
         return Ok(0);
     }
-    let places = Places::of(workspace)?;
-    let mut rows = Vec::new();
-    for bug in &bugs {
-        println!("{}: {}", style(&bug.name).bold(), bug.about);
-        rows.push(put_back(bug, args, &places)?);
-        println!();
+    if let Some(path) = &args.json {
+        write(path, "")?;
     }
+    let rows = put_back_all(&bugs, args, &Places::of(workspace)?)?;
     print(&rows);
     if let Some(path) = &args.json {
         let text = serde_json::json!({ "known_bugs": rows });
-        std::fs::write(path, format!("{text}\n")).map_err(|error| Usage(format!("{}: {error}", path.display())))?;
+        write(path, &format!("{text}\n"))?;
     }
     Ok(i32::from(rows.iter().any(|row| row.verdict != Verdict::Caught)))
 }
 
-/// Patches, builds, runs.
-fn put_back(bug: &KnownBug, args: &Args, places: &Places) -> Result<Row, Usage> {
+/// The binary with a bug in it, or what keeps it from being built.
+type Built = std::io::Result<Result<PathBuf, String>>;
+
+/// Puts one bug after the other back. While one is looked for, the next is built.
+fn put_back_all(bugs: &[KnownBug], args: &Args, places: &Places) -> Result<Vec<Row>, Usage> {
+    std::thread::scope(|scope| {
+        let (ready, builds) = sync_channel::<Built>(1);
+        scope.spawn(move || {
+            // The other side goes away when a bug could not be put back at all: then nothing is left to be built.
+            bugs.iter().all(|bug| ready.send(places.workshop.put_back(bug)).is_ok())
+        });
+        let mut rows = Vec::new();
+        for (bug, built) in bugs.iter().zip(builds) {
+            println!("{}: {}", style(&bug.name).bold(), bug.about);
+            rows.push(look_for(bug, built?, args, places)?);
+            println!();
+        }
+        Ok(rows)
+    })
+}
+
+/// Runs what was built, until it is caught or every seed has passed.
+fn look_for(bug: &KnownBug, built: Result<PathBuf, String>, args: &Args, places: &Places) -> Result<Row, Usage> {
     let mut row = Row {
         name: bug.name.clone(),
         seed_document: bug.seed_document.clone(),
@@ -119,7 +138,7 @@ fn put_back(bug: &KnownBug, args: &Args, places: &Places) -> Result<Row, Usage> 
         swarm_seeds: None,
         cpu_seconds: 0.0,
     };
-    let binary = match places.workshop.put_back(bug)? {
+    let binary = match built {
         Ok(binary) => binary,
         Err(says) => {
             println!("{}: {says}", Verdict::Stale.styled());

@@ -56,7 +56,7 @@ pub(crate) fn sweep(name: &str, binary: &Path, scenario: &str, end: u64, worksho
     let mut command = Command::new(binary);
     command.args(["run", scenario, "--seeds", &format!("1..{end}"), "--no-shrink", "--past-vacuous", "--json"]);
     command.arg(&json).current_dir(&workshop.root);
-    let said = workshop.step(&format!("{name}: {scenario} on seeds 1 to {}", end - 1), &mut command)?;
+    let said = workshop.step("run", &format!("{name}: {scenario} on seeds 1 to {}", end - 1), &mut command)?;
     let runs = std::fs::read(&json).ok().and_then(|bytes| serde_json::from_slice::<Runs>(&bytes).ok());
     let Some(Runs { runs }) = runs else {
         let last = said.err.lines().chain(said.out.lines()).next_back().unwrap_or("it said nothing").to_owned();
@@ -79,7 +79,7 @@ fn excerpt(out: &str, scenario: &str, seed: u64) -> Vec<String> {
 pub(crate) fn digest(binary: &Path, scenario: &str, seed: u64, workshop: &Workshop) -> io::Result<Option<String>> {
     let mut command = Command::new(binary);
     command.args(["one", scenario, "--seed", &seed.to_string()]).current_dir(&workshop.root);
-    let said = workshop.step(&format!("{scenario}@{seed}: replaying"), &mut command)?;
+    let said = workshop.step("run", &format!("{scenario}@{seed}: replaying"), &mut command)?;
     let report = said.out.lines().next_back().and_then(|line| serde_json::from_str::<Report>(line).ok());
     Ok(report.map(|report| report.digest))
 }

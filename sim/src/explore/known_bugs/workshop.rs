@@ -112,7 +112,7 @@ impl Workshop {
                 cargo.env_remove(&key);
             }
         }
-        let said = self.step(&format!("{name}: building"), &mut cargo)?;
+        let said = self.step("build", &format!("{name}: building"), &mut cargo)?;
         if !said.status.success() {
             let first = said.err.lines().skip_while(|line| !line.starts_with("error"));
             return Ok(Err(first.take(6).collect::<Vec<_>>().join("\n")));
@@ -124,9 +124,10 @@ impl Workshop {
         Ok(Ok(kept))
     }
 
-    /// Runs `command` with its output in files of this workshop, saying `what` is going on.
-    pub(super) fn step(&self, what: &str, command: &mut Command) -> io::Result<Said> {
-        let (out, err) = (self.file("stdout.log"), self.file("stderr.log"));
+    /// Runs `command` with its output in files of this workshop that begin with `kind`, saying `what` is going on. Steps of
+    /// different kinds can go on at once.
+    pub(super) fn step(&self, kind: &str, what: &str, command: &mut Command) -> io::Result<Said> {
+        let (out, err) = (self.file(&format!("{kind}.stdout.log")), self.file(&format!("{kind}.stderr.log")));
         let mut child = command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?).spawn()?;
         let spinner = spinner(what);
         let began = Instant::now();
