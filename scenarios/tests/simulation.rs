@@ -16,9 +16,9 @@ fn main() -> ExitCode {
     }
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a package of the workspace");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace).args(["madsim", "test", "--workspace", "--"]).args(asked);
+    cargo.current_dir(workspace).args(["madsim", "test", "--"]).args(asked);
     FLAGS.iter().for_each(|name| _ = cargo.env_remove(name));
-    println!("\nthe tests of the simulated runtime: cargo madsim test --workspace");
+    println!("\nthe tests of the simulated runtime: cargo madsim test");
     match cargo.status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,

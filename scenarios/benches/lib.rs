@@ -1,0 +1,1 @@
+//! Benches: `cargo madsim bench -p lychgate-benches`.
