@@ -15,6 +15,7 @@ pub(crate) enum Lived {
     /// It settled, or it did not because of these.
     Settled(Vec<String>),
     /// Something panicked: what it said, and on which node.
+    #[cfg_attr(not(madsim), expect(dead_code, reason = "a panic ends the program there"))]
     Panicked { says: String, node: Option<NodeId> },
 }
 
