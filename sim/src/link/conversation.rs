@@ -17,6 +17,7 @@ use super::{Epochs, Link, LinkObserver, Lost, QUIET, ReplyFault, Target};
 use crate::plan::Direction;
 use crate::standins::listener::Stream;
 use crate::trace::event::{Side, WorldEvent};
+use crate::trace::fault::FaultId;
 
 /// One read. A chunk of the simulation that is longer is carried in several.
 const READ: usize = 16 * 1024;
@@ -42,7 +43,7 @@ pub(super) struct Conversation {
     /// One end's host is lost, or it is half-open: nothing is carried.
     mute: bool,
     /// The strikes that made it half-open, each with its fault.
-    half_open: Vec<(usize, u32)>,
+    half_open: Vec<(FaultId, u32)>,
     /// The strikes that its requests have drawn on it.
     drawn: Vec<u32>,
     /// The process's side; `None` once it has ended.
@@ -60,7 +61,7 @@ pub(super) struct Conversation {
     waiting: Option<Duration>,
     quiet_told: bool,
     /// The fault that will spoil the next bytes of answer.
-    doom: Option<(usize, ReplyFault)>,
+    doom: Option<(FaultId, ReplyFault)>,
     /// A fault has ended it; what was read before may still be carried.
     severed: bool,
     closed_told: bool,
@@ -109,7 +110,7 @@ impl Conversation {
     }
 
     /// Ends it before it began: a fault closes new connections.
-    pub(super) fn refuse(mut self, fault: usize) {
+    pub(super) fn refuse(mut self, fault: FaultId) {
         self.closed_by_fault(fault);
     }
 
@@ -172,7 +173,9 @@ impl Conversation {
                 (state.epochs, state.closed_by, state.expired, state.far_away)
             };
             if epochs.closed != self.epochs.closed {
-                self.closed_by_fault(closed_by);
+                if let Some(fault) = closed_by {
+                    self.closed_by_fault(fault);
+                }
                 return Step::Over;
             }
             if epochs.lost != self.epochs.lost {
@@ -244,10 +247,10 @@ impl Conversation {
     }
 
     /// What these faults make late of each direction and of dialling. Returns when that must be told.
-    fn hold(&mut self, up: &[usize], down: &[usize], dial: &[usize], now: Duration) -> Duration {
+    fn hold(&mut self, up: &[FaultId], down: &[FaultId], dial: &[FaultId], now: Duration) -> Duration {
         let (link, witness) = (&*self.link, &*self.witness);
         let mut wake = Duration::MAX;
-        let mut each = |held: &mut Held, faults: &[usize], label: &dyn Fn() -> Option<String>| {
+        let mut each = |held: &mut Held, faults: &[FaultId], label: &dyn Fn() -> Option<String>| {
             if faults.is_empty() {
                 return;
             }
@@ -269,7 +272,7 @@ impl Conversation {
     }
 
     /// From here on nothing is carried on what has just become half-open. Who waits for an answer waits in vain.
-    fn silence(&mut self, half_open: &[(usize, u32)]) {
+    fn silence(&mut self, half_open: &[(FaultId, u32)]) {
         for one in half_open {
             if self.half_open.contains(one) {
                 continue;
@@ -429,7 +432,7 @@ impl Conversation {
     }
 
     /// Something in between answers, as proxies do, and hangs up.
-    fn answer(&mut self, fault: usize, status: u16) {
+    fn answer(&mut self, fault: FaultId, status: u16) {
         if let Some(label) = self.label() {
             self.witness.felt(&self.link, fault, &label);
         }
@@ -453,7 +456,7 @@ impl Conversation {
     }
 
     /// What the newest part of the request draws upon its connection. Returns the fault that closes it, if one does.
-    fn draw(&mut self, from: usize, old: usize) -> Option<usize> {
+    fn draw(&mut self, from: usize, old: usize) -> Option<FaultId> {
         let mut closed_by = None;
         for (fault, strike, closes) in self.link.drawn(&self.request[from..], old) {
             if closes {
@@ -506,7 +509,7 @@ impl Conversation {
         self.up = Lane::default();
     }
 
-    fn closed_by_fault(&mut self, fault: usize) {
+    fn closed_by_fault(&mut self, fault: FaultId) {
         if self.near.is_some()
             && !self.closed_told
             && let Some(label) = self.label()
