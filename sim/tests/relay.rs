@@ -368,6 +368,25 @@ async fn an_answer_is_cut_in_the_middle() {
 }
 
 #[tokio::test]
+async fn an_answer_is_damaged_once_and_the_connection_goes_on() {
+    let (link, log, near) = stage().await;
+    link.strike(FaultId::numbered(1), Effect::Corrupt { matches: Some(b"work 2".to_vec()) });
+    let mut stream = dialled(near).await;
+    say(&mut stream, "work 1").await;
+    assert_eq!(hear(&mut stream).await, "work 1", "that was not asked for");
+    say(&mut stream, "work 2").await;
+    assert_eq!(hear(&mut stream).await, "\u{fffd}ork 2");
+    say(&mut stream, "work 2").await;
+    assert_eq!(hear(&mut stream).await, "work 2", "once is once");
+    assert_eq!(*log.spent.lock().expect("unpoisoned"), [1]);
+    // Without a pattern: whatever comes next.
+    link.strike(FaultId::numbered(2), Effect::Corrupt { matches: None });
+    say(&mut stream, "12").await;
+    assert_eq!(hear(&mut stream).await, "\u{fffd}2");
+    assert_eq!(felt(&log), [1]);
+}
+
+#[tokio::test]
 async fn something_in_between_answers_once_and_hangs_up() {
     let (link, log, near) = stage().await;
     link.strike(FaultId::numbered(1), Effect::Answer { status: 503, matches: Some(b"work 2".to_vec()) });

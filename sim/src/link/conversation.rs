@@ -409,7 +409,7 @@ impl Conversation {
             return self.swallowed(self.witness.mentions(&self.link, &self.request));
         }
         self.answered = true;
-        match self.doom.take().or_else(|| self.link.take_cut()) {
+        match self.doom.take().or_else(|| self.link.take_any()) {
             None => self.take_down(bytes),
             Some((fault, doom)) => {
                 if let Some(label) = self.label() {
@@ -424,6 +424,11 @@ impl Conversation {
                         self.take_down(&bytes[..bytes.len() / 2]);
                         self.severed = true;
                         self.far_end();
+                    }
+                    ReplyFault::Corrupted => {
+                        let mut changed = bytes.to_vec();
+                        changed[0] ^= 0x80;
+                        self.take_down(&changed);
                     }
                 }
                 self.witness.spent(&self.link, fault);

@@ -37,6 +37,12 @@ pub enum Effect {
         /// Bytes that the request must contain.
         matches: Option<Vec<u8>>,
     },
+    /// The first byte of the answer to the next request that contains `matches` (of whatever comes back next, if `None`) has
+    /// its highest bit flipped: no protocol begins a message so, and no text has such a byte alone.
+    Corrupt {
+        /// Bytes that the request must contain.
+        matches: Option<Vec<u8>>,
+    },
     /// The next request that contains `matches` (any, if `None`) is not carried; it is answered with this status of HTTP,
     /// and then the connection ends.
     Answer {
@@ -127,6 +133,15 @@ pub static CUT: FaultRow = FaultRow {
     ..FaultRow::LINK
 };
 
+/// An answer is damaged.
+pub static CORRUPT: FaultRow = FaultRow {
+    kind: FaultKind { word: "corrupt", struck: Some("{} is about to damage an answer"), healed: None },
+    args: &[Arg { name: "matches", takes: Takes::Text, required: None, told: " of what answers `{}`" }],
+    course: Course::NextAnswer,
+    help: "the next answer (to what `matches`) has its first byte changed on the way, and goes on as it was",
+    ..FaultRow::LINK
+};
+
 /// Something in between answers.
 pub static ANSWER: FaultRow = FaultRow {
     kind: FaultKind { word: "answer", struck: Some("{} is about to answer an error"), healed: None },
@@ -145,7 +160,7 @@ pub const ANSWERS: &[u16] = &[500, 502, 503, 504];
 
 /// Every fault of links.
 pub static ROWS: &[&FaultRow] =
-    &[&WEDGE, &CLOSE, &CONNECTION_REFUSED, &REPLY_LOST, &DELAY, &HALF_OPEN, &TRICKLE, &CUT, &ANSWER];
+    &[&WEDGE, &CLOSE, &CONNECTION_REFUSED, &REPLY_LOST, &DELAY, &HALF_OPEN, &TRICKLE, &CUT, &ANSWER, &CORRUPT];
 
 impl Effect {
     /// What a fault of links does.
@@ -166,6 +181,7 @@ impl Effect {
                 Effect::Trickle { bytes, by: kind.time("by") }
             }
             row if *row == CUT => Effect::Cut { matches: matches() },
+            row if *row == CORRUPT => Effect::Corrupt { matches: matches() },
             row if *row == ANSWER => Effect::Answer { status: kind.status(), matches: matches() },
             row => panic!("`{}` does nothing to a link", row.word()),
         }

@@ -125,13 +125,15 @@ struct Standing {
     conns: u32,
 }
 
-/// How a connection's next answer will end it.
+/// What becomes of a connection's next answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReplyFault {
     /// Nothing of it is carried.
     Lost,
     /// Half of its first chunk is.
     Cut,
+    /// All of it is, its first byte changed.
+    Corrupted,
 }
 
 /// At which pace one direction is carried; without faults, at once.
@@ -287,6 +289,7 @@ impl Link {
         self.take(|effect| match effect {
             Effect::ReplyLost { matches } => matches.as_ref().is_none_or(asked).then_some(ReplyFault::Lost),
             Effect::Cut { matches } => matches.as_ref().is_some_and(asked).then_some(ReplyFault::Cut),
+            Effect::Corrupt { matches } => matches.as_ref().is_some_and(asked).then_some(ReplyFault::Corrupted),
             _ => None,
         })
     }
@@ -300,9 +303,13 @@ impl Link {
         })
     }
 
-    /// The fault that cuts whatever comes back next, if there is one: it is used up by that.
-    fn take_cut(&self) -> Option<(FaultId, ReplyFault)> {
-        self.take(|effect| (*effect == Effect::Cut { matches: None }).then_some(ReplyFault::Cut))
+    /// The fault that spoils whatever comes back next, if there is one: it is used up by that.
+    fn take_any(&self) -> Option<(FaultId, ReplyFault)> {
+        self.take(|effect| match effect {
+            Effect::Cut { matches: None } => Some(ReplyFault::Cut),
+            Effect::Corrupt { matches: None } => Some(ReplyFault::Corrupted),
+            _ => None,
+        })
     }
 
     fn take<T>(&self, wanted: impl Fn(&Effect) -> Option<T>) -> Option<(FaultId, T)> {
