@@ -387,6 +387,36 @@ async fn an_answer_is_damaged_once_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
+async fn a_request_is_delivered_twice_and_answered_once() {
+    let service = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = service.local_addr().expect("bound").port();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = service.accept().await {
+            let hears = hears.clone();
+            tokio::spawn(async move {
+                let request = hear(&mut stream).await;
+                hears.lock().expect("unpoisoned").push(request.clone());
+                say(&mut stream, &request).await;
+            });
+        }
+    });
+    let (link, log, near) = before(SocketAddr::new("127.0.0.1".parse().expect("an address"), port)).await;
+    link.strike(FaultId::numbered(1), Effect::Duplicate { matches: Some(b"work 2".to_vec()) });
+    for words in ["work 1", "work 2", "work 2"] {
+        let mut stream = TcpStream::connect(near).await.expect("the relay listens");
+        say(&mut stream, words).await;
+        assert_eq!(hear(&mut stream).await, words);
+        assert_eq!(hear(&mut stream).await, "", "{words} was answered once");
+    }
+    sleep(HELD).await;
+    assert_eq!(*heard.lock().expect("unpoisoned"), ["work 1", "work 2", "work 2", "work 2"]);
+    assert_eq!(felt(&log), [1]);
+    assert_eq!(*log.spent.lock().expect("unpoisoned"), [1]);
+}
+
+#[tokio::test]
 async fn something_in_between_answers_once_and_hangs_up() {
     let (link, log, near) = stage().await;
     link.strike(FaultId::numbered(1), Effect::Answer { status: 503, matches: Some(b"work 2".to_vec()) });

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::lane::{Held, Lane};
+use super::repeat::Repeat;
 use super::{Epochs, Link, LinkObserver, Lost, QUIET, ReplyFault, Target};
 use crate::plan::Direction;
 use crate::standins::listener::Stream;
@@ -62,6 +63,8 @@ pub(super) struct Conversation {
     quiet_told: bool,
     /// The fault that will spoil the next bytes of answer.
     doom: Option<(FaultId, ReplyFault)>,
+    /// The request that will be delivered once more, when its answer begins.
+    repeat: Option<Repeat>,
     /// A fault has ended it; what was read before may still be carried.
     severed: bool,
     closed_told: bool,
@@ -104,6 +107,7 @@ impl Conversation {
             waiting: None,
             quiet_told: false,
             doom: None,
+            repeat: None,
             severed: false,
             closed_told: false,
         }
@@ -152,6 +156,12 @@ impl Conversation {
                 Step::Over => return,
                 Step::Wait(wake) => wake,
             };
+            if self.answered
+                && let Some(repeat) = self.repeat.take()
+            {
+                let (link, witness) = (self.link.clone(), self.witness.clone());
+                tokio::spawn(repeat.deliver(link, witness, self.incarnation, target.clone()));
+            }
             alarm.set(wake, &*self.witness);
             let near_open = self.near.is_some() && self.up.bytes < HELD_MAX;
             let far_open = self.far.is_some() && self.down.bytes < HELD_MAX;
@@ -296,16 +306,7 @@ impl Conversation {
 
     async fn dial(&mut self, target: &Target) -> bool {
         self.dial.tell(&self.link, &*self.witness, self.witness.now());
-        let dialled = match target {
-            Target::Address(address) => dial(*address).await,
-            Target::MemoryListener(dock, ip) => {
-                // Used again after so many connections, as ports are.
-                let port = u16::try_from(self.conn % u32::from(u16::MAX)).expect("smaller than the divisor") + 1;
-                let from = SocketAddr::new(*ip, port);
-                dock.connect(from).ok().map(|pipe| (Stream::Pipe(pipe), Some(from)))
-            }
-        };
-        let Some((far, local)) = dialled else {
+        let Some((far, local)) = dial_to(target, self.conn).await else {
             self.far_ended = true;
             self.tell_closed(Side::Service);
             return false;
@@ -387,6 +388,10 @@ impl Conversation {
         {
             return self.answer(fault, status);
         }
+        match &mut self.repeat {
+            Some(repeat) => repeat.request.extend_from_slice(bytes),
+            None => self.repeat(from, old),
+        }
         if let Some(fault) = self.draw(from, old) {
             self.closed_by_fault(fault);
             return self.sever();
@@ -434,6 +439,15 @@ impl Conversation {
                 self.witness.spent(&self.link, fault);
             }
         }
+    }
+
+    /// Remembers the request if a fault delivers it once more.
+    fn repeat(&mut self, from: usize, old: usize) {
+        let Some(fault) = self.link.take_duplicate(&self.request[from..], old) else { return };
+        if let Some(label) = self.label() {
+            self.witness.felt(&self.link, fault, &label);
+        }
+        self.repeat = Some(Repeat { fault, request: self.request.clone() });
     }
 
     /// Something in between answers, as proxies do, and hangs up.
@@ -568,6 +582,19 @@ impl Conversation {
     }
 }
 
+/// Dials for the connection with that number; says from where.
+pub(super) async fn dial_to(target: &Target, conn: u32) -> Option<(Stream, Option<SocketAddr>)> {
+    match target {
+        Target::Address(address) => dial(*address).await,
+        Target::MemoryListener(listener, ip) => {
+            // Used again after so many connections, as ports are.
+            let port = u16::try_from(conn % u32::from(u16::MAX)).expect("smaller than the divisor") + 1;
+            let from = SocketAddr::new(*ip, port);
+            listener.connect(from).ok().map(|pipe| (Stream::Pipe(pipe), Some(from)))
+        }
+    }
+}
+
 /// Dials over TCP; says from where.
 async fn dial(address: SocketAddr) -> Option<(Stream, Option<SocketAddr>)> {
     let far = tokio::time::timeout(DIAL_MAX, TcpStream::connect(address)).await.ok()?.ok()?;
@@ -587,7 +614,7 @@ async fn read(stream: &mut Option<Stream>, buffer: &mut Vec<u8>) {
     }
 }
 
-async fn write(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
+pub(super) async fn write(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
 }

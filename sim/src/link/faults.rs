@@ -37,6 +37,12 @@ pub enum Effect {
         /// Bytes that the request must contain.
         matches: Option<Vec<u8>>,
     },
+    /// The next request that contains `matches` (any, if `None`) is delivered once more, over a connection of its own, when
+    /// its answer begins; the second answer is dropped.
+    Duplicate {
+        /// Bytes that the request must contain.
+        matches: Option<Vec<u8>>,
+    },
     /// The first byte of the answer to the next request that contains `matches` (of whatever comes back next, if `None`) has
     /// its highest bit flipped: no protocol begins a message so, and no text has such a byte alone.
     Corrupt {
@@ -142,6 +148,16 @@ pub static CORRUPT: FaultRow = FaultRow {
     ..FaultRow::LINK
 };
 
+/// A request arrives twice.
+pub static DUPLICATE: FaultRow = FaultRow {
+    kind: FaultKind { word: "duplicate", struck: Some("{} is about to repeat a request"), healed: None },
+    target: TargetKind::HttpLink,
+    args: &[Arg { name: "matches", takes: Takes::Text, required: None, told: " of `{}`" }],
+    course: Course::NextAnswer,
+    help: "to HTTP: the next request (that `matches`) is delivered once more by something in between, its second answer dropped",
+    ..FaultRow::LINK
+};
+
 /// Something in between answers.
 pub static ANSWER: FaultRow = FaultRow {
     kind: FaultKind { word: "answer", struck: Some("{} is about to answer an error"), healed: None },
@@ -159,8 +175,19 @@ pub static ANSWER: FaultRow = FaultRow {
 pub const ANSWERS: &[u16] = &[500, 502, 503, 504];
 
 /// Every fault of links.
-pub static ROWS: &[&FaultRow] =
-    &[&WEDGE, &CLOSE, &CONNECTION_REFUSED, &REPLY_LOST, &DELAY, &HALF_OPEN, &TRICKLE, &CUT, &ANSWER, &CORRUPT];
+pub static ROWS: &[&FaultRow] = &[
+    &WEDGE,
+    &CLOSE,
+    &CONNECTION_REFUSED,
+    &REPLY_LOST,
+    &DELAY,
+    &HALF_OPEN,
+    &TRICKLE,
+    &CUT,
+    &ANSWER,
+    &CORRUPT,
+    &DUPLICATE,
+];
 
 impl Effect {
     /// What a fault of links does.
@@ -182,6 +209,7 @@ impl Effect {
             }
             row if *row == CUT => Effect::Cut { matches: matches() },
             row if *row == CORRUPT => Effect::Corrupt { matches: matches() },
+            row if *row == DUPLICATE => Effect::Duplicate { matches: matches() },
             row if *row == ANSWER => Effect::Answer { status: kind.status(), matches: matches() },
             row => panic!("`{}` does nothing to a link", row.word()),
         }

@@ -26,6 +26,7 @@ mod conversation;
 pub mod faults;
 mod lane;
 mod port;
+mod repeat;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -301,6 +302,16 @@ impl Link {
             Effect::Answer { status, matches } => matches.as_ref().is_none_or(asked).then_some(*status),
             _ => None,
         })
+    }
+
+    /// The fault that delivers this request once more: it is used up by that.
+    fn take_duplicate(&self, request: &[u8], old: usize) -> Option<FaultId> {
+        let asked = |matches: &Vec<u8>| ends_in_new(request, old, matches);
+        let found = self.take(|effect| match effect {
+            Effect::Duplicate { matches } => matches.as_ref().is_none_or(asked).then_some(()),
+            _ => None,
+        });
+        found.map(|(fault, ())| fault)
     }
 
     /// The fault that spoils whatever comes back next, if there is one: it is used up by that.
