@@ -31,10 +31,10 @@ mod whole {
     use criterion::{Criterion, SamplingMode};
     use lychgate_scenarios::Lychgate;
     use lychgate_sim::explore::run::{Options, fork_run};
-    use lychgate_sim::plan::parse;
     use lychgate_sim::plan::seed::Seed;
     use lychgate_sim::trace::verdict::{Report, Verdict};
     use lychgate_sim::world::product::{Product, Source};
+    use lychgate_sim::world::words::parse;
 
     /// Odd, so that a median is one of them.
     pub const LONG: u64 = 3;

@@ -14,6 +14,7 @@ use lychgate::limits::SKIP_WINDOW;
 use lychgate_sim::plan::Kind;
 use lychgate_sim::standins::listener::{Listener, Stream};
 use lychgate_sim::standins::provider::Provider;
+use lychgate_sim::standins::provider::faults::{REFUSALS, REFUSE};
 use lychgate_sim::world::product::{Control, Service};
 
 /// The name under which they stand among the stand-ins.
@@ -81,16 +82,16 @@ impl FaultAdmin {
             let says = format!("no subscription has the token `{token}`: there are {}", self.tokens.join(", "));
             return Err((StatusCode::NOT_FOUND, says));
         }
-        let name = token.to_owned();
+        let caller = token.to_owned();
         if deed == "heal" {
-            self.provider.control(Control::Accept { name });
+            self.provider.control(Control::EndFor { caller, fault: Kind::of(&REFUSE) });
             let back = lychgate_sim::plan::duration::print(SKIP_WINDOW);
             return Ok(format!(
                 "the provider takes {token} again; agents may come back to it {back} after its failure"
             ));
         }
         let status = status(query).map_err(|says| (StatusCode::BAD_REQUEST, says))?;
-        self.provider.control(Control::Refuse { name, status, retry_after: None });
+        self.provider.control(Control::BeginFor { caller, fault: Kind::of(&REFUSE).with("status", status) });
         Ok(format!("the provider refuses {token} with {status} from its next call on"))
     }
 }
@@ -99,8 +100,8 @@ impl FaultAdmin {
 fn status(query: Option<&str>) -> Result<u16, String> {
     let Some(query) = query else { return Ok(429) };
     let said = query.strip_prefix("status=").and_then(|text| text.parse().ok());
-    said.filter(|status| Kind::REFUSALS.contains(status)).ok_or_else(|| {
-        let known: Vec<String> = Kind::REFUSALS.iter().map(u16::to_string).collect();
+    said.filter(|status| REFUSALS.contains(status)).ok_or_else(|| {
+        let known: Vec<String> = REFUSALS.iter().map(u16::to_string).collect();
         format!("`{query}` is no status to refuse with: `status=` and one of {}", known.join(", "))
     })
 }

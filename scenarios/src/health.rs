@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::plan::ServiceFault;
+use lychgate_sim::standins::clock;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
+use lychgate_sim::trace::fault::{FaultId, FaultKind};
 
 /// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
 const ORDERS: [&str; 6] = ["sigterm", "rolling_restart", "lost_signal", "scale_up", "scale_down", "reconfigure"];
@@ -24,14 +25,21 @@ impl Memory {
     /// What this event does to it.
     pub fn of<O>(event: &Event<O>) -> Option<Memory> {
         match &event.what {
-            What::World(WorldEvent::FaultStruck { kind: "restart" | "flush", target, .. }) if target == "redis" => {
+            What::World(WorldEvent::FaultStruck { kind, target, .. })
+                if target == "redis" && ["restart", "flush"].contains(&kind.word) =>
+            {
                 Some(Memory::Lost)
             }
-            What::World(WorldEvent::FaultStruck { kind: "failover", .. }) => Some(Memory::Noted),
-            What::World(WorldEvent::FaultHealed { kind: "failover", .. }) => Some(Memory::Restored),
+            What::World(WorldEvent::FaultStruck { kind, .. }) if kind.word == "failover" => Some(Memory::Noted),
+            What::World(WorldEvent::FaultHealed { kind, .. }) if kind.word == "failover" => Some(Memory::Restored),
             _ => None,
         }
     }
+}
+
+/// Whether a fault sets a clock ahead or back.
+fn is_of_clock(kind: &FaultKind) -> bool {
+    *kind == clock::AHEAD.kind || *kind == clock::BEHIND.kind
 }
 
 /// What is known of a process.
@@ -55,11 +63,11 @@ pub struct Life {
 #[derive(Debug, Default)]
 pub struct Health {
     /// Faults that are going, by number, with their target.
-    faults: BTreeMap<(usize, String), Duration>,
+    faults: BTreeMap<(FaultId, String), Duration>,
     /// When the last fault on a target ended.
     healed: BTreeMap<String, Duration>,
     /// By fault of a clock, with its target: until when what it made look old or young may show. It steps back when it heals.
-    misled: BTreeMap<(usize, String), Duration>,
+    misled: BTreeMap<(FaultId, String), Duration>,
     /// When the clock of a service last stepped ahead: struck so, or set right after it was behind.
     stepped: BTreeMap<String, Duration>,
     /// By process name.
@@ -74,24 +82,24 @@ impl Health {
         let What::World(happening) = &event.what else { return };
         let life = |alive| Life { incarnation: event.incarnation, alive, since: event.at, ..Life::default() };
         match happening {
-            WorldEvent::FaultStruck { kind, .. } if ORDERS.contains(kind) => {}
+            WorldEvent::FaultStruck { kind, .. } if ORDERS.contains(&kind.word) => {}
             WorldEvent::FaultStruck { fault, target, kind, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
-                if ServiceFault::OF_CLOCK.contains(kind) {
+                if is_of_clock(kind) {
                     self.misled.insert((*fault, target.clone()), Duration::MAX);
                 }
-                if *kind == "clock_ahead" {
+                if **kind == clock::AHEAD.kind {
                     self.stepped.insert(target.clone(), event.at);
                 }
             }
-            WorldEvent::FaultHealed { kind, .. } if ORDERS.contains(kind) => {}
+            WorldEvent::FaultHealed { kind, .. } if ORDERS.contains(&kind.word) => {}
             WorldEvent::FaultHealed { fault, target, kind, .. } => {
                 self.faults.remove(&(*fault, target.clone()));
                 self.healed.insert(target.clone(), event.at);
-                if ServiceFault::OF_CLOCK.contains(kind) {
-                    self.misled.insert((*fault, target.clone()), event.at + ServiceFault::CLOCK_OFF_MAX);
+                if is_of_clock(kind) {
+                    self.misled.insert((*fault, target.clone()), event.at + clock::OFF_MAX);
                 }
-                if *kind == "clock_behind" {
+                if **kind == clock::BEHIND.kind {
                     self.stepped.insert(target.clone(), event.at);
                 }
             }
@@ -140,7 +148,7 @@ impl Health {
     /// By how much times that a service tells may be off.
     pub fn clock_off(&self, service: &str) -> Duration {
         let misled = self.misled.iter().any(|((_, target), until)| target == service && self.now < *until);
-        if misled { ServiceFault::CLOCK_OFF_MAX } else { Duration::ZERO }
+        if misled { clock::OFF_MAX } else { Duration::ZERO }
     }
 
     /// Whether a service's clock has been off at any time: what it wrote then may stand in any order.
@@ -207,6 +215,9 @@ pub fn matters_to_agent(agent: &str) -> impl Fn(&str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use lychgate_sim::plan::FaultRow;
+    use lychgate_sim::standins::redis::faults::FULL;
+
     use super::*;
     use crate::events::Did;
 
@@ -249,17 +260,26 @@ mod tests {
             (health.clock_off("postgres"), health.clock_off("redis"))
         };
         let target = || "redis".to_owned();
-        let struck = |fault, kind| WorldEvent::FaultStruck { fault, kind, target: target() };
-        let healed = |fault, kind| WorldEvent::FaultHealed { fault, kind, target: target(), lasted: true };
-        let (right, wrong) = ((Duration::ZERO, Duration::ZERO), (Duration::ZERO, ServiceFault::CLOCK_OFF_MAX));
-        assert_eq!(off(5, struck(1, "full")), right);
-        assert_eq!(off(8, struck(2, "clock_ahead")), wrong);
-        assert_eq!(off(9, struck(3, "clock_behind")), wrong);
-        assert_eq!(off(10, healed(2, "clock_ahead")), wrong);
-        assert_eq!(off(90, healed(1, "full")), wrong, "the other still is");
-        assert_eq!(off(100, healed(3, "clock_behind")), wrong);
-        assert_eq!(off(159, struck(1, "full")), wrong);
-        assert_eq!(off(160, healed(1, "full")), right);
+        let struck = |number, row: &'static FaultRow| WorldEvent::FaultStruck {
+            fault: FaultId::numbered(number),
+            kind: &row.kind,
+            target: target(),
+        };
+        let healed = |number, row: &'static FaultRow| WorldEvent::FaultHealed {
+            fault: FaultId::numbered(number),
+            kind: &row.kind,
+            target: target(),
+            lasted: true,
+        };
+        let (right, wrong) = ((Duration::ZERO, Duration::ZERO), (Duration::ZERO, clock::OFF_MAX));
+        assert_eq!(off(5, struck(1, &FULL)), right);
+        assert_eq!(off(8, struck(2, &clock::AHEAD)), wrong);
+        assert_eq!(off(9, struck(3, &clock::BEHIND)), wrong);
+        assert_eq!(off(10, healed(2, &clock::AHEAD)), wrong);
+        assert_eq!(off(90, healed(1, &FULL)), wrong, "the other still is");
+        assert_eq!(off(100, healed(3, &clock::BEHIND)), wrong);
+        assert_eq!(off(159, struck(1, &FULL)), wrong);
+        assert_eq!(off(160, healed(1, &FULL)), right);
         // It was set ahead at 8 s, and right again, from behind, at 100 s.
         assert!(health.has_stepped_since("redis", Duration::from_secs(100)));
         assert!(!health.has_stepped_since("redis", Duration::from_secs(101)));

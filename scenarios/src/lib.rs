@@ -23,8 +23,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lychgate::limits::Limits;
-use lychgate_sim::plan::Plan;
 use lychgate_sim::plan::seed::Seed;
+use lychgate_sim::plan::{Plan, ServiceWords};
 use lychgate_sim::standins::engine::Engine;
 use lychgate_sim::standins::provider::Provider;
 use lychgate_sim::standins::{engine, postgres, provider, rabbit, redis};
@@ -71,6 +71,17 @@ impl Product for Lychgate {
             provider::service(&Provider::new(users::script(&plan.users))),
             engine::service(&Engine::new(seed.key("engine"))),
         ]
+    }
+
+    fn service_words() -> &'static [&'static ServiceWords] {
+        static WORDS: &[&ServiceWords] = &[
+            &redis::faults::WORDS,
+            &rabbit::faults::WORDS,
+            &postgres::faults::WORDS,
+            &engine::faults::WORDS,
+            &provider::faults::WORDS,
+        ];
+        WORDS
     }
 
     fn boot(boot: Boot) -> BoxFuture<'static, i32> {

@@ -16,6 +16,7 @@ use lychgate_sim::real::servers::{self, Server};
 use lychgate_sim::real::{Options, run, time_scale};
 pub use lychgate_sim::trace::verdict::{Report, Verdict};
 use lychgate_sim::world::product::{Boot, Product, Source};
+use lychgate_sim::world::words;
 use serde::Deserialize;
 
 pub use self::proof::Proof;
@@ -81,7 +82,7 @@ pub fn plan(name: &str, seed: usize, outside: &RealStory) -> Result<Plan<Lychgat
     let times = times.map(|(was, is)| (was.clone(), is.clone())).collect();
     let text =
         time_scale::compressed(&text, &times).map_err(|says| format!("scenarios/real/times.toml: {name}: {says}"))?;
-    let mut plan = plan::parse::<Lychgate>(&path, &text).map_err(|errors| errors.to_string())?;
+    let mut plan = words::parse::<Lychgate>(&path, &text).map_err(|errors| errors.to_string())?;
     for (scope, settings) in &outside.config {
         plan.config.entry(scope.clone()).or_default().extend(settings.clone());
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lychgate_sim::plan::seed::{Purpose, Seed};
 use lychgate_sim::plan::{EventMatch, Expect, Fault, Kind, Lifetime, Plan, ServiceManager, Trigger};
+use lychgate_sim::world::process_faults::{RECONFIGURE, SCALE_DOWN, SCALE_UP};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -115,9 +116,9 @@ fn scaling(executors: usize, amid: Option<Trigger>) -> impl Strategy<Value = Vec
         let now = amid.unwrap_or(Trigger::On(cue));
         let later = now.clone().delayed(more);
         match how {
-            "up" => vec![fault(Kind::ScaleUp, &[&last], now)],
-            "instead" => vec![fault(Kind::Reconfigure, &[&first, &last], now)],
-            _ => vec![fault(Kind::ScaleUp, &[&last], now), fault(Kind::ScaleDown, &[&first], later)],
+            "up" => vec![fault(Kind::of(&SCALE_UP), &[&last], now)],
+            "instead" => vec![fault(Kind::of(&RECONFIGURE), &[&first, &last], now)],
+            _ => vec![fault(Kind::of(&SCALE_UP), &[&last], now), fault(Kind::of(&SCALE_DOWN), &[&first], later)],
         }
     })
 }

@@ -14,8 +14,9 @@ use lychgate::config;
 use lychgate::ids::{Fence, RunId, SessionId};
 use lychgate::provider::{CallName, Finish, Role, Said};
 use lychgate::signal::{Exit, Signal};
-use lychgate_sim::plan::StreamFault;
+use lychgate_sim::plan::FaultRow;
 use lychgate_sim::standins::observation::{Observation, Provider as Seen, Tap};
+use lychgate_sim::standins::provider::faults::{MALFORMED, STALL, TRUNCATE};
 use lychgate_sim::standins::provider::{PORT, Provider, Refusal, Reply, Script, service};
 use madsim::runtime::{Handle, Runtime};
 use serde_json::Value;
@@ -92,7 +93,7 @@ impl World {
             Seen::Answered { .. } => "answered".to_string(),
             Seen::Abandoned { headers, .. } => format!("abandoned {}", headers["lychgate-call"]),
             Seen::Refused { .. } => "refused".to_string(),
-            Seen::Disturbed { disturbance, .. } => disturbance.name().to_string(),
+            Seen::Disturbed { fault, .. } => fault.to_string(),
         };
         seen.iter().map(word).collect()
     }
@@ -204,13 +205,17 @@ fn a_failed_subscription_is_told_from_a_failed_provider() {
 }
 
 /// How a turn ends whose answer is disturbed so late, with how many tokens, and after how many seconds.
-async fn disturbed(world: &World, what: StreamFault, after: u64) -> (Result<(String, Finish), TurnError>, usize, u64) {
+async fn disturbed(
+    world: &World,
+    what: &'static FaultRow,
+    after: u64,
+) -> (Result<(String, Finish), TurnError>, usize, u64) {
     let (provider, asked) = (world.provider.clone(), Instant::now());
     let later = tokio::spawn(async move {
         sleep(Duration::from_secs(after)).await;
         provider.disturb("Bearer sk-a", what);
     });
-    let (answered, tokens) = turn("s", name(&format!("{}-{after}", what.name()), 1, 1), 3, "slow").await;
+    let (answered, tokens) = turn("s", name(&format!("{}-{after}", what.word()), 1, 1), 3, "slow").await;
     let took = asked.elapsed().as_secs();
     later.await.unwrap();
     world.provider.calm("Bearer sk-a", what);
@@ -221,7 +226,7 @@ async fn disturbed(world: &World, what: StreamFault, after: u64) -> (Result<(Str
 fn no_part_of_an_answer_is_taken_for_a_whole_one_nor_waited_for_for_ever() {
     simulate(&[], |world| async move {
         let before = health().await;
-        for what in [StreamFault::Truncate, StreamFault::Malformed] {
+        for what in [&TRUNCATE, &MALFORMED] {
             // Before the first of four tokens there is no line to cut.
             let (answered, tokens, took) = disturbed(&world, what, 0).await;
             assert!(matches!(answered, Err(TurnError::Provider(_))), "{answered:?}");
@@ -233,10 +238,10 @@ fn no_part_of_an_answer_is_taken_for_a_whole_one_nor_waited_for_for_ever() {
             }
         }
         // The first token has a minute, half of it or not; so has every other.
-        let (answered, tokens, took) = disturbed(&world, StreamFault::Stall, 0).await;
+        let (answered, tokens, took) = disturbed(&world, &STALL, 0).await;
         assert!(matches!(answered, Err(TurnError::Provider(_))), "{answered:?}");
         assert_eq!((tokens, took), (0, 60));
-        let (answered, tokens, took) = disturbed(&world, StreamFault::Stall, 6).await;
+        let (answered, tokens, took) = disturbed(&world, &STALL, 6).await;
         assert!(matches!(answered, Err(TurnError::Cut(_))), "{answered:?}");
         assert_eq!((tokens, took), (1, 70));
         sleep(Duration::from_secs(1)).await;

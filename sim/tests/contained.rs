@@ -13,15 +13,18 @@ use hyper::client::conn::http1::handshake;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use lychgate_sim::explore::run::{Options, run_here};
+use lychgate_sim::link::faults::DELAY;
 use lychgate_sim::plan::seed::Seed;
-use lychgate_sim::plan::{Expect, Fault, Kind, Lifetime, Plan, Trigger, words};
+use lychgate_sim::plan::{Expect, Fault, Kind, Lifetime, Plan, Trigger};
 use lychgate_sim::standins::engine::{Engine, service};
 use lychgate_sim::standins::listener::Listener;
 use lychgate_sim::standins::observation::{Engine as Seen, Observation};
 use lychgate_sim::trace::event::{Event, ProductEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 use lychgate_sim::trace::verdict::{Report, Verdict};
+use lychgate_sim::world::process_faults::{SIGKILL, SIGTERM};
 use lychgate_sim::world::product::{Boot, Contained, Origin, Product, Reader, Role, Scenario, Service, User, Workload};
+use lychgate_sim::world::words;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -399,7 +402,7 @@ fn story(report: &Report) -> Vec<&str> {
 
 #[test]
 fn a_container_has_many_lives_and_each_ends_only_once() {
-    let kill = || fault(Kind::Sigkill, "agent-1.1", Lifetime::Instant);
+    let kill = || fault(Kind::of(&SIGKILL), "agent-1.1", Lifetime::Instant);
     let report = run(&plan("lives", vec![kill()]));
     let expected = [
         "created a",
@@ -440,7 +443,7 @@ fn a_container_gets_the_lowest_free_berth_of_its_agent() {
 
 #[test]
 fn nobody_but_the_engine_kills_after_a_sigterm() {
-    let report = run(&plan("grace", vec![fault(Kind::Sigterm, "agent-1.1", Lifetime::Instant)]));
+    let report = run(&plan("grace", vec![fault(Kind::of(&SIGTERM), "agent-1.1", Lifetime::Instant)]));
     assert_eq!((report.reached["signalled"], report.reached["killed"]), (2, 1), "{report:#?}");
 }
 
@@ -449,17 +452,17 @@ fn links_to_and_of_berths_take_faults() {
     let mut faults = Vec::new();
     for link in ["keeper-1->agent-1.1", "agent-1.1->echo", "keeper-1->engine"] {
         let plan = plan("lives", Vec::new());
-        assert!(words::links::<Kept>(&plan.topology, &plan.users).contains(&link.to_owned()), "{link}");
-        let delay = Kind::Delay { by: Duration::from_millis(100) };
+        assert!(words::links::<Kept>(&plan).contains(&link.to_owned()), "{link}");
+        let delay = Kind::of(&DELAY).with("by", Duration::from_millis(100));
         let length = Lifetime::Lasts(Duration::from_secs(5));
         faults.push(Fault::new(delay, vec![link.into()], Trigger::At(Duration::ZERO), length));
     }
-    faults.push(fault(Kind::Sigkill, "agent-1.1", Lifetime::Instant));
+    faults.push(fault(Kind::of(&SIGKILL), "agent-1.1", Lifetime::Instant));
     let report = run_here::<Kept>("kept", &plan("lives", faults), Seed(1), &Options::default());
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     assert!(report.story.iter().any(|line| line == "keeper-1/1: done"), "{report:#?}");
     let plan = plan("lives", Vec::new());
-    let processes = words::processes::<Kept>(&plan.topology);
+    let processes = words::vocabulary::<Kept>().processes(&plan.topology);
     assert_eq!(processes, ["keeper-1", "agent-1.1", "agent-1.2", "agent-2.1", "agent-2.2"]);
-    assert_eq!(words::links::<Kept>(&plan.topology, &plan.users).len(), 1 + 4 + 4, "no user reaches a container");
+    assert_eq!(words::links::<Kept>(&plan).len(), 1 + 4 + 4, "no user reaches a container");
 }

@@ -13,7 +13,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use lychgate_sim::plan::ServiceFault;
+use lychgate_sim::plan::Kind;
+use lychgate_sim::standins::engine::faults::{self, FAILED_CREATE, NOT_READY, SLOW_STOP, STALE_HANDLE};
 use lychgate_sim::standins::engine::{
     Engine, FIRST_PUBLISHED, Failure, KILLED, PORT, Runner, Running, Spec, Verb, service,
 };
@@ -536,39 +537,39 @@ fn what_it_does_not_know_is_loud() {
 fn what_ails_it_is_felt_and_heals() {
     let log = simulate(|engine| async move {
         let mut docker = Client::connect().await;
-        let ail = |ailment| engine.control(&Control::Ail(ailment));
-        let heal = |ailment| engine.control(&Control::Recover(ailment));
-        ail(ServiceFault::FailedCreate);
+        let ail = |ailment| engine.control(&Control::Begin(ailment));
+        let heal = |ailment| engine.control(&Control::End(ailment));
+        ail(Kind::of(&FAILED_CREATE));
         let (status, body) = docker.create("one", &[], &[("agent", "a")]).await;
         let message = body["message"].as_str().expect("a message");
         assert!(status == 500 && message.ends_with("-init: no space left on device"), "{status} {message}");
-        heal(ServiceFault::FailedCreate);
+        heal(Kind::of(&FAILED_CREATE));
         let (status, body) = docker.create("one", &["DIES=100"], &[("agent", "a")]).await;
         assert_eq!(status, 201, "nothing was left behind");
         let id = body["Id"].as_str().expect("an id").to_owned();
 
-        ail(ServiceFault::StaleHandle);
+        ail(Kind::of(&STALE_HANDLE));
         let (status, body) = docker.ask(Method::POST, &format!("/containers/{id}/start")).await;
         assert_eq!((status, body), (404, json!({"message": format!("No such container: {id}")})));
         assert_eq!(docker.state("one").await, "created", "it is shown");
         assert_eq!(docker.post(&format!("/containers/{id}/start")).await, 204, "once only");
-        heal(ServiceFault::StaleHandle);
+        heal(Kind::of(&STALE_HANDLE));
 
-        let slow = ServiceFault::SlowStop { by: secs(5) };
+        let slow = Kind::of(&SLOW_STOP).with("by", secs(5));
         ail(slow);
         let began = Instant::now();
         assert_eq!(docker.post("/containers/one/stop?t=2").await, 204);
         assert!((secs(7)..secs(8)).contains(&began.elapsed()), "{:?}", began.elapsed());
         heal(slow);
 
-        ail(ServiceFault::NotReady);
+        ail(Kind::of(&NOT_READY));
         assert_eq!(docker.post("/containers/one/start").await, 204);
-        heal(ServiceFault::NotReady);
+        heal(Kind::of(&NOT_READY));
 
         // A stop that the end of the engine cuts short leaves the container to itself.
         let stopped = tokio::spawn(async move { docker.post("/containers/one/stop?t=50").await });
         sleep(secs(1)).await;
-        ail(ServiceFault::Restart);
+        ail(Kind::of(&faults::RESTART));
         assert_eq!(stopped.await.expect("no panic"), 503);
         let mut docker = Client::connect().await;
         assert_eq!(docker.state("one").await, "running");

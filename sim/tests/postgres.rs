@@ -7,9 +7,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lychgate_sim::plan::ServiceFault;
+use lychgate_sim::plan::Kind;
+use lychgate_sim::standins::clock;
 use lychgate_sim::standins::observation::{Observation, Statement, Tap, Value};
 use lychgate_sim::standins::postgres::Postgres;
+use lychgate_sim::standins::postgres::faults::TABLE_LOCK;
 use lychgate_sim::world::product::Control;
 use madsim::runtime::{Handle, Runtime};
 use madsim::task::JoinHandle;
@@ -251,7 +253,7 @@ fn who_locks_every_table_waits_for_those_inside_and_keeps_the_others_out() {
     simulate(6, |world| async move {
         let first = world.spawn(write_slowly());
         sleep(Duration::from_secs(2)).await;
-        world.postgres.control(Control::Ail(ServiceFault::TableLock));
+        world.postgres.control(Control::Begin(Kind::of(&TABLE_LOCK)));
         let second = world.spawn(async {
             let client = connect().await;
             client.batch_execute("SET lock_timeout = 4000").await.unwrap();
@@ -265,7 +267,7 @@ fn who_locks_every_table_waits_for_those_inside_and_keeps_the_others_out() {
         first.await.unwrap();
         sleep(Duration::from_secs(5)).await;
         assert_eq!(world.shown(), ["run.insert", "run.insert"]);
-        world.postgres.control(Control::Recover(ServiceFault::TableLock));
+        world.postgres.control(Control::End(Kind::of(&TABLE_LOCK)));
         second.await.unwrap();
     });
 }
@@ -280,12 +282,12 @@ fn now_us_is_what_the_servers_clock_shows() {
         };
         let minute = Duration::from_secs(60);
         let began = now().await;
-        world.postgres.control(Control::Ail(ServiceFault::ClockAhead { by: minute }));
+        world.postgres.control(Control::Begin(Kind::of(&clock::AHEAD).with("by", minute)));
         assert!((60..=61).contains(&(now().await - began)));
-        world.postgres.control(Control::Recover(ServiceFault::ClockAhead { by: minute }));
-        world.postgres.control(Control::Ail(ServiceFault::ClockBehind { by: minute }));
+        world.postgres.control(Control::End(Kind::of(&clock::AHEAD).with("by", minute)));
+        world.postgres.control(Control::Begin(Kind::of(&clock::BEHIND).with("by", minute)));
         assert!((-60..=-59).contains(&(now().await - began)));
-        world.postgres.control(Control::Recover(ServiceFault::ClockBehind { by: minute }));
+        world.postgres.control(Control::End(Kind::of(&clock::BEHIND).with("by", minute)));
         assert!((0..=1).contains(&(now().await - began)));
     });
 }

@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use lychgate_sim::explore::run::{Options, run_here};
 use lychgate_sim::link::HALF_OPEN;
+use lychgate_sim::link::faults::WEDGE;
 use lychgate_sim::plan::seed::{Purpose, Seed};
 use lychgate_sim::plan::{EventMatch, Fault, Kind, Lifetime, Plan, ServiceManager, Trigger};
 use lychgate_sim::trace::verdict::{Report, Verdict};
+use lychgate_sim::world::process_faults::{
+    HOST_LOSS, LOST_SIGNAL, PANIC, PAUSE, RECONFIGURE, ROLLING_RESTART, SCALE_DOWN, SCALE_UP, SIGKILL, SIGTERM,
+};
 use rand_chacha::rand_core::Rng;
 use serde_json::Value;
 use test_product::{Jobs, Toys, fault, on, plan};
@@ -65,7 +69,7 @@ impl Trace {
 #[test]
 fn a_paused_process_stands_still_and_goes_on() {
     let between = Trigger::On(EventMatch { after: Duration::from_millis(500), ..on("stepped", 2) });
-    let pause = fault(Kind::Pause, "worker-1", between, Lifetime::Lasts(secs(40)));
+    let pause = fault(Kind::of(&PAUSE), "worker-1", between, Lifetime::Lasts(secs(40)));
     let (report, trace) = Trace::of(&plan(vec![pause]), "pause");
     // Nothing was closed meanwhile, so nothing was done twice.
     assert_eq!(report.reached["stepped"], 5);
@@ -81,7 +85,7 @@ fn a_paused_process_stands_still_and_goes_on() {
 #[test]
 fn who_connects_to_a_paused_process_waits() {
     let early = Trigger::On(on("link_opened", 1));
-    let pause = fault(Kind::Pause, "worker-1", early, Lifetime::Lasts(secs(20)));
+    let pause = fault(Kind::of(&PAUSE), "worker-1", early, Lifetime::Lasts(secs(20)));
     let (report, trace) = Trace::of(&plan(vec![pause]), "waits");
     assert_eq!((report.reached["paused"], report.reached["link_opened"]), (1, 2), "{report:#?}");
     let (opened, claimed) = (trace.times("ann", "link_opened")[0], trace.times("", "claimed")[0]);
@@ -92,8 +96,8 @@ fn who_connects_to_a_paused_process_waits() {
 
 #[test]
 fn a_signal_waits_for_a_paused_process_and_its_grace_does_not() {
-    let pause = |length| fault(Kind::Pause, "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Lasts(length));
-    let term = || fault(Kind::Sigterm, "worker-1", after("stepped", 2, 1), Lifetime::Instant);
+    let pause = |length| fault(Kind::of(&PAUSE), "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Lasts(length));
+    let term = || fault(Kind::of(&SIGTERM), "worker-1", after("stepped", 2, 1), Lifetime::Instant);
     let mut short = plan(vec![pause(secs(3)), term()]);
     short.users.steps = 3;
     let (report, trace) = Trace::of(&short, "short");
@@ -108,8 +112,8 @@ fn a_signal_waits_for_a_paused_process_and_its_grace_does_not() {
 
 #[test]
 fn a_kill_of_a_paused_process_lets_it_make_no_step() {
-    let pause = fault(Kind::Pause, "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Lasts(secs(20)));
-    let kill = fault(Kind::Sigkill, "worker-1", after("stepped", 2, 5), Lifetime::Instant);
+    let pause = fault(Kind::of(&PAUSE), "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Lasts(secs(20)));
+    let kill = fault(Kind::of(&SIGKILL), "worker-1", after("stepped", 2, 5), Lifetime::Instant);
     let (report, trace) = Trace::of(&stubborn(plan(vec![pause, kill])), "killed");
     assert_eq!((report.reached["killed"], report.reached["booted"]), (1, 2));
     assert!(!report.reached.contains_key("resumed") && !report.reached.contains_key("drained"), "{report:#?}");
@@ -121,7 +125,7 @@ fn a_kill_of_a_paused_process_lets_it_make_no_step() {
 
 #[test]
 fn one_pause_of_two_keeps_it_still() {
-    let pause = |trigger, length| fault(Kind::Pause, "worker-1", trigger, Lifetime::Lasts(length));
+    let pause = |trigger, length| fault(Kind::of(&PAUSE), "worker-1", trigger, Lifetime::Lasts(length));
     let two = vec![pause(Trigger::On(on("stepped", 2)), secs(10)), pause(after("stepped", 2, 5), secs(15))];
     let (report, trace) = Trace::of(&plan(two), "two");
     assert_eq!((report.reached["paused"], report.reached["resumed"]), (1, 1));
@@ -133,7 +137,7 @@ fn one_pause_of_two_keeps_it_still() {
 fn healing_resumes() {
     let pause = Fault {
         targets: vec!["worker-1".into(), "worker-2".into()],
-        ..fault(Kind::Pause, "", Trigger::On(on("told", 1)), Lifetime::UntilHeal)
+        ..fault(Kind::of(&PAUSE), "", Trigger::On(on("told", 1)), Lifetime::UntilHeal)
     };
     let (report, trace) = Trace::of(&workers(2, vec![pause]), "healing");
     assert_eq!((report.reached["paused"], report.reached["resumed"]), (2, 2), "{report:#?}");
@@ -143,7 +147,7 @@ fn healing_resumes() {
 
 #[test]
 fn a_lost_host_says_nothing_more() {
-    let loss = fault(Kind::HostLoss, "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Instant);
+    let loss = fault(Kind::of(&HOST_LOSS), "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Instant);
     let (report, trace) = Trace::of(&stubborn(plan(vec![loss])), "loss");
     assert_eq!(report.reached["stepped"], 2 + 5);
     assert!(!report.reached.contains_key("drained"), "its destructors were heard: {report:#?}");
@@ -159,7 +163,7 @@ fn a_lost_host_says_nothing_more() {
 
 #[test]
 fn who_connects_to_a_lost_host_waits_for_its_next_life() {
-    let loss = fault(Kind::HostLoss, "worker-1", Trigger::At(Duration::from_millis(1)), Lifetime::Instant);
+    let loss = fault(Kind::of(&HOST_LOSS), "worker-1", Trigger::At(Duration::from_millis(1)), Lifetime::Instant);
     let (report, trace) = Trace::of(&plan(vec![loss]), "away");
     assert_eq!((report.reached["killed"], report.reached["stepped"]), (1, 5), "{report:#?}");
     assert!(trace.times("ann", "link_opened")[0] < 1.0);
@@ -171,7 +175,7 @@ fn who_connects_to_a_lost_host_waits_for_its_next_life() {
 fn a_rolling_restart_takes_one_after_another() {
     let rolling = Fault {
         targets: vec!["worker-2".into(), "worker-1".into(), "worker-3".into()],
-        ..fault(Kind::RollingRestart, "", Trigger::On(on("stepped", 2)), Lifetime::Instant)
+        ..fault(Kind::of(&ROLLING_RESTART), "", Trigger::On(on("stepped", 2)), Lifetime::Instant)
     };
     let (report, trace) = Trace::of(&workers(3, vec![rolling]), "rolling");
     assert_eq!(report.reached["stepped"], 5, "the worker drained: {report:#?}");
@@ -188,7 +192,7 @@ fn a_rolling_restart_takes_one_after_another() {
 fn one_cause_kills_several_and_they_boot_together() {
     let kill = Fault {
         targets: vec!["worker-1".into(), "worker-2".into()],
-        ..fault(Kind::Sigkill, "", Trigger::On(on("stepped", 2)), Lifetime::Instant)
+        ..fault(Kind::of(&SIGKILL), "", Trigger::On(on("stepped", 2)), Lifetime::Instant)
     };
     let (_, trace) = Trace::of(&workers(2, vec![kill]), "group");
     let killed = trace.times("", "killed");
@@ -205,11 +209,11 @@ fn wild(seed: u64) -> Plan<Jobs> {
     let mut faults = Vec::new();
     for _ in 0..3 {
         let kind = match draw(6) {
-            0 | 1 => Kind::Pause,
-            2 => Kind::HostLoss,
-            3 => Kind::RollingRestart,
-            4 => Kind::Sigkill,
-            _ => Kind::Wedge,
+            0 | 1 => Kind::of(&PAUSE),
+            2 => Kind::of(&HOST_LOSS),
+            3 => Kind::of(&ROLLING_RESTART),
+            4 => Kind::of(&SIGKILL),
+            _ => Kind::of(&WEDGE),
         };
         let target = if kind.on_link() { "worker-1->store" } else { "worker-1" };
         let trigger = Trigger::At(Duration::from_micros(draw(10_000_000)));
@@ -239,7 +243,7 @@ fn managed(mut plan: Plan<Jobs>, manager: ServiceManager) -> Plan<Jobs> {
 
 #[test]
 fn a_signal_that_is_lost_ends_in_a_kill() {
-    let lost = fault(Kind::LostSignal, "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Instant);
+    let lost = fault(Kind::of(&LOST_SIGNAL), "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Instant);
     let mut long = plan(vec![lost]);
     long.users.steps = 9;
     let (report, trace) = Trace::of(&long, "lost");
@@ -251,7 +255,7 @@ fn a_signal_that_is_lost_ends_in_a_kill() {
 
 #[test]
 fn who_serves_on_before_its_signal_has_so_much_less_time_afterwards() {
-    let term = || fault(Kind::Sigterm, "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Instant);
+    let term = || fault(Kind::of(&SIGTERM), "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Instant);
     let mut two = stubborn(plan(vec![term(), term()]));
     two.users.steps = 9;
     let two = managed(two, ServiceManager { pre_stop: Some(secs(3)), ..ServiceManager::default() });
@@ -264,7 +268,7 @@ fn who_serves_on_before_its_signal_has_so_much_less_time_afterwards() {
 
 #[test]
 fn a_panic_closes_everything_at_once() {
-    let panic = fault(Kind::Panic, "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Instant);
+    let panic = fault(Kind::of(&PANIC), "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Instant);
     let (report, trace) = Trace::of(&stubborn(plan(vec![panic])), "panic");
     assert_eq!((report.reached["panicked"], report.reached.get("killed")), (1, None), "{report:#?}");
     assert!(!report.reached.contains_key("drained"), "its destructors were heard: {report:#?}");
@@ -276,7 +280,8 @@ fn a_panic_closes_everything_at_once() {
 
 #[test]
 fn short_lives_make_for_longer_and_longer_delays() {
-    let panics = (1..=4).map(|nth| fault(Kind::Panic, "worker-1", Trigger::On(on("claimed", nth)), Lifetime::Instant));
+    let panics =
+        (1..=4).map(|nth| fault(Kind::of(&PANIC), "worker-1", Trigger::On(on("claimed", nth)), Lifetime::Instant));
     let manager = ServiceManager { restart_max: Some(secs(10)), ..ServiceManager::default() };
     let (_, trace) = Trace::of(&managed(plan(panics.collect()), manager), "loop");
     let (died, booted) = (trace.times("", "panicked"), trace.times("", "booted"));
@@ -286,7 +291,8 @@ fn short_lives_make_for_longer_and_longer_delays() {
 
 #[test]
 fn who_answers_no_probe_is_killed() {
-    let pause = |length| fault(Kind::Pause, "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Lasts(secs(length)));
+    let pause =
+        |length| fault(Kind::of(&PAUSE), "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Lasts(secs(length)));
     let probed = ServiceManager { probe: Some(secs(5)), ..ServiceManager::default() };
     let (report, trace) = Trace::of(&managed(plan(vec![pause(100)]), probed), "probe");
     // Three in a row, each 5 s after the one before has failed, which takes 1 s; the first some time within 5 s.
@@ -296,7 +302,7 @@ fn who_answers_no_probe_is_killed() {
     let (report, _) = Trace::of(&managed(plan(vec![pause(11)]), probed), "patience");
     assert!(!report.reached.contains_key("killed"), "two misses are forgiven: {report:#?}");
     // One that is about to exit is asked as well.
-    let term = fault(Kind::Sigterm, "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Instant);
+    let term = fault(Kind::of(&SIGTERM), "worker-1", Trigger::On(on("stepped", 2)), Lifetime::Instant);
     let patient = ServiceManager { grace: Some(secs(60)), ..probed };
     let (report, _) = Trace::of(&managed(plan(vec![term, pause(100)]), patient), "draining");
     assert_eq!((report.reached["killed"], report.reached.get("exited")), (1, None), "{report:#?}");
@@ -312,8 +318,8 @@ fn pair(faults: Vec<Fault>) -> Plan<Jobs> {
 
 #[test]
 fn one_comes_and_one_goes_for_good() {
-    let up = fault(Kind::ScaleUp, "worker-2", Trigger::On(on("stepped", 2)), Lifetime::Instant);
-    let down = fault(Kind::ScaleDown, "worker-2", after("stepped", 2, 1), Lifetime::Instant);
+    let up = fault(Kind::of(&SCALE_UP), "worker-2", Trigger::On(on("stepped", 2)), Lifetime::Instant);
+    let down = fault(Kind::of(&SCALE_DOWN), "worker-2", after("stepped", 2, 1), Lifetime::Instant);
     let (report, trace) = Trace::of(&pair(vec![up, down]), "scale");
     let (called, came) = (trace.times("", "fault_struck")[0], trace.times("worker-2", "booted")[0]);
     assert!((0.0..0.000_001).contains(&(came - called)), "{called} {came}");
@@ -334,7 +340,7 @@ fn who_was_not_called_boots_when_everything_heals() {
 fn a_replacement_comes_before_the_other_goes() {
     let replaced = Fault {
         targets: vec!["worker-1".into(), "worker-2".into()],
-        ..fault(Kind::Reconfigure, "", Trigger::On(on("stepped", 2)), Lifetime::Instant)
+        ..fault(Kind::of(&RECONFIGURE), "", Trigger::On(on("stepped", 2)), Lifetime::Instant)
     };
     let (report, trace) = Trace::of(&pair(vec![replaced]), "replaced");
     assert_eq!(trace.times("worker-1", "signalled"), trace.times("worker-2", "booted"));

@@ -11,8 +11,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use lychgate_sim::plan::StreamFault;
+use lychgate_sim::plan::FaultRow;
 use lychgate_sim::standins::observation::{Observation, Provider as Seen, Tap};
+use lychgate_sim::standins::provider::faults::{MALFORMED, STALL, TRUNCATE};
 use lychgate_sim::standins::provider::{PORT, Provider, Refusal, Reply, Script, service};
 use madsim::runtime::{Handle, Runtime};
 use serde_json::{Value, json};
@@ -199,14 +200,14 @@ fn what_is_not_in_order_is_refused_in_openais_form() {
 }
 
 /// The text of an answer that is disturbed after its first word until four seconds after that, and when it was over.
-async fn disturbed(stand_in: Provider, disturbance: StreamFault) -> (String, u128) {
+async fn disturbed(stand_in: Provider, disturbance: &'static FaultRow) -> (String, u128) {
     let mut provider = connect().await;
     let started = Instant::now();
     let response = provider.send_request(request(&asking(&[("user", "ann/1#1")]))).await.unwrap();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         stand_in.disturb("Bearer sk-1", disturbance);
-        stand_in.disturb("Bearer sk-2", StreamFault::Truncate);
+        stand_in.disturb("Bearer sk-2", &TRUNCATE);
         tokio::time::sleep(Duration::from_secs(4)).await;
         stand_in.calm("Bearer sk-1", disturbance);
     });
@@ -222,7 +223,7 @@ fn words(text: &str) -> usize {
 #[test]
 fn an_answer_that_stalls_goes_on_where_it_stopped() {
     let log = simulate(6, |stand_in| async {
-        let (text, tenths) = disturbed(stand_in, StreamFault::Stall).await;
+        let (text, tenths) = disturbed(stand_in, &STALL).await;
         assert_eq!((words(&text), text.ends_with("data: [DONE]\n\n")), (4, true), "{text}");
         assert_eq!(tenths, 55, "what was late comes at once");
     });
@@ -235,7 +236,7 @@ fn an_answer_that_stalls_goes_on_where_it_stopped() {
 #[test]
 fn a_stalled_answer_that_nobody_waits_for_is_seen_to() {
     let log = simulate(7, |stand_in| async move {
-        stand_in.disturb("Bearer sk-1", StreamFault::Stall);
+        stand_in.disturb("Bearer sk-1", &STALL);
         let mut provider = connect().await;
         let response = provider.send_request(request(&asking(&[("user", "ann/1#1")]))).await.unwrap();
         let mut body = response.into_body();
@@ -252,7 +253,7 @@ fn a_stalled_answer_that_nobody_waits_for_is_seen_to() {
 #[test]
 fn a_truncated_answer_ends_in_order_and_without_its_end() {
     let log = simulate(8, |stand_in| async {
-        let (text, tenths) = disturbed(stand_in, StreamFault::Truncate).await;
+        let (text, tenths) = disturbed(stand_in, &TRUNCATE).await;
         assert_eq!((words(&text), text.contains("[DONE]"), tenths), (1, false, 20), "{text}");
     });
     assert!(matches!(&log[..], [Seen::Called { .. }, Seen::Disturbed { over: true, .. }]), "{log:#?}");
@@ -261,7 +262,7 @@ fn a_truncated_answer_ends_in_order_and_without_its_end() {
 #[test]
 fn a_garbled_answer_has_one_event_that_is_none_and_is_no_answer() {
     let log = simulate(9, |stand_in| async {
-        let (text, tenths) = disturbed(stand_in, StreamFault::Malformed).await;
+        let (text, tenths) = disturbed(stand_in, &MALFORMED).await;
         assert_eq!((words(&text), text.contains("[DONE]"), tenths), (3, true, 40), "{text}");
     });
     let [Seen::Called { .. }, Seen::Disturbed { over: false, .. }, Seen::Disturbed { over: true, .. }] = &log[..]

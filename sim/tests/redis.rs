@@ -5,8 +5,10 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lychgate_sim::plan::ServiceFault;
+use lychgate_sim::plan::Kind;
+use lychgate_sim::standins::clock;
 use lychgate_sim::standins::observation::{Observation, Tap};
+use lychgate_sim::standins::redis::faults::{EVICT, FLUSH};
 use lychgate_sim::standins::redis::{PORT, Redis, resp, service};
 use lychgate_sim::world::product::Control;
 use madsim::runtime::{Handle, Runtime};
@@ -120,15 +122,15 @@ fn keys_expire_when_the_servers_clock_says_so() {
         one_client(handle, async move {
             let mut redis = connect().await;
             let expiring = |ms| redis::SetOptions::default().with_expiration(redis::SetExpiry::PX(ms));
-            server.control(Control::Ail(ServiceFault::ClockBehind { by: minute }));
+            server.control(Control::Begin(Kind::of(&clock::BEHIND).with("by", minute)));
             let () = redis.set_options("late", "v", expiring(30_000)).await.unwrap();
-            server.control(Control::Recover(ServiceFault::ClockBehind { by: minute }));
+            server.control(Control::End(Kind::of(&clock::BEHIND).with("by", minute)));
             let () = redis.set_options("soon", "v", expiring(30_000)).await.unwrap();
             let late: Option<String> = redis.get("late").await.unwrap();
             assert_eq!(late, None, "the clock has come back over its time");
             let soon: Option<String> = redis.get("soon").await.unwrap();
             assert_eq!(soon.as_deref(), Some("v"));
-            server.control(Control::Ail(ServiceFault::ClockAhead { by: minute }));
+            server.control(Control::Begin(Kind::of(&clock::AHEAD).with("by", minute)));
             let soon: Option<String> = redis.get("soon").await.unwrap();
             assert_eq!(soon, None);
         })
@@ -336,9 +338,9 @@ fn what_is_flushed_is_gone_and_connections_readers_and_scripts_stay() {
                 let there = (redis.exists("k").await.unwrap(), redis.exists("timed").await.unwrap());
                 (there.0, there.1, redis::cmd("DBSIZE").query_async(&mut redis).await.unwrap())
             };
-            server.control(Control::Ail(ServiceFault::Evict));
+            server.control(Control::Begin(Kind::of(&EVICT)));
             assert_eq!(left().await, (true, false, 1), "an eviction takes what would expire");
-            server.control(Control::Ail(ServiceFault::Flush));
+            server.control(Control::Begin(Kind::of(&FLUSH)));
             assert_eq!(left().await, (false, false, 0));
             let hash = Script::new("return 'x'").get_hash().to_string();
             let known: Vec<bool> = redis::cmd("SCRIPT").arg("EXISTS").arg(hash).query_async(&mut redis).await.unwrap();

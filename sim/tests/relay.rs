@@ -8,6 +8,7 @@ use std::time::Duration;
 use lychgate_sim::link::{Effect, Link, LinkObserver, relay};
 use lychgate_sim::plan::{Direction, Scope};
 use lychgate_sim::trace::event::WorldEvent;
+use lychgate_sim::trace::fault::FaultId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -46,11 +47,11 @@ impl LinkObserver for Log {
     fn serves(&self, _: &Link) -> Option<String> {
         self.works.load(Ordering::Relaxed).then(|| "ben/1".to_owned())
     }
-    fn felt(&self, _: &Link, fault: usize, label: &str) {
-        self.felt.lock().expect("unpoisoned").push((fault, label.to_owned()));
+    fn felt(&self, _: &Link, fault: FaultId, label: &str) {
+        self.felt.lock().expect("unpoisoned").push((fault.number(), label.to_owned()));
     }
-    fn spent(&self, _: &Link, fault: usize) {
-        self.spent.lock().expect("unpoisoned").push(fault);
+    fn spent(&self, _: &Link, fault: FaultId) {
+        self.spent.lock().expect("unpoisoned").push(fault.number());
     }
 }
 
@@ -116,11 +117,11 @@ async fn bytes_pass() {
 #[tokio::test]
 async fn a_wedge_holds_connecting_and_bytes() {
     let (link, log, near) = stage().await;
-    link.strike(1, Effect::Wedge);
+    link.strike(FaultId::numbered(1), Effect::Wedge);
     let mut stream = TcpStream::connect(near).await.expect("a wedged relay listens");
     say(&mut stream, "work").await;
     assert!(timeout(HELD, stream.read(&mut [0; 8])).await.is_err());
-    link.heal(1);
+    link.heal(FaultId::numbered(1));
     assert_eq!(hear(&mut stream).await, "work");
     assert_eq!(*log.felt.lock().expect("unpoisoned"), [(1, "ann/1".to_owned())]);
 }
@@ -128,7 +129,7 @@ async fn a_wedge_holds_connecting_and_bytes() {
 #[tokio::test]
 async fn a_reply_is_lost_with_its_connection() {
     let (link, log, near) = stage().await;
-    link.strike(2, Effect::ReplyLost { matches: Some(b"work 2".to_vec()) });
+    link.strike(FaultId::numbered(2), Effect::ReplyLost { matches: Some(b"work 2".to_vec()) });
     let mut stream = TcpStream::connect(near).await.expect("the relay listens");
     say(&mut stream, "work 1").await;
     assert_eq!(hear(&mut stream).await, "work 1");
@@ -144,11 +145,11 @@ async fn a_close_ends_what_stands_and_what_comes() {
     let mut stream = TcpStream::connect(near).await.expect("the relay listens");
     say(&mut stream, "work").await;
     assert_eq!(hear(&mut stream).await, "work");
-    link.strike(1, Effect::Close);
+    link.strike(FaultId::numbered(1), Effect::Close);
     assert_eq!(hear(&mut stream).await, "");
     let mut stream = TcpStream::connect(near).await.expect("the relay listens");
     assert_eq!(hear(&mut stream).await, "");
-    link.heal(1);
+    link.heal(FaultId::numbered(1));
     let mut stream = TcpStream::connect(near).await.expect("the relay listens");
     say(&mut stream, "again").await;
     assert_eq!(hear(&mut stream).await, "again");
@@ -203,11 +204,11 @@ async fn a_lost_near_end_is_nobody_to_the_judge_and_half_open_to_the_service() {
 async fn a_delay_keeps_the_order() {
     let (link, log, near) = stage().await;
     let mut stream = TcpStream::connect(near).await.expect("the relay listens");
-    link.strike(1, Effect::Delay(HELD));
+    link.strike(FaultId::numbered(1), Effect::Delay(HELD));
     let began = Instant::now();
     say(&mut stream, "work ").await;
     sleep(Duration::from_millis(20)).await;
-    link.heal(1);
+    link.heal(FaultId::numbered(1));
     say(&mut stream, "later").await;
     let mut heard = String::new();
     while heard.len() < 10 {
@@ -248,7 +249,7 @@ async fn who_dials_is_refused_and_what_stands_goes_on() {
     log.works.store(true, Ordering::Relaxed);
     let (mut dials, mut seen) = (Vec::new(), Vec::new());
     for fault in [1, 2] {
-        link.strike(fault, Effect::ConnectionRefused);
+        link.strike(FaultId::numbered(fault), Effect::ConnectionRefused);
         sleep(HELD).await;
         assert_eq!(felt(&log), seen, "nobody has dialled");
         for _ in 0..fault {
@@ -261,7 +262,7 @@ async fn who_dials_is_refused_and_what_stands_goes_on() {
         }
         seen = if cfg!(madsim) || may_look() { dials.clone() } else { Vec::new() };
         assert_eq!(felt(&log), seen);
-        link.heal(fault);
+        link.heal(FaultId::numbered(fault));
         sleep(HELD).await;
         drop(dialled(near).await);
         assert_eq!(felt(&log), seen, "who is let in feels nothing");
@@ -273,7 +274,7 @@ async fn who_dials_is_refused_and_what_stands_goes_on() {
 #[tokio::test]
 async fn who_has_nothing_to_do_does_not_feel_that_it_is_refused() {
     let (link, log, near) = stage().await;
-    link.strike(1, Effect::ConnectionRefused);
+    link.strike(FaultId::numbered(1), Effect::ConnectionRefused);
     sleep(HELD).await;
     let refused = TcpStream::connect(near).await.expect_err("nobody listens");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
@@ -285,37 +286,37 @@ async fn who_has_nothing_to_do_does_not_feel_that_it_is_refused() {
 async fn what_is_half_open_says_nothing_and_closes_at_the_end() {
     let (link, log, near) = stage().await;
     let mut old = dialled(near).await;
-    link.strike(1, Effect::HalfOpen);
+    link.strike(FaultId::numbered(1), Effect::HalfOpen);
     sleep(HELD).await;
     assert!(felt(&log).is_empty(), "nobody has said anything");
     say(&mut old, "work").await;
     silent(&mut old).await;
     assert_eq!(felt(&log), [1]);
     let mut new = dialled(near).await;
-    link.heal(1);
+    link.heal(FaultId::numbered(1));
     assert_eq!(hear(&mut old).await, "", "it is closed, and what was said is gone");
     say(&mut new, "on").await;
     assert_eq!(hear(&mut new).await, "on");
     // The same fault may strike again: what was new is old now.
-    link.strike(1, Effect::HalfOpen);
+    link.strike(FaultId::numbered(1), Effect::HalfOpen);
     say(&mut new, "more").await;
     silent(&mut new).await;
-    link.heal(1);
+    link.heal(FaultId::numbered(1));
     assert_eq!(hear(&mut new).await, "");
 }
 
 #[tokio::test]
 async fn who_waits_for_an_answer_that_is_swallowed_feels_it() {
     let (link, log, near) = stage().await;
-    link.strike(2, Effect::Wedge);
+    link.strike(FaultId::numbered(2), Effect::Wedge);
     let mut stream = TcpStream::connect(near).await.expect("the relay listens");
     say(&mut stream, "work").await;
     sleep(HELD).await;
-    link.strike(1, Effect::HalfOpen);
-    link.heal(2);
+    link.strike(FaultId::numbered(1), Effect::HalfOpen);
+    link.heal(FaultId::numbered(2));
     silent(&mut stream).await;
     assert_eq!(felt(&log), [2, 1]);
-    link.heal(1);
+    link.heal(FaultId::numbered(1));
     assert_eq!(hear(&mut stream).await, "");
 }
 
@@ -325,7 +326,7 @@ async fn a_trickle_carries_a_few_bytes_at_a_time_and_all_when_it_heals() {
     let mut stream = dialled(near).await;
     let by = HELD / 3;
     let part = Scope { direction: Some(Direction::Down), only: None };
-    link.strike_part(1, Effect::Trickle { bytes: 2, by }, part);
+    link.strike_part(FaultId::numbered(1), Effect::Trickle { bytes: 2, by }, part);
     let began = Instant::now();
     say(&mut stream, "work 12").await;
     let mut parts: Vec<String> = Vec::new();
@@ -337,7 +338,7 @@ async fn a_trickle_carries_a_few_bytes_at_a_time_and_all_when_it_heals() {
     assert_eq!(felt(&log), [1]);
     say(&mut stream, "and a lot more than that").await;
     sleep(by + by / 2).await;
-    link.heal(1);
+    link.heal(FaultId::numbered(1));
     let mut heard = String::new();
     while heard.len() < 24 {
         heard += &hear(&mut stream).await;
@@ -349,7 +350,7 @@ async fn a_trickle_carries_a_few_bytes_at_a_time_and_all_when_it_heals() {
 #[tokio::test]
 async fn an_answer_is_cut_in_the_middle() {
     let (link, log, near) = stage().await;
-    link.strike(1, Effect::Cut { matches: Some(b"work 2".to_vec()) });
+    link.strike(FaultId::numbered(1), Effect::Cut { matches: Some(b"work 2".to_vec()) });
     let mut stream = dialled(near).await;
     say(&mut stream, "work 2").await;
     assert_eq!(hear(&mut stream).await, "wor");
@@ -359,7 +360,7 @@ async fn an_answer_is_cut_in_the_middle() {
     say(&mut stream, "work 2").await;
     assert_eq!(hear(&mut stream).await, "work 2", "once is once");
     // Without a pattern: whatever comes next.
-    link.strike(2, Effect::Cut { matches: None });
+    link.strike(FaultId::numbered(2), Effect::Cut { matches: None });
     say(&mut stream, "12").await;
     assert_eq!(hear(&mut stream).await, "1");
     assert_eq!(hear(&mut stream).await, "");
@@ -367,21 +368,70 @@ async fn an_answer_is_cut_in_the_middle() {
 }
 
 #[tokio::test]
-async fn something_in_between_answers_once_and_hangs_up() {
+async fn an_answer_is_damaged_once_and_the_connection_goes_on() {
     let (link, log, near) = stage().await;
-    link.strike(1, Effect::Answer { status: 503, matches: Some(b"work 2".to_vec()) });
+    link.strike(FaultId::numbered(1), Effect::Corrupt { matches: Some(b"work 2".to_vec()) });
     let mut stream = dialled(near).await;
     say(&mut stream, "work 1").await;
     assert_eq!(hear(&mut stream).await, "work 1", "that was not asked for");
-    link.strike_part(2, Effect::Wedge, Scope { direction: Some(Direction::Down), only: None });
+    say(&mut stream, "work 2").await;
+    assert_eq!(hear(&mut stream).await, "\u{fffd}ork 2");
+    say(&mut stream, "work 2").await;
+    assert_eq!(hear(&mut stream).await, "work 2", "once is once");
+    assert_eq!(*log.spent.lock().expect("unpoisoned"), [1]);
+    // Without a pattern: whatever comes next.
+    link.strike(FaultId::numbered(2), Effect::Corrupt { matches: None });
+    say(&mut stream, "12").await;
+    assert_eq!(hear(&mut stream).await, "\u{fffd}2");
+    assert_eq!(felt(&log), [1]);
+}
+
+#[tokio::test]
+async fn a_request_is_delivered_twice_and_answered_once() {
+    let service = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = service.local_addr().expect("bound").port();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = service.accept().await {
+            let hears = hears.clone();
+            tokio::spawn(async move {
+                let request = hear(&mut stream).await;
+                hears.lock().expect("unpoisoned").push(request.clone());
+                say(&mut stream, &request).await;
+            });
+        }
+    });
+    let (link, log, near) = before(SocketAddr::new("127.0.0.1".parse().expect("an address"), port)).await;
+    link.strike(FaultId::numbered(1), Effect::Duplicate { matches: Some(b"work 2".to_vec()) });
+    for words in ["work 1", "work 2", "work 2"] {
+        let mut stream = TcpStream::connect(near).await.expect("the relay listens");
+        say(&mut stream, words).await;
+        assert_eq!(hear(&mut stream).await, words);
+        assert_eq!(hear(&mut stream).await, "", "{words} was answered once");
+    }
+    sleep(HELD).await;
+    assert_eq!(*heard.lock().expect("unpoisoned"), ["work 1", "work 2", "work 2", "work 2"]);
+    assert_eq!(felt(&log), [1]);
+    assert_eq!(*log.spent.lock().expect("unpoisoned"), [1]);
+}
+
+#[tokio::test]
+async fn something_in_between_answers_once_and_hangs_up() {
+    let (link, log, near) = stage().await;
+    link.strike(FaultId::numbered(1), Effect::Answer { status: 503, matches: Some(b"work 2".to_vec()) });
+    let mut stream = dialled(near).await;
+    say(&mut stream, "work 1").await;
+    assert_eq!(hear(&mut stream).await, "work 1", "that was not asked for");
+    link.strike_part(FaultId::numbered(2), Effect::Wedge, Scope { direction: Some(Direction::Down), only: None });
     say(&mut stream, "work 2").await;
     // What else is said before the end is heard is said to nobody.
     silent(&mut stream).await;
-    link.strike(3, Effect::Answer { status: 500, matches: None });
+    link.strike(FaultId::numbered(3), Effect::Answer { status: 500, matches: None });
     say(&mut stream, "work 2 goes on").await;
     silent(&mut stream).await;
-    link.heal(3);
-    link.heal(2);
+    link.heal(FaultId::numbered(3));
+    link.heal(FaultId::numbered(2));
     let said = hear(&mut stream).await;
     assert!(said.starts_with("HTTP/1.1 503 Service Unavailable\r\n") && said.ends_with("\r\n\r\nService Unavailable"));
     assert!(said.contains("\r\ncontent-length: 19\r\n"), "{said}");
@@ -398,19 +448,19 @@ async fn a_wedge_of_one_way_lets_the_other_pass() {
     let (link, log, near) = stage().await;
     let mut stream = dialled(near).await;
     let only = |direction| Scope { direction: Some(direction), only: None };
-    link.strike_part(1, Effect::Wedge, only(Direction::Down));
+    link.strike_part(FaultId::numbered(1), Effect::Wedge, only(Direction::Down));
     // Connecting goes up.
     let mut new = TcpStream::connect(near).await.expect("the relay listens");
     say(&mut new, "new").await;
     say(&mut stream, "work 1").await;
     silent(&mut stream).await;
-    link.strike_part(2, Effect::Wedge, only(Direction::Up));
+    link.strike_part(FaultId::numbered(2), Effect::Wedge, only(Direction::Up));
     say(&mut stream, "work 2").await;
-    link.heal(1);
+    link.heal(FaultId::numbered(1));
     assert_eq!(hear(&mut stream).await, "work 1", "it was answered, and only the answer was held");
     assert_eq!(hear(&mut new).await, "new");
     silent(&mut stream).await;
-    link.heal(2);
+    link.heal(FaultId::numbered(2));
     assert_eq!(hear(&mut stream).await, "work 2");
     assert_eq!(felt(&log), [1, 2]);
 }
@@ -419,21 +469,21 @@ async fn a_wedge_of_one_way_lets_the_other_pass() {
 async fn what_strikes_only_some_requests_begins_with_one_of_them() {
     let (link, log, near) = stage().await;
     let only = || Scope { direction: None, only: Some("work 2".into()) };
-    link.strike_part(1, Effect::Wedge, only());
+    link.strike_part(FaultId::numbered(1), Effect::Wedge, only());
     let mut struck = dialled(near).await;
     let mut spared = dialled(near).await;
     say(&mut struck, "work 2").await;
     silent(&mut struck).await;
     say(&mut spared, "work 1").await;
     assert_eq!(hear(&mut spared).await, "work 1");
-    link.heal(1);
+    link.heal(FaultId::numbered(1));
     assert_eq!(hear(&mut struck).await, "work 2");
     // It may come back, and knows nothing of what was said before.
-    link.strike_part(1, Effect::Wedge, only());
+    link.strike_part(FaultId::numbered(1), Effect::Wedge, only());
     say(&mut struck, "on").await;
     assert_eq!(hear(&mut struck).await, "on");
-    link.heal(1);
-    link.strike_part(2, Effect::Close, only());
+    link.heal(FaultId::numbered(1));
+    link.strike_part(FaultId::numbered(2), Effect::Close, only());
     let mut struck = dialled(near).await;
     say(&mut struck, "work 2").await;
     assert_eq!(hear(&mut struck).await, "");

@@ -6,10 +6,12 @@ mod test_product;
 use std::time::Duration;
 
 use lychgate_sim::explore::run::{Options, run_here};
+use lychgate_sim::link::faults::{CLOSE, CONNECTION_REFUSED, CUT, DELAY, HALF_OPEN, REPLY_LOST, TRICKLE, WEDGE};
 use lychgate_sim::plan::seed::{Purpose, Seed};
 use lychgate_sim::plan::{EventMatch, Fault, Kind, Lifetime, Plan, ServiceManager, Trigger};
 use lychgate_sim::trace::recorder::Recorder;
 use lychgate_sim::trace::verdict::{Report, Verdict};
+use lychgate_sim::world::process_faults::{SIGKILL, SIGTERM};
 use rand_chacha::rand_core::Rng;
 use test_product::{Jobs, Toys, fault, on, plan, quirky};
 
@@ -83,14 +85,14 @@ fn a_kill_at_a_request_lets_that_request_through() {
         nth: 1,
         after: Duration::ZERO,
     };
-    let report = one(Kind::Sigkill, "worker-1", trigger, Lifetime::Instant);
+    let report = one(Kind::of(&SIGKILL), "worker-1", trigger, Lifetime::Instant);
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     assert_eq!(report.reached["stepped"], 3 + 5);
 }
 
 #[test]
 fn a_wedge_holds_and_releases() {
-    let wedge = fault(Kind::Wedge, "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::Lasts(secs(5)));
+    let wedge = fault(Kind::of(&WEDGE), "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::Lasts(secs(5)));
     let (report, trace) = trace(&plan(vec![wedge]), "wedge");
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     assert_eq!(trace[0]["scenario"], "toy");
@@ -111,7 +113,7 @@ fn what_a_wedge_held_is_delivered_though_the_process_hung_up() {
         nth: 1,
         after: Duration::ZERO,
     };
-    let report = one(Kind::Wedge, "worker-1->store", trigger, Lifetime::Lasts(secs(15)));
+    let report = one(Kind::of(&WEDGE), "worker-1->store", trigger, Lifetime::Lasts(secs(15)));
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     // Held before it was carried, given up after 10 s, tried again, and carried both times at the heal.
     assert_eq!(report.reached["stepped"], 6);
@@ -120,7 +122,7 @@ fn what_a_wedge_held_is_delivered_though_the_process_hung_up() {
 
 #[test]
 fn a_lost_reply_was_carried_out() {
-    let kind = Kind::ReplyLost { matches: Some("STEP ann/1 3".into()) };
+    let kind = Kind::of(&REPLY_LOST).with("matches", "STEP ann/1 3");
     let report = one(kind, "worker-1->store", Trigger::At(Duration::ZERO), Lifetime::Instant);
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     assert_eq!(report.reached["stepped"], 6);
@@ -129,22 +131,26 @@ fn a_lost_reply_was_carried_out() {
 
 #[test]
 fn a_close_closes_and_keeps_closing() {
-    let once = one(Kind::Close, "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::Instant);
+    let once = one(Kind::of(&CLOSE), "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::Instant);
     assert_eq!(once.verdict, Verdict::Passed, "{once:#?}");
     assert_eq!(once.reached["stepped"], 6);
-    let long = one(Kind::Close, "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::Lasts(secs(4)));
+    let long = one(Kind::of(&CLOSE), "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::Lasts(secs(4)));
     assert_eq!(long.verdict, Verdict::Passed, "{long:#?}");
     assert!(long.faults[0].times_felt > 5, "{long:#?}");
 }
 
 #[test]
 fn who_dials_is_refused_and_what_stands_goes_on() {
-    let refused =
-        fault(Kind::ConnectionRefused, "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::Lasts(secs(4)));
+    let refused = fault(
+        Kind::of(&CONNECTION_REFUSED),
+        "worker-1->store",
+        Trigger::On(on("stepped", 2)),
+        Lifetime::Lasts(secs(4)),
+    );
     let kept = run(&plan(vec![refused.clone()]));
     assert_eq!(kept.verdict, Verdict::Vacuous, "nobody dials whose connection stands: {kept:#?}");
     assert_eq!(kept.reached["stepped"], 5, "{kept:#?}");
-    let close = Fault { kind: Kind::Close, length: Lifetime::Instant, ..refused.clone() };
+    let close = Fault { kind: Kind::of(&CLOSE), length: Lifetime::Instant, ..refused.clone() };
     let both = plan(vec![refused, close]);
     let (report, trace) = trace(&both, "refused");
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
@@ -159,7 +165,7 @@ fn who_dials_is_refused_and_what_stands_goes_on() {
 
 #[test]
 fn a_fault_comes_back_until_everything_heals() {
-    let delay = Kind::Delay { by: Duration::from_millis(400) };
+    let delay = Kind::of(&DELAY).with("by", Duration::from_millis(400));
     let slow = fault(delay, "worker-1->store", Trigger::On(on("claimed", 1)), Lifetime::Lasts(secs(1)));
     let (report, trace) = trace(&plan(vec![Fault { every: Some(secs(2)), ..slow }]), "every");
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
@@ -171,7 +177,7 @@ fn a_fault_comes_back_until_everything_heals() {
 
 #[test]
 fn a_delay_delays_in_both_directions() {
-    let delay = Kind::Delay { by: secs(1) };
+    let delay = Kind::of(&DELAY).with("by", secs(1));
     let slow = fault(delay, "worker-1->store", Trigger::On(on("claimed", 1)), Lifetime::Until(on("done", 1)));
     let (report, trace) = trace(&plan(vec![slow]), "delay");
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
@@ -181,7 +187,7 @@ fn a_delay_delays_in_both_directions() {
 
 #[test]
 fn a_kill_begins_a_new_incarnation() {
-    let kill = fault(Kind::Sigkill, "worker-1", Trigger::On(on("stepped", 3)), Lifetime::Instant);
+    let kill = fault(Kind::of(&SIGKILL), "worker-1", Trigger::On(on("stepped", 3)), Lifetime::Instant);
     let mut plan = plan(vec![kill]);
     plan.config.insert("worker-1".into(), [("STUBBORN".to_owned(), "1".to_owned())].into());
     let (report, trace) = trace(&plan, "kill");
@@ -196,7 +202,7 @@ fn a_kill_begins_a_new_incarnation() {
 
 #[test]
 fn a_signal_drains_or_ends_in_a_kill() {
-    let term = || fault(Kind::Sigterm, "worker-1", Trigger::On(on("stepped", 3)), Lifetime::Instant);
+    let term = || fault(Kind::of(&SIGTERM), "worker-1", Trigger::On(on("stepped", 3)), Lifetime::Instant);
     let drained = run(&plan(vec![term()]));
     assert_eq!(drained.verdict, Verdict::Passed, "{drained:#?}");
     assert_eq!((drained.reached["exited"], drained.reached["drained"]), (1, 1));
@@ -212,7 +218,7 @@ fn a_signal_drains_or_ends_in_a_kill() {
 
 #[test]
 fn a_plan_may_have_its_own_service_manager() {
-    let term = fault(Kind::Sigterm, "worker-1", Trigger::On(on("stepped", 3)), Lifetime::Instant);
+    let term = fault(Kind::of(&SIGTERM), "worker-1", Trigger::On(on("stepped", 3)), Lifetime::Instant);
     let mut stubborn = plan(vec![term]);
     stubborn.config.insert("worker".into(), [("STUBBORN".to_owned(), "1".to_owned())].into());
     let manager = ServiceManager { grace: Some(secs(1)), restart_delay: Some(secs(7)), ..ServiceManager::default() };
@@ -229,12 +235,12 @@ fn a_plan_may_have_its_own_service_manager() {
 fn faults_that_nobody_felt_are_vacuous() {
     let claimed = || Trigger::On(on("claimed", 1));
     let idle: Vec<(&str, Fault)> = vec![
-        ("zero-long", fault(Kind::Wedge, "worker-1->store", claimed(), Lifetime::Lasts(Duration::ZERO))),
-        ("unused link", fault(Kind::Wedge, "worker-1->spare", claimed(), Lifetime::Lasts(secs(3)))),
-        ("closed unused link", fault(Kind::Close, "worker-1->spare", claimed(), Lifetime::Instant)),
-        ("too late", fault(Kind::Wedge, "worker-1->store", Trigger::On(on("told", 1)), Lifetime::Lasts(secs(3)))),
-        ("killed idle", fault(Kind::Sigkill, "worker-1", Trigger::On(on("told", 1)), Lifetime::Instant)),
-        ("never", fault(Kind::Wedge, "worker-1->store", Trigger::On(on("drained", 1)), Lifetime::Instant)),
+        ("zero-long", fault(Kind::of(&WEDGE), "worker-1->store", claimed(), Lifetime::Lasts(Duration::ZERO))),
+        ("unused link", fault(Kind::of(&WEDGE), "worker-1->spare", claimed(), Lifetime::Lasts(secs(3)))),
+        ("closed unused link", fault(Kind::of(&CLOSE), "worker-1->spare", claimed(), Lifetime::Instant)),
+        ("too late", fault(Kind::of(&WEDGE), "worker-1->store", Trigger::On(on("told", 1)), Lifetime::Lasts(secs(3)))),
+        ("killed idle", fault(Kind::of(&SIGKILL), "worker-1", Trigger::On(on("told", 1)), Lifetime::Instant)),
+        ("never", fault(Kind::of(&WEDGE), "worker-1->store", Trigger::On(on("drained", 1)), Lifetime::Instant)),
     ];
     for (name, fault) in idle {
         let report = run(&plan(vec![fault]));
@@ -253,7 +259,7 @@ fn a_breach_stops_the_run() {
 
 #[test]
 fn a_missed_deadline_is_a_breach_with_its_times() {
-    let report = one(Kind::Wedge, "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::UntilHeal);
+    let report = one(Kind::of(&WEDGE), "worker-1->store", Trigger::On(on("stepped", 2)), Lifetime::UntilHeal);
     assert_eq!(report.verdict, Verdict::Violated, "{report:#?}");
     let breach = report.breach.expect("a breach");
     let (since, due) = (breach.since.expect("since"), breach.due.expect("due"));
@@ -263,7 +269,7 @@ fn a_missed_deadline_is_a_breach_with_its_times() {
 
 #[test]
 fn a_fault_without_an_end_stands_a_while_though_users_have_left() {
-    let wedge = fault(Kind::Wedge, "worker-1->store", Trigger::On(on("told", 1)), Lifetime::UntilHeal);
+    let wedge = fault(Kind::of(&WEDGE), "worker-1->store", Trigger::On(on("told", 1)), Lifetime::UntilHeal);
     let (_, trace) = trace(&plan(vec![wedge]), "stands");
     let (struck, healed) = (times(&trace, "fault_struck")[0], times(&trace, "fault_healed")[0]);
     assert!((60.0..62.0).contains(&(healed - struck)), "{struck} to {healed}");
@@ -292,16 +298,16 @@ fn wild(seed: u64) -> Plan<Jobs> {
     let mut faults = Vec::new();
     for _ in 0..2 {
         let kind = match draw(10) {
-            0 => Kind::Wedge,
-            1 => Kind::Close,
-            2 => Kind::ReplyLost { matches: None },
-            3 => Kind::Delay { by: Duration::from_millis(1 + draw(900)) },
-            4 => Kind::Sigterm,
-            5 => Kind::HalfOpen,
-            6 => Kind::Trickle { bytes: 1 + draw(8) as u32, by: Duration::from_millis(1 + draw(400)) },
-            7 => Kind::Cut { matches: None },
-            8 => Kind::ConnectionRefused,
-            _ => Kind::Sigkill,
+            0 => Kind::of(&WEDGE),
+            1 => Kind::of(&CLOSE),
+            2 => Kind::of(&REPLY_LOST),
+            3 => Kind::of(&DELAY).with("by", Duration::from_millis(1 + draw(900))),
+            4 => Kind::of(&SIGTERM),
+            5 => Kind::of(&HALF_OPEN),
+            6 => Kind::of(&TRICKLE).with("bytes", 1 + draw(8) as u32).with("by", Duration::from_millis(1 + draw(400))),
+            7 => Kind::of(&CUT),
+            8 => Kind::of(&CONNECTION_REFUSED),
+            _ => Kind::of(&SIGKILL),
         };
         let target = match (kind.on_link(), draw(2)) {
             (false, _) => "worker-1",
@@ -330,9 +336,9 @@ fn whatever_strikes_the_job_is_done_and_the_run_repeats() {
 
 #[test]
 fn a_target_that_is_not_there_is_an_error() {
-    let link = one(Kind::Wedge, "worker-9->store", Trigger::At(secs(1)), Lifetime::UntilHeal);
+    let link = one(Kind::of(&WEDGE), "worker-9->store", Trigger::At(secs(1)), Lifetime::UntilHeal);
     assert_eq!(link.verdict, Verdict::Error, "{link:#?}");
-    let process = one(Kind::Sigkill, "worker-9", Trigger::At(secs(1)), Lifetime::Instant);
+    let process = one(Kind::of(&SIGKILL), "worker-9", Trigger::At(secs(1)), Lifetime::Instant);
     assert_eq!(process.verdict, Verdict::Error, "{process:#?}");
 }
 
@@ -341,7 +347,7 @@ fn one_cause_takes_several_targets_and_cues_wait_for_their_session() {
     let cue = EventMatch { event: "stepped".into(), session: Some("ann/1".into()), nth: 2, after: secs(1) };
     let targets = vec!["worker-1->store".into(), "ann->worker-1".into()];
     let length = Lifetime::Until(EventMatch { after: secs(2), ..on("unanswered", 1) });
-    let both = Fault::new(Kind::Wedge, targets, Trigger::On(cue), length);
+    let both = Fault::new(Kind::of(&WEDGE), targets, Trigger::On(cue), length);
     let report = run(&plan(vec![both]));
     assert_eq!(report.verdict, Verdict::Passed, "{report:#?}");
     assert_eq!(report.reached["fault_struck"], 2);

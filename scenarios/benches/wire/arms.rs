@@ -10,6 +10,7 @@ use futures_util::future::{BoxFuture, join_all};
 use lychgate_sim::link::{Link, LinkObserver, Target, relay};
 use lychgate_sim::standins::listener::MemoryListener;
 use lychgate_sim::trace::event::WorldEvent;
+use lychgate_sim::trace::fault::FaultId;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, IntoConnectionInfo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -131,8 +132,8 @@ impl LinkObserver for Nobody {
     fn serves(&self, _: &Link) -> Option<String> {
         None
     }
-    fn felt(&self, _: &Link, _: usize, _: &str) {}
-    fn spent(&self, _: &Link, _: usize) {}
+    fn felt(&self, _: &Link, _: FaultId, _: &str) {}
+    fn spent(&self, _: &Link, _: FaultId) {}
 }
 
 /// madsim's TCP, to the server itself or to a relay before it.

@@ -298,7 +298,9 @@ impl Invariant<Did> for BoundedMemory {
             Some(Memory::Restored) => (self.keys, self.live) = self.noted.clone(),
             None => {}
         }
-        if let What::World(WorldEvent::FaultStruck { kind: "purge", .. }) = &event.what {
+        if let What::World(WorldEvent::FaultStruck { kind, .. }) = &event.what
+            && kind.word == "purge"
+        {
             self.ready.clear();
         }
         if self.links.observe(event) {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits;
-use lychgate_sim::plan::ServiceFault;
+use lychgate_sim::standins::clock;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 
@@ -26,7 +26,7 @@ const LOCK_LEFT: Duration = Duration::from_secs(75);
 const UNSEEN: Duration = Duration::from_secs(10);
 
 /// A session that began before a notice may have begun after it by a clock that was ahead then and is behind now.
-const CLOCK_OFF: Duration = ServiceFault::CLOCK_OFF_MAX.saturating_mul(2);
+const CLOCK_OFF: Duration = clock::OFF_MAX.saturating_mul(2);
 /// A user who finds something has looked at most so long before.
 const LOOKING: Duration = Duration::from_secs(30);
 /// A session shows no more.
@@ -293,7 +293,7 @@ impl Invariant<Did> for ExactlyOneSwitch {
         let did = match &event.what {
             What::Product(did) => did,
             What::World(WorldEvent::FaultFelt { kind, .. }) => {
-                self.armed |= *kind == "refuse";
+                self.armed |= kind.word == "refuse";
                 return Ok(());
             }
             What::World(_) => return Ok(()),

@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
+use lychgate_sim::link::faults::{self as links, ANSWERS, CUT};
 use lychgate_sim::plan::{
-    Direction, EventMatch, Fault, Kind, Lifetime, ORIGIN, Scope, ServiceFault, StreamFault, Trigger, speaks_http,
+    Course, Direction, EventMatch, Fault, FaultRow, Kind, Lifetime, ORIGIN, Scope, TargetKind, Trigger,
 };
+use lychgate_sim::standins::engine;
+use lychgate_sim::standins::provider::faults::{MALFORMED, REFUSALS, REFUSE, STALL, TRUNCATE};
+use lychgate_sim::world::process_faults::{HOST_LOSS, LOST_SIGNAL, PANIC, PAUSE, ROLLING_RESTART, SIGKILL, SIGTERM};
+use lychgate_sim::world::words;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::{Topology, seconds};
+use crate::Lychgate;
 use crate::users::LychgateWorkload;
 
 /// Faults near the moments that matter: between a run's claim and the end of its terminal writes, inside a drain, inside
@@ -34,8 +40,7 @@ pub(super) fn faults(users: &LychgateWorkload, topology: &Topology) -> impl Stra
     let switches = proptest::option::weighted(0.35, switch(topology.agents as u32));
     let restart = proptest::option::weighted(0.1, restart(executors));
     let spoilt = proptest::option::weighted(0.35, disturbance());
-    let mut kinds =
-        vec!["wedge", "close", "connection_refused", "reply_lost", "delay", "half_open", "trickle", "cut", "answer"];
+    let mut kinds: Vec<&str> = links::ROWS.iter().map(|row| row.word()).collect();
     kinds.extend(["kill", "pause", "host_loss", "ailment", "ailment", "ailment", "ailment"]);
     let others = subsequence(kinds, 1..=3).prop_flat_map(move |kinds| {
         let one = fault(kinds, link.clone(), process.clone(), sessions.clone());
@@ -50,29 +55,27 @@ pub(super) fn faults(users: &LychgateWorkload, topology: &Topology) -> impl Stra
 fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
     let trigger = (1..=3u32, seconds(0..=20));
     let trigger = trigger.prop_map(|(nth, after)| EventMatch { event: "called".into(), session: None, nth, after });
-    let status = select(Kind::REFUSALS.to_vec());
+    let status = select(REFUSALS.to_vec());
     let lasts = prop_oneof![1 => seconds(5..=60).prop_map(Lifetime::Lasts), 2 => Just(Lifetime::UntilHeal)];
     let refuse =
         (select(vec!["sk-a", "sk-a", "sk-b"]), trigger, status, lasts).prop_map(|(token, cue, status, length)| {
-            let kind = Kind::Refuse { status, retry_after: None };
+            let kind = Kind::of(&REFUSE).with("status", status);
             Fault::new(kind, vec![format!("provider/{token}")], Trigger::On(cue), length)
         });
-    let grief =
-        (select(vec![Kind::Sigkill, Kind::Sigterm, Kind::HostLoss, Kind::Pause]), seconds(0..=3), seconds(5..=120));
+    let grief = (select(vec![&SIGKILL, &SIGTERM, &HOST_LOSS, &PAUSE]), seconds(0..=3), seconds(5..=120));
     let grief = grief.prop_map(move |(kind, after, lasts)| {
         // The first assignments are no switches.
         let cue = EventMatch { event: "assigned".into(), session: None, nth: agents + 1, after };
-        let length = if kind == Kind::Pause { Lifetime::Lasts(lasts) } else { Lifetime::Instant };
+        let length = if *kind == PAUSE { Lifetime::Lasts(lasts) } else { Lifetime::Instant };
         Fault::new(kind, vec![ORIGIN.into()], Trigger::On(cue), length)
     });
     // Now and then its engine does.
-    let ills: Vec<_> =
-        ServiceFault::NAMES.into_iter().filter(|word| ServiceFault::services(word).any(|of| of == "engine")).collect();
+    let ills = engine::faults::WORDS.faults.to_vec();
     // The old container is stopped as soon as the refusal is known.
     let after = prop_oneof![4 => Just(Duration::ZERO), 1 => seconds(0..=2)];
     let ill = (select(ills), seconds(0..=30), after, seconds(5..=90));
-    let ill = ill.prop_map(|(word, by, after, lasts)| {
-        let kind = Kind::Ail(ServiceFault::named(word, Some(by)).expect("one of its own names"));
+    let ill = ill.prop_map(|(row, by, after, lasts)| {
+        let kind = Drawn { by, ..Drawn::default() }.kind(row);
         let cue = EventMatch { event: "refused".into(), session: None, nth: 1, after };
         Fault::new(kind, vec!["engine".into()], Trigger::On(cue), Lifetime::Lasts(lasts))
     });
@@ -87,11 +90,13 @@ fn disturbance() -> impl Strategy<Value = Fault> {
     let trigger = trigger.prop_map(|(nth, after)| EventMatch { event: "called".into(), session: None, nth, after });
     let lasts = prop_oneof![2 => seconds(1..=20), 2 => seconds(50..=150), 1 => seconds(150..=400)];
     let token = select(vec!["sk-a", "sk-a", "sk-a", "sk-b"]);
-    (select(StreamFault::ALL.to_vec()), token, trigger, lasts, again()).prop_map(|(what, token, cue, lasts, every)| {
-        let targets = vec![format!("provider/{token}")];
-        let fault = Fault::new(Kind::Disturb(what), targets, Trigger::On(cue), Lifetime::Lasts(lasts));
-        Fault { every, ..fault }
-    })
+    (select(vec![&STALL, &TRUNCATE, &MALFORMED]), token, trigger, lasts, again()).prop_map(
+        |(what, token, cue, lasts, every)| {
+            let targets = vec![format!("provider/{token}")];
+            let fault = Fault::new(what, targets, Trigger::On(cue), Lifetime::Lasts(lasts));
+            Fault { every, ..fault }
+        },
+    )
 }
 
 /// Now and then a fault comes back.
@@ -120,17 +125,17 @@ fn said_on(link: &str) -> Option<String> {
 /// Every executor in turn.
 fn restart(executors: Vec<String>) -> impl Strategy<Value = Fault> {
     seconds(5..=60)
-        .prop_map(move |at| Fault::new(Kind::RollingRestart, executors.clone(), Trigger::At(at), Lifetime::Instant))
+        .prop_map(move |at| Fault::new(&ROLLING_RESTART, executors.clone(), Trigger::At(at), Lifetime::Instant))
 }
 
 /// An executor is killed, or told to stop, a moment after some call, often enough the one that made it, or while it
 /// commits a turn.
 fn stop(executors: usize) -> impl Strategy<Value = Fault> {
     let kind = prop_oneof![
-        3 => Just(Kind::Sigkill),
-        4 => Just(Kind::Sigterm),
-        1 => Just(Kind::Panic),
-        1 => Just(Kind::LostSignal),
+        3 => Just(&SIGKILL),
+        4 => Just(&SIGTERM),
+        1 => Just(&PANIC),
+        1 => Just(&LOST_SIGNAL),
     ];
     let moment = (seconds(0..=15), 0..=20u64, proptest::bool::weighted(0.5));
     (kind, 1..=executors, 1..=3u32, moment).prop_map(|(kind, n, nth, (after, millis, commits))| {
@@ -144,19 +149,46 @@ fn stop(executors: usize) -> impl Strategy<Value = Fault> {
     })
 }
 
-/// What ails a service, and which.
-fn ailment(by: impl Strategy<Value = Duration> + 'static) -> impl Strategy<Value = (String, ServiceFault)> {
-    let all = ServiceFault::NAMES
-        .into_iter()
-        .flat_map(|word| ServiceFault::services(word).map(move |service| (service, word)));
-    (select(all.collect::<Vec<_>>()), by).prop_map(|((service, word), by)| {
-        (service.to_string(), ServiceFault::named(word, Some(by)).expect("one of its own names"))
-    })
+/// What a fault takes, as it was drawn.
+#[derive(Default)]
+pub(super) struct Drawn {
+    pub by: Duration,
+    /// How many bytes at a time, and how long after each.
+    pub pace: (u32, Duration),
+    pub status: u16,
+    pub matches: Option<String>,
+}
+
+impl Drawn {
+    /// That kind of fault, with all that it takes.
+    pub(super) fn kind(&self, row: &'static FaultRow) -> Kind {
+        row.args.iter().fold(Kind::of(row), |kind, arg| match arg.name {
+            "bytes" => kind.with("bytes", self.pace.0),
+            "by" if row.arg("bytes").is_some() => kind.with("by", self.pace.1),
+            "by" => kind.with("by", self.by),
+            "status" => kind.with("status", self.status),
+            // What is said where HTTP is not.
+            "matches" if row.target != TargetKind::HttpLink => kind.with_any("matches", self.matches.clone()),
+            _ => kind,
+        })
+    }
+}
+
+/// What can ail a service, and which.
+pub(super) fn inside_services() -> Vec<(&'static FaultRow, &'static str)> {
+    let valid = words::vocabulary::<Lychgate>();
+    let rows = valid.rows().into_iter().filter(|(_, row)| row.target == TargetKind::Service);
+    let mut all: Vec<_> = rows.filter_map(|(service, row)| Some((row, service?))).collect();
+    all.sort_by_key(|(row, _)| {
+        (row.word() == "slow_stop" || ["failed_create", "not_ready", "stale_handle"].contains(&row.word())) as u8 * 2
+            + row.word().starts_with("clock") as u8
+    });
+    all
 }
 
 /// The link itself if HTTP is spoken on it, else an executor's to the engine.
 fn spoken_http(link: String) -> String {
-    if speaks_http(&link) {
+    if words::vocabulary::<Lychgate>().speaks_http(&link) {
         return link;
     }
     let near = link.split("->").next().filter(|near| near.starts_with("executor-"));
@@ -177,36 +209,38 @@ fn fault(
     let lasts = prop_oneof![3 => seconds(1..=15), 2 => seconds(15..=90), 1 => seconds(90..=400)];
     let by = prop_oneof![seconds(0..=2), seconds(1..=12)].boxed();
     let statement = select(vec![None, Some("run.terminal"), Some("run.checkpoint"), Some("run.claim"), Some("COMMIT")]);
-    let ailment = ailment(by.clone());
+    let inside = select(inside_services());
     let pace = (select(vec![1, 4, 16, 64, 256]), select(vec![20, 100, 400, 1500]).prop_map(Duration::from_millis));
-    let how = (any::<bool>(), any::<bool>(), select(Kind::ANSWERS.to_vec()));
-    (select(kinds), link, process, ailment, trigger, lasts, (by, pace), (statement, how, part(), again())).prop_map(
-        |(kind, link, process, (service, ailment), trigger, lasts, (by, pace), more)| {
+    let how = (any::<bool>(), any::<bool>(), select(ANSWERS.to_vec()));
+    (select(kinds), link, process, inside, trigger, lasts, (by, pace), (statement, how, part(), again())).prop_map(
+        |(kind, link, process, (inside, service), trigger, lasts, (by, pace), more)| {
             let (statement, (hard, soft, status), (direction, picks), every) = more;
             let lasts = Lifetime::Lasts(lasts);
             let to_postgres = link.ends_with("->postgres");
             let matches = statement.filter(|_| to_postgres).map(str::to_string);
             let only = matches.clone().or_else(|| said_on(&link)).filter(|_| picks);
-            let (kind, target, length) = match kind {
-                "wedge" => (Kind::Wedge, link, lasts),
-                "close" if hard => (Kind::Close, link, Lifetime::Instant),
-                "close" => (Kind::Close, link, lasts),
-                "connection_refused" => (Kind::ConnectionRefused, link, lasts),
-                "reply_lost" => (Kind::ReplyLost { matches }, link, Lifetime::UntilHeal),
-                "delay" => (Kind::Delay { by }, link, lasts),
-                "half_open" => (Kind::HalfOpen, link, lasts),
-                "trickle" => (Kind::Trickle { bytes: pace.0, by: pace.1 }, link, lasts),
-                "cut" => (Kind::Cut { matches }, link, Lifetime::Instant),
-                "answer" => (Kind::Answer { status, matches: None }, spoken_http(link), Lifetime::UntilHeal),
-                "pause" => (Kind::Pause, process, lasts),
-                "host_loss" => (Kind::HostLoss, process, Lifetime::Instant),
-                "ailment" if ailment.instant() => (Kind::Ail(ailment), service, Lifetime::Instant),
-                "ailment" => (Kind::Ail(ailment), service, lasts),
-                _ if hard && soft => (Kind::Sigkill, process, Lifetime::Instant),
-                _ if hard => (Kind::Panic, process, Lifetime::Instant),
+            let drawn = Drawn { by, pace, status, matches };
+            let on_link = links::ROWS.iter().find(|row| row.word() == kind);
+            let (kind, target, length) = match (kind, on_link) {
+                (_, Some(row)) => {
+                    let target = if row.target == TargetKind::HttpLink { spoken_http(link) } else { link };
+                    let length = match row.course {
+                        _ if **row == CUT => Lifetime::Instant,
+                        Course::NextAnswer => Lifetime::UntilHeal,
+                        Course::Once if hard => Lifetime::Instant,
+                        _ => lasts,
+                    };
+                    (drawn.kind(row), target, length)
+                }
+                ("pause", _) => (Kind::of(&PAUSE), process, lasts),
+                ("host_loss", _) => (Kind::of(&HOST_LOSS), process, Lifetime::Instant),
+                ("ailment", _) if inside.instant() => (drawn.kind(inside), service.to_owned(), Lifetime::Instant),
+                ("ailment", _) => (drawn.kind(inside), service.to_owned(), lasts),
+                _ if hard && soft => (Kind::of(&SIGKILL), process, Lifetime::Instant),
+                _ if hard => (Kind::of(&PANIC), process, Lifetime::Instant),
                 // A container is its engine's to stop.
-                _ if soft && !process.contains('.') => (Kind::LostSignal, process, Lifetime::Instant),
-                _ => (Kind::Sigterm, process, Lifetime::Instant),
+                _ if soft && !process.contains('.') => (Kind::of(&LOST_SIGNAL), process, Lifetime::Instant),
+                _ => (Kind::of(&SIGTERM), process, Lifetime::Instant),
             };
             let part = Scope {
                 direction: direction.filter(|_| kind.one_way()),

@@ -3,11 +3,16 @@
 
 use std::time::Duration;
 
-use lychgate_sim::plan::{EventMatch, Fault, Kind, Lifetime, ORIGIN, ServiceFault, StreamFault, TargetKind, Trigger};
+use lychgate_sim::link::faults::{self as links, CLOSE, CONNECTION_REFUSED, CUT, WEDGE};
+use lychgate_sim::plan::{Course, EventMatch, Fault, FaultRow, Kind, Lifetime, ORIGIN, TargetKind, Trigger};
+use lychgate_sim::standins::provider::faults::{self as callers, REFUSE};
+use lychgate_sim::standins::rabbit::faults::PURGE;
+use lychgate_sim::world::process_faults::{HOST_LOSS, LOST_SIGNAL, PANIC, PAUSE, ROLLING_RESTART, SIGKILL, SIGTERM};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::faults::{Drawn, inside_services};
 use super::{Topology, seconds};
 
 /// The moment, what makes it, and when in it something strikes whom.
@@ -37,21 +42,19 @@ pub(super) fn incident(topology: &Topology) -> impl Strategy<Value = Incident> +
     (moment, blows).prop_map(move |(moment, blows)| {
         let struck = blows.into_iter().flat_map(|(any, of_engine, link)| {
             let (kind, service, length) = if moment.engine { of_engine } else { any };
-            let targets = match kind.target_kind() {
-                _ if kind == Kind::RollingRestart => executors.clone(),
-                TargetKind::Link if matches!(kind, Kind::Answer { .. }) => {
-                    vec![format!("{}->{}", moment.process, HTTP[link])]
-                }
+            let targets = match kind.target {
+                _ if kind.is(&ROLLING_RESTART) => executors.clone(),
+                TargetKind::HttpLink => vec![format!("{}->{}", moment.process, HTTP[link])],
                 TargetKind::Link => vec![format!("{}->{}", moment.process, LINKS[link])],
-                TargetKind::Process => vec![moment.process.clone()],
+                TargetKind::Process | TargetKind::ManagedProcess => vec![moment.process.clone()],
                 TargetKind::Caller => vec!["provider/sk-a".to_string(), "provider/sk-b".to_string()],
                 TargetKind::Service => vec![service.to_string()],
             };
             // One purge seldom finds anything.
-            let every = (kind == Kind::Ail(ServiceFault::Purge)).then_some(PURGED_AGAIN);
+            let every = kind.is(&PURGE).then_some(PURGED_AGAIN);
             // Nobody dials while what stands goes on.
-            let closes = kind == Kind::ConnectionRefused;
-            let close = Fault::new(Kind::Close, targets.clone(), moment.trigger.clone(), Lifetime::Instant);
+            let closes = kind.is(&CONNECTION_REFUSED);
+            let close = Fault::new(&CLOSE, targets.clone(), moment.trigger.clone(), Lifetime::Instant);
             let blow = Fault { every, ..Fault::new(kind, targets, moment.trigger.clone(), length) };
             std::iter::once(blow).chain(closes.then_some(close))
         });
@@ -101,16 +104,16 @@ fn moment(executors: usize, agents: u32) -> impl Strategy<Value = Moment> {
         };
         let wedge = |far: &str| {
             let links = vec![format!("{process}->{far}")];
-            Fault::new(Kind::Wedge, links, ends(Duration::ZERO), Lifetime::Lasts(lasts))
+            Fault::new(&WEDGE, links, ends(Duration::ZERO), Lifetime::Lasts(lasts))
         };
         let refuse = |trigger| {
-            let kind = Kind::Refuse { status: 429, retry_after: None };
+            let kind = Kind::of(&REFUSE).with("status", 429_u16);
             Fault::new(kind, vec!["provider/sk-a".to_string()], trigger, Lifetime::UntilHeal)
         };
         let (causes, trigger) = match which {
             Which::Drain => {
-                let (kind, trigger) = (Kind::Sigterm, on("called", nth, later));
-                let stop = Fault::new(kind, vec![process.clone()], trigger, Lifetime::Instant);
+                let trigger = on("called", nth, later);
+                let stop = Fault::new(&SIGTERM, vec![process.clone()], trigger, Lifetime::Instant);
                 (vec![stop], on("draining", 1, after))
             }
             Which::End => (Vec::new(), ends(after / 40)),
@@ -149,49 +152,26 @@ const SELDOM_FELT: &[(&str, usize)] = &[
     ("rolling_restart", 6),
 ];
 
+/// What befalls a process in the middle of something.
+const PROCESSES: [&FaultRow; 7] = [&SIGTERM, &SIGKILL, &PANIC, &LOST_SIGNAL, &HOST_LOSS, &PAUSE, &ROLLING_RESTART];
+
 /// Any kind of fault, or any of the engine, with the service that it is in and how long it lasts.
 fn blow(of_engine: bool) -> impl Strategy<Value = (Kind, &'static str, Lifetime)> {
-    let links =
-        ["wedge", "close", "connection_refused", "reply_lost", "delay", "half_open", "trickle", "cut", "answer"];
-    let processes = ["sigterm", "sigkill", "panic", "lost_signal", "host_loss", "pause", "rolling_restart"];
-    let callers = ["refuse", "stall", "truncate", "malformed"];
-    let own = links.into_iter().chain(processes).chain(callers).map(|word| (word, ""));
-    let ails = ServiceFault::NAMES.into_iter().flat_map(|word| ServiceFault::services(word).map(move |of| (word, of)));
-    let often = |(word, of)| {
-        let times = SELDOM_FELT.iter().find(|(seldom, _)| *seldom == word).map_or(1, |(_, times)| *times);
-        std::iter::repeat_n((word, of), times)
+    let own = links::ROWS.iter().copied().chain(PROCESSES).chain(callers::WORDS.faults.iter().copied());
+    let often = |(row, of): (&'static FaultRow, &'static str)| {
+        let times = SELDOM_FELT.iter().find(|(seldom, _)| *seldom == row.word()).map_or(1, |(_, times)| *times);
+        std::iter::repeat_n((row, of), times)
     };
-    let may = |(_, of): &(&str, &str)| !of_engine || *of == "engine";
-    let all: Vec<(&str, &str)> = own.chain(ails).filter(may).flat_map(often).collect();
+    let may = |(_, of): &(&FaultRow, &str)| !of_engine || *of == "engine";
+    let all: Vec<_> = own.map(|row| (row, "")).chain(inside_services()).filter(may).flat_map(often).collect();
     let by = prop_oneof![seconds(0..=2), seconds(2..=12)];
-    (select(all), by, seconds(1..=60)).prop_map(|((word, service), by, lasts)| {
-        let kind = match word {
-            "wedge" => Kind::Wedge,
-            "close" => Kind::Close,
-            "connection_refused" => Kind::ConnectionRefused,
-            "reply_lost" => Kind::ReplyLost { matches: None },
-            "delay" => Kind::Delay { by },
-            "half_open" => Kind::HalfOpen,
-            "trickle" => Kind::Trickle { bytes: 16, by: by / 20 },
-            "cut" => Kind::Cut { matches: None },
-            "answer" => Kind::Answer { status: 503, matches: None },
-            "sigterm" => Kind::Sigterm,
-            "sigkill" => Kind::Sigkill,
-            "panic" => Kind::Panic,
-            "lost_signal" => Kind::LostSignal,
-            "host_loss" => Kind::HostLoss,
-            "pause" => Kind::Pause,
-            "rolling_restart" => Kind::RollingRestart,
-            "refuse" => Kind::Refuse { status: 500, retry_after: None },
-            "stall" => Kind::Disturb(StreamFault::Stall),
-            "truncate" => Kind::Disturb(StreamFault::Truncate),
-            "malformed" => Kind::Disturb(StreamFault::Malformed),
-            word => Kind::Ail(ServiceFault::named(word, Some(by)).expect("one of its own names")),
-        };
-        let length = match &kind {
-            Kind::ReplyLost { .. } | Kind::Answer { .. } => Lifetime::UntilHeal,
-            Kind::Cut { .. } => Lifetime::Instant,
-            kind if kind.instant() => Lifetime::Instant,
+    (select(all), by, seconds(1..=60)).prop_map(|((row, service), by, lasts)| {
+        let status = if row.on_link() { 503 } else { 500 };
+        let kind = Drawn { by, pace: (16, by / 20), status, matches: None }.kind(row);
+        let length = match row.course {
+            _ if *row == CUT => Lifetime::Instant,
+            Course::NextAnswer => Lifetime::UntilHeal,
+            Course::Instant => Lifetime::Instant,
             _ => Lifetime::Lasts(lasts),
         };
         (kind, service, length)

@@ -9,6 +9,8 @@ use tokio::time::timeout;
 use crate::PATIENCE;
 use crate::stage::Stage;
 use crate::user::{answer, containers, restarted, session, shown};
+use lychgate_sim::plan::Kind;
+use lychgate_sim::standins::provider::faults::REFUSE;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_that_fails_is_switched_once_and_the_answer_goes_on() {
@@ -27,7 +29,10 @@ async fn story() {
     let mut watch = user.watch(&said).await;
     let mut events = watch.until_word_of(1).await;
     assert_eq!(names(&stage).await, ["/lychgate-agent-1-1 on a: running"]);
-    stage.stand_ins.provider.control(Control::Refuse { name: "sk-a".into(), status: 429, retry_after: None });
+    stage
+        .stand_ins
+        .provider
+        .control(Control::BeginFor { caller: "sk-a".into(), fault: Kind::of(&REFUSE).with("status", 429_u16) });
     events.extend(watch.rest().await);
     assert_eq!(shown(&events), (answer("one", 2, 5), &json!("completed")));
     // The turn that had begun was not cut, the one that was refused was called again.

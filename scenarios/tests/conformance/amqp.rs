@@ -10,7 +10,8 @@ use lychgate::amqp::{
 use lychgate::broker::{Arrival, Hints, Intake, Topic};
 use lychgate::config::Address;
 use lychgate::ids::{RunId, SessionId};
-use lychgate_sim::plan::ServiceFault;
+use lychgate_sim::plan::Kind;
+use lychgate_sim::standins::rabbit::faults::{FULL, RESTART};
 use lychgate_sim::world::product::Control;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -311,10 +312,10 @@ async fn alarm(script: &mut Script) {
     }
     let mut consumer = consume(&other, "lg-alarm", 1).await;
     let seen = script.noted("before the alarm", &mut consumer).await;
-    script.place.make(Control::Ail(ServiceFault::Full)).await;
+    script.place.make(Control::Begin(Kind::of(&FULL))).await;
     let recovers = async {
         sleep(Duration::from_secs(1)).await;
-        script.place.make(Control::Recover(ServiceFault::Full)).await;
+        script.place.make(Control::End(Kind::of(&FULL))).await;
     };
     let late = async {
         sleep(Duration::from_millis(500)).await;
@@ -355,7 +356,7 @@ async fn crash(script: &mut Script) {
     script.note("publish what is not persistent", channel.publish(fleeting).await);
     let mut consumer = consume(&channel, "lg-crash", 1).await;
     script.noted("before the crash", &mut consumer).await;
-    script.place.make(Control::Ail(ServiceFault::Restart)).await;
+    script.place.make(Control::Begin(Kind::of(&RESTART))).await;
     script.note("the connection is over", connection.over().await.is_over());
     sleep(Duration::from_millis(500)).await;
     let connection = script.connection().await;

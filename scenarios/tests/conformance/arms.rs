@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use lychgate_sim::explore::coverage::Coverage;
-use lychgate_sim::plan::ServiceFault;
 use lychgate_sim::standins::observation::untapped;
 use lychgate_sim::standins::postgres::Postgres;
+use lychgate_sim::standins::rabbit::faults::RESTART;
 use lychgate_sim::standins::rabbit::{Rabbit, Settings};
 use lychgate_sim::standins::redis::Redis;
 use lychgate_sim::world::product::Control;
@@ -94,7 +94,7 @@ impl Service {
 /// A stand-in of the broker knows what is on disk, and nothing of its own end: that is `again`.
 fn mortal(service: Service, lever: Lever, again: impl Fn() + Send + Sync + 'static) -> Lever {
     Arc::new(move |control| match (service, control) {
-        (Service::Rabbit, Control::Ail(ServiceFault::Restart)) => again(),
+        (Service::Rabbit, Control::Begin(fault)) if fault.is(&RESTART) => again(),
         (_, control) => lever(control),
     })
 }

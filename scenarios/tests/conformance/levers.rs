@@ -6,7 +6,6 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lychgate_sim::plan::ServiceFault;
 use lychgate_sim::world::product::Control;
 
 use crate::arms::Lever;
@@ -22,13 +21,13 @@ const CLIENTS: usize = 110;
 /// A replica whose primary is away; one that may use a byte of memory; one that knows nothing any more.
 pub fn redis(server: &Server) -> Lever {
     let addr = server.addr;
-    Arc::new(move |control| match control {
-        Control::Ail(ServiceFault::Readonly) => tell(addr, "REPLICAOF 127.0.0.1 1"),
-        Control::Recover(ServiceFault::Readonly) => tell(addr, "REPLICAOF NO ONE"),
-        Control::Ail(ServiceFault::Full) => tell(addr, "CONFIG SET maxmemory 1"),
-        Control::Recover(ServiceFault::Full) => tell(addr, "CONFIG SET maxmemory 0"),
-        Control::Ail(ServiceFault::Flush) => tell(addr, "FLUSHALL"),
-        Control::Ail(ServiceFault::Restart) => {
+    Arc::new(move |control| match (control.begins(), control.fault().word()) {
+        (true, "readonly") => tell(addr, "REPLICAOF 127.0.0.1 1"),
+        (false, "readonly") => tell(addr, "REPLICAOF NO ONE"),
+        (true, "full") => tell(addr, "CONFIG SET maxmemory 1"),
+        (false, "full") => tell(addr, "CONFIG SET maxmemory 0"),
+        (true, "flush") => tell(addr, "FLUSHALL"),
+        (true, "restart") => {
             tell(addr, "FLUSHALL");
             tell(addr, "SCRIPT FLUSH");
         }
@@ -50,13 +49,13 @@ pub fn rabbit(server: &Server) -> Lever {
     let (home, addr, port) = (server.home.0.clone(), server.addr, server.addr.port());
     let next = Mutex::new(None);
     Arc::new(move |control| {
-        let mark = match control {
-            Control::Ail(ServiceFault::Restart) => {
+        let mark = match (control.begins(), control.fault().word()) {
+            (true, "restart") => {
                 *next.lock().expect("nothing panics while it holds the next life") = Some(crash(&home, addr));
                 return;
             }
-            Control::Ail(ServiceFault::Full) => "1",
-            Control::Recover(ServiceFault::Full) => "100GB",
+            (true, "full") => "1",
+            (false, "full") => "100GB",
             other => panic!("no lever of RabbitMQ does {other:?}"),
         };
         let names = std::fs::read_to_string(home.join("epmd-port")).expect("it is written at the start");
@@ -94,12 +93,12 @@ pub fn postgres(server: &Server) -> Lever {
     let (addr, seated) = (server.addr, Mutex::new(Vec::new()));
     Arc::new(move |control| {
         let mut seated = seated.lock().expect("nothing panics while it holds the seats");
-        match control {
-            Control::Ail(ServiceFault::TooManyConnections) => {
+        match (control.begins(), control.fault().word()) {
+            (true, "too_many_connections") => {
                 seated.extend((0..CLIENTS).map(|_| knock(addr, BOUND).expect("PostgreSQL answers")))
             }
-            Control::Ail(ServiceFault::TableLock) => seated.push(lock_runs(addr)),
-            Control::Recover(ServiceFault::TooManyConnections | ServiceFault::TableLock) => seated.clear(),
+            (true, "table_lock") => seated.push(lock_runs(addr)),
+            (false, "too_many_connections" | "table_lock") => seated.clear(),
             other => panic!("no lever of PostgreSQL does {other:?}"),
         }
     })

@@ -10,7 +10,8 @@ use lychgate::config::Address;
 use lychgate::ids::{Fence, RunId, SessionId};
 use lychgate::live::{FrameId, Frames, Kind, Live, Redis, StreamReader};
 use lychgate::run::{End, Status};
-use lychgate_sim::plan::ServiceFault;
+use lychgate_sim::plan::{FaultRow, Kind as FaultKind};
+use lychgate_sim::standins::redis::faults::{FLUSH, FULL, READONLY, RESTART};
 use lychgate_sim::world::product::Control;
 
 use crate::arms::Place;
@@ -76,14 +77,14 @@ pub async fn body(place: Place) -> String {
     let mut unknown = redis::cmd("EVALSHA");
     unknown.arg("0".repeat(40)).arg(0);
     script.note("a script that it does not know", redis.command::<redis::Value>(BOUND, &unknown).await);
-    for ailment in [ServiceFault::Readonly, ServiceFault::Full] {
+    for ailment in [&READONLY, &FULL] {
         // It forgets our scripts too.
-        place.make(Control::Ail(ServiceFault::Restart)).await;
+        place.make(Control::Begin(FaultKind::of(&RESTART))).await;
         ill(&mut script, &live, &redis, "restarted").await;
-        place.make(Control::Ail(ServiceFault::Restart)).await;
-        place.make(Control::Ail(ailment)).await;
-        ill(&mut script, &live, &redis, ailment.name()).await;
-        place.make(Control::Recover(ailment)).await;
+        place.make(Control::Begin(FaultKind::of(&RESTART))).await;
+        place.make(Control::Begin(FaultKind::of(ailment))).await;
+        ill(&mut script, &live, &redis, ailment.word()).await;
+        place.make(Control::End(FaultKind::of(ailment))).await;
         ill(&mut script, &live, &redis, "well again").await;
         held(&mut script, &live, &place, ailment).await;
     }
@@ -193,7 +194,7 @@ async fn flushed(script: &mut Script, live: &Live, redis: &Redis, place: &Place)
     script.note("read", reader.next(true).await);
     let (read, said) = futures_util::join!(reader.next(true), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        place.make(Control::Ail(ServiceFault::Flush)).await;
+        place.make(Control::Begin(FaultKind::of(&FLUSH))).await;
         let leased = live.is_leased(&ann, &run).await;
         frames.say(1, Kind::Token, "news");
         (leased, frames.flush(BOUND).await)
@@ -227,18 +228,18 @@ async fn ill(script: &mut Script, live: &Live, redis: &Redis, how: &str) {
 }
 
 /// Falls ill when something is there already: a script that takes away before it adds, and one that only takes away.
-async fn held(script: &mut Script, live: &Live, place: &Place, ailment: ServiceFault) {
+async fn held(script: &mut Script, live: &Live, place: &Place, ailment: &'static FaultRow) {
     let (ann, run) = names("ann", "r10");
-    let how = ailment.name();
+    let how = ailment.word();
     script.note("show", live.show(BOUND, &ann, &run, Fence(1), Status::Running).await);
     script.note("lease", live.lease(&ann, &run, Fence(1)).await);
-    place.make(Control::Ail(ailment)).await;
+    place.make(Control::Begin(FaultKind::of(ailment))).await;
     script.note(
         &format!("{how}, and something held: end"),
         live.end(BOUND, &ann, &run, Fence(1), &End::completed()).await,
     );
     script.note(&format!("{how}, and something held: release"), live.release(&ann, &run, Fence(1)).await);
-    place.make(Control::Recover(ailment)).await;
+    place.make(Control::End(FaultKind::of(ailment))).await;
     script.look().await;
 }
 

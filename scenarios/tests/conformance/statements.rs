@@ -12,7 +12,8 @@ use tokio::net::TcpStream;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 
-use lychgate_sim::plan::ServiceFault;
+use lychgate_sim::plan::Kind;
+use lychgate_sim::standins::postgres::faults::{TABLE_LOCK, TOO_MANY_CONNECTIONS};
 use lychgate_sim::world::product::Control;
 
 use crate::arms::Place;
@@ -214,21 +215,21 @@ pub async fn body(place: Place) -> String {
         let said = Say::parse(say).to(&clients[who]).await;
         writeln!(transcript, "  ={said}").expect("a string takes everything");
     }
-    place.make(Control::Ail(ServiceFault::TooManyConnections)).await;
+    place.make(Control::Begin(Kind::of(&TOO_MANY_CONNECTIONS))).await;
     let refused = dial(place.tapped).await.map(drop).expect_err("nobody new may connect");
     let refused = refused.as_db_error().expect("in its own words");
     let words = (refused.severity(), refused.code().code(), refused.message());
     writeln!(transcript, "when nobody new may connect\n  ={words:?}").expect("a string takes everything");
-    place.make(Control::Recover(ServiceFault::TooManyConnections)).await;
+    place.make(Control::End(Kind::of(&TOO_MANY_CONNECTIONS))).await;
     let client = connect(place.tapped).await;
     client.batch_execute("SET lock_timeout = '300ms'").await.expect("it may be set");
     let seen = async || client.execute_typed(sql::SWEEP_SEEN, &[]).await;
-    place.make(Control::Ail(ServiceFault::TableLock)).await;
+    place.make(Control::Begin(Kind::of(&TABLE_LOCK))).await;
     let refused = seen().await.expect_err("somebody has the table to himself");
     let refused = refused.as_db_error().expect("in its own words");
     let words = (refused.severity(), refused.code().code(), refused.message());
     writeln!(transcript, "when somebody has the table to himself\n  ={words:?}").expect("a string takes everything");
-    place.make(Control::Recover(ServiceFault::TableLock)).await;
+    place.make(Control::End(Kind::of(&TABLE_LOCK))).await;
     // A real server lets go when it hears that the holder has hung up.
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     let seen = seen().await.is_ok();

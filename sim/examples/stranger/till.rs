@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use lychgate_sim::plan::seed::Seed;
-use lychgate_sim::plan::{self, Plan};
+use lychgate_sim::plan::{Plan, ServiceWords};
 use lychgate_sim::real::{Options, RealServer, run, servers};
 use lychgate_sim::standins::observation::Observation;
 use lychgate_sim::standins::redis;
@@ -18,6 +18,7 @@ use lychgate_sim::trace::verdict::Report;
 use lychgate_sim::world::product::{
     Boot, Origin, Product, Reader, Role, Scenario, Service, User, UserContext, Workload,
 };
+use lychgate_sim::world::words;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -46,7 +47,7 @@ pub fn tell(python: &'static str, bug: bool) -> Report {
     let path = here.join("plan.toml");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let plan =
-        plan::parse::<Till>("sim/examples/stranger/plan.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
+        words::parse::<Till>("sim/examples/stranger/plan.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
     let server = servers::redis::start();
     let command = move |boot: &Boot| {
         let listen = boot.listen.expect("its role has a port");
@@ -88,6 +89,11 @@ impl Product for Till {
 
     fn settings() -> &'static [&'static str] {
         &[]
+    }
+
+    fn service_words() -> &'static [&'static ServiceWords] {
+        static WORDS: &[&ServiceWords] = &[&redis::faults::WORDS];
+        WORDS
     }
 
     fn services(_: &Plan<Customers>, _: Seed) -> Vec<Service> {

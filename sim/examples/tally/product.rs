@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use lychgate_sim::plan::Plan;
 use lychgate_sim::plan::seed::Seed;
+use lychgate_sim::plan::{Plan, ServiceWords};
 use lychgate_sim::standins::{rabbit, redis};
 use lychgate_sim::trace::invariant::Invariant;
 use lychgate_sim::world::product::{Boot, Product, Reader, Role, Scenario, Service, Source, User};
@@ -52,6 +52,11 @@ impl Product for Tally {
 
     fn settings() -> &'static [&'static str] {
         SETTINGS
+    }
+
+    fn service_words() -> &'static [&'static ServiceWords] {
+        static WORDS: &[&ServiceWords] = &[&redis::faults::WORDS, &rabbit::faults::WORDS];
+        WORDS
     }
 
     fn services(_: &Plan<Customers>, _: Seed) -> Vec<Service> {

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use lychgate_sim::link::faults::{CLOSE, DELAY, REPLY_LOST, WEDGE};
 use lychgate_sim::plan::seed::{Purpose, Seed};
-use lychgate_sim::plan::{EventMatch, Fault, Kind, Lifetime, Plan, Trigger, words};
+use lychgate_sim::plan::{EventMatch, Fault, Kind, Lifetime, Plan, Trigger};
+use lychgate_sim::world::process_faults::{SIGKILL, SIGTERM};
+use lychgate_sim::world::words;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
@@ -41,12 +44,12 @@ fn fault(from: &mut ChaCha8Rng) -> Fault {
     let process = ["worker-1", "worker-1", "till-1"][below(from, 3)].to_owned();
     let lasts = Lifetime::Lasts(Duration::from_secs(1) + millis(from, 40_000));
     let (kind, target, length) = match below(from, 6) {
-        0 => (Kind::Wedge, link, lasts),
-        1 => (Kind::Close, link, Lifetime::Instant),
-        2 => (Kind::Delay { by: millis(from, 3_000) }, link, lasts),
-        3 => (Kind::ReplyLost { matches: None }, link, Lifetime::Instant),
-        4 => (Kind::Sigterm, process, Lifetime::Instant),
-        _ => (Kind::Sigkill, process, Lifetime::Instant),
+        0 => (Kind::of(&WEDGE), link, lasts),
+        1 => (Kind::of(&CLOSE), link, Lifetime::Instant),
+        2 => (Kind::of(&DELAY).with("by", millis(from, 3_000)), link, lasts),
+        3 => (Kind::of(&REPLY_LOST), link, Lifetime::Instant),
+        4 => (Kind::of(&SIGTERM), process, Lifetime::Instant),
+        _ => (Kind::of(&SIGKILL), process, Lifetime::Instant),
     };
     let event = EVENTS[below(from, EVENTS.len())].to_owned();
     // Most of them at the very moment of the event, when its answer has not left yet: an order is soon counted.

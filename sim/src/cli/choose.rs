@@ -6,6 +6,7 @@ use super::{Usage, seeds};
 use crate::plan::seed::Seed;
 use crate::plan::{self, Plan};
 use crate::world::product::{Product, Scenario, Source};
+use crate::world::words;
 
 /// A scenario or file, ready to give a plan for each seed.
 #[derive(Debug)]
@@ -108,7 +109,7 @@ fn of_scenario<P: Product>(scenario: Scenario<P::Workload>) -> Result<Chosen<P::
             Ok(Chosen { name: scenario.name, about, command: P::command(), handle, kind })
         }
         Source::File { path, text } => {
-            let plans = plan::parse_all::<P>(&path, &text)?;
+            let plans = words::parse_all::<P>(&path, &text)?;
             let (about, kind) = (plans[0].about.clone(), Plans::Written(plans));
             Ok(Chosen { name: scenario.name, about, command: P::command(), handle, kind })
         }
@@ -117,7 +118,7 @@ fn of_scenario<P: Product>(scenario: Scenario<P::Workload>) -> Result<Chosen<P::
 
 fn of_file<P: Product>(path: &str) -> Result<Chosen<P::Workload>, Usage> {
     let text = std::fs::read_to_string(path).map_err(|error| Usage(format!("{path}: {error}")))?;
-    let plans = plan::parse_all::<P>(path, &text)?;
+    let plans = words::parse_all::<P>(path, &text)?;
     let file = Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy());
     let name = file.strip_suffix(".toml").unwrap_or(&file);
     let name = name.strip_suffix(".repro").unwrap_or(name).to_owned();

@@ -17,9 +17,10 @@ use crate::explore::shrink::{Trial, shrink};
 use crate::explore::spinner::spinner;
 use crate::explore::sweep::Running;
 use crate::plan::seed::Seed;
-use crate::plan::{self, Expect, Plan, Repro, words};
+use crate::plan::{self, Expect, Plan, Repro};
 use crate::trace::verdict::{Report, Verdict};
 use crate::world::product::Product;
+use crate::world::words;
 
 /// So long may the search for a smaller plan take in all. A reader waits this long for a better report, not longer.
 const SHRINK_MAX: Duration = Duration::from_secs(60);
@@ -148,7 +149,7 @@ fn from_here(path: &Path) -> String {
 
 /// Whether `candidate` breaks what `report` says is broken. One that no file could say is no candidate.
 fn trial<P: Product>(candidate: &Plan<P::Workload>, report: &Report) -> Trial {
-    if plan::parse::<P>("candidate", &plan::print(candidate)).is_err() {
+    if words::parse::<P>("candidate", &plan::print(candidate)).is_err() {
         return Trial::Holds;
     }
     let again = fork_run::<P>(&report.scenario, candidate, Seed(report.seed), &options(false)).finish();
@@ -215,7 +216,7 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let plan = Plan { about: "x".to_owned(), ..words::bare::<TestProduct>() };
         let repro = as_repro(plan, &report("swarm", 17, Verdict::Violated), root);
-        assert_eq!(plan::parse::<TestProduct>("repro", &plan::print(&repro)).unwrap(), repro);
+        assert_eq!(words::parse::<TestProduct>("repro", &plan::print(&repro)).unwrap(), repro);
         assert_eq!(repro.expect.invariant.as_deref(), Some("no_zombies"));
         let origin = repro.repro.unwrap();
         assert_eq!(origin.seed, 17);

@@ -14,6 +14,7 @@ use crate::plan::seed::Seed;
 use crate::plan::{self, Plan, Repro};
 use crate::trace::verdict::{Report, Verdict};
 use crate::world::product::Product;
+use crate::world::words;
 
 /// Runs one seed and prints its story.
 pub(super) fn replay<P: Product>(what: &str, trace: Option<PathBuf>) -> Outcome {
@@ -73,7 +74,7 @@ pub(super) fn plan<P: Product>(what: &str) -> Outcome {
     let text = plan::print(&Plan { repro, ..plan });
     print!("{text}");
     // A drawn plan that cannot be read back is a fault of whoever draws.
-    plan::parse::<P>(&format!("{}@{seed}", chosen.name), &text)?;
+    words::parse::<P>(&format!("{}@{seed}", chosen.name), &text)?;
     Ok(0)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::plan::duration;
-use crate::trace::verdict::{Report, Verdict};
+use crate::trace::verdict::{FaultReport, Report, Verdict};
 
 /// A failure fits on one screen, or nobody reads it.
 pub const LINES_MAX: usize = 40;
@@ -91,7 +91,7 @@ fn faults(report: &Report) -> Vec<String> {
         idle => format!("faults that were felt ({idle} more were not):"),
     }];
     for fault in felt.iter().take(5) {
-        let struck = fault.struck.map(|seconds| format!("struck at {seconds:.1}s, ")).unwrap_or_default();
+        let struck = struck(fault);
         let first = fault.felt.unwrap_or_default();
         let times = match fault.times_felt {
             1 => "once".to_owned(),
@@ -104,6 +104,17 @@ fn faults(report: &Report) -> Vec<String> {
         lines.push(format!("  … and {} more", felt.len() - 5));
     }
     lines
+}
+
+/// When a fault struck: once, or first, last and how often.
+fn struck(fault: &FaultReport) -> String {
+    match (fault.struck, fault.last_struck) {
+        (Some(first), Some(last)) if fault.strikes > 1 => {
+            format!("struck first at {first:.1}s and last at {last:.1}s, {} times, ", fault.strikes)
+        }
+        (Some(first), _) => format!("struck at {first:.1}s, "),
+        (None, _) => String::new(),
+    }
 }
 
 fn smaller(replay: &str, text: &str, room: usize) -> Vec<String> {
@@ -191,6 +202,8 @@ pub(crate) mod tests {
             kind: kind.into(),
             targets: vec!["executor-1->redis".into()],
             struck: Some(2.0),
+            last_struck: Some(2.0),
+            strikes: 1,
             felt,
             times_felt: 3,
             moments: [("drain".to_owned(), 2)].into(),

@@ -16,9 +16,9 @@ use crate::explore::rerun::Rerun;
 use crate::explore::run::{Child, Options, fork_run};
 use crate::explore::sweep::{Next, Reach, Running, Task, judged, sweep, tasks};
 use crate::plan::seed::Seed;
-use crate::plan::words;
 use crate::trace::verdict::{Report, Verdict};
 use crate::world::product::Product;
+use crate::world::words;
 
 /// How to sweep.
 struct How {
@@ -166,7 +166,7 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
 fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar: &ProgressBar, root: &Path) -> Swept {
     let began = Instant::now();
     let mut reports: Vec<Report> = Vec::new();
-    let mut reach = Reach::over(words::invariants::<P>().into_iter().map(|(name, _)| name), P::moments().names());
+    let mut reach = Reach::over(&words::vocabulary::<P>(), P::moments().names());
     let mut worst = Verdict::Passed;
     let mut failed = false;
     let options = Options { shapes: how.shapes, ..options(!chosen.drawn()) };

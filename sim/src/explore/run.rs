@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
+use crate::plan::Plan;
 use crate::plan::seed::Seed;
-use crate::plan::{Plan, words};
 use crate::trace::recorder::Recorder;
 use crate::trace::verdict::{Report, Verdict};
 use crate::world;
@@ -27,6 +27,7 @@ use crate::world::nemesis::Nemesis;
 use crate::world::nodes::NodeId;
 use crate::world::product::Product;
 use crate::world::report::{Lived, blank, judge};
+use crate::world::words;
 
 /// How to run, apart from what.
 #[derive(Clone, Debug)]
@@ -95,7 +96,7 @@ fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Se
         runtime.block_on(async {
             lives(true);
             turn_selects(seed);
-            let nemesis = Nemesis::new(&plan.faults, words::links::<P>(&plan.topology, &plan.users));
+            let nemesis = Nemesis::new(&plan.faults, words::links::<P>(plan));
             let watch = Monitor::new(recorder, nemesis, P::invariants(plan), P::reader(plan), P::moments());
             let dispatcher = slot.get_or_init(|| Dispatcher::new(watch)).clone();
             let because = world::live::<P>(dispatcher.clone(), plan, seed).await;

@@ -117,12 +117,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plan::{Fault, Kind, Lifetime, Trigger, words};
+    use crate::link::faults::{CLOSE, WEDGE};
+    use crate::plan::{Fault, Kind, Lifetime, Trigger};
+    use crate::world::process_faults::{SIGKILL, SIGTERM};
     use crate::world::test_product::{Say, TestProduct, Visitor, Visitors};
+    use crate::world::words;
 
     fn big() -> Plan<Visitors> {
         let mut plan = words::bare::<TestProduct>();
-        for (nth, kind) in [Kind::Close, Kind::Wedge, Kind::Sigterm, Kind::Sigkill, Kind::Wedge].into_iter().enumerate()
+        for (nth, kind) in
+            [Kind::of(&CLOSE), Kind::of(&WEDGE), Kind::of(&SIGTERM), Kind::of(&SIGKILL), Kind::of(&WEDGE)]
+                .into_iter()
+                .enumerate()
         {
             let targets = vec!["executor-1->redis".into(), "executor-2->redis".into()];
             let trigger = Trigger::At(Duration::from_secs(nth as u64));
@@ -137,9 +143,8 @@ mod tests {
 
     /// Broken by a kill and a later wedge of executor-2, if bob says anything.
     fn breaks(plan: &Plan<Visitors>) -> bool {
-        let killed = plan.faults.iter().position(|fault| fault.kind == Kind::Sigkill);
-        let wedged =
-            |fault: &Fault| fault.kind == Kind::Wedge && fault.targets.iter().any(|t| t == "executor-2->redis");
+        let killed = plan.faults.iter().position(|fault| fault.kind.is(&SIGKILL));
+        let wedged = |fault: &Fault| fault.kind.is(&WEDGE) && fault.targets.iter().any(|t| t == "executor-2->redis");
         let later = killed.is_some_and(|at| plan.faults[at..].iter().any(wedged));
         later && plan.users.0.iter().any(|user| user.name == "bob" && !user.says.is_empty())
     }
@@ -152,7 +157,7 @@ mod tests {
     fn finds_what_is_needed() {
         let shrunk = shrink(&big(), attempt);
         assert!(shrunk.minimal && breaks(&shrunk.plan));
-        let kinds: Vec<_> = shrunk.plan.faults.iter().map(|fault| fault.kind.name()).collect();
+        let kinds: Vec<_> = shrunk.plan.faults.iter().map(|fault| fault.kind.word()).collect();
         assert_eq!(kinds, ["sigkill", "wedge"]);
         assert_eq!(shrunk.plan.faults[1].targets, ["executor-2->redis"]);
         assert_eq!(shrunk.plan.users.0.len(), 1);

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::time::Instant;
 
 use crate::explore::run::Child;
-use crate::plan::{Expect, Kind};
+use crate::plan::{Expect, FaultRow, Vocabulary};
 use crate::trace::verdict::{Report, Verdict};
 
 /// A run that is going in another process.
@@ -164,14 +164,15 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Nothing yet, with a place for every kind of fault in every moment, and for every invariant.
-    pub fn over<'a>(invariants: impl IntoIterator<Item = &'a str>, moments: &[&str]) -> Self {
+    /// Nothing yet, with a place for every kind of fault in every moment, and for every invariant of a product.
+    pub fn over(vocabulary: &Vocabulary, moments: &[&str]) -> Self {
+        let kinds: Vec<&str> = vocabulary.kinds().into_iter().map(FaultRow::word).collect();
         let moments: BTreeMap<String, u64> = moments.iter().map(|moment| ((*moment).to_owned(), 0)).collect();
         Reach {
             runs: 0,
-            faults: Kind::NAMES.iter().map(|kind| ((*kind).to_owned(), (0, 0))).collect(),
-            moments: Kind::NAMES.iter().map(|kind| ((*kind).to_owned(), moments.clone())).collect(),
-            armed: invariants.into_iter().map(|name| (name.to_owned(), 0)).collect(),
+            faults: kinds.iter().map(|kind| ((*kind).to_owned(), (0, 0))).collect(),
+            moments: kinds.iter().map(|kind| ((*kind).to_owned(), moments.clone())).collect(),
+            armed: vocabulary.invariants.iter().map(|(name, _)| ((*name).to_owned(), 0)).collect(),
         }
     }
 
@@ -224,6 +225,8 @@ mod tests {
 
     use super::*;
     use crate::cli::report::tests::report;
+    use crate::world::test_product::TestProduct;
+    use crate::world::words;
 
     /// A run whose report is there at once.
     struct Done(std::io::PipeReader, u64, Instant);
@@ -319,7 +322,9 @@ mod tests {
 
     #[test]
     fn reach_counts_what_was_felt_and_armed() {
-        let mut reach = Reach::over(["no_zombies", "nothing_lost"], &["drain"]);
+        let invariants = vec![("no_zombies", ""), ("nothing_lost", "")];
+        let vocabulary = Vocabulary { invariants, ..words::vocabulary::<TestProduct>() };
+        let mut reach = Reach::over(&vocabulary, &["drain"]);
         reach.add(&report("swarm", 1, Verdict::Passed));
         assert_eq!(reach.faults["wedge"], (1, 1));
         assert_eq!(reach.faults["delay"], (1, 0));

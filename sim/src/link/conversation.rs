@@ -13,10 +13,12 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::lane::{Held, Lane};
+use super::repeat::Repeat;
 use super::{Epochs, Link, LinkObserver, Lost, QUIET, ReplyFault, Target};
 use crate::plan::Direction;
 use crate::standins::listener::Stream;
 use crate::trace::event::{Side, WorldEvent};
+use crate::trace::fault::FaultId;
 
 /// One read. A chunk of the simulation that is longer is carried in several.
 const READ: usize = 16 * 1024;
@@ -42,7 +44,7 @@ pub(super) struct Conversation {
     /// One end's host is lost, or it is half-open: nothing is carried.
     mute: bool,
     /// The strikes that made it half-open, each with its fault.
-    half_open: Vec<(usize, u32)>,
+    half_open: Vec<(FaultId, u32)>,
     /// The strikes that its requests have drawn on it.
     drawn: Vec<u32>,
     /// The process's side; `None` once it has ended.
@@ -60,7 +62,9 @@ pub(super) struct Conversation {
     waiting: Option<Duration>,
     quiet_told: bool,
     /// The fault that will spoil the next bytes of answer.
-    doom: Option<(usize, ReplyFault)>,
+    doom: Option<(FaultId, ReplyFault)>,
+    /// The request that will be delivered once more, when its answer begins.
+    repeat: Option<Repeat>,
     /// A fault has ended it; what was read before may still be carried.
     severed: bool,
     closed_told: bool,
@@ -103,13 +107,14 @@ impl Conversation {
             waiting: None,
             quiet_told: false,
             doom: None,
+            repeat: None,
             severed: false,
             closed_told: false,
         }
     }
 
     /// Ends it before it began: a fault closes new connections.
-    pub(super) fn refuse(mut self, fault: usize) {
+    pub(super) fn refuse(mut self, fault: FaultId) {
         self.closed_by_fault(fault);
     }
 
@@ -151,6 +156,12 @@ impl Conversation {
                 Step::Over => return,
                 Step::Wait(wake) => wake,
             };
+            if self.answered
+                && let Some(repeat) = self.repeat.take()
+            {
+                let (link, witness) = (self.link.clone(), self.witness.clone());
+                tokio::spawn(repeat.deliver(link, witness, self.incarnation, target.clone()));
+            }
             alarm.set(wake, &*self.witness);
             let near_open = self.near.is_some() && self.up.bytes < HELD_MAX;
             let far_open = self.far.is_some() && self.down.bytes < HELD_MAX;
@@ -172,7 +183,9 @@ impl Conversation {
                 (state.epochs, state.closed_by, state.expired, state.far_away)
             };
             if epochs.closed != self.epochs.closed {
-                self.closed_by_fault(closed_by);
+                if let Some(fault) = closed_by {
+                    self.closed_by_fault(fault);
+                }
                 return Step::Over;
             }
             if epochs.lost != self.epochs.lost {
@@ -244,10 +257,10 @@ impl Conversation {
     }
 
     /// What these faults make late of each direction and of dialling. Returns when that must be told.
-    fn hold(&mut self, up: &[usize], down: &[usize], dial: &[usize], now: Duration) -> Duration {
+    fn hold(&mut self, up: &[FaultId], down: &[FaultId], dial: &[FaultId], now: Duration) -> Duration {
         let (link, witness) = (&*self.link, &*self.witness);
         let mut wake = Duration::MAX;
-        let mut each = |held: &mut Held, faults: &[usize], label: &dyn Fn() -> Option<String>| {
+        let mut each = |held: &mut Held, faults: &[FaultId], label: &dyn Fn() -> Option<String>| {
             if faults.is_empty() {
                 return;
             }
@@ -269,7 +282,7 @@ impl Conversation {
     }
 
     /// From here on nothing is carried on what has just become half-open. Who waits for an answer waits in vain.
-    fn silence(&mut self, half_open: &[(usize, u32)]) {
+    fn silence(&mut self, half_open: &[(FaultId, u32)]) {
         for one in half_open {
             if self.half_open.contains(one) {
                 continue;
@@ -293,16 +306,7 @@ impl Conversation {
 
     async fn dial(&mut self, target: &Target) -> bool {
         self.dial.tell(&self.link, &*self.witness, self.witness.now());
-        let dialled = match target {
-            Target::Address(address) => dial(*address).await,
-            Target::MemoryListener(dock, ip) => {
-                // Used again after so many connections, as ports are.
-                let port = u16::try_from(self.conn % u32::from(u16::MAX)).expect("smaller than the divisor") + 1;
-                let from = SocketAddr::new(*ip, port);
-                dock.connect(from).ok().map(|pipe| (Stream::Pipe(pipe), Some(from)))
-            }
-        };
-        let Some((far, local)) = dialled else {
+        let Some((far, local)) = dial_to(target, self.conn).await else {
             self.far_ended = true;
             self.tell_closed(Side::Service);
             return false;
@@ -384,6 +388,10 @@ impl Conversation {
         {
             return self.answer(fault, status);
         }
+        match &mut self.repeat {
+            Some(repeat) => repeat.request.extend_from_slice(bytes),
+            None => self.repeat(from, old),
+        }
         if let Some(fault) = self.draw(from, old) {
             self.closed_by_fault(fault);
             return self.sever();
@@ -406,7 +414,7 @@ impl Conversation {
             return self.swallowed(self.witness.mentions(&self.link, &self.request));
         }
         self.answered = true;
-        match self.doom.take().or_else(|| self.link.take_cut()) {
+        match self.doom.take().or_else(|| self.link.take_any()) {
             None => self.take_down(bytes),
             Some((fault, doom)) => {
                 if let Some(label) = self.label() {
@@ -422,14 +430,28 @@ impl Conversation {
                         self.severed = true;
                         self.far_end();
                     }
+                    ReplyFault::Corrupted => {
+                        let mut changed = bytes.to_vec();
+                        changed[0] ^= 0x80;
+                        self.take_down(&changed);
+                    }
                 }
                 self.witness.spent(&self.link, fault);
             }
         }
     }
 
+    /// Remembers the request if a fault delivers it once more.
+    fn repeat(&mut self, from: usize, old: usize) {
+        let Some(fault) = self.link.take_duplicate(&self.request[from..], old) else { return };
+        if let Some(label) = self.label() {
+            self.witness.felt(&self.link, fault, &label);
+        }
+        self.repeat = Some(Repeat { fault, request: self.request.clone() });
+    }
+
     /// Something in between answers, as proxies do, and hangs up.
-    fn answer(&mut self, fault: usize, status: u16) {
+    fn answer(&mut self, fault: FaultId, status: u16) {
         if let Some(label) = self.label() {
             self.witness.felt(&self.link, fault, &label);
         }
@@ -453,7 +475,7 @@ impl Conversation {
     }
 
     /// What the newest part of the request draws upon its connection. Returns the fault that closes it, if one does.
-    fn draw(&mut self, from: usize, old: usize) -> Option<usize> {
+    fn draw(&mut self, from: usize, old: usize) -> Option<FaultId> {
         let mut closed_by = None;
         for (fault, strike, closes) in self.link.drawn(&self.request[from..], old) {
             if closes {
@@ -506,7 +528,7 @@ impl Conversation {
         self.up = Lane::default();
     }
 
-    fn closed_by_fault(&mut self, fault: usize) {
+    fn closed_by_fault(&mut self, fault: FaultId) {
         if self.near.is_some()
             && !self.closed_told
             && let Some(label) = self.label()
@@ -560,6 +582,19 @@ impl Conversation {
     }
 }
 
+/// Dials for the connection with that number; says from where.
+pub(super) async fn dial_to(target: &Target, conn: u32) -> Option<(Stream, Option<SocketAddr>)> {
+    match target {
+        Target::Address(address) => dial(*address).await,
+        Target::MemoryListener(listener, ip) => {
+            // Used again after so many connections, as ports are.
+            let port = u16::try_from(conn % u32::from(u16::MAX)).expect("smaller than the divisor") + 1;
+            let from = SocketAddr::new(*ip, port);
+            listener.connect(from).ok().map(|pipe| (Stream::Pipe(pipe), Some(from)))
+        }
+    }
+}
+
 /// Dials over TCP; says from where.
 async fn dial(address: SocketAddr) -> Option<(Stream, Option<SocketAddr>)> {
     let far = tokio::time::timeout(DIAL_MAX, TcpStream::connect(address)).await.ok()?.ok()?;
@@ -579,7 +614,7 @@ async fn read(stream: &mut Option<Stream>, buffer: &mut Vec<u8>) {
     }
 }
 
-async fn write(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
+pub(super) async fn write(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{LATE, Link, LinkObserver, Pace};
+use crate::trace::fault::FaultId;
 
 /// One direction: what has been read and not yet carried.
 #[derive(Default)]
@@ -26,7 +27,7 @@ pub(super) struct Chunk {
 #[derive(Default)]
 pub(super) struct Held {
     since: Duration,
-    blame: Vec<usize>,
+    blame: Vec<FaultId>,
     /// The live work that it is about; looked up when the first fault touches it.
     label: Option<String>,
     told: usize,
@@ -38,7 +39,7 @@ impl Held {
     }
 
     /// Adds faults to blame; `label` is asked once.
-    pub(super) fn by(&mut self, faults: &[usize], label: impl FnOnce() -> Option<String>) {
+    pub(super) fn by(&mut self, faults: &[FaultId], label: impl FnOnce() -> Option<String>) {
         if self.blame.is_empty() && !faults.is_empty() {
             self.label = label();
         }
@@ -70,13 +71,13 @@ impl Lane {
         &mut self,
         bytes: &[u8],
         now: Duration,
-        delays: &[(usize, Duration)],
+        delays: &[(FaultId, Duration)],
         label: impl FnOnce() -> Option<String>,
     ) {
         let by: Duration = delays.iter().map(|(_, by)| *by).sum();
         self.due = self.due.max(now + by);
         let mut held = Held::since(now);
-        let faults: Vec<usize> = delays.iter().map(|(fault, _)| *fault).collect();
+        let faults: Vec<FaultId> = delays.iter().map(|(fault, _)| *fault).collect();
         held.by(&faults, label);
         self.bytes += bytes.len();
         self.chunks.push_back(Chunk { bytes: bytes.to_vec(), due: self.due, held });

@@ -23,8 +23,10 @@
 //! So whatever destructors of a dead incarnation write is dropped here, unseen.
 
 mod conversation;
+pub mod faults;
 mod lane;
 mod port;
+mod repeat;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -34,10 +36,12 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+pub use self::faults::Effect;
 use self::port::Port;
 use crate::plan::{Direction, Scope};
 use crate::standins::listener::MemoryListener;
 use crate::trace::event::WorldEvent;
+use crate::trace::fault::FaultId;
 
 /// A request that has waited this long without a byte of answer is a fact worth telling: longer than any healthy
 /// service takes, much shorter than any client's timeout.
@@ -49,47 +53,6 @@ pub const LATE: Duration = Duration::from_millis(1);
 /// Connections of a lost host are known to be dead this long after its next boot: a peer's keepalive, or the reset that
 /// the next probe of it meets. Longer than a boot and a claim, so that the next life meets the traces of the last.
 pub const HALF_OPEN: Duration = Duration::from_secs(30);
-
-/// What a fault does to a link while it lasts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Bytes are taken and not carried, in either direction; connecting succeeds.
-    Wedge,
-    /// New connections are closed at once. Those that stood when it began are closed by [`Link::strike`] already.
-    Close,
-    /// New connections are refused, as by a port on which nobody listens. Those that stand go on.
-    ConnectionRefused,
-    /// The next request that contains `matches` (any, if `None`) is carried; its answer is dropped with the connection.
-    ReplyLost {
-        /// Bytes that the request must contain.
-        matches: Option<Vec<u8>>,
-    },
-    /// Each chunk is carried this much later, in order.
-    Delay(Duration),
-    /// Connections that stand when it begins carry nothing any more, and are closed when it ends.
-    HalfOpen,
-    /// At most this many bytes of each direction of a connection are carried at a time, and nothing for so long after.
-    Trickle {
-        /// How many.
-        bytes: usize,
-        /// For how long.
-        by: Duration,
-    },
-    /// The first chunk of the answer to the next request that contains `matches` (of whatever comes back next, if `None`)
-    /// is carried up to half of its bytes; then the connection ends.
-    Cut {
-        /// Bytes that the request must contain.
-        matches: Option<Vec<u8>>,
-    },
-    /// The next request that contains `matches` (any, if `None`) is not carried; it is answered with this status of HTTP,
-    /// and then the connection ends.
-    Answer {
-        /// An HTTP status.
-        status: u16,
-        /// Bytes that the request must contain.
-        matches: Option<Vec<u8>>,
-    },
-}
 
 /// Where a relay carries bytes to.
 #[derive(Clone)]
@@ -134,9 +97,9 @@ pub trait LinkObserver: Send + Sync {
     /// The label of live work that the link's process does.
     fn serves(&self, link: &Link) -> Option<String>;
     /// Work with this label felt that fault.
-    fn felt(&self, link: &Link, fault: usize, label: &str);
+    fn felt(&self, link: &Link, fault: FaultId, label: &str);
     /// A fault that strikes once has done so.
-    fn spent(&self, link: &Link, fault: usize);
+    fn spent(&self, link: &Link, fault: FaultId);
 }
 
 /// A link's standing. Connections look it up; faults and the service manager change it.
@@ -163,26 +126,28 @@ struct Standing {
     conns: u32,
 }
 
-/// How a connection's next answer will end it.
+/// What becomes of a connection's next answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReplyFault {
     /// Nothing of it is carried.
     Lost,
     /// Half of its first chunk is.
     Cut,
+    /// All of it is, its first byte changed.
+    Corrupted,
 }
 
 /// At which pace one direction is carried; without faults, at once.
 #[derive(Default)]
 struct Pace {
-    faults: Vec<usize>,
+    faults: Vec<FaultId>,
     bytes: usize,
     by: Duration,
 }
 
 #[derive(Default)]
 struct State {
-    effects: BTreeMap<usize, Standing>,
+    effects: BTreeMap<FaultId, Standing>,
     strikes: u32,
     conns: u32,
     incarnation: u32,
@@ -194,7 +159,7 @@ struct State {
     /// Each counts how often all connections were ended that way; a connection remembers what it was born under.
     epochs: Epochs,
     /// The fault that ended connections last.
-    closed_by: usize,
+    closed_by: Option<FaultId>,
 }
 
 /// How often all connections were ended, by reason.
@@ -227,16 +192,16 @@ impl Link {
     }
 
     /// Fault `fault` begins, and strikes all of the link.
-    pub fn strike(&self, fault: usize, effect: Effect) {
+    pub fn strike(&self, fault: FaultId, effect: Effect) {
         self.strike_part(fault, effect, Scope::default());
     }
 
     /// Fault `fault` begins, and strikes a part of the link.
-    pub fn strike_part(&self, fault: usize, effect: Effect, part: Scope) {
+    pub fn strike_part(&self, fault: FaultId, effect: Effect, part: Scope) {
         self.change(|state| {
             if effect == Effect::Close && part.only.is_none() {
                 state.epochs.closed += 1;
-                state.closed_by = fault;
+                state.closed_by = Some(fault);
             }
             state.strikes += 1;
             let standing = Standing { effect, part, strike: state.strikes, conns: state.conns };
@@ -245,7 +210,7 @@ impl Link {
     }
 
     /// Fault `fault` ends; what it held is carried.
-    pub fn heal(&self, fault: usize) {
+    pub fn heal(&self, fault: FaultId) {
         self.change(|state| {
             state.effects.remove(&fault);
         });
@@ -320,17 +285,18 @@ impl Link {
     }
 
     /// The fault that spoils the answer to this request, if there is one: it is used up by that.
-    fn take_doom(&self, request: &[u8], old: usize) -> Option<(usize, ReplyFault)> {
+    fn take_doom(&self, request: &[u8], old: usize) -> Option<(FaultId, ReplyFault)> {
         let asked = |matches: &Vec<u8>| ends_in_new(request, old, matches);
         self.take(|effect| match effect {
             Effect::ReplyLost { matches } => matches.as_ref().is_none_or(asked).then_some(ReplyFault::Lost),
             Effect::Cut { matches } => matches.as_ref().is_some_and(asked).then_some(ReplyFault::Cut),
+            Effect::Corrupt { matches } => matches.as_ref().is_some_and(asked).then_some(ReplyFault::Corrupted),
             _ => None,
         })
     }
 
     /// The fault that answers this request in the service's place, and with which status: it is used up by that.
-    fn take_answer(&self, request: &[u8], old: usize) -> Option<(usize, u16)> {
+    fn take_answer(&self, request: &[u8], old: usize) -> Option<(FaultId, u16)> {
         let asked = |matches: &Vec<u8>| ends_in_new(request, old, matches);
         self.take(|effect| match effect {
             Effect::Answer { status, matches } => matches.as_ref().is_none_or(asked).then_some(*status),
@@ -338,21 +304,35 @@ impl Link {
         })
     }
 
-    /// The fault that cuts whatever comes back next, if there is one: it is used up by that.
-    fn take_cut(&self) -> Option<(usize, ReplyFault)> {
-        self.take(|effect| (*effect == Effect::Cut { matches: None }).then_some(ReplyFault::Cut))
+    /// The fault that delivers this request once more: it is used up by that.
+    fn take_duplicate(&self, request: &[u8], old: usize) -> Option<FaultId> {
+        let asked = |matches: &Vec<u8>| ends_in_new(request, old, matches);
+        let found = self.take(|effect| match effect {
+            Effect::Duplicate { matches } => matches.as_ref().is_none_or(asked).then_some(()),
+            _ => None,
+        });
+        found.map(|(fault, ())| fault)
     }
 
-    fn take<T>(&self, wanted: impl Fn(&Effect) -> Option<T>) -> Option<(usize, T)> {
+    /// The fault that spoils whatever comes back next, if there is one: it is used up by that.
+    fn take_any(&self) -> Option<(FaultId, ReplyFault)> {
+        self.take(|effect| match effect {
+            Effect::Cut { matches: None } => Some(ReplyFault::Cut),
+            Effect::Corrupt { matches: None } => Some(ReplyFault::Corrupted),
+            _ => None,
+        })
+    }
+
+    fn take<T>(&self, wanted: impl Fn(&Effect) -> Option<T>) -> Option<(FaultId, T)> {
         let mut state = self.state();
-        let find = |(fault, standing): (&usize, &Standing)| Some((*fault, wanted(&standing.effect)?));
+        let find = |(fault, standing): (&FaultId, &Standing)| Some((*fault, wanted(&standing.effect)?));
         let (fault, found) = state.effects.iter().find_map(find)?;
         state.effects.remove(&fault);
         Some((fault, found))
     }
 
     /// The strikes that this request draws on its connection, each with its fault, and whether that closes it.
-    fn drawn(&self, request: &[u8], old: usize) -> Vec<(usize, u32, bool)> {
+    fn drawn(&self, request: &[u8], old: usize) -> Vec<(FaultId, u32, bool)> {
         let state = self.state();
         let drawn = |standing: &Standing| {
             standing.part.only.as_ref().is_some_and(|only| ends_in_new(request, old, only.as_bytes()))
@@ -362,14 +342,14 @@ impl Link {
     }
 
     /// The faults that hold one direction of a connection which has drawn these strikes.
-    fn holding(&self, direction: Direction, drawn: &[u32]) -> Vec<usize> {
+    fn holding(&self, direction: Direction, drawn: &[u32]) -> Vec<FaultId> {
         let wedges = |standing: &Standing| standing.effect == Effect::Wedge && standing.reaches(direction, drawn);
         self.state().effects.iter().filter(|(_, standing)| wedges(standing)).map(|(fault, _)| *fault).collect()
     }
 
     /// The faults that delay it, each by how much.
-    fn delaying(&self, direction: Direction, drawn: &[u32]) -> Vec<(usize, Duration)> {
-        let by = |(fault, standing): (&usize, &Standing)| match standing.effect {
+    fn delaying(&self, direction: Direction, drawn: &[u32]) -> Vec<(FaultId, Duration)> {
+        let by = |(fault, standing): (&FaultId, &Standing)| match standing.effect {
             Effect::Delay(by) if standing.reaches(direction, drawn) => Some((*fault, by)),
             _ => None,
         };
@@ -391,9 +371,9 @@ impl Link {
     }
 
     /// The faults by which who dials is refused.
-    fn refusing(&self) -> Vec<usize> {
+    fn refusing(&self) -> Vec<FaultId> {
         let state = self.state();
-        let refuse = |(_, standing): &(&usize, &Standing)| standing.effect == Effect::ConnectionRefused;
+        let refuse = |(_, standing): &(&FaultId, &Standing)| standing.effect == Effect::ConnectionRefused;
         state.effects.iter().filter(refuse).map(|(fault, _)| *fault).collect()
     }
 
@@ -411,7 +391,7 @@ impl Link {
     }
 
     /// The strikes by which a connection is half-open, each with its fault.
-    fn half_open(&self, conn: u32) -> Vec<(usize, u32)> {
+    fn half_open(&self, conn: u32) -> Vec<(FaultId, u32)> {
         let stood = |standing: &Standing| standing.effect == Effect::HalfOpen && conn <= standing.conns;
         let state = self.state();
         let all = state.effects.iter().filter(|(_, standing)| stood(standing));

@@ -18,25 +18,14 @@
 //! probe = "10s"                       # how often it is asked for its /health: three misses, and it is killed
 //! [[users]]                           # the product's own words
 //! [[faults]]                          # any value may offer alternatives: `lasts = "<1m|61m>"` is 1m on seed 1
-//! kind = "wedge"                      # a link: wedge close connection_refused reply_lost delay half_open trickle cut
-//!                                     # answer; a process: sigterm sigkill host_loss pause panic, of the service manager's: rolling_restart
-//!                                     # lost_signal scale_up scale_down reconfigure; a caller of a service: refuse
-//!                                     # stall truncate malformed; a service: restart full
-//!                                     # readonly loading failover evict flush purge serialization_failure
-//!                                     # too_many_connections slow_commit table_lock clock_ahead clock_behind
-//!                                     # slow_stop failed_create not_ready stale_handle
+//! kind = "wedge"                      # each kind of fault is a row beside what it does; `list faults` shows all of them
 //! target = "executor-1->redis"        # or a list; `executor-1` for a process; `provider/sk-a` for a caller; `redis` for
 //!                                     # a service; `ann->gateway-1` for a user's link
 //! on = { event = "turn_started", session = "ann/1", nth = 1, after = "5s" }
 //!                                     # or at = "12s"
 //!                                     # or on = { link = "executor-1->postgres", matches = "run.terminal", nth = 1 }
-//! lasts = "30s"                       # or until = { event = "…" }, or until = "heal"; `by` for delay, trickle,
-//!                                     # slow_commit, slow_stop and clocks (60s at most), `bytes` for trickle, `matches`
-//!                                     # for reply_lost, cut and answer, `status` for answer and refuse, which also
-//!                                     # takes `retry_after`. Without:
-//!                                     # wedge, connection_refused, delay, trickle and what befalls callers until heal,
-//!                                     # close, reply_lost, cut and answer once, half_open 30s;
-//!                                     # pause and what ails a service must say one
+//! lasts = "30s"                       # or until = { event = "…" }, or until = "heal"; without: what the kind's row says.
+//!                                     # `by`, `bytes`, `matches`, `status`, …: what the row says that it takes
 //! every = "1m"                        # strikes again so long after its end, until everything heals
 //! direction = "up"                    # of wedge, delay and trickle: towards the service alone; or "down"
 //! only = "run.terminal"               # of these and close: only connections on which a request contains this while it
@@ -59,8 +48,7 @@ use super::alternatives::Alternatives;
 use super::errors::{PlanError, PlanErrors, nearest};
 use super::faults::{Words, faults};
 use super::section::{Diagnostics, Section, described, number, text};
-use super::{Expect, Plan, Repro, ServiceManager, words};
-use crate::world::product::{Product, Workload};
+use super::{Expect, Plan, Repro, ServiceManager, Vocabulary, Workload};
 
 const KEYS: &[&str] =
     &["about", "arms", "must_reach", "topology", "config", "service", "users", "faults", "expect", "repro"];
@@ -69,10 +57,10 @@ const KEYS: &[&str] =
 ///
 /// # Errors
 /// Everything that is wrong with it, in the order of the text.
-pub fn parse<P: Product>(path: &str, source: &str) -> Result<Plan<P::Workload>, PlanErrors> {
+pub fn parse<W: Workload>(path: &str, source: &str, valid: &Vocabulary) -> Result<Plan<W>, PlanErrors> {
     let table = DeTable::parse(source).map_err(|error| PlanErrors(vec![malformed(path, source, &error)]))?;
     let mut complaints = Diagnostics { path, text: source, errors: Vec::new() };
-    let plan = plan::<P>(table.into_inner(), &mut complaints);
+    let plan = plan(table.into_inner(), valid, &mut complaints);
     if complaints.errors.is_empty() {
         return Ok(plan);
     }
@@ -85,33 +73,32 @@ pub fn parse<P: Product>(path: &str, source: &str) -> Result<Plan<P::Workload>, 
 /// # Errors
 /// Alternatives that cannot be read, or everything that is wrong with the first combination with which anything is. The
 /// lines that are shown are those of that combination.
-pub fn parse_all<P: Product>(path: &str, source: &str) -> Result<Vec<Plan<P::Workload>>, PlanErrors> {
+pub fn parse_all<W: Workload>(path: &str, source: &str, valid: &Vocabulary) -> Result<Vec<Plan<W>>, PlanErrors> {
     let offered = Alternatives::of(path, source)?;
-    (0..offered.count()).map(|nth| parse::<P>(path, &offered.text(nth))).collect()
+    (0..offered.count()).map(|nth| parse(path, &offered.text(nth), valid)).collect()
 }
 
-fn plan<P: Product>(table: DeTable<'_>, complaints: &mut Diagnostics<'_>) -> Plan<P::Workload> {
+fn plan<W: Workload>(table: DeTable<'_>, valid: &Vocabulary, complaints: &mut Diagnostics<'_>) -> Plan<W> {
     let mut root = Section::new(table, 0..0, "a plan", KEYS);
     let about = root.need("about", complaints).and_then(|value| text(value, "about", complaints));
-    let invariants: Vec<&str> = words::invariants::<P>().into_iter().map(|(name, _)| name).collect();
+    let invariants: Vec<&str> = valid.invariants.iter().map(|(name, _)| *name).collect();
     let arms = known(root.words("arms", complaints), "invariant", &invariants, complaints);
-    let must_reach = known(root.words("must_reach", complaints), "event", &words::events::<P>(), complaints);
-    let topology = root.take("topology").map(|value| topology::<P>(value, complaints)).unwrap_or_default();
-    let config = root.take("config").map(|value| config::<P>(value, &topology, complaints)).unwrap_or_default();
-    let service = root.take("service").map(|value| service::<P>(value, &topology, complaints));
+    let must_reach = known(root.words("must_reach", complaints), "event", &valid.events, complaints);
+    let topology = root.take("topology").map(|value| topology(value, valid, complaints)).unwrap_or_default();
+    let config = root.take("config").map(|value| config(value, &topology, valid, complaints)).unwrap_or_default();
+    let service = root.take("service").map(|value| service(value, &topology, valid, complaints));
     let service = service.unwrap_or_default();
-    let users = root.take("users").map(|value| users::<P::Workload>(value, complaints));
+    let users = root.take("users").map(|value| users::<W>(value, complaints));
     // Where the users could not be read, what is said about them cannot be judged.
     let readable = !matches!(users, Some(None));
     let users = users.flatten().unwrap_or_default();
     let waits = |role: &str, process: &str| ServiceManager::of(&service, role, process).first_boot.is_some();
-    let managed = words::managed::<P>(&topology).into_iter();
+    let managed = valid.managed(&topology).into_iter();
     let words = Words {
         managed: managed.map(|(role, process)| (process.clone(), (role, waits(role, &process)))).collect(),
-        processes: words::processes::<P>(&topology),
-        links: words::links::<P>(&topology, &users),
-        services: words::services::<P>(),
-        events: words::events::<P>(),
+        vocabulary: valid,
+        processes: valid.processes(&topology),
+        links: valid.links(&topology, &users.users()),
         sessions: readable.then(|| users.sessions()),
     };
     let faults = root.take("faults").map(|value| faults(value, &words, complaints)).unwrap_or_default();
@@ -153,17 +140,22 @@ fn table_of<'t>(value: Spanned<DeValue<'t>>, name: &str, complaints: &mut Diagno
     }
 }
 
-fn topology<P: Product>(value: Spanned<DeValue<'_>>, complaints: &mut Diagnostics<'_>) -> BTreeMap<String, usize> {
+fn topology(
+    value: Spanned<DeValue<'_>>,
+    valid: &Vocabulary,
+    complaints: &mut Diagnostics<'_>,
+) -> BTreeMap<String, usize> {
     let mut topology = BTreeMap::new();
     for (role, count) in table_of(value, "topology", complaints).unwrap_or_default() {
-        if !P::roles().iter().any(|known| known.name == role.get_ref().as_ref()) {
-            complaints.unknown(&role.span(), "role", role.get_ref(), P::roles().iter().map(|role| role.name));
+        if !valid.roles.iter().any(|known| known.name == role.get_ref().as_ref()) {
+            complaints.unknown(&role.span(), "role", role.get_ref(), valid.roles.iter().map(|role| role.name));
             continue;
         }
         let name = role.into_inner().into_owned();
         let span = count.span();
         match number(count, &name, complaints).map(Spanned::into_inner) {
             // Names and ports are given out per process; a hundred of a kind is more than any plan has needed.
+            Some(0) if let Some(says) = needed(&name, valid) => complaints.wrong(&span, says),
             Some(count @ 0..=100) => _ = topology.insert(name, count as usize),
             Some(count) => complaints.wrong(&span, format!("{count} processes of a role are too many: at most 100")),
             None => {}
@@ -172,17 +164,32 @@ fn topology<P: Product>(value: Spanned<DeValue<'_>>, complaints: &mut Diagnostic
     topology
 }
 
+/// Why a plan cannot do without processes of a role, if it cannot: users, or processes of another, reach nobody then.
+fn needed(name: &str, valid: &Vocabulary) -> Option<String> {
+    let role = valid.roles.iter().find(|role| role.name == name)?;
+    let reached = |as_what: &str| valid.roles.iter().find(|other| other.services.contains(&as_what));
+    let who = match &role.contained {
+        Some(contained) => reached(contained.reached_as)?.name,
+        None => role.port.map(|_| "users")?,
+    };
+    Some(format!(
+        "{who} would reach no {name}: write `{name} = 1` or more, or leave it out for the usual {}",
+        role.count
+    ))
+}
+
 type Config = BTreeMap<String, BTreeMap<String, String>>;
 
-fn config<P: Product>(
+fn config(
     value: Spanned<DeValue<'_>>,
     topology: &BTreeMap<String, usize>,
+    valid: &Vocabulary,
     complaints: &mut Diagnostics<'_>,
 ) -> Config {
     let mut scopes = vec!["all".to_owned()];
-    scopes.extend(P::roles().iter().map(|role| role.name.to_owned()));
-    scopes.extend(words::agents::<P>(topology));
-    scopes.extend(words::processes::<P>(topology));
+    scopes.extend(valid.roles.iter().map(|role| role.name.to_owned()));
+    scopes.extend(valid.agents(topology));
+    scopes.extend(valid.processes(topology));
     let mut config = Config::new();
     for (scope, settings) in table_of(value, "config", complaints).unwrap_or_default() {
         if !scopes.iter().any(|known| known == scope.get_ref()) {
@@ -192,8 +199,8 @@ fn config<P: Product>(
         }
         let mut chosen = BTreeMap::new();
         for (key, value) in table_of(settings, scope.get_ref(), complaints).unwrap_or_default() {
-            if !P::settings().contains(&key.get_ref().as_ref()) {
-                complaints.unknown(&key.span(), "setting", key.get_ref(), P::settings().iter().copied());
+            if !valid.settings.contains(&key.get_ref().as_ref()) {
+                complaints.unknown(&key.span(), "setting", key.get_ref(), valid.settings.iter().copied());
                 continue;
             }
             let span = value.span();
@@ -214,19 +221,21 @@ fn config<P: Product>(
     config
 }
 
-fn service<P: Product>(
+fn service(
     value: Spanned<DeValue<'_>>,
     topology: &BTreeMap<String, usize>,
+    valid: &Vocabulary,
     complaints: &mut Diagnostics<'_>,
 ) -> BTreeMap<String, ServiceManager> {
-    let mut scopes: Vec<String> = P::roles().iter().map(|role| role.name.to_owned()).collect();
-    scopes.extend(words::processes::<P>(topology));
+    let mut scopes: Vec<String> = valid.roles.iter().map(|role| role.name.to_owned()).collect();
+    scopes.extend(valid.processes(topology));
     // Their engine boots them.
     let contained: Vec<&str> =
-        P::roles().iter().filter(|role| role.contained.is_some()).map(|role| role.name).collect();
+        valid.roles.iter().filter(|role| role.contained.is_some()).map(|role| role.name).collect();
     let is_contained = |scope: &str| contained.iter().any(|role| scope.strip_prefix(role).is_some_and(is_numbered));
     // Only what listens can be asked.
-    let asked: Vec<&str> = P::roles()
+    let asked: Vec<&str> = valid
+        .roles
         .iter()
         .filter(|role| role.contained.is_none() && role.port.is_some())
         .map(|role| role.name)

@@ -2,10 +2,8 @@
 
 use serde::Serialize;
 
-use super::faults::usual;
-use super::{EventMatch, Fault, Kind, Lifetime, Plan, Scope, Trigger};
+use super::{Cast, EventMatch, Fault, Lifetime, Plan, Scope, Trigger, Value, Workload};
 use crate::plan::duration;
-use crate::world::product::Workload;
 
 /// The text of `plan`.
 ///
@@ -67,17 +65,7 @@ pub fn print<W: Workload>(plan: &Plan<W>) -> String {
 
 /// One fault in one line, for reports: `wedge executor-1->redis, on turn_started of ann/1, for 30s`.
 pub fn told(fault: &Fault) -> String {
-    let kind = match &fault.kind {
-        Kind::Delay { by } => format!("delay by {}", duration::print(*by)),
-        Kind::Trickle { bytes, by } => format!("trickle of {bytes} bytes in {}", duration::print(*by)),
-        Kind::ReplyLost { matches: Some(matches) } => format!("reply_lost of `{matches}`"),
-        Kind::Cut { matches: Some(matches) } => format!("cut of what answers `{matches}`"),
-        Kind::Answer { status, matches: Some(matches) } => format!("answer of {status} to `{matches}`"),
-        Kind::Answer { status, .. } => format!("answer of {status}"),
-        Kind::Refuse { status, .. } => format!("refuse with {status}"),
-        kind => kind.name().to_owned(),
-    };
-    let kind = told_part(&fault.part, kind);
+    let kind = told_part(&fault.part, fault.kind.told());
     let begins = match &fault.trigger {
         Trigger::At(at) => format!("at {}", duration::print(*at)),
         Trigger::On(cue) => format!("on {}", told_cue(cue)),
@@ -92,9 +80,9 @@ pub fn told(fault: &Fault) -> String {
     let again = fault.every.map(|every| format!(", again after {}", duration::print(every))).unwrap_or_default();
     format!(
         "{kind} {}, {begins}{ends}{again}",
-        fault.targets.join(match fault.kind {
-            Kind::RollingRestart => ", then ",
-            Kind::Reconfigure => " makes way for ",
+        fault.targets.join(match fault.kind.cast {
+            Cast::InTurn => ", then ",
+            Cast::Replaces => " makes way for ",
             _ => " and ",
         })
     )
@@ -125,23 +113,9 @@ fn fault(fault: &Fault) -> String {
         [one] => quoted(one),
         several => list(several),
     };
-    let mut text = format!("\n[[faults]]\nkind = {}\ntarget = {target}\n", quoted(fault.kind.name()));
-    match &fault.kind {
-        Kind::Delay { by } => text.push_str(&format!("by = {}\n", time(*by))),
-        Kind::Ail(ailment) => text.extend(ailment.by().map(|by| format!("by = {}\n", time(by)))),
-        Kind::Trickle { bytes, by } => text.push_str(&format!("bytes = {bytes}\nby = {}\n", time(*by))),
-        Kind::ReplyLost { matches: Some(matches) } | Kind::Cut { matches: Some(matches) } => {
-            text.push_str(&format!("matches = {}\n", quoted(matches)));
-        }
-        Kind::Answer { status, matches } => {
-            text.push_str(&format!("status = {status}\n"));
-            text.extend(matches.as_ref().map(|matches| format!("matches = {}\n", quoted(matches))));
-        }
-        Kind::Refuse { status, retry_after } => {
-            text.push_str(&format!("status = {status}\n"));
-            text.extend(retry_after.map(|after| format!("retry_after = {}\n", time(after))));
-        }
-        _ => {}
+    let mut text = format!("\n[[faults]]\nkind = {}\ntarget = {target}\n", quoted(fault.kind.word()));
+    for (arg, given) in fault.kind.args() {
+        text.push_str(&format!("{} = {}\n", arg.name, value(given)));
     }
     text.extend(fault.part.direction.map(|direction| format!("direction = {}\n", quoted(direction.name()))));
     text.extend(fault.part.only.as_ref().map(|only| format!("only = {}\n", quoted(only))));
@@ -153,7 +127,7 @@ fn fault(fault: &Fault) -> String {
             text.push_str(&format!("on = {{ {what}{} }}\n", nth_and_after(*nth, *after)));
         }
     }
-    if usual(&fault.kind).as_ref() != Some(&fault.length) {
+    if fault.kind.course.usual().as_ref() != Some(&fault.length) {
         match &fault.length {
             // An instant that this kind has not by itself is a length of nothing.
             Lifetime::Instant => text.push_str("lasts = \"0s\"\n"),
@@ -191,6 +165,14 @@ fn users<W: Workload>(users: &W) -> String {
         return String::new();
     }
     toml::to_string(&Part { users }).unwrap_or_else(|error| panic!("the workload cannot be written as TOML: {error}"))
+}
+
+fn value(value: &Value) -> String {
+    match value {
+        Value::Time(duration) => time(*duration),
+        Value::Count(count) => count.to_string(),
+        Value::Text(text) => quoted(text),
+    }
 }
 
 fn time(duration: std::time::Duration) -> String {

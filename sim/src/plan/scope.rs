@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::section::{Diagnostics, Section};
-use super::{Kind, Lifetime};
+use super::{Course, FaultRow, Lifetime, Vocabulary};
 
 /// What strikes more often than this is a fault that lasts.
 pub const EVERY_MIN: Duration = Duration::from_secs(1);
@@ -51,20 +51,25 @@ impl Direction {
 }
 
 /// Reads `direction` and `only`.
-pub(super) fn part(section: &mut Section<'_>, kind: Option<&Kind>, complaints: &mut Diagnostics<'_>) -> Scope {
+pub(super) fn part(
+    section: &mut Section<'_>,
+    kind: Option<&FaultRow>,
+    valid: &Vocabulary,
+    complaints: &mut Diagnostics<'_>,
+) -> Scope {
     let direction = section.text("direction", complaints);
     let only = section.text("only", complaints);
     let Some(kind) = kind else { return Scope::default() };
-    let name = kind.name();
+    let name = kind.word();
     if let (Some(direction), false) = (&direction, kind.one_way()) {
-        let says = format!("`direction` belongs to `wedge`, `delay` and `trickle`, not to `{name}`");
+        let says = format!("`direction` belongs to {}, not to `{name}`", listed(valid, FaultRow::one_way));
         complaints.wrong(&direction.span(), says);
     }
     if let Some(only) = &only {
         let says = match kind {
             kind if kind.awaits_answer() => Some(format!("for `{name}` write `matches` instead of `only`")),
             kind if !kind.selective() => {
-                Some(format!("`only` belongs to `wedge`, `close`, `delay` and `trickle`, not to `{name}`"))
+                Some(format!("`only` belongs to {}, not to `{name}`", listed(valid, FaultRow::selective)))
             }
             _ if only.get_ref().is_empty() => Some("`only` says nothing: leave it out, or say some bytes".to_owned()),
             _ => None,
@@ -82,17 +87,30 @@ pub(super) fn part(section: &mut Section<'_>, kind: Option<&Kind>, complaints: &
     Scope { direction: known, only: only.map(Spanned::into_inner) }
 }
 
+/// The kinds of fault of which something is true, as a message names them.
+pub(super) fn listed(valid: &Vocabulary, which: impl Fn(&FaultRow) -> bool) -> String {
+    let words: Vec<String> =
+        valid.kinds().into_iter().filter(|row| which(row)).map(|row| format!("`{}`", row.word())).collect();
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+        None => "no kind of fault".to_owned(),
+    }
+}
+
 /// Complains of a part that this length makes pointless.
 pub(super) fn judge(
     part: &Scope,
-    kind: &Kind,
+    kind: &FaultRow,
     length: &Lifetime,
     section: &Section<'_>,
     complaints: &mut Diagnostics<'_>,
 ) {
-    if part.only.is_some() && *kind == Kind::Close && *length == Lifetime::Instant {
-        let says = "`close` with `only` waits for such requests: say for how long, as `lasts = \"30s\"` or \
-                    `until = \"heal\"`";
+    if part.only.is_some() && kind.course == Course::Once && *length == Lifetime::Instant {
+        let says = format!(
+            "`{}` with `only` waits for such requests: say for how long, as `lasts = \"30s\"` or `until = \"heal\"`",
+            kind.word()
+        );
         complaints.wrong(&section.span, says);
     }
 }

@@ -45,7 +45,7 @@ impl Diagnostics<'_> {
 pub(super) struct Section<'t> {
     /// As in "unknown key in `[expect]`".
     name: &'static str,
-    keys: &'static [&'static str],
+    keys: Vec<&'static str>,
     table: DeTable<'t>,
     /// Where it stands.
     pub(super) span: Range<usize>,
@@ -56,7 +56,7 @@ impl<'t> Section<'t> {
     pub(super) fn of(
         value: Spanned<DeValue<'t>>,
         name: &'static str,
-        keys: &'static [&'static str],
+        keys: &[&'static str],
         complaints: &mut Diagnostics<'_>,
     ) -> Option<Self> {
         let span = value.span();
@@ -69,13 +69,8 @@ impl<'t> Section<'t> {
         }
     }
 
-    pub(super) fn new(
-        table: DeTable<'t>,
-        span: Range<usize>,
-        name: &'static str,
-        keys: &'static [&'static str],
-    ) -> Self {
-        Section { name, keys, table, span }
+    pub(super) fn new(table: DeTable<'t>, span: Range<usize>, name: &'static str, keys: &[&'static str]) -> Self {
+        Section { name, keys: keys.to_vec(), table, span }
     }
 
     /// Where the value of `key` stands, if it was not taken.
@@ -107,19 +102,7 @@ impl<'t> Section<'t> {
     /// Takes a length of time.
     pub(super) fn duration(&mut self, key: &'static str, complaints: &mut Diagnostics<'_>) -> Option<Duration> {
         let value = self.take(key)?;
-        let span = value.span();
-        let typed = match value.into_inner() {
-            DeValue::String(typed) => typed.into_owned(),
-            // A bare number gets the same lesson about units as `"10"`.
-            DeValue::Integer(number) => number.to_string(),
-            DeValue::Float(number) => number.to_string(),
-            other => {
-                complaints
-                    .wrong(&span, format!("`{key}` must be a length of time as \"5s\", not {}", described(&other)));
-                return None;
-            }
-        };
-        duration::parse(&typed).map_err(|says| complaints.wrong(&span, format!("`{key}`: {says}"))).ok()
+        time(value, key, complaints)
     }
 
     /// Takes a whole number that is not negative.
@@ -159,6 +142,22 @@ pub(super) fn text(
             None
         }
     }
+}
+
+/// `value` as a length of time.
+pub(super) fn time(value: Spanned<DeValue<'_>>, key: &str, complaints: &mut Diagnostics<'_>) -> Option<Duration> {
+    let span = value.span();
+    let typed = match value.into_inner() {
+        DeValue::String(typed) => typed.into_owned(),
+        // A bare number gets the same lesson about units as `"10"`.
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        other => {
+            complaints.wrong(&span, format!("`{key}` must be a length of time as \"5s\", not {}", described(&other)));
+            return None;
+        }
+    };
+    duration::parse(&typed).map_err(|says| complaints.wrong(&span, format!("`{key}`: {says}"))).ok()
 }
 
 /// `value` as a whole number that is not negative.

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::*;
+use crate::link::faults::{ANSWER, CLOSE, CONNECTION_REFUSED, CUT, DELAY, HALF_OPEN, REPLY_LOST, TRICKLE, WEDGE};
+use crate::standins::provider::faults::{MALFORMED, REFUSE, STALL, TRUNCATE};
+use crate::world::process_faults::{HOST_LOSS, PAUSE, ROLLING_RESTART, SIGKILL, SIGTERM};
 use crate::world::test_product::{Say, TestProduct, Visitor, Visitors};
+use crate::world::words;
 
 const GOOD: &str = r#"about = "Redis is wedged from mid-turn until after the run's end"
 arms = ["no_zombies"]
@@ -30,12 +34,12 @@ until = { event = "run_ended", session = "ann/1", after = "10s" }
 /// What is said of `GOOD` with `from` replaced by `to`.
 fn said(from: &str, to: &str) -> String {
     assert!(GOOD.contains(from), "{from} is not in the plan");
-    parse::<TestProduct>("p.toml", &GOOD.replacen(from, to, 1)).unwrap_err().to_string()
+    words::parse::<TestProduct>("p.toml", &GOOD.replacen(from, to, 1)).unwrap_err().to_string()
 }
 
 #[test]
 fn a_good_plan_is_read() {
-    let plan = parse::<TestProduct>("p.toml", GOOD).unwrap();
+    let plan = words::parse::<TestProduct>("p.toml", GOOD).unwrap();
     assert_eq!(plan.topology["executor"], 2);
     assert_eq!(plan.users.0[0].says[0].at, Duration::from_secs(1));
     assert_eq!(plan.expect.verdict, "passed");
@@ -88,6 +92,13 @@ fn every_malformed_plan_is_told_where_and_what_was_meant() {
             "p.toml:19:46",
             "cannot stand beside",
         ),
+        ("gateway = 1", "gateway = 0", "p.toml:6:11", "users would reach no gateway: write `gateway = 1` or more"),
+        (
+            "\"wedge\"\ntarget = \"executor-1->redis\"",
+            "\"stall\"\ntarget = \"postgres/x\"",
+            "p.toml:18:10",
+            "`postgres` does not do `stall` to its callers: `redis/x`",
+        ),
         ("about = ", "abuot = ", "p.toml:1:1", "did you mean `about`?"),
         ("gateway = 1", "gateway = 1\ngateway = 2", "p.toml:7:1", "duplicate key"),
     ] {
@@ -100,10 +111,10 @@ fn every_malformed_plan_is_told_where_and_what_was_meant() {
 fn a_truncated_file_says_that_it_ends() {
     for cut in ["until = { event = \"run_en", "until = { event = "] {
         let end = GOOD.rfind("until").unwrap();
-        let said = parse::<TestProduct>("p.toml", &format!("{}{cut}", &GOOD[..end])).unwrap_err().to_string();
+        let said = words::parse::<TestProduct>("p.toml", &format!("{}{cut}", &GOOD[..end])).unwrap_err().to_string();
         assert!(said.starts_with("p.toml:20:") && said.contains("the file ends here"), "{said}");
     }
-    let said = parse::<TestProduct>("p.toml", "").unwrap_err().to_string();
+    let said = words::parse::<TestProduct>("p.toml", "").unwrap_err().to_string();
     assert!(said.contains("needs `about`"), "{said}");
 }
 
@@ -116,14 +127,14 @@ fn expectations_must_make_sense() {
         ("verdict = \"violated\"\ninvariant = \"nozombies\"", "p.toml:25:13", "did you mean `no_zombies`?"),
     ] {
         let text = format!("{GOOD}\n\n[expect]\n{expect}\n");
-        let said = parse::<TestProduct>("p.toml", &text).unwrap_err().to_string();
+        let said = words::parse::<TestProduct>("p.toml", &text).unwrap_err().to_string();
         assert!(said.contains(place) && said.contains(meant), "{expect}: {said}");
     }
 }
 
 #[test]
 fn a_service_manager_is_of_a_role_or_a_process() {
-    let with = |section: &str| parse::<TestProduct>("p.toml", &format!("{GOOD}\n{section}\n"));
+    let with = |section: &str| words::parse::<TestProduct>("p.toml", &format!("{GOOD}\n{section}\n"));
     let plan = with("[service.executor]\ngrace = \"30s\"\n[service.gateway]\nrestart_delay = \"1m\"").unwrap();
     let executor = ServiceManager { grace: Some(Duration::from_secs(30)), ..ServiceManager::default() };
     assert_eq!(plan.service["executor"], executor);
@@ -149,7 +160,7 @@ fn a_service_manager_is_of_a_role_or_a_process() {
 fn what_comes_has_waited_and_what_goes_leaves_somebody() {
     let with = |faults: &str| {
         let wait = "[service.executor-2]\nfirst_boot = \"24h\"\n";
-        parse::<TestProduct>("p.toml", &format!("{GOOD}\n{wait}\n{faults}\n"))
+        words::parse::<TestProduct>("p.toml", &format!("{GOOD}\n{wait}\n{faults}\n"))
     };
     let fault = |kind: &str, target: &str| format!("[[faults]]\nkind = \"{kind}\"\ntarget = {target}\nat = \"1s\"\n");
     for (kind, target) in [
@@ -176,7 +187,7 @@ fn what_comes_has_waited_and_what_goes_leaves_somebody() {
 
 #[test]
 fn only_who_listens_is_asked() {
-    let with = |section: &str| parse::<TestProduct>("p.toml", &format!("{GOOD}\n{section}\n"));
+    let with = |section: &str| words::parse::<TestProduct>("p.toml", &format!("{GOOD}\n{section}\n"));
     let ways = "probe = \"5s\"\npre_stop = \"10s\"\nrestart_max = \"5m\"";
     let plan = with(&format!("[service.gateway]\n{ways}")).unwrap();
     assert_eq!(plan.service["gateway"].pre_stop, Some(Duration::from_secs(10)));
@@ -188,15 +199,19 @@ fn only_who_listens_is_asked() {
 #[test]
 fn a_text_may_offer_several_plans() {
     let text = GOOD.replace("executor = 2", "executor = <2|3>").replace("\"330s\"", "\"<1s|2s|3s>\"");
-    let plans = parse_all::<TestProduct>("p.toml", &text).unwrap();
+    let plans = words::parse_all::<TestProduct>("p.toml", &text).unwrap();
     let of = |plan: &Plan<Visitors>| (plan.topology["executor"], plan.config["all"]["TOY_TAKEOVER_AFTER"].clone());
     let of: Vec<_> = plans.iter().map(of).collect();
     let all = [(2, "1s"), (3, "1s"), (2, "2s"), (3, "2s"), (2, "3s"), (3, "3s")];
     assert_eq!(of, all.map(|(executors, takeover)| (executors, takeover.to_owned())));
-    assert_eq!(parse_all::<TestProduct>("p.toml", GOOD).unwrap(), [parse::<TestProduct>("p.toml", GOOD).unwrap()]);
+    assert_eq!(
+        words::parse_all::<TestProduct>("p.toml", GOOD).unwrap(),
+        [words::parse::<TestProduct>("p.toml", GOOD).unwrap()]
+    );
     // The line is the file's, what is shown of it the choice that is wrong.
-    let said =
-        parse_all::<TestProduct>("p.toml", &GOOD.replace("\"5s\"", "\"<5s|5 lightyears>\"")).unwrap_err().to_string();
+    let said = words::parse_all::<TestProduct>("p.toml", &GOOD.replace("\"5s\"", "\"<5s|5 lightyears>\""))
+        .unwrap_err()
+        .to_string();
     assert!(said.starts_with("p.toml:19:68") && said.contains("after = \"5 lightyears\" }"), "{said}");
 }
 
@@ -211,7 +226,7 @@ fn an_instant_has_no_length() {
         let text = format!(
             "about = \"x\"\n[[faults]]\nkind = \"{kind}\"\ntarget = \"{target}\"\nat = \"1s\"\nlasts = \"2s\"\n"
         );
-        let said = parse::<TestProduct>("p.toml", &text).unwrap_err().to_string();
+        let said = words::parse::<TestProduct>("p.toml", &text).unwrap_err().to_string();
         assert!(said.starts_with("p.toml:6:9") && said.contains("is an instant"), "{said}");
     }
 }
@@ -242,8 +257,8 @@ fn faults_of_processes_and_callers_must_make_sense() {
         ),
         ("kind = \"sigkill\"\ntarget = \"origin\"", "p.toml:4:10", "it needs `on = { event"),
     ] {
-        let said =
-            parse::<TestProduct>("p.toml", &format!("about = \"x\"\n[[faults]]\n{fault}\nat = \"1s\"\n")).unwrap_err();
+        let said = words::parse::<TestProduct>("p.toml", &format!("about = \"x\"\n[[faults]]\n{fault}\nat = \"1s\"\n"))
+            .unwrap_err();
         assert_eq!(said.0.len(), 1, "{fault}: {said}");
         let said = said.to_string();
         assert!(said.contains(place) && said.contains(meant), "{fault}: expected {place} … {meant}, got\n{said}");
@@ -278,7 +293,7 @@ fn parts_and_repetitions_of_faults_must_make_sense() {
         ("kind = \"cut\"\nevry = \"5s\"", "p.toml:4:1", "did you mean `every`?"),
     ] {
         let text = format!("about = \"x\"\n[[faults]]\n{fault}\n{link}at = \"1s\"\n");
-        let said = parse::<TestProduct>("p.toml", &text).unwrap_err();
+        let said = words::parse::<TestProduct>("p.toml", &text).unwrap_err();
         assert_eq!(said.0.len(), 1, "{fault}: {said}");
         let said = said.to_string();
         assert!(said.contains(place) && said.contains(meant), "{fault}: expected {place} … {meant}, got\n{said}");
@@ -291,7 +306,7 @@ fn what_is_half_open_expires_and_cuts_wait_for_the_next_answer() {
         let text = format!(
             "about = \"x\"\n[[faults]]\nkind = \"{kind}\"\ntarget = \"executor-1->redis\"\nat = \"1s\"\nevery = \"1m\"\n"
         );
-        parse::<TestProduct>("p.toml", &text).unwrap().faults.remove(0)
+        words::parse::<TestProduct>("p.toml", &text).unwrap().faults.remove(0)
     };
     assert_eq!(fault("half_open").length, Lifetime::Lasts(crate::link::HALF_OPEN));
     assert_eq!((fault("cut").length, fault("cut").every), (Lifetime::Instant, Some(Duration::from_secs(60))));
@@ -301,7 +316,7 @@ fn what_is_half_open_expires_and_cuts_wait_for_the_next_answer() {
 fn all_errors_are_said_at_once_and_in_order() {
     let text =
         GOOD.replace("\"wedge\"", "\"wegde\"").replace("no_zombies", "zombies").replace("gateway = 1", "gatway = 1");
-    let PlanErrors(errors) = parse::<TestProduct>("p.toml", &text).unwrap_err();
+    let PlanErrors(errors) = words::parse::<TestProduct>("p.toml", &text).unwrap_err();
     assert_eq!(errors.iter().map(|error| error.line).collect::<Vec<_>>(), [2, 6, 17]);
 }
 
@@ -309,28 +324,28 @@ fn all_errors_are_said_at_once_and_in_order() {
 fn plans_print_and_read_back() {
     let cue = |nth, after| EventMatch { event: "run_ended".into(), session: Some("ann/1".into()), nth, after };
     let kinds = [
-        (Kind::Wedge, "executor-1->redis"),
-        (Kind::Close, "ann->gateway-1"),
-        (Kind::ConnectionRefused, "executor-1->redis"),
-        (Kind::ReplyLost { matches: None }, "executor-2->postgres"),
-        (Kind::ReplyLost { matches: Some("a \"quoted\"\n\\ word".into()) }, "executor-2->postgres"),
-        (Kind::Delay { by: Duration::from_nanos(1_234_567) }, "gateway-1->redis"),
-        (Kind::HalfOpen, "gateway-1->redis"),
-        (Kind::Trickle { bytes: 16, by: Duration::from_millis(50) }, "gateway-1->redis"),
-        (Kind::Cut { matches: None }, "executor-2->postgres"),
-        (Kind::Cut { matches: Some("COMMIT".into()) }, "executor-2->postgres"),
-        (Kind::Answer { status: 502, matches: None }, "ann->gateway-1"),
-        (Kind::Answer { status: 503, matches: Some("POST /".into()) }, "ann->gateway-1"),
-        (Kind::Disturb(StreamFault::Stall), "redis/sk-a"),
-        (Kind::Disturb(StreamFault::Truncate), "redis/sk-a"),
-        (Kind::Disturb(StreamFault::Malformed), "redis/sk-a"),
-        (Kind::Sigterm, "executor-1"),
-        (Kind::Sigkill, "gateway-1"),
-        (Kind::HostLoss, "gateway-1"),
-        (Kind::Pause, "executor-2"),
-        (Kind::RollingRestart, "executor-1"),
-        (Kind::Refuse { status: 429, retry_after: Some(Duration::from_secs(20)) }, "redis/sk-a"),
-        (Kind::Refuse { status: 500, retry_after: None }, "redis/sk b/c"),
+        (Kind::of(&WEDGE), "executor-1->redis"),
+        (Kind::of(&CLOSE), "ann->gateway-1"),
+        (Kind::of(&CONNECTION_REFUSED), "executor-1->redis"),
+        (Kind::of(&REPLY_LOST), "executor-2->postgres"),
+        (Kind::of(&REPLY_LOST).with("matches", "a \"quoted\"\n\\ word"), "executor-2->postgres"),
+        (Kind::of(&DELAY).with("by", Duration::from_nanos(1_234_567)), "gateway-1->redis"),
+        (Kind::of(&HALF_OPEN), "gateway-1->redis"),
+        (Kind::of(&TRICKLE).with("bytes", 16_u32).with("by", Duration::from_millis(50)), "gateway-1->redis"),
+        (Kind::of(&CUT), "executor-2->postgres"),
+        (Kind::of(&CUT).with("matches", "COMMIT"), "executor-2->postgres"),
+        (Kind::of(&ANSWER).with("status", 502_u16), "ann->gateway-1"),
+        (Kind::of(&ANSWER).with("status", 503_u16).with("matches", "POST /"), "ann->gateway-1"),
+        (Kind::of(&STALL), "redis/sk-a"),
+        (Kind::of(&TRUNCATE), "redis/sk-a"),
+        (Kind::of(&MALFORMED), "redis/sk-a"),
+        (Kind::of(&SIGTERM), "executor-1"),
+        (Kind::of(&SIGKILL), "gateway-1"),
+        (Kind::of(&HOST_LOSS), "gateway-1"),
+        (Kind::of(&PAUSE), "executor-2"),
+        (Kind::of(&ROLLING_RESTART), "executor-1"),
+        (Kind::of(&REFUSE).with("status", 429_u16).with("retry_after", Duration::from_secs(20)), "redis/sk-a"),
+        (Kind::of(&REFUSE).with("status", 500_u16), "redis/sk b/c"),
     ];
     let triggers = [
         Trigger::At(Duration::ZERO),
@@ -348,11 +363,11 @@ fn plans_print_and_read_back() {
         Lifetime::Until(cue(2, Duration::from_secs(1))),
         Lifetime::UntilHeal,
     ];
-    let mut plan = parse::<TestProduct>("p.toml", GOOD).unwrap();
+    let mut plan = words::parse::<TestProduct>("p.toml", GOOD).unwrap();
     plan.config.insert("executor-2".into(), [("TOY_SLOTS".to_owned(), "a = \"b\" # c".to_owned())].into());
     for (kind, target) in &kinds {
         for trigger in &triggers {
-            for length in lengths.iter().chain(&faults::usual(kind)) {
+            for length in lengths.iter().chain(&kind.course.usual()) {
                 if kind.instant() && *length != Lifetime::Instant {
                     continue;
                 }
@@ -400,7 +415,7 @@ fn parts(fault: &Fault) -> Vec<Fault> {
 
 fn round(plan: &Plan<Visitors>) {
     let text = print(plan);
-    match parse::<TestProduct>("printed.toml", &text) {
+    match words::parse::<TestProduct>("printed.toml", &text) {
         Ok(read) => assert_eq!(&read, plan, "{text}"),
         Err(errors) => panic!("{errors}\n{text}"),
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::plan::seed::Seed;
-use crate::plan::{Plan, TargetKind, words};
+use crate::plan::{Plan, TargetKind};
 use crate::trace::recorder::Recorder;
 use crate::trace::verdict::{Report, Verdict};
 use crate::world;
@@ -18,6 +18,7 @@ use crate::world::nemesis::Nemesis;
 use crate::world::product::{Boot, Product};
 use crate::world::report::{Lived, blank, judge};
 use crate::world::taps::{RealServer, RealWorld, Speaks};
+use crate::world::words;
 
 /// What a run outside of the simulation needs besides its plan.
 pub struct Options {
@@ -51,14 +52,14 @@ impl RealServer {
 /// Why a plan cannot be run with these servers, if it cannot: a stand-in does what a fault of a service asks, a server not.
 fn unfit<W>(plan: &Plan<W>, servers: &BTreeMap<&'static str, RealServer>) -> Option<String> {
     plan.faults.iter().enumerate().find_map(|(index, fault)| {
-        let inside = |target: &String| match fault.kind.target_kind() {
+        let inside = |target: &String| match fault.kind.target {
             TargetKind::Service => Some(target.clone()),
             TargetKind::Caller => target.split_once('/').map(|(service, _)| service.to_owned()),
-            TargetKind::Link | TargetKind::Process => None,
+            _ => None,
         };
         let mut inside = fault.targets.iter().filter_map(inside);
         let real = inside.find(|service| servers.contains_key(service.as_str()))?;
-        let (number, kind) = (index + 1, fault.kind.name());
+        let (number, kind) = (index + 1, fault.kind.word());
         Some(format!(
             "fault {number}: nothing here does `{kind}` to a real {real}; its stand-in can, so leave it in place"
         ))
@@ -84,7 +85,7 @@ pub fn run<P: Product>(scenario: &str, plan: &Plan<P::Workload>, options: Option
     };
     let slot = OnceLock::new();
     let lived = runtime.block_on(async {
-        let nemesis = Nemesis::new(&plan.faults, words::links::<P>(&plan.topology, &plan.users));
+        let nemesis = Nemesis::new(&plan.faults, words::links::<P>(plan));
         let monitor = Monitor::new(recorder, nemesis, P::invariants(plan), P::reader(plan), P::moments());
         let dispatcher = slot.get_or_init(|| Dispatcher::new(monitor, RealWorld::new(servers, command))).clone();
         let lived = tokio::time::timeout(wall_max, world::live::<P>(dispatcher.clone(), plan, seed)).await;

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::plan::StreamFault;
-
 /// Where a stand-in says what it did. Called in the order in which things took effect.
 pub type Tap = Arc<dyn Fn(Observation) + Send + Sync>;
 
@@ -194,13 +192,7 @@ pub enum Provider {
     Refused { peer: SocketAddr, headers: BTreeMap<String, String>, token: String, status: u16 },
     /// In the middle of an answer to this bearer token: it goes wrong here. If it is `over` with that, no `Answered` and no
     /// `Abandoned` follows: whatever its caller got is no whole answer.
-    Disturbed {
-        peer: SocketAddr,
-        headers: BTreeMap<String, String>,
-        token: String,
-        disturbance: StreamFault,
-        over: bool,
-    },
+    Disturbed { peer: SocketAddr, headers: BTreeMap<String, String>, token: String, fault: &'static str, over: bool },
 }
 
 /// What the container engine did or saw. `id` and `name` are the container's.

@@ -1,6 +1,8 @@
 //! The model provider as a stand-in: OpenAI's chat completions, streamed. What it says and how long it takes stands in a
 //! script; the words it says depend on the prompt and the turn alone, so that an answer betrays what it is an answer to.
 
+pub mod faults;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
@@ -23,7 +25,8 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::plan::StreamFault;
+use self::faults::{MALFORMED, REFUSE, STALL, TRUNCATE};
+use crate::plan::{FaultRow, Kind};
 use crate::standins::listener::{Listener, Stream};
 use crate::standins::observation::{Observation, Provider as Seen, Tap};
 use crate::world::product::{Control, Service};
@@ -129,8 +132,8 @@ struct State {
     answers: u64,
     /// By Authorization header.
     refused: BTreeMap<String, Refusal>,
-    /// By Authorization header.
-    disturbed: BTreeMap<String, BTreeSet<StreamFault>>,
+    /// By Authorization header, the words of the faults.
+    disturbed: BTreeMap<String, BTreeSet<&'static str>>,
 }
 
 impl fmt::Debug for Provider {
@@ -169,42 +172,35 @@ impl Provider {
     }
 
     /// From now on every answer to this Authorization header goes wrong at its next event, those that have begun too.
-    pub fn disturb(&self, authorization: &str, disturbance: StreamFault) {
-        self.state().disturbed.entry(authorization.to_string()).or_default().insert(disturbance);
+    pub fn disturb(&self, authorization: &str, fault: &FaultRow) {
+        self.state().disturbed.entry(authorization.to_string()).or_default().insert(fault.word());
     }
 
     /// Answers to it go wrong in this way no longer; what has stalled goes on.
-    pub fn calm(&self, authorization: &str, disturbance: StreamFault) {
-        self.state().disturbed.entry(authorization.to_string()).or_default().remove(&disturbance);
+    pub fn calm(&self, authorization: &str, fault: &FaultRow) {
+        self.state().disturbed.entry(authorization.to_string()).or_default().remove(fault.word());
         self.calmed.notify_waiters();
     }
 
-    fn disturbances(&self, authorization: &str) -> BTreeSet<StreamFault> {
+    fn disturbances(&self, authorization: &str) -> BTreeSet<&'static str> {
         self.state().disturbed.get(authorization).cloned().unwrap_or_default()
     }
 
     /// Does to the caller with that bearer token what a fault wants.
     ///
     /// # Panics
-    /// A status that is none of 401, 403, 429 and 500 to 599.
+    /// A fault that it does not know, and a status that is none of 401, 403, 429 and 500 to 599.
     pub fn control(&self, control: Control) {
+        let authorization = |caller: &str| format!("Bearer {caller}");
         match control {
-            Control::Accept { name } => self.accept(&format!("Bearer {name}")),
-            Control::Disturb { name, disturbance } => self.disturb(&format!("Bearer {name}"), disturbance),
-            Control::Calm { name, disturbance } => self.calm(&format!("Bearer {name}"), disturbance),
-            Control::Ail(ailment) | Control::Recover(ailment) => {
-                panic!("the provider stand-in does not know the fault {}", ailment.name())
+            Control::BeginFor { caller, fault } if fault.is(&REFUSE) => {
+                self.refuse(&authorization(&caller), refusal(&fault));
             }
-            Control::Refuse { name, status, retry_after } => {
-                let status = StatusCode::from_u16(status).unwrap_or_else(|_| panic!("{status} is no status of HTTP"));
-                let (code, message) = match status {
-                    StatusCode::TOO_MANY_REQUESTS => ("rate_limit_exceeded", "Rate limit reached for this key."),
-                    StatusCode::UNAUTHORIZED => ("invalid_api_key", "Incorrect API key provided."),
-                    StatusCode::FORBIDDEN => ("permission_denied", "This key is not allowed to use this model."),
-                    status if status.is_server_error() => ("server_error", "The server had an error; try again."),
-                    status => panic!("the provider stand-in does not know how to refuse with {status}"),
-                };
-                self.refuse(&format!("Bearer {name}"), Refusal { retry_after, ..Refusal::new(status, code, message) });
+            Control::EndFor { caller, fault } if fault.is(&REFUSE) => self.accept(&authorization(&caller)),
+            Control::BeginFor { caller, fault } => self.disturb(&authorization(&caller), &fault),
+            Control::EndFor { caller, fault } => self.calm(&authorization(&caller), &fault),
+            Control::Begin(fault) | Control::End(fault) => {
+                panic!("the provider stand-in does not know the fault {}", fault.word())
             }
         }
     }
@@ -477,7 +473,7 @@ impl Answer {
         let event = self.disturbed(event, &mut garbled).await?;
         let permit = self.sender.reserve().await.map_err(|_| Cut::Abandoned)?;
         if garbled {
-            self.tell(StreamFault::Malformed, true);
+            self.tell(&MALFORMED, true);
         } else {
             let (peer, headers) = (self.peer, self.headers.clone());
             (self.tap)(Observation::Provider(Seen::Answered { peer, headers, finish_reason: finish_reason.into() }));
@@ -489,20 +485,20 @@ impl Answer {
     /// What is left to say of this event, which is all of it unless something is to go wrong.
     async fn disturbed(&self, event: String, garbled: &mut bool) -> Result<String, Cut> {
         let disturbances = self.provider.disturbances(&self.authorization);
-        if disturbances.contains(&StreamFault::Truncate) {
-            self.tell(StreamFault::Truncate, true);
+        if disturbances.contains(TRUNCATE.word()) {
+            self.tell(&TRUNCATE, true);
             return Err(Cut::Truncated);
         }
         let (before, after) = event.split_at(half(&event));
-        if disturbances.contains(&StreamFault::Stall) {
+        if disturbances.contains(STALL.word()) {
             self.say(before.to_owned()).await?;
-            self.tell(StreamFault::Stall, false);
+            self.tell(&STALL, false);
             self.stall().await?;
             return Ok(after.to_owned());
         }
-        if disturbances.contains(&StreamFault::Malformed) && !*garbled {
+        if disturbances.contains(MALFORMED.word()) && !*garbled {
             *garbled = true;
-            self.tell(StreamFault::Malformed, false);
+            self.tell(&MALFORMED, false);
             return Ok(format!("{before}\n\n"));
         }
         Ok(event)
@@ -519,7 +515,7 @@ impl Answer {
             let calmed = self.provider.calmed.notified();
             tokio::pin!(calmed);
             calmed.as_mut().enable();
-            if !self.provider.disturbances(&self.authorization).contains(&StreamFault::Stall) {
+            if !self.provider.disturbances(&self.authorization).contains(STALL.word()) {
                 return Ok(());
             }
             tokio::select! {
@@ -530,9 +526,9 @@ impl Answer {
         }
     }
 
-    fn tell(&self, disturbance: StreamFault, over: bool) {
+    fn tell(&self, fault: &'static FaultRow, over: bool) {
         let (peer, headers, token) = (self.peer, self.headers.clone(), token(&self.authorization));
-        (self.tap)(Observation::Provider(Seen::Disturbed { peer, headers, token, disturbance, over }));
+        (self.tap)(Observation::Provider(Seen::Disturbed { peer, headers, token, fault: fault.word(), over }));
     }
 
     async fn sleep_until(&self, due: Duration) -> Result<(), Cut> {
@@ -542,6 +538,19 @@ impl Answer {
             () = tokio::time::sleep_until(self.started + due) => Ok(()),
         }
     }
+}
+
+/// What a caller is told that a fault refuses.
+fn refusal(fault: &Kind) -> Refusal {
+    let status = StatusCode::from_u16(fault.status()).unwrap_or_else(|_| panic!("{fault:?} has no status of HTTP"));
+    let (code, message) = match status {
+        StatusCode::TOO_MANY_REQUESTS => ("rate_limit_exceeded", "Rate limit reached for this key."),
+        StatusCode::UNAUTHORIZED => ("invalid_api_key", "Incorrect API key provided."),
+        StatusCode::FORBIDDEN => ("permission_denied", "This key is not allowed to use this model."),
+        status if status.is_server_error() => ("server_error", "The server had an error; try again."),
+        status => panic!("the provider stand-in does not know how to refuse with {status}"),
+    };
+    Refusal { retry_after: fault.time_said("retry_after"), ..Refusal::new(status, code, message) }
 }
 
 /// The bearer token in an Authorization header.

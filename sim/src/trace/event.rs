@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::trace::fault::{FaultId, FaultKind};
+
 /// What a product's reader makes of observations: its own events, named and labelled.
 pub trait ProductEvent: Clone + Debug + Serialize + Send + 'static {
     /// Each name that [`ProductEvent::name`] can give. Triggers may use these and no others.
@@ -98,12 +100,12 @@ pub enum WorldEvent {
     Unanswered { link: String, conn: u32, since: Duration },
     /// After `Unanswered`: a byte came back.
     Answered { link: String, conn: u32, waited: Duration },
-    /// Fault number `fault` of the plan (from 1) began.
-    FaultStruck { fault: usize, kind: &'static str, target: String },
+    /// A fault of the plan struck a target.
+    FaultStruck { fault: FaultId, kind: &'static FaultKind, target: String },
     /// It reached an operation of a run that was still going, named by the product's label.
-    FaultFelt { fault: usize, kind: &'static str, target: String, label: String },
+    FaultFelt { fault: FaultId, kind: &'static FaultKind, target: String, label: String },
     /// It ended: at once, unless it `lasted`.
-    FaultHealed { fault: usize, kind: &'static str, target: String, lasted: bool },
+    FaultHealed { fault: FaultId, kind: &'static FaultKind, target: String, lasted: bool },
     /// A phase began: `chaos`, `heal` or `settle`.
     Phase { name: &'static str },
 }

@@ -2,6 +2,7 @@
 //! invariants that read events, and the verdict.
 
 pub mod event;
+pub mod fault;
 pub mod invariant;
 #[cfg(madsim)]
 pub(crate) mod log;

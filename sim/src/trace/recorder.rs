@@ -176,57 +176,9 @@ fn tell<O: ProductEvent>(event: &Event<O>) -> Option<String> {
             WorldEvent::Panicked => Some(format!("{process} panics and is gone")),
             WorldEvent::Paused => Some(format!("{process} is paused")),
             WorldEvent::Resumed => Some(format!("{process} goes on")),
-            WorldEvent::FaultStruck { kind, target, .. } => match *kind {
-                "wedge" => Some(format!("{target} wedges")),
-                "close" => Some(format!("{target} closes")),
-                "connection_refused" => Some(format!("{target} refuses whoever dials")),
-                "reply_lost" => Some(format!("{target} is about to lose a reply")),
-                "delay" => Some(format!("{target} slows down")),
-                "half_open" => Some(format!("the connections of {target} are dead, and nobody knows")),
-                "trickle" => Some(format!("{target} trickles")),
-                "answer" => Some(format!("{target} is about to answer an error")),
-                "cut" => Some(format!("{target} is about to cut an answer")),
-                "stall" => Some(format!("answers to {target} stall")),
-                "truncate" => Some(format!("answers to {target} break off")),
-                "malformed" => Some(format!("answers to {target} are garbled")),
-                "host_loss" => Some(format!("the machine of {target} is gone")),
-                "refuse" => Some(format!("{target} is refused")),
-                "restart" => Some(format!("{target} goes down")),
-                "readonly" => Some(format!("{target} takes no writes")),
-                "loading" => Some(format!("{target} loads its data")),
-                "full" => Some(format!("{target} is full")),
-                "failover" => Some(format!("what {target} takes from here on will be lost")),
-                "evict" => Some(format!("{target} forgets what it need not keep")),
-                "flush" => Some(format!("somebody flushes {target}")),
-                "purge" => Some(format!("the queues of {target} are purged")),
-                "serialization_failure" => Some(format!("{target} refuses commits")),
-                "too_many_connections" => Some(format!("{target} takes no more connections")),
-                "slow_commit" => Some(format!("{target} commits slowly")),
-                "table_lock" => Some(format!("somebody locks every table of {target}")),
-                "clock_ahead" => Some(format!("the clock of {target} jumps ahead")),
-                "clock_behind" => Some(format!("the clock of {target} is set back")),
-                "slow_stop" => Some(format!("{target} stops containers slowly")),
-                "failed_create" => Some(format!("{target} creates no container")),
-                "not_ready" => Some(format!("what {target} starts hangs")),
-                "stale_handle" => Some(format!("{target} denies containers that it shows")),
-                "lost_signal" => Some(format!("{target} is told to stop and does not hear it")),
-                "scale_up" => Some(format!("{target} comes in addition")),
-                "scale_down" => Some(format!("{target} is not to come back")),
-                "reconfigure" => Some(format!("{target} takes part in a replacement")),
-                _ => None, // the process tells it
-            },
-            WorldEvent::FaultHealed { kind: "refuse", target, .. } => Some(format!("{target} is let in again")),
-            WorldEvent::FaultHealed { kind: "restart", target, .. } => Some(format!("{target} comes up again")),
-            WorldEvent::FaultHealed { kind: "failover", target, .. } => Some(format!("another {target} takes over")),
-            WorldEvent::FaultHealed { kind: "half_open", target, .. } => {
-                Some(format!("the dead connections of {target} close"))
-            }
-            // A moment leaves nothing to heal, and neither does one lost reply; a process tells that it goes on.
-            WorldEvent::FaultHealed { kind, target, lasted: true, .. }
-                if !matches!(*kind, "reply_lost" | "cut" | "answer" | "pause") =>
-            {
-                Some(format!("{target} heals"))
-            }
+            WorldEvent::FaultStruck { kind, target, .. } => kind.struck(target),
+            // A moment leaves nothing to heal.
+            WorldEvent::FaultHealed { kind, target, lasted: true, .. } => kind.healed(target),
             _ => None,
         },
     }

@@ -113,8 +113,12 @@ pub struct FaultReport {
     pub kind: String,
     /// As `executor-1->redis`.
     pub targets: Vec<String>,
-    /// Virtual seconds at which it struck; `None` if its trigger never came.
+    /// Virtual seconds at which it struck first; `None` if its trigger never came.
     pub struck: Option<f64>,
+    /// Virtual seconds at which it struck last.
+    pub last_struck: Option<f64>,
+    /// How often it struck: more than once only `every` so often.
+    pub strikes: u64,
     /// Virtual seconds at which an operation of a run that was still going first felt it.
     pub felt: Option<f64>,
     /// How many operations felt it.

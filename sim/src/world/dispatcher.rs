@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 use crate::link::{Effect, HALF_OPEN, Link, LinkObserver};
-use crate::plan::Kind;
 use crate::standins::observation::{Observation, Tap};
 use crate::trace::event::{ProductEvent, What, WorldEvent};
+use crate::trace::fault::FaultId;
 use crate::world::monitor::{Action, Monitor};
 use crate::world::nemesis::ScheduledMove;
 use crate::world::nodes::{NodeHandle, TimeHandle};
@@ -111,13 +111,13 @@ impl<O: ProductEvent> Dispatcher<O> {
         let Some(hands) = self.hands.get() else { return };
         match deed {
             Action::Later(order) => self.later(hands, order),
-            Action::Strike { number, kind, part, link } => match (hands.links.get(&link), effect(kind)) {
-                (Some(link), Some(effect)) => link.strike_part(number, effect, part),
-                _ => self.act(|monitor| monitor.fail(format!("fault {number}: there is no link {link}"))),
+            Action::Strike { fault, kind, part, link } => match hands.links.get(&link) {
+                Some(link) => link.strike_part(fault, Effect::of(&kind), part),
+                None => self.act(|monitor| monitor.fail(format!("{fault}: there is no link {link}"))),
             },
-            Action::Heal { number, link } => {
+            Action::Heal { fault, link } => {
                 if let Some(link) = hands.links.get(&link) {
-                    link.heal(number);
+                    link.heal(fault);
                 }
             }
             Action::Terminate { process, incarnation } => {
@@ -177,9 +177,9 @@ impl<O: ProductEvent> Dispatcher<O> {
                 Some(told) => _ = told.send(control),
                 None => self.act(|monitor| monitor.fail(format!("the service {service} knows no faults of its own"))),
             },
-            Action::Down { number, service, down } => {
+            Action::Down { fault, service, down } => {
                 let links = hands.links.values().filter(|link| link.far == service);
-                links.for_each(|link| if down { link.strike(number, Effect::Close) } else { link.heal(number) });
+                links.for_each(|link| if down { link.strike(fault, Effect::Close) } else { link.heal(fault) });
                 if down && let Some(restart) = hands.restarts.get(service.as_str()) {
                     restart.notify_one();
                 }
@@ -206,24 +206,6 @@ impl<O: ProductEvent> Dispatcher<O> {
     pub(crate) fn ear(self: &Arc<Self>, user: &str) -> Arc<dyn Fn(O) + Send + Sync> {
         let (dispatcher, user) = (self.clone(), user.to_owned());
         Arc::new(move |occurrence| dispatcher.act(|monitor| monitor.emit(&user, 0, What::Product(occurrence))))
-    }
-}
-
-fn effect(kind: Kind) -> Option<Effect> {
-    match kind {
-        Kind::Wedge => Some(Effect::Wedge),
-        Kind::Close => Some(Effect::Close),
-        Kind::ConnectionRefused => Some(Effect::ConnectionRefused),
-        Kind::ReplyLost { matches } => Some(Effect::ReplyLost { matches: matches.map(String::into_bytes) }),
-        Kind::Delay { by } => Some(Effect::Delay(by)),
-        Kind::HalfOpen => Some(Effect::HalfOpen),
-        Kind::Trickle { bytes, by } => Some(Effect::Trickle { bytes: bytes as usize, by }),
-        Kind::Cut { matches } => Some(Effect::Cut { matches: matches.map(String::into_bytes) }),
-        Kind::Answer { status, matches } => Some(Effect::Answer { status, matches: matches.map(String::into_bytes) }),
-        // A kind that is new must be told apart here: one that does nothing is felt by nobody.
-        Kind::Sigterm | Kind::Sigkill | Kind::HostLoss | Kind::Pause | Kind::Panic => None,
-        Kind::RollingRestart | Kind::LostSignal | Kind::ScaleUp | Kind::ScaleDown | Kind::Reconfigure => None,
-        Kind::Refuse { .. } | Kind::Disturb(_) | Kind::Ail(_) => None,
     }
 }
 
@@ -282,11 +264,11 @@ impl<O: ProductEvent> LinkObserver for DispatcherObserver<O> {
         self.0.look(|monitor| monitor.served_by(&link.near))
     }
 
-    fn felt(&self, link: &Link, fault: usize, label: &str) {
-        self.0.act(|monitor| monitor.felt(fault - 1, &link.name, label));
+    fn felt(&self, link: &Link, fault: FaultId, label: &str) {
+        self.0.act(|monitor| monitor.felt(fault, &link.name, label));
     }
 
-    fn spent(&self, _: &Link, fault: usize) {
+    fn spent(&self, _: &Link, fault: FaultId) {
         self.0.act(|monitor| monitor.spent(fault));
     }
 }

@@ -15,12 +15,14 @@ pub(crate) mod monitor;
 pub mod nemesis;
 pub(crate) mod nodes;
 pub(crate) mod process;
+pub mod process_faults;
 pub mod product;
 pub(crate) mod report;
 #[cfg(not(madsim))]
 pub(crate) mod taps;
 #[cfg(test)]
 pub(crate) mod test_product;
+pub mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

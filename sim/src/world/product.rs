@@ -2,18 +2,16 @@
 //! The world knows no product; whoever binds the two implements [`Product`].
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::plan::seed::Seed;
-use crate::plan::{Plan, ServiceFault, StreamFault};
+pub use crate::plan::{Contained, Role, Workload};
+use crate::plan::{Kind, Plan, ServiceWords};
 use crate::standins::engine::Engine;
 use crate::standins::listener::Listener;
 use crate::standins::observation::{Observation, Tap};
@@ -35,6 +33,11 @@ pub trait Product: Sized + 'static {
 
     /// The stand-ins that it talks to, fresh for one run.
     fn services(plan: &Plan<Self::Workload>, seed: Seed) -> Vec<Service>;
+
+    /// What plans may say of the services: a fault inside of one, or of its callers, is one that stands here.
+    fn service_words() -> &'static [&'static ServiceWords] {
+        &[]
+    }
 
     /// One life of one process. Its output is the exit code.
     fn boot(boot: Boot) -> BoxFuture<'static, i32>;
@@ -67,16 +70,6 @@ pub trait Product: Sized + 'static {
     fn crates() -> &'static [&'static str];
 }
 
-/// What users do: data, so that it can be printed, shrunk and replayed.
-pub trait Workload: Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// The labels of its sessions, for validating triggers.
-    fn sessions(&self) -> Vec<String>;
-    /// The names of its users, for validating link targets such as `ann->gateway-1`.
-    fn users(&self) -> Vec<String>;
-    /// Smaller workloads to try when a failing plan is shrunk, most drastic first.
-    fn smaller(&self) -> Vec<Self>;
-}
-
 /// A scenario by name.
 pub struct Scenario<W> {
     /// As typed on the command line.
@@ -94,52 +87,6 @@ pub enum Source<W> {
     Drawn { about: &'static str, draw: fn(Seed) -> Plan<W> },
 }
 
-/// A kind of process. Its processes are named `gateway-1`, `gateway-2`, …
-#[derive(Debug)]
-pub struct Role {
-    /// As in `[topology]`.
-    pub name: &'static str,
-    /// The services that it talks to, each through a link of its own.
-    pub services: &'static [&'static str],
-    /// The port on which it serves users, if it does.
-    pub port: Option<u16>,
-    /// How many there are unless the plan says otherwise.
-    pub count: usize,
-    /// Time from SIGTERM to SIGKILL by the service manager.
-    pub grace: Duration,
-    /// Time from an exit to the next boot.
-    pub restart_delay: Duration,
-    /// Set if a container engine boots its processes; `count` is the number of agents then, and `port` the one that
-    /// each container listens on.
-    pub contained: Option<Contained>,
-}
-
-/// A role whose processes are containers. Agent `agent-2` has berths `agent-2.1`, `agent-2.2`, …: a container of that
-/// agent is the process in one of them, from its start to its end.
-#[derive(Debug)]
-pub struct Contained {
-    /// The service that is the container engine.
-    pub engine: &'static str,
-    /// How many containers of an agent can run at once.
-    pub berths: usize,
-    /// The label of a container that names its agent.
-    pub label: &'static str,
-    /// The service by which other roles name all of them. Whoever has it among its services is given one address; the
-    /// port is to be replaced by the one that the engine says it published.
-    pub reached_as: &'static str,
-}
-
-impl Role {
-    /// The names of its processes if there are `count`, each with the agent that it belongs to: itself, unless it is a
-    /// berth. Berths come agent by agent.
-    pub fn processes(&self, count: usize) -> Vec<(String, String)> {
-        let agents = (1..=count).map(|number| format!("{}-{number}", self.name));
-        let Some(contained) = &self.contained else { return agents.map(|name| (name.clone(), name)).collect() };
-        let berths = |agent: String| (1..=contained.berths).map(move |nth| (agent.clone(), format!("{agent}.{nth}")));
-        agents.flat_map(berths).collect()
-    }
-}
-
 /// A stand-in on a node of its own.
 pub struct Service {
     /// As in `executor-1->redis`.
@@ -154,22 +101,33 @@ pub struct Service {
     pub engine: Option<Engine>,
 }
 
-/// What a service is told to do: to one of its callers, by the name with which that one authenticates, or to all.
+/// What a service is told to do: to all, or to the caller who authenticates with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the variants say what the fields are
 pub enum Control {
-    /// From now on its new calls are answered with this HTTP status, and with Retry-After if that is said.
-    Refuse { name: String, status: u16, retry_after: Option<Duration> },
-    /// It is served again.
-    Accept { name: String },
-    /// From now on what is streamed to it goes wrong in this way.
-    Disturb { name: String, disturbance: StreamFault },
-    /// In this way it goes wrong no longer.
-    Calm { name: String, disturbance: StreamFault },
-    /// From now on this ails it.
-    Ail(ServiceFault),
-    /// It is well again.
-    Recover(ServiceFault),
+    /// From now on it has this fault.
+    Begin(Kind),
+    /// It has no fault of this kind any more.
+    End(Kind),
+    /// From now on this caller has this fault of it. It takes the place of one of the same kind.
+    BeginFor { caller: String, fault: Kind },
+    /// This caller has no fault of this kind any more.
+    EndFor { caller: String, fault: Kind },
+}
+
+impl Control {
+    /// Whether the fault begins.
+    pub fn begins(&self) -> bool {
+        matches!(self, Control::Begin(_) | Control::BeginFor { .. })
+    }
+
+    /// The fault.
+    pub fn fault(&self) -> &Kind {
+        match self {
+            Control::Begin(fault) | Control::End(fault) => fault,
+            Control::BeginFor { fault, .. } | Control::EndFor { fault, .. } => fault,
+        }
+    }
 }
 
 /// What one incarnation is born with.

@@ -5,9 +5,12 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Plan;
 use crate::plan::seed::Seed;
+use crate::plan::{Plan, ServiceWords};
+use crate::standins::clock;
 use crate::standins::observation::Observation;
+use crate::standins::provider::faults as provider;
+use crate::standins::redis::faults as redis;
 use crate::trace::event::{Event, ProductEvent};
 use crate::trace::invariant::{Breach, Invariant, Obligation};
 use crate::world::product::{Boot, Origin, Product, Reader, Role, Scenario, Service, Source, User, Workload};
@@ -138,6 +141,23 @@ impl Product for TestProduct {
     fn services(_: &Plan<Visitors>, _: Seed) -> Vec<Service> {
         Vec::new()
     }
+    fn service_words() -> &'static [&'static ServiceWords] {
+        static REDIS: ServiceWords = ServiceWords {
+            name: "redis",
+            http: false,
+            faults: &[
+                &clock::AHEAD,
+                &redis::RESTART,
+                &redis::FLUSH,
+                &provider::REFUSE,
+                &provider::STALL,
+                &provider::TRUNCATE,
+                &provider::MALFORMED,
+            ],
+        };
+        static WORDS: &[&ServiceWords] = &[&REDIS, &crate::standins::postgres::faults::WORDS];
+        WORDS
+    }
     fn boot(_: Boot) -> BoxFuture<'static, i32> {
         Box::pin(std::future::ready(0))
     }
@@ -172,7 +192,7 @@ impl Product for TestProduct {
                 name: "swarm".into(),
                 source: Source::Drawn {
                     about: "Everything goes wrong",
-                    draw: |_| crate::plan::words::bare::<TestProduct>(),
+                    draw: |_| crate::world::words::bare::<TestProduct>(),
                 },
             },
         ]

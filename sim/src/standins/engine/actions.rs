@@ -9,10 +9,10 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
+use super::faults::{FAILED_CREATE, NOT_READY, SLOW_STOP, STALE_HANDLE};
 use super::http::{Answer, Wanted};
 use super::store::State;
 use super::{Engine, Failure, Spec, Verb};
-use crate::plan::ServiceFault;
 
 impl Engine {
     /// Carries a request out, or fails it if it was told to.
@@ -53,7 +53,7 @@ impl Engine {
         }
         let super::http::Created { image, env, labels, port } = created;
         if store.faults.fails_create() {
-            store.suffer(ServiceFault::FailedCreate, &labels, peer);
+            store.suffer(&FAILED_CREATE, &labels, peer);
             let id = store.mint();
             let message = format!("mkdir /var/lib/docker/overlay2/{id}-init: no space left on device");
             return Err(Answer::error(StatusCode::INTERNAL_SERVER_ERROR, message));
@@ -74,7 +74,7 @@ impl Engine {
         let start = {
             let mut store = self.store();
             if store.faults.hangs() {
-                store.suffer(ServiceFault::NotReady, &labels, peer);
+                store.suffer(&NOT_READY, &labels, peer);
             }
             store.started(&id, running, peer)
         };
@@ -94,8 +94,8 @@ impl Engine {
             *stopped_by = Some(peer);
             let running = running.clone();
             let slow = store.faults.slow_stop();
-            if let Some(by) = slow {
-                store.suffer(ServiceFault::SlowStop { by }, &labels, peer);
+            if slow.is_some() {
+                store.suffer(&SLOW_STOP, &labels, peer);
             }
             (running, start, std::mem::take(&mut store.stop_extra), slow)
         };
@@ -160,7 +160,7 @@ impl Engine {
             let (spec, turn) = (container.spec.clone(), Arc::clone(&container.turn));
             // By its name it is found.
             if who == spec.id && store.faults.denies(verb, who) {
-                store.suffer(ServiceFault::StaleHandle, &spec.labels, peer);
+                store.suffer(&STALE_HANDLE, &spec.labels, peer);
                 return Err(nobody(who));
             }
             (spec, turn)

@@ -12,7 +12,53 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Verb;
-use crate::plan::ServiceFault;
+use crate::plan::{Arg, FaultRow, Kind, ServiceWords, Takes};
+use crate::standins::faults;
+use crate::trace::fault::FaultKind;
+
+/// The container engine forgets what it was about to do; its containers live on.
+pub static RESTART: FaultRow =
+    FaultRow { help: "it is down, then up again; its containers live on", ..faults::RESTART };
+
+/// A container that is stopped does not hear it, and is killed only so much after its grace.
+pub static SLOW_STOP: FaultRow = FaultRow {
+    kind: FaultKind { word: "slow_stop", struck: Some("{} stops containers slowly"), ..FaultRow::SERVICE.kind },
+    args: &[Arg { name: "by", takes: Takes::Time, required: Some("by = \"200ms\""), told: "" }],
+    help: "what is stopped does not hear it, and is killed `by` this much after its grace",
+    ..FaultRow::SERVICE
+};
+
+/// It creates none.
+pub static FAILED_CREATE: FaultRow = FaultRow {
+    kind: FaultKind { word: "failed_create", struck: Some("{} creates no container"), ..FaultRow::SERVICE.kind },
+    help: "creations are answered with 500",
+    ..FaultRow::SERVICE
+};
+
+/// A container that is started hangs before it does anything, until the fault heals.
+pub static NOT_READY: FaultRow = FaultRow {
+    kind: FaultKind { word: "not_ready", struck: Some("what {} starts hangs"), ..FaultRow::SERVICE.kind },
+    help: "what is started hangs until the fault heals",
+    ..FaultRow::SERVICE
+};
+
+/// It denies once that there is a container which it shows, to each kind of change of each.
+pub static STALE_HANDLE: FaultRow = FaultRow {
+    kind: FaultKind {
+        word: "stale_handle",
+        struck: Some("{} denies containers that it shows"),
+        ..FaultRow::SERVICE.kind
+    },
+    help: "each kind of change of each container by id is once answered with 404",
+    ..FaultRow::SERVICE
+};
+
+/// What plans may say of it.
+pub static WORDS: ServiceWords = ServiceWords {
+    name: "engine",
+    http: true,
+    faults: &[&RESTART, &SLOW_STOP, &FAILED_CREATE, &NOT_READY, &STALE_HANDLE],
+};
 
 /// What ails it.
 #[derive(Debug, Default)]
@@ -29,15 +75,15 @@ impl Faults {
     ///
     /// # Panics
     /// What a container engine does not suffer from.
-    pub fn set(&mut self, ailment: ServiceFault, on: bool) {
-        match ailment {
-            ServiceFault::SlowStop { by } => self.slow_stop = on.then_some(by),
-            ServiceFault::FailedCreate => self.failed_create = on,
-            ServiceFault::NotReady => self.not_ready = on,
-            ServiceFault::StaleHandle => self.stale = on.then(BTreeSet::new),
+    pub fn set(&mut self, fault: &Kind, on: bool) {
+        match fault.row() {
+            row if *row == SLOW_STOP => self.slow_stop = on.then(|| fault.time("by")),
+            row if *row == FAILED_CREATE => self.failed_create = on,
+            row if *row == NOT_READY => self.not_ready = on,
+            row if *row == STALE_HANDLE => self.stale = on.then(BTreeSet::new),
             // Its containers live on, and so does what it knows of them.
-            ServiceFault::Restart => {}
-            other => panic!("the container engine stand-in does not know the fault {}", other.name()),
+            row if *row == RESTART => {}
+            row => panic!("the container engine stand-in does not know the fault {}", row.word()),
         }
     }
 

@@ -6,7 +6,7 @@
 //! runs it, as a process of the world or as a task on loopback.
 
 mod actions;
-mod faults;
+pub mod faults;
 mod health_checks;
 mod http;
 mod store;
@@ -20,8 +20,8 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::Notify;
 
+use self::faults::RESTART;
 use self::store::Store;
-use crate::plan::ServiceFault;
 use crate::standins::listener::Listener;
 use crate::standins::observation::Tap;
 use crate::world::product::{Control, Service};
@@ -151,11 +151,11 @@ impl Engine {
     /// What a container engine does not suffer from, and what only a service with callers is told.
     pub fn control(&self, control: &Control) {
         match control {
-            Control::Ail(ailment) => self.store().faults.set(*ailment, true),
-            Control::Recover(ailment) => self.store().faults.set(*ailment, false),
+            Control::Begin(fault) => self.store().faults.set(fault, true),
+            Control::End(fault) => self.store().faults.set(fault, false),
             other => panic!("the container engine stand-in does not know the fault {other:?}"),
         }
-        if *control == Control::Ail(ServiceFault::Restart) {
+        if matches!(control, Control::Begin(fault) if fault.is(&RESTART)) {
             self.inner.dies.notify_waiters();
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::Mutex as Turn;
 
 use super::faults::Faults;
 use super::{Failure, Running, Spec, Verb};
-use crate::plan::ServiceFault;
+use crate::plan::FaultRow;
 use crate::standins::observation::{Engine as Seen, FaultObserved, Observation, Tap, untapped};
 
 /// A container is unhealthy after so many probes in a row have failed: Docker's default.
@@ -88,13 +88,13 @@ impl Store {
     }
 
     /// A request about a container with these labels was answered otherwise because of what ails the engine.
-    pub(super) fn suffer(&self, ailment: ServiceFault, labels: &BTreeMap<String, String>, peer: SocketAddr) {
+    pub(super) fn suffer(&self, fault: &FaultRow, labels: &BTreeMap<String, String>, peer: SocketAddr) {
         let request: String = labels.iter().map(|(label, value)| format!("{label}={value}\n")).collect();
         let request = request.into_bytes();
         (self.tap)(Observation::FaultObserved(FaultObserved {
             peer,
             service: "engine",
-            ailment: ailment.name(),
+            ailment: fault.word(),
             request,
         }));
     }

@@ -19,11 +19,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::Shared;
 use super::column::Type;
 use super::database::Plan;
+use super::faults::TOO_MANY_CONNECTIONS;
 use super::refusal::Refusal;
 use super::session::{Answer, Session, Transaction};
 use super::statement::{Statement, Verb, set, statements};
 use super::wire::{Format, Wire, description, parameter, row};
-use crate::plan::ServiceFault;
 use crate::standins::observation::{FaultObserved, Observation, Tap, Value};
 
 /// How long a client may take over its start-up, as `authentication_timeout` has it.
@@ -67,7 +67,7 @@ where
     let registration = match shared.register() {
         Ok(registration) => registration,
         Err(refusal) => {
-            let (ailment, request) = (ServiceFault::TooManyConnections.name(), Vec::new());
+            let (ailment, request) = (TOO_MANY_CONNECTIONS.word(), Vec::new());
             tap(Observation::FaultObserved(FaultObserved { peer, service: "postgres", ailment, request }));
             wire.answer(Out::ErrorResponse(refusal.response()));
             let _ = wire.flush().await;

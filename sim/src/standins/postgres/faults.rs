@@ -5,8 +5,65 @@ use std::time::Duration;
 
 use super::refusal::Refusal;
 use super::statement::Verb;
-use crate::plan::ServiceFault;
-use crate::standins::clock::Clock;
+use crate::plan::{Arg, FaultRow, Kind, ServiceWords, Takes};
+use crate::standins::clock::{self, Clock};
+use crate::standins::faults;
+use crate::trace::fault::FaultKind;
+
+/// Postgres forgets what is not committed.
+pub static RESTART: FaultRow = FaultRow { help: "it is down, then up again, with what is on disk", ..faults::RESTART };
+
+/// No disk is left, whatever needs some is refused.
+pub static FULL: FaultRow = FaultRow { help: "53100 to writes", ..faults::FULL };
+
+/// Each commit of a change is refused with 40001.
+pub static SERIALIZATION_FAILURE: FaultRow = FaultRow {
+    kind: FaultKind { word: "serialization_failure", struck: Some("{} refuses commits"), ..FaultRow::SERVICE.kind },
+    help: "commits of changes are refused with 40001",
+    ..FaultRow::SERVICE
+};
+
+/// Nobody new may connect.
+pub static TOO_MANY_CONNECTIONS: FaultRow = FaultRow {
+    kind: FaultKind {
+        word: "too_many_connections",
+        struck: Some("{} takes no more connections"),
+        ..FaultRow::SERVICE.kind
+    },
+    help: "new connections are refused with 53300",
+    ..FaultRow::SERVICE
+};
+
+/// A commit takes so much longer.
+pub static SLOW_COMMIT: FaultRow = FaultRow {
+    kind: FaultKind { word: "slow_commit", struck: Some("{} commits slowly"), ..FaultRow::SERVICE.kind },
+    args: &[Arg { name: "by", takes: Takes::Time, required: Some("by = \"200ms\""), told: "" }],
+    help: "commits of changes take longer, `by` this much",
+    ..FaultRow::SERVICE
+};
+
+/// Somebody's ALTER TABLE has every table to itself; statements wait for it, transactions that are open go on.
+pub static TABLE_LOCK: FaultRow = FaultRow {
+    kind: FaultKind { word: "table_lock", struck: Some("somebody locks every table of {}"), ..FaultRow::SERVICE.kind },
+    help: "an ALTER TABLE has every table to itself; statements wait",
+    ..FaultRow::SERVICE
+};
+
+/// What plans may say of it.
+pub static WORDS: ServiceWords = ServiceWords {
+    name: "postgres",
+    http: false,
+    faults: &[
+        &RESTART,
+        &FULL,
+        &SERIALIZATION_FAILURE,
+        &TOO_MANY_CONNECTIONS,
+        &SLOW_COMMIT,
+        &TABLE_LOCK,
+        &clock::AHEAD,
+        &clock::BEHIND,
+    ],
+};
 
 /// What ails it.
 #[derive(Debug, Default)]
@@ -24,32 +81,32 @@ impl Faults {
     ///
     /// # Panics
     /// What Postgres does not suffer from.
-    pub fn set(&mut self, ailment: ServiceFault, on: bool) {
-        match ailment {
-            ServiceFault::Full => self.full = on,
-            ServiceFault::SerializationFailure => self.serialization_failure = on,
-            ServiceFault::TooManyConnections => self.too_many_connections = on,
-            ServiceFault::SlowCommit { by } => self.slow_commit = if on { by } else { Duration::ZERO },
+    pub fn set(&mut self, fault: &Kind, on: bool) {
+        match fault.row() {
+            row if *row == FULL => self.full = on,
+            row if *row == SERIALIZATION_FAILURE => self.serialization_failure = on,
+            row if *row == TOO_MANY_CONNECTIONS => self.too_many_connections = on,
+            row if *row == SLOW_COMMIT => self.slow_commit = if on { fault.time("by") } else { Duration::ZERO },
             // Its next life knows what was committed.
-            ServiceFault::Restart => {}
-            other if self.clock.set(other, on) => {}
-            other => panic!("the Postgres stand-in does not know the fault {}", other.name()),
+            row if *row == RESTART => {}
+            _ if self.clock.set(fault, on) => {}
+            row => panic!("the Postgres stand-in does not know the fault {}", row.word()),
         }
     }
 
     /// What a statement is refused with: without disk each that writes a row.
-    pub fn refuses(&self, verb: &Verb) -> Option<(ServiceFault, Refusal)> {
+    pub fn refuses(&self, verb: &Verb) -> Option<(&'static FaultRow, Refusal)> {
         if self.full && matches!(verb, Verb::Insert | Verb::Update | Verb::Schema(_)) {
             let text = "could not extend file \"base/5/16384\": No space left on device";
-            return Some((ServiceFault::Full, Refusal::new("53100", text)));
+            return Some((&FULL, Refusal::new("53100", text)));
         }
         None
     }
 
     /// What the commit of a change is refused with.
-    pub fn refuses_commit(&self) -> Option<(ServiceFault, Refusal)> {
+    pub fn refuses_commit(&self) -> Option<(&'static FaultRow, Refusal)> {
         let text = "could not serialize access due to read/write dependencies among transactions";
-        self.serialization_failure.then(|| (ServiceFault::SerializationFailure, Refusal::new("40001", text)))
+        self.serialization_failure.then(|| (&SERIALIZATION_FAILURE, Refusal::new("40001", text)))
     }
 
     /// By how much such a commit is late.

@@ -7,7 +7,7 @@
 mod column;
 mod connection;
 mod database;
-mod faults;
+pub mod faults;
 mod order;
 mod refusal;
 mod session;
@@ -27,8 +27,9 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use self::database::Database;
 use self::faults::Faults;
+use self::faults::TABLE_LOCK;
 use self::refusal::Refusal;
-use crate::plan::ServiceFault;
+use crate::plan::FaultRow;
 use crate::standins::listener::{Listener, Stream};
 use crate::standins::observation::{Tap, Value};
 use crate::world::product::{Control, Service};
@@ -97,7 +98,7 @@ impl Shared {
     }
 
     /// What the server's clock shows, since 1970, and what whoever looks at it suffers from.
-    fn time(&self) -> (Duration, Option<ServiceFault>) {
+    fn time(&self) -> (Duration, Option<&'static FaultRow>) {
         let clock = self.faults().clock;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
         (clock.shows(now), clock.misleads())
@@ -159,10 +160,10 @@ impl Postgres {
     /// What Postgres does not suffer from.
     pub fn control(&self, control: Control) {
         match control {
-            Control::Ail(ServiceFault::TableLock) => _ = self.shared.locked.send_replace(true),
-            Control::Recover(ServiceFault::TableLock) => _ = self.shared.locked.send_replace(false),
-            Control::Ail(ailment) => self.shared.faults().set(ailment, true),
-            Control::Recover(ailment) => self.shared.faults().set(ailment, false),
+            Control::Begin(fault) if fault.is(&TABLE_LOCK) => _ = self.shared.locked.send_replace(true),
+            Control::End(fault) if fault.is(&TABLE_LOCK) => _ = self.shared.locked.send_replace(false),
+            Control::Begin(fault) => self.shared.faults().set(&fault, true),
+            Control::End(fault) => self.shared.faults().set(&fault, false),
             other => panic!("the Postgres stand-in refuses nobody by name: {other:?}"),
         }
     }

@@ -11,9 +11,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::Shared;
 use super::database::{Outcome, Plan, named};
+use super::faults::{SLOW_COMMIT, TABLE_LOCK};
 use super::refusal::Refusal;
 use super::statement::{Setting, Verb};
-use crate::plan::ServiceFault;
+use crate::plan::FaultRow;
 use crate::standins::observation::{FaultObserved, Observation, Statement, Tap, Value};
 
 /// Where a session stands.
@@ -156,7 +157,7 @@ impl Session {
         }
         let mut locked = self.shared.locked.subscribe();
         if *locked.borrow() {
-            self.suffer(ServiceFault::TableLock, name, params);
+            self.suffer(&TABLE_LOCK, name, params);
         }
         let (limit, refusal) = match (self.settings.statement, self.settings.lock) {
             (statement, Some(lock)) if statement.is_none_or(|statement| lock < statement) => {
@@ -277,16 +278,16 @@ impl Session {
             return Err(refusal);
         }
         if !late.is_zero() {
-            self.suffer(ServiceFault::SlowCommit { by: late }, &name, &params);
+            self.suffer(&SLOW_COMMIT, &name, &params);
             tokio::time::sleep(late).await;
         }
         Ok(())
     }
 
-    fn suffer(&self, ailment: ServiceFault, name: &str, params: &[Value]) {
+    fn suffer(&self, fault: &FaultRow, name: &str, params: &[Value]) {
         let texts = params.iter().filter_map(Value::as_text).collect::<Vec<_>>().join(" ");
         let request = format!("{name} {texts}").into_bytes();
-        let (peer, service, ailment) = (self.peer, "postgres", ailment.name());
+        let (peer, service, ailment) = (self.peer, "postgres", fault.word());
         (self.tap)(Observation::FaultObserved(FaultObserved { peer, service, ailment, request }));
     }
 

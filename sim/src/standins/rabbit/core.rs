@@ -11,11 +11,12 @@ use tokio::time::Instant;
 
 use super::Settings;
 use super::channel::Channel;
+use super::faults::{FULL, PURGE};
 use super::queue::Subscriber;
 use super::settle::Unacked;
 use super::store::Store;
 use super::wire::content;
-use crate::plan::ServiceFault;
+use crate::plan::FaultRow;
 use crate::standins::observation::{Broker, FaultObserved, NOBODY};
 
 /// What the core wants done, in order.
@@ -52,8 +53,8 @@ impl Effects {
         self.list.push(Effect::Saw(broker));
     }
 
-    pub(super) fn suffer(&mut self, peer: SocketAddr, ailment: ServiceFault, body: &[u8]) {
-        let suffered = FaultObserved { peer, service: "rabbitmq", ailment: ailment.name(), request: body.to_vec() };
+    pub(super) fn suffer(&mut self, peer: SocketAddr, fault: &FaultRow, body: &[u8]) {
+        let suffered = FaultObserved { peer, service: "rabbitmq", ailment: fault.word(), request: body.to_vec() };
         self.list.push(Effect::FaultObserved(suffered));
     }
 
@@ -172,7 +173,7 @@ impl Core {
         }
         if let Some(held) = &mut peer.held {
             if let AMQPFrame::Body(_, body) = &frame {
-                out.suffer(peer.addr, ServiceFault::Full, body);
+                out.suffer(peer.addr, &FULL, body);
             }
             held.push_back(frame);
             return;
@@ -232,7 +233,7 @@ impl Core {
     pub(super) fn purge_all(&mut self, out: &mut Effects) {
         for queue in self.store.queues.values_mut() {
             for entry in std::mem::take(&mut queue.ready).into_values() {
-                out.suffer(NOBODY, ServiceFault::Purge, &entry.message.body);
+                out.suffer(NOBODY, &PURGE, &entry.message.body);
             }
         }
     }

@@ -10,6 +10,7 @@ mod channel;
 mod core;
 mod dead_letter;
 mod declare;
+pub mod faults;
 mod queue;
 mod serve;
 mod settle;
@@ -24,7 +25,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::plan::ServiceFault;
+use self::faults::{FULL, PURGE, RESTART};
 use crate::standins::listener::Listener;
 use crate::standins::observation::Tap;
 use crate::world::product::{Control, Service};
@@ -110,12 +111,12 @@ impl Rabbit {
     pub fn control(&self, control: Control) {
         match control {
             // Its next life knows what it has on disk.
-            Control::Ail(ServiceFault::Restart) => {}
+            Control::Begin(fault) if fault.is(&RESTART) => {}
             // The reason that RabbitMQ gives when its memory alarm goes off.
-            Control::Ail(ServiceFault::Full) => self.block("low on memory"),
-            Control::Recover(ServiceFault::Full) => self.unblock(),
-            Control::Ail(ServiceFault::Purge) => self.lock().act(core::Core::purge_all),
-            Control::Recover(_) => {}
+            Control::Begin(fault) if fault.is(&FULL) => self.block("low on memory"),
+            Control::End(fault) if fault.is(&FULL) => self.unblock(),
+            Control::Begin(fault) if fault.is(&PURGE) => self.lock().act(core::Core::purge_all),
+            Control::End(_) => {}
             other => panic!("the RabbitMQ stand-in does not know the fault {other:?}"),
         }
     }

@@ -13,7 +13,7 @@ use super::script::Scripts;
 use super::streams::Read;
 use super::strings::Answer;
 use super::words::is;
-use crate::plan::ServiceFault;
+use crate::plan::Kind;
 use crate::standins::observation::Key;
 
 /// What a command ends in for its connection.
@@ -168,8 +168,8 @@ impl Core {
     }
 
     /// Something ails it from now on.
-    pub fn fall_ill(&mut self, ailment: ServiceFault) {
-        self.store.faults.begin(ailment, &mut self.store.keys);
+    pub fn fall_ill(&mut self, fault: &Kind) {
+        self.store.faults.begin(fault, &mut self.store.keys);
     }
 
     /// Forgets what would expire some day, or all of it if it is flushed; says what that was.
@@ -178,8 +178,8 @@ impl Core {
     }
 
     /// And no longer.
-    pub fn recover(&mut self, ailment: ServiceFault) {
-        self.store.faults.end(ailment, &mut self.store.keys);
+    pub fn recover(&mut self, fault: &Kind) {
+        self.store.faults.end(fault, &mut self.store.keys);
     }
 
     /// The word for what the last command suffered from, if it did.

@@ -2,8 +2,65 @@
 //! LOADING, and what is answered in spite of it, stand in its source (`server.c`, and the flags of `commands.c`).
 
 use super::keyspace::{Keyspace, Refusal};
-use crate::plan::ServiceFault;
-use crate::standins::clock::Clock;
+use crate::plan::{Connections, Course, FaultRow, Kind, ServiceWords};
+use crate::standins::clock::{self, Clock};
+use crate::standins::faults;
+use crate::trace::fault::FaultKind;
+
+/// Redis forgets everything.
+pub static RESTART: FaultRow = FaultRow { help: "it is down, then up again, and empty", ..faults::RESTART };
+
+/// Redis is a replica now, and takes no writes.
+pub static READONLY: FaultRow = FaultRow {
+    kind: FaultKind { word: "readonly", struck: Some("{} takes no writes"), ..FaultRow::SERVICE.kind },
+    help: "writes are answered with READONLY",
+    ..FaultRow::SERVICE
+};
+
+/// Redis reads its data from disk, and answers nothing else.
+pub static LOADING: FaultRow = FaultRow {
+    kind: FaultKind { word: "loading", struck: Some("{} loads its data"), ..FaultRow::SERVICE.kind },
+    help: "commands are answered with LOADING",
+    ..FaultRow::SERVICE
+};
+
+/// No memory is left, writes are refused.
+pub static FULL: FaultRow = FaultRow { help: "OOM to writes", ..faults::FULL };
+
+/// What is written while it lasts is lost at its end, with every connection: a replica took over that had not heard of it.
+pub static FAILOVER: FaultRow = FaultRow {
+    kind: FaultKind {
+        word: "failover",
+        struck: Some("what {} takes from here on will be lost"),
+        healed: Some("another {} takes over"),
+    },
+    connections: Connections::LostAtEnd,
+    help: "what is written meanwhile is lost at the end, and every connection",
+    ..FaultRow::SERVICE
+};
+
+/// Whatever would expire some day is gone now.
+pub static EVICT: FaultRow = FaultRow {
+    kind: FaultKind { word: "evict", struck: Some("{} forgets what it need not keep"), ..FaultRow::SERVICE.kind },
+    course: Course::Instant,
+    help: "every key with a TTL is gone",
+    ..FaultRow::SERVICE
+};
+
+/// An operator flushes Redis: every key is gone, connections and loaded scripts stay.
+pub static FLUSH: FaultRow = FaultRow {
+    kind: FaultKind { word: "flush", struck: Some("somebody flushes {}"), ..FaultRow::SERVICE.kind },
+    course: Course::Instant,
+    help: "an operator's FLUSHALL: every key is gone; connections and scripts stay",
+    ..FaultRow::SERVICE
+};
+
+/// What plans may say of it.
+pub static WORDS: ServiceWords = ServiceWords {
+    name: "redis",
+    http: false,
+    faults: &[&RESTART, &READONLY, &LOADING, &FULL, &FAILOVER, &EVICT, &FLUSH, &clock::AHEAD, &clock::BEHIND],
+};
 
 /// Commands that write.
 const WRITES: &[&str] = &[
@@ -37,31 +94,31 @@ impl Faults {
     ///
     /// # Panics
     /// What Redis does not suffer from.
-    pub fn begin(&mut self, ailment: ServiceFault, keys: &mut Keyspace) {
-        match ailment {
-            ServiceFault::Readonly => self.readonly = true,
-            ServiceFault::Loading => self.loading = true,
-            ServiceFault::Full => self.full = true,
-            ServiceFault::Failover => self.elsewhere = Some(keys.clone()),
+    pub fn begin(&mut self, fault: &Kind, keys: &mut Keyspace) {
+        match fault.row() {
+            row if *row == READONLY => self.readonly = true,
+            row if *row == LOADING => self.loading = true,
+            row if *row == FULL => self.full = true,
+            row if *row == FAILOVER => self.elsewhere = Some(keys.clone()),
             // The whole of it begins anew; and what is evicted or flushed is gone.
-            ServiceFault::Restart | ServiceFault::Evict | ServiceFault::Flush => {}
-            other if self.clock.set(other, true) => {}
-            other => panic!("the Redis stand-in does not know the fault {}", other.name()),
+            row if [RESTART, EVICT, FLUSH].contains(row) => {}
+            _ if self.clock.set(fault, true) => {}
+            row => panic!("the Redis stand-in does not know the fault {}", row.word()),
         }
     }
 
     /// Ends.
-    pub fn end(&mut self, ailment: ServiceFault, keys: &mut Keyspace) {
-        match ailment {
-            ServiceFault::Readonly => self.readonly = false,
-            ServiceFault::Loading => self.loading = false,
-            ServiceFault::Full => self.full = false,
-            ServiceFault::Failover => {
+    pub fn end(&mut self, fault: &Kind, keys: &mut Keyspace) {
+        match fault.row() {
+            row if *row == READONLY => self.readonly = false,
+            row if *row == LOADING => self.loading = false,
+            row if *row == FULL => self.full = false,
+            row if *row == FAILOVER => {
                 if let Some(elsewhere) = self.elsewhere.take() {
                     *keys = elsewhere;
                 }
             }
-            other => _ = self.clock.set(other, false),
+            _ => _ = self.clock.set(fault, false),
         }
     }
 
@@ -72,7 +129,7 @@ impl Faults {
     pub fn hear(&mut self, name: &str) -> Result<(), Refusal> {
         self.script_wrote = false;
         if self.loading && !WHILE_LOADING.contains(&name) {
-            self.suffered = Some(ServiceFault::Loading.name());
+            self.suffered = Some(LOADING.word());
             return Err(Refusal("LOADING Redis is loading the dataset in memory".into()));
         }
         Ok(())
@@ -84,17 +141,17 @@ impl Faults {
     /// Redis's refusal.
     pub fn allow(&mut self, name: &str) -> Result<(), Refusal> {
         if self.readonly && WRITES.contains(&name) {
-            self.suffered = Some(ServiceFault::Readonly.name());
+            self.suffered = Some(READONLY.word());
             return Err(Refusal("READONLY You can't write against a read only replica.".into()));
         }
         if self.full && !self.script_wrote && GROWS.contains(&name) {
-            self.suffered = Some(ServiceFault::Full.name());
+            self.suffered = Some(FULL.word());
             return Err(Refusal("OOM command not allowed when used memory > 'maxmemory'.".into()));
         }
-        if let Some(ailment) = self.clock.misleads()
+        if let Some(fault) = self.clock.misleads()
             && TIMED.contains(&name)
         {
-            self.suffered = Some(ailment.name());
+            self.suffered = Some(fault.word());
         }
         self.script_wrote |= WRITES.contains(&name);
         Ok(())

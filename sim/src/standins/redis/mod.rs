@@ -4,7 +4,7 @@
 pub mod channels;
 pub mod commands;
 pub mod core;
-mod faults;
+pub mod faults;
 pub mod hash;
 pub mod keys;
 pub mod keyspace;

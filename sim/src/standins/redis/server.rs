@@ -12,8 +12,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use super::core::{Client, Core, Outcome};
+use super::faults::{EVICT, FLUSH, RESTART};
 use super::resp::{Reply, take_command};
-use crate::plan::ServiceFault;
 use crate::standins::listener::{Listener, Stream};
 use crate::standins::observation::{Command, FaultObserved, NOBODY, Observation, Tap};
 use crate::world::product::{Control, Service};
@@ -87,17 +87,17 @@ impl Redis {
     pub fn control(&self, control: Control) {
         let mut state = self.state();
         match control {
-            Control::Ail(ServiceFault::Restart) => state.core.restart_empty(),
-            Control::Ail(ailment @ (ServiceFault::Evict | ServiceFault::Flush)) => {
+            Control::Begin(fault) if fault.is(&RESTART) => state.core.restart_empty(),
+            Control::Begin(fault) if fault.is(&EVICT) || fault.is(&FLUSH) => {
                 let tap = state.tap.clone();
-                let gone = state.core.forget(ailment == ServiceFault::Flush);
+                let gone = state.core.forget(fault.is(&FLUSH));
                 // Whoever hears of it may do something to Redis.
                 drop(state);
-                let shown = |tap: &Tap| gone.iter().for_each(|name| tap(suffered(NOBODY, ailment.name(), name)));
+                let shown = |tap: &Tap| gone.iter().for_each(|name| tap(suffered(NOBODY, fault.word(), name)));
                 tap.iter().for_each(shown);
             }
-            Control::Ail(ailment) => state.core.fall_ill(ailment),
-            Control::Recover(ailment) => state.core.recover(ailment),
+            Control::Begin(fault) => state.core.fall_ill(&fault),
+            Control::End(fault) => state.core.recover(&fault),
             other => panic!("the Redis stand-in refuses nobody by name: {other:?}"),
         }
     }

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Action, Life, Monitor};
-use crate::plan::{Kind, ServiceFault};
+use crate::standins::engine::faults::NOT_READY;
 use crate::trace::event::{ProductEvent, WorldEvent};
+use crate::trace::fault::FaultId;
 
 /// What a process had said before its death has been read after this long; what is read later its corpse has said. A
 /// moment longer than a burial waits for last words. Outside of the simulation the system may keep them for longer.
@@ -37,9 +38,8 @@ impl<O: ProductEvent> Monitor<O> {
     /// A life has begun and made no step yet: in a berth it may hang.
     pub(crate) fn born(&mut self, process: &str) {
         if self.berths.contains(process) {
-            let hangs = self.ailing.iter().filter(|(_, ailment)| **ailment == ServiceFault::NotReady);
-            let faults: Vec<usize> = hangs.map(|((_, index), _)| *index).collect();
-            faults.into_iter().for_each(|index| self.pause(process, index));
+            let faults = self.nemesis.books.of_kind(&NOT_READY);
+            faults.into_iter().for_each(|fault| self.pause(process, fault));
         }
     }
 
@@ -49,12 +49,8 @@ impl<O: ProductEvent> Monitor<O> {
         if let Some(losses) = self.losses.get(process) {
             self.deeds.push(Action::ExpireLater { process: process.to_owned(), losses: *losses });
         }
-        let waited = self.rolling.iter().filter(|(_, (next, _))| next == process);
-        let waited: Vec<usize> = waited.map(|(index, _)| *index).collect();
-        waited.into_iter().for_each(|index| self.roll(index));
-        let waited = self.replacing.iter().filter(|(_, (new, _))| new == process);
-        let waited: Vec<usize> = waited.map(|(index, _)| *index).collect();
-        waited.into_iter().for_each(|index| self.replace(index));
+        self.nemesis.books.rolling_past(process).into_iter().for_each(|fault| self.roll(fault));
+        self.nemesis.books.replacing_by(process).into_iter().for_each(|fault| self.replace(fault));
     }
 
     pub(crate) fn exited(&mut self, process: &str, code: i32) {
@@ -91,9 +87,7 @@ impl<O: ProductEvent> Monitor<O> {
     pub(super) fn retire(&mut self, process: &str) {
         self.retired.insert(process.to_owned());
         self.tell_to_stop(process, true);
-        let waited = self.rolling.iter().filter(|(_, (next, _))| next == process);
-        let waited: Vec<usize> = waited.map(|(index, _)| *index).collect();
-        waited.into_iter().for_each(|index| self.roll(index));
+        self.nemesis.books.rolling_past(process).into_iter().for_each(|fault| self.roll(fault));
     }
 
     /// Whoever waits for the first boot boots now.
@@ -135,7 +129,7 @@ impl<O: ProductEvent> Monitor<O> {
         Some(incarnation)
     }
 
-    pub(super) fn pause(&mut self, process: &str, fault: usize) {
+    pub(super) fn pause(&mut self, process: &str, fault: FaultId) {
         let life = self.life(process);
         if !life.alive {
             return;
@@ -150,7 +144,7 @@ impl<O: ProductEvent> Monitor<O> {
     }
 
     /// One fault keeps it still no longer; it goes on if no other does.
-    pub(super) fn resume(&mut self, process: &str, fault: usize) {
+    pub(super) fn resume(&mut self, process: &str, fault: FaultId) {
         let Some(faults) = self.pauses.get_mut(process) else { return };
         if faults.remove(&fault) && faults.is_empty() {
             self.pauses.remove(process);
@@ -171,7 +165,7 @@ impl<O: ProductEvent> Monitor<O> {
     /// Work feels that there is one process more when that one takes it up.
     pub(super) fn welcome(&mut self) {
         let reader = &self.reader;
-        let takes = |(process, (index, served)): (&String, &mut (usize, BTreeSet<String>))| {
+        let takes = |(process, (index, served)): (&String, &mut (FaultId, BTreeSet<String>))| {
             let label = reader.served_by(process).filter(|label| served.insert(label.clone()))?;
             Some((process.clone(), *index, label))
         };
@@ -180,33 +174,32 @@ impl<O: ProductEvent> Monitor<O> {
     }
 
     /// A process comes in addition.
-    pub(super) fn come(&mut self, index: usize, process: &str) {
-        self.newcomers.insert(process.to_owned(), (index, BTreeSet::new()));
+    pub(super) fn come(&mut self, fault: FaultId, process: &str) {
+        self.newcomers.insert(process.to_owned(), (fault, BTreeSet::new()));
         self.raise(process);
     }
 
     /// The new one is there: the old one goes, and with that the fault ends.
-    pub(super) fn replace(&mut self, index: usize) {
-        if let Some((_, old)) = self.replacing.remove(&index) {
-            self.strike_one(index, &Kind::Reconfigure, old);
-            self.heal(index);
+    pub(super) fn replace(&mut self, fault: FaultId) {
+        if let Some(old) = self.nemesis.books.replaced(fault) {
+            let kind = self.nemesis.fault(fault).kind.clone();
+            self.strike_one(fault, &kind, old);
+            self.heal(fault);
         }
     }
 
     /// The next process of a rolling restart is told to stop; one that is down already boots anew by itself. The fault
     /// ends with the last.
-    pub(super) fn roll(&mut self, index: usize) {
-        let Some((waited, left)) = self.rolling.get_mut(&index) else { return };
-        let Some(target) = left.pop_front() else { return };
-        let last = left.is_empty();
-        waited.clone_from(&target);
+    pub(super) fn roll(&mut self, fault: FaultId) {
+        let Some((target, last)) = self.nemesis.books.next_to_roll(fault) else { return };
         // Who has not booted yet boots anew by itself; who does not come back is not waited for.
         let next_at_once = self.life(&target).incarnation == 0 || self.is_retired(&target);
-        self.strike_one(index, &Kind::RollingRestart, target);
+        let kind = self.nemesis.fault(fault).kind.clone();
+        self.strike_one(fault, &kind, target);
         if last {
-            self.heal(index);
+            self.heal(fault);
         } else if next_at_once {
-            self.roll(index);
+            self.roll(fault);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! in one order, to the trace, the digest, the invariants and the nemesis. Its one law: nothing in it waits.
 
 mod incarnations;
+mod strikes;
 #[cfg(all(test, madsim))]
 mod tests;
 
@@ -9,12 +10,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::plan::{Kind, Lifetime, Scope, ServiceFault, StreamFault, TargetKind};
+use crate::plan::{Kind, Scope};
 use crate::standins::observation::{Observation, Provider};
+use crate::standins::provider::faults::REFUSE;
 use crate::trace::event::{Event, ProductEvent, What, WorldEvent};
+use crate::trace::fault::FaultId;
 use crate::trace::invariant::{Breach, Invariant, Obligation};
 use crate::trace::recorder::Recorder;
-use crate::world::nemesis::{Move, Nemesis, ScheduledMove};
+use crate::world::nemesis::{Nemesis, ScheduledMove};
 use crate::world::nodes::NodeId;
 use crate::world::product::{Control, Moments, Origin, Reader};
 
@@ -35,10 +38,10 @@ pub(crate) enum Stop {
 pub(crate) enum Action {
     /// Give this order when its time has come.
     Later(ScheduledMove),
-    /// Fault `number` (from 1) begins on a link.
-    Strike { number: usize, kind: Kind, part: Scope, link: String },
+    /// A fault begins on a link.
+    Strike { fault: FaultId, kind: Kind, part: Scope, link: String },
     /// It ends there.
-    Heal { number: usize, link: String },
+    Heal { fault: FaultId, link: String },
     /// SIGTERM for this incarnation.
     Terminate { process: String, incarnation: u32 },
     /// SIGKILL for this incarnation: not one more step of it.
@@ -59,10 +62,10 @@ pub(crate) enum Action {
     Pause { process: String },
     /// SIGCONT for one that still lives.
     Resume { process: String },
-    /// A service refuses a caller, or accepts it again; something ails it, or no longer.
+    /// A service has a fault, for all or for a caller; or no longer.
     Control { service: String, control: Control },
-    /// Fault `number` takes a service down, with every connection to it; or it comes up again.
-    Down { number: usize, service: String, down: bool },
+    /// A fault takes a service down, with every connection to it; or it comes up again.
+    Down { fault: FaultId, service: String, down: bool },
 }
 
 /// Where a process stands.
@@ -87,27 +90,17 @@ pub(crate) struct Monitor<O> {
     origins: BTreeMap<SocketAddr, Origin>,
     lives: BTreeMap<String, Life>,
     /// The faults that keep a living process still.
-    pauses: BTreeMap<String, BTreeSet<usize>>,
+    pauses: BTreeMap<String, BTreeSet<FaultId>>,
     /// How often a process has lost its host.
     losses: BTreeMap<String, u32>,
-    /// Rolling restarts that go on, by fault: whose boot is waited for, and who is still to come.
-    rolling: BTreeMap<usize, (String, VecDeque<String>)>,
-    /// Replacements that go on, by fault: whose boot is waited for, and who goes then.
-    replacing: BTreeMap<usize, (String, String)>,
     /// Processes that a fault has brought, and which, with the work that they have taken from others in their first life.
-    newcomers: BTreeMap<String, (usize, BTreeSet<String>)>,
+    newcomers: BTreeMap<String, (FaultId, BTreeSet<String>)>,
     /// Processes that do not come back.
     retired: BTreeSet<String>,
     /// Processes that go on serving for a while once they are to stop.
     lingering: BTreeSet<String>,
     /// When each process died last.
     deaths: BTreeMap<String, Duration>,
-    /// The faults for which a caller is refused, by target, each with what it is told.
-    refusals: BTreeMap<String, BTreeMap<usize, Control>>,
-    /// The faults that disturb what is streamed to a caller, by target and how.
-    disturbed: BTreeMap<(String, StreamFault), BTreeSet<usize>>,
-    /// What ails services, by service and fault.
-    ailing: BTreeMap<(String, usize), ServiceFault>,
     /// Processes that live only while a container runs: when none does they are rightly down.
     berths: BTreeSet<String>,
     /// Connections whose last request waits for an answer for longer than it should, and since when.
@@ -147,15 +140,10 @@ impl<O: ProductEvent> Monitor<O> {
             lives: BTreeMap::new(),
             pauses: BTreeMap::new(),
             losses: BTreeMap::new(),
-            rolling: BTreeMap::new(),
-            replacing: BTreeMap::new(),
             newcomers: BTreeMap::new(),
             retired: BTreeSet::new(),
             lingering: BTreeSet::new(),
             deaths: BTreeMap::new(),
-            refusals: BTreeMap::new(),
-            disturbed: BTreeMap::new(),
-            ailing: BTreeMap::new(),
             berths: BTreeSet::new(),
             silent: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -246,13 +234,13 @@ impl<O: ProductEvent> Monitor<O> {
         match observation {
             Observation::Provider(Provider::Refused { headers, token, .. }) => {
                 let target = format!("provider/{token}");
-                let faults = self.refusals.get(&target).into_iter().flatten().map(|(index, _)| *index).collect();
+                let faults = self.nemesis.books.of_caller(&target, REFUSE.word());
                 self.felt_by_caller(faults, &target, headers);
             }
-            Observation::Provider(Provider::Disturbed { headers, token, disturbance, .. }) => {
-                let key = (format!("provider/{token}"), *disturbance);
-                let faults = self.disturbed.get(&key).into_iter().flatten().copied().collect();
-                self.felt_by_caller(faults, &key.0, headers);
+            Observation::Provider(Provider::Disturbed { headers, token, fault, .. }) => {
+                let target = format!("provider/{token}");
+                let faults = self.nemesis.books.of_caller(&target, fault);
+                self.felt_by_caller(faults, &target, headers);
             }
             _ => {}
         }
@@ -262,10 +250,10 @@ impl<O: ProductEvent> Monitor<O> {
     }
 
     /// A service has done to a call of a caller what these faults want.
-    fn felt_by_caller(&mut self, faults: Vec<usize>, target: &str, headers: &BTreeMap<String, String>) {
+    fn felt_by_caller(&mut self, faults: Vec<FaultId>, target: &str, headers: &BTreeMap<String, String>) {
         let request: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         if let Some(label) = self.reader.mentioned(request.as_bytes()) {
-            faults.into_iter().for_each(|index| self.felt(index, target, &label));
+            faults.into_iter().for_each(|fault| self.felt(fault, target, &label));
         }
     }
 
@@ -424,254 +412,7 @@ impl<O: ProductEvent> Monitor<O> {
         }
     }
 
-    // What goes wrong.
-
-    /// The plan's clock starts.
-    pub(crate) fn open(&mut self) {
-        let orders = self.nemesis.open();
-        self.give(orders);
-    }
-
-    /// A chunk of a request arrived at a relay.
-    pub(crate) fn requested(&mut self, link: &str, bytes: &[u8], old: usize) {
-        if !self.over {
-            let orders = self.nemesis.request(link, bytes, old);
-            self.give(orders);
-        }
-    }
-
-    fn give(&mut self, orders: Vec<ScheduledMove>) {
-        for order in orders {
-            if order.after.is_zero() {
-                self.go(order);
-            } else {
-                self.deeds.push(Action::Later(order));
-            }
-        }
-    }
-
-    /// A fault begins or ends now.
-    pub(crate) fn go(&mut self, order: ScheduledMove) {
-        if self.over {
-            return;
-        }
-        if !self.nemesis.stands(&order) {
-            return;
-        }
-        match order.go {
-            Move::Strike => self.strike(order.fault),
-            Move::Heal => self.heal(order.fault),
-        }
-    }
-
-    fn strike(&mut self, index: usize) {
-        let Some(end) = self.nemesis.strike(index, self.now) else { return };
-        let fault = self.nemesis.fault(index).clone();
-        if fault.kind.target_kind() == TargetKind::Process
-            && let Some(target) = fault.targets.iter().find(|target| !self.lives.contains_key(*target))
-        {
-            return self.fail(format!("fault {}: there is no process {target}", index + 1));
-        }
-        if fault.kind == Kind::RollingRestart {
-            self.give(end.into_iter().collect());
-            self.rolling.insert(index, (String::new(), fault.targets.into()));
-            return self.roll(index);
-        }
-        if let (Kind::Reconfigure, [old, new]) = (&fault.kind, &fault.targets[..]) {
-            self.give(end.into_iter().collect());
-            self.replacing.insert(index, (new.clone(), old.clone()));
-            self.strike_one(index, &fault.kind, new.clone());
-            if self.life(new).incarnation > 0 || self.is_retired(new) {
-                self.replace(index);
-            }
-            return;
-        }
-        for target in fault.targets {
-            self.strike_one(index, &fault.kind, target);
-        }
-        self.give(end.into_iter().collect());
-    }
-
-    fn strike_one(&mut self, index: usize, kind: &Kind, target: String) {
-        let number = index + 1;
-        let struck = WorldEvent::FaultStruck { fault: number, kind: kind.name(), target: target.clone() };
-        self.happened("", 0, struck);
-        if kind.target_kind() == TargetKind::Process
-            && self.life(&target).alive
-            && let Some(label) = self.reader.served_by(&target)
-        {
-            self.felt(index, &target, &label);
-        }
-        match kind {
-            Kind::Sigterm | Kind::RollingRestart => self.tell_to_stop(&target, true),
-            Kind::LostSignal => self.tell_to_stop(&target, false),
-            Kind::Panic => self.panic(&target),
-            Kind::ScaleUp => self.come(index, &target),
-            Kind::ScaleDown => self.retire(&target),
-            Kind::Reconfigure => {
-                let comes = self.nemesis.fault(index).targets.last() == Some(&target);
-                if comes { self.come(index, &target) } else { self.retire(&target) }
-            }
-            Kind::Sigkill => self.kill(&target),
-            Kind::HostLoss => self.lose(&target),
-            Kind::Pause => self.pause(&target, index),
-            Kind::Refuse { status, retry_after } => self.refuse(index, target, *status, *retry_after),
-            Kind::Disturb(disturbance) => self.disturb(index, target, *disturbance),
-            Kind::Ail(ailment) => self.ail(index, target, *ailment),
-            Kind::Wedge | Kind::Close | Kind::ConnectionRefused | Kind::ReplyLost { .. } | Kind::Delay { .. } => {
-                self.strike_link(index, kind.clone(), target);
-            }
-            Kind::HalfOpen | Kind::Trickle { .. } | Kind::Cut { .. } | Kind::Answer { .. } => {
-                self.strike_link(index, kind.clone(), target)
-            }
-        }
-    }
-
-    fn strike_link(&mut self, index: usize, kind: Kind, link: String) {
-        let part = self.nemesis.fault(index).part.clone();
-        self.deeds.push(Action::Strike { number: index + 1, kind, part, link });
-    }
-
-    fn disturb(&mut self, index: usize, target: String, disturbance: StreamFault) {
-        let Some((service, name)) = target.split_once('/').map(|(service, name)| (service.to_owned(), name.to_owned()))
-        else {
-            return self.fail(format!("fault {}: {target} is no SERVICE/NAME", index + 1));
-        };
-        self.disturbed.entry((target, disturbance)).or_default().insert(index);
-        self.deeds.push(Action::Control { service, control: Control::Disturb { name, disturbance } });
-    }
-
-    /// One fault disturbs it no longer; it is calm in this respect if no other does.
-    fn calm(&mut self, index: usize, target: &str, disturbance: StreamFault) {
-        let Some((service, name)) = target.split_once('/') else { return };
-        let Some(faults) = self.disturbed.get_mut(&(target.to_owned(), disturbance)) else { return };
-        faults.remove(&index);
-        if faults.is_empty() {
-            let control = Control::Calm { name: name.to_owned(), disturbance };
-            self.deeds.push(Action::Control { service: service.to_owned(), control });
-        }
-    }
-
-    fn refuse(&mut self, index: usize, target: String, status: u16, retry_after: Option<Duration>) {
-        let Some((service, name)) = target.split_once('/').map(|(service, name)| (service.to_owned(), name.to_owned()))
-        else {
-            return self.fail(format!("fault {}: {target} is no SERVICE/NAME", index + 1));
-        };
-        let control = Control::Refuse { name, status, retry_after };
-        self.refusals.entry(target).or_default().insert(index, control.clone());
-        self.deeds.push(Action::Control { service, control });
-    }
-
-    fn ail(&mut self, index: usize, service: String, ailment: ServiceFault) {
-        self.ailing.insert((service.clone(), index), ailment);
-        if ailment.closes() {
-            self.deeds.push(Action::Down { number: index + 1, service: service.clone(), down: true });
-        }
-        self.deeds.push(Action::Control { service, control: Control::Ail(ailment) });
-    }
-
-    /// It recovers from what no other fault does to it. From what took no time nobody recovers: it may still be felt.
-    fn recover(&mut self, index: usize, service: &str) {
-        let key = (service.to_owned(), index);
-        if self.ailing.get(&key).is_some_and(|ailment| ailment.instant()) {
-            return;
-        }
-        let Some(ailment) = self.ailing.remove(&key) else { return };
-        if ailment == ServiceFault::NotReady {
-            let hang = self.pauses.iter().filter(|(_, faults)| faults.contains(&index));
-            let hang: Vec<String> = hang.map(|(process, _)| process.clone()).collect();
-            hang.iter().for_each(|process| self.resume(process, index));
-        }
-        let (number, to) = (index + 1, service.to_owned());
-        if ailment == ServiceFault::Failover {
-            // Whoever was connected to the old one is not to the new one.
-            self.deeds.push(Action::Down { number, service: to.clone(), down: true });
-        }
-        if ailment.closes() || ailment == ServiceFault::Failover {
-            self.deeds.push(Action::Down { number, service: to, down: false });
-        }
-        let still = self.ailing.iter().any(|((of, _), other)| of == service && other.name() == ailment.name());
-        if !still {
-            let control = Control::Recover(ailment);
-            self.deeds.push(Action::Control { service: service.to_owned(), control });
-        }
-    }
-
-    /// A service has shown this request that something ails it.
-    fn suffered(&mut self, service: &str, ailment: &str, request: &[u8], process: &str) {
-        let all = self.ailing.iter().filter(|((of, _), other)| of == service && other.name() == ailment);
-        let faults: Vec<usize> = all.map(|((_, index), _)| *index).collect();
-        if let Some(label) = self.reader.mentioned(request).or_else(|| self.reader.served_by(process)) {
-            faults.into_iter().for_each(|index| self.felt(index, service, &label));
-        }
-    }
-
-    /// One fault refuses it no longer; it is served again if no other does.
-    fn accept(&mut self, index: usize, target: &str) {
-        let Some((service, name)) = target.split_once('/') else { return };
-        let Some(faults) = self.refusals.get_mut(target) else { return };
-        faults.remove(&index);
-        let control = faults.values().next_back().cloned();
-        let control = control.unwrap_or_else(|| Control::Accept { name: name.to_owned() });
-        self.deeds.push(Action::Control { service: service.to_owned(), control });
-    }
-
-    fn heal(&mut self, index: usize) {
-        if !self.nemesis.heal(index) {
-            return;
-        }
-        let fault = self.nemesis.fault(index).clone();
-        let number = index + 1;
-        let lasted = fault.length != Lifetime::Instant;
-        self.rolling.remove(&index);
-        self.replacing.remove(&index);
-        for target in fault.targets {
-            match fault.kind.target_kind() {
-                TargetKind::Link => self.deeds.push(Action::Heal { number, link: target.clone() }),
-                TargetKind::Caller => match fault.kind {
-                    Kind::Disturb(disturbance) => self.calm(index, &target, disturbance),
-                    _ => self.accept(index, &target),
-                },
-                TargetKind::Service => self.recover(index, &target),
-                TargetKind::Process if fault.kind == Kind::Pause => self.resume(&target, index),
-                TargetKind::Process => {}
-            }
-            self.happened("", 0, WorldEvent::FaultHealed { fault: number, kind: fault.kind.name(), target, lasted });
-        }
-        let again = self.nemesis.again(index);
-        self.give(again.into_iter().collect());
-    }
-
-    /// Everything heals, and nothing new begins.
-    pub(crate) fn heal_all(&mut self) {
-        for index in self.nemesis.close() {
-            self.heal(index);
-        }
-        let waiting: Vec<String> = self.down().into_iter().map(str::to_owned).collect();
-        waiting.iter().for_each(|process| self.raise(process));
-        let lost = self.losses.iter().map(|(process, losses)| (process.clone(), *losses));
-        self.deeds.extend(lost.map(|(process, losses)| Action::Expire { process, losses }));
-    }
-
-    /// A fault that strikes once has done so on a link.
-    pub(crate) fn spent(&mut self, number: usize) {
-        if let Some(index) = number.checked_sub(1)
-            && self.nemesis.spent(index)
-        {
-            self.heal(index);
-        }
-    }
-
-    pub(crate) fn felt(&mut self, index: usize, target: &str, label: &str) {
-        // What changes how many there are befalls all of them.
-        let whole = self.nemesis.fault(index).kind.scales().then(|| target.rsplit_once('-')).flatten();
-        let moments = self.moments.during(whole.map_or(target, |(service, _)| service), label);
-        if self.over || !self.nemesis.felt(index, target, label, &moments, self.now) {
-            return;
-        }
-        let (kind, target, label) = (self.nemesis.fault(index).kind.name(), target.to_owned(), label.to_owned());
-        self.happened("", 0, WorldEvent::FaultFelt { fault: index + 1, kind, target, label });
-    }
+    // What is asked of it.
 
     pub(crate) fn mentioned(&self, request: &[u8]) -> Option<String> {
         self.reader.mentioned(request)

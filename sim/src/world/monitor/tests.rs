@@ -1,9 +1,9 @@
 //! Whose words count.
 
 use super::*;
-use crate::plan::words;
 use crate::world::product::Product;
 use crate::world::test_product::{TestProduct, TurnStarted};
+use crate::world::words;
 
 /// Life 1 of an executor dies after 10 s; what is said of bytes that are read from `incarnation` of it at `millis`.
 fn heard(incarnation: u32, next: Option<u32>, millis: u64) -> Option<String> {

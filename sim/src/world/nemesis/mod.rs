@@ -1,11 +1,15 @@
 //! The nemesis walks the plan's faults: it knows when each must begin and end, and how it was felt.
 //! Its one law: it draws nothing. Given the same plan and the same events it does the same.
 
+pub(crate) mod books;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use self::books::Books;
 use crate::link::ends_in_new;
-use crate::plan::{EventMatch, Fault, Kind, Lifetime, ORIGIN, Trigger};
+use crate::plan::{Cast, EventMatch, Fault, Lifetime, ORIGIN, Trigger};
+use crate::trace::fault::FaultId;
 use crate::trace::verdict::FaultReport;
 
 /// A rolling restart takes no longer: four processes that each need the longest legal run to stop.
@@ -20,11 +24,11 @@ pub enum Move {
     Heal,
 }
 
-/// A move of a fault (counted from 0), at once or later.
+/// A move of a fault, at once or later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScheduledMove {
-    /// The fault's place in the plan, from 0.
-    pub fault: usize,
+    /// Which fault.
+    pub fault: FaultId,
     /// What to do.
     pub go: Move,
     /// How long from now; zero means before anything else happens.
@@ -53,7 +57,9 @@ struct Standing {
     stage: Stage,
     /// How many of the events that it waits for have come.
     seen: u32,
-    struck: Option<Duration>,
+    /// When it struck first and last, and how often.
+    struck: Option<(Duration, Duration)>,
+    strikes: u64,
     felt: Option<Duration>,
     times: u64,
     /// How many of those in each of the product's moments.
@@ -72,6 +78,8 @@ pub struct Nemesis {
     links: BTreeSet<String>,
     /// Everything has healed: nothing strikes again.
     closed: bool,
+    /// The faults that go on.
+    pub(crate) books: Books,
 }
 
 impl Nemesis {
@@ -82,6 +90,7 @@ impl Nemesis {
             stage: Stage::Waiting,
             seen: 0,
             struck: None,
+            strikes: 0,
             felt: None,
             times: 0,
             moments: BTreeMap::new(),
@@ -89,18 +98,24 @@ impl Nemesis {
             spent: 0,
             round: 1,
         };
-        Nemesis { all: faults.iter().map(standing).collect(), links: links.into_iter().collect(), closed: false }
+        Nemesis {
+            all: faults.iter().map(standing).collect(),
+            links: links.into_iter().collect(),
+            closed: false,
+            books: Books::default(),
+        }
     }
 
-    /// The fault at this place.
-    pub fn fault(&self, index: usize) -> &Fault {
-        &self.all[index].fault
+    /// The fault itself.
+    pub fn fault(&self, fault: FaultId) -> &Fault {
+        &self.all[fault.place()].fault
     }
 
     /// The orders that stand from the beginning.
     pub fn open(&mut self) -> Vec<ScheduledMove> {
         let mut orders = Vec::new();
-        for (fault, standing) in self.all.iter_mut().enumerate() {
+        for (place, standing) in self.all.iter_mut().enumerate() {
+            let fault = FaultId::at(place);
             if let Trigger::At(at) = standing.fault.trigger {
                 standing.stage = Stage::Coming;
                 orders.push(ScheduledMove { fault, go: Move::Strike, after: at, round: 1 });
@@ -112,7 +127,8 @@ impl Nemesis {
     /// Learns of an event, at a process of the world if `origin` names one; says what follows from it.
     pub fn learn(&mut self, name: &str, session: Option<&str>, origin: Option<&str>) -> Vec<ScheduledMove> {
         let mut orders = Vec::new();
-        for (fault, standing) in self.all.iter_mut().enumerate() {
+        for (place, standing) in self.all.iter_mut().enumerate() {
+            let fault = FaultId::at(place);
             let (cue, go) = match (standing.stage, &standing.fault.trigger, &standing.fault.length) {
                 (Stage::Waiting, Trigger::On(cue), _) => (cue, Move::Strike),
                 (Stage::Striking, _, Lifetime::Until(cue)) => (cue, Move::Heal),
@@ -142,7 +158,8 @@ impl Nemesis {
     /// Learns of a chunk of a request on `link`, whose first `old` bytes it has seen before. A chunk counts once.
     pub fn request(&mut self, link: &str, bytes: &[u8], old: usize) -> Vec<ScheduledMove> {
         let mut orders = Vec::new();
-        for (fault, standing) in self.all.iter_mut().enumerate() {
+        for (place, standing) in self.all.iter_mut().enumerate() {
+            let fault = FaultId::at(place);
             let Trigger::OnRequest { link: on, matches, nth, after } = &standing.fault.trigger else { continue };
             if standing.stage != Stage::Waiting || on != link {
                 continue;
@@ -161,18 +178,20 @@ impl Nemesis {
     }
 
     /// The fault begins now. Says when it must end, if that is known; `None` if it may not begin any more.
-    pub fn strike(&mut self, index: usize, now: Duration) -> Option<Option<ScheduledMove>> {
-        let standing = &mut self.all[index];
+    pub fn strike(&mut self, fault: FaultId, now: Duration) -> Option<Option<ScheduledMove>> {
+        let standing = &mut self.all[fault.place()];
         if standing.stage != Stage::Coming {
             return None;
         }
-        standing.struck = Some(now);
+        let first = standing.struck.map_or(now, |(first, _)| first);
+        standing.struck = Some((first, now));
+        standing.strikes += 1;
         standing.seen = 0;
         standing.spent = 0;
         let round = standing.round;
         let (stage, after) = match (&standing.fault.kind, &standing.fault.length) {
             // It ends when its last target was told; who never boots again does not keep the world waiting for ever.
-            (Kind::RollingRestart | Kind::Reconfigure, _) => (Stage::Ending, Some(ROLLING_MAX)),
+            (kind, _) if matches!(kind.cast, Cast::InTurn | Cast::Replaces) => (Stage::Ending, Some(ROLLING_MAX)),
             (kind, _) if kind.instant() => (Stage::Ending, Some(Duration::ZERO)),
             (_, Lifetime::Lasts(length)) => (Stage::Ending, Some(*length)),
             (kind, Lifetime::Instant) if kind.awaits_answer() => (Stage::Striking, None),
@@ -180,44 +199,44 @@ impl Nemesis {
             (_, Lifetime::Until(_) | Lifetime::UntilHeal) => (Stage::Striking, None),
         };
         standing.stage = stage;
-        Some(after.map(|after| ScheduledMove { fault: index, go: Move::Heal, after, round }))
+        Some(after.map(|after| ScheduledMove { fault, go: Move::Heal, after, round }))
     }
 
     /// The fault ends now. Says whether it stood.
-    pub fn heal(&mut self, index: usize) -> bool {
-        let stood = matches!(self.all[index].stage, Stage::Striking | Stage::Ending);
-        self.all[index].stage = Stage::Over;
+    pub fn heal(&mut self, fault: FaultId) -> bool {
+        let stood = matches!(self.all[fault.place()].stage, Stage::Striking | Stage::Ending);
+        self.all[fault.place()].stage = Stage::Over;
         stood
     }
 
     /// After the fault's end: when it strikes again, if it does.
-    pub fn again(&mut self, index: usize) -> Option<ScheduledMove> {
-        let (standing, closed) = (&mut self.all[index], self.closed);
+    pub fn again(&mut self, fault: FaultId) -> Option<ScheduledMove> {
+        let (standing, closed) = (&mut self.all[fault.place()], self.closed);
         let after = standing.fault.every.filter(|_| !closed && standing.stage == Stage::Over)?;
         standing.stage = Stage::Coming;
         standing.round += 1;
-        Some(ScheduledMove { fault: index, go: Move::Strike, after, round: standing.round })
+        Some(ScheduledMove { fault, go: Move::Strike, after, round: standing.round })
     }
 
     /// Whether an order is about the strike that goes on or comes next.
     pub fn stands(&self, order: &ScheduledMove) -> bool {
-        self.all[order.fault].round == order.round
+        self.all[order.fault.place()].round == order.round
     }
 
     /// A fault that strikes once has done so on one of its targets. Says whether that was its last.
-    pub fn spent(&mut self, index: usize) -> bool {
-        let standing = &mut self.all[index];
+    pub fn spent(&mut self, fault: FaultId) -> bool {
+        let standing = &mut self.all[fault.place()];
         standing.spent += 1;
         standing.spent >= standing.fault.targets.len()
     }
 
     /// Everything heals: the faults that stand, to be healed; those that have not come never will.
-    pub fn close(&mut self) -> Vec<usize> {
+    pub fn close(&mut self) -> Vec<FaultId> {
         self.closed = true;
         let mut standing = Vec::new();
-        for (index, one) in self.all.iter_mut().enumerate() {
+        for (place, one) in self.all.iter_mut().enumerate() {
             match one.stage {
-                Stage::Striking | Stage::Ending => standing.push(index),
+                Stage::Striking | Stage::Ending => standing.push(FaultId::at(place)),
                 _ => one.stage = Stage::Over,
             }
         }
@@ -225,8 +244,8 @@ impl Nemesis {
     }
 
     /// Work with this label felt the fault on `target`, in those moments. Says whether that is news.
-    pub fn felt(&mut self, index: usize, target: &str, label: &str, moments: &[&str], now: Duration) -> bool {
-        let standing = &mut self.all[index];
+    pub fn felt(&mut self, fault: FaultId, target: &str, label: &str, moments: &[&str], now: Duration) -> bool {
+        let standing = &mut self.all[fault.place()];
         standing.times += 1;
         moments.iter().for_each(|moment| *standing.moments.entry((*moment).to_owned()).or_default() += 1);
         standing.felt.get_or_insert(now);
@@ -245,15 +264,17 @@ impl Nemesis {
 
     /// When a fault began last.
     pub fn last_struck(&self) -> Duration {
-        self.all.iter().filter_map(|standing| standing.struck).max().unwrap_or_default()
+        self.all.iter().filter_map(|standing| standing.struck).map(|(_, last)| last).max().unwrap_or_default()
     }
 
     /// What came of each fault.
     pub fn report(&self) -> Vec<FaultReport> {
         let report = |standing: &Standing| FaultReport {
-            kind: standing.fault.kind.name().to_owned(),
+            kind: standing.fault.kind.word().to_owned(),
             targets: standing.fault.targets.clone(),
-            struck: standing.struck.map(|at| at.as_secs_f64()),
+            struck: standing.struck.map(|(first, _)| first.as_secs_f64()),
+            last_struck: standing.struck.map(|(_, last)| last.as_secs_f64()),
+            strikes: standing.strikes,
             felt: standing.felt.map(|at| at.as_secs_f64()),
             times_felt: standing.times,
             moments: standing.moments.clone(),
@@ -290,6 +311,11 @@ fn heard(cue: &EventMatch, name: &str, session: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::faults::{CLOSE, REPLY_LOST, WEDGE};
+    use crate::plan::Kind;
+    use crate::world::process_faults::{HOST_LOSS, PAUSE, ROLLING_RESTART, SIGKILL};
+
+    const ONE: FaultId = FaultId::at(0);
 
     fn nemesis(kind: Kind, trigger: Trigger, length: Lifetime) -> Nemesis {
         Nemesis::new(&[Fault::new(kind, vec!["a->b".into()], trigger, length)], Vec::new())
@@ -302,20 +328,20 @@ mod tests {
     #[test]
     fn it_counts_the_events_of_a_trigger_and_of_an_end_apart() {
         let length = Lifetime::Until(cue("said", 2, 1));
-        let mut nemesis = nemesis(Kind::Wedge, Trigger::On(cue("said", 2, 0)), length);
+        let mut nemesis = nemesis(Kind::of(&WEDGE), Trigger::On(cue("said", 2, 0)), length);
         assert_eq!(nemesis.learn("said", None, None), []);
         assert_eq!(nemesis.learn("other", None, None), []);
         assert_eq!(
             nemesis.learn("said", None, None),
-            [ScheduledMove { fault: 0, go: Move::Strike, after: Duration::ZERO, round: 1 }]
+            [ScheduledMove { fault: ONE, go: Move::Strike, after: Duration::ZERO, round: 1 }]
         );
         assert!(!nemesis.calm());
-        assert_eq!(nemesis.strike(0, Duration::from_secs(9)), Some(None));
+        assert_eq!(nemesis.strike(ONE, Duration::from_secs(9)), Some(None));
         assert!(nemesis.calm() && !nemesis.done());
         assert_eq!(nemesis.learn("said", None, None), []);
-        let heal = ScheduledMove { fault: 0, go: Move::Heal, after: Duration::from_secs(1), round: 1 };
+        let heal = ScheduledMove { fault: ONE, go: Move::Heal, after: Duration::from_secs(1), round: 1 };
         assert_eq!(nemesis.learn("said", None, None), [heal]);
-        assert!(nemesis.heal(0) && !nemesis.heal(0));
+        assert!(nemesis.heal(ONE) && !nemesis.heal(ONE));
         assert!(nemesis.done());
     }
 
@@ -323,19 +349,19 @@ mod tests {
     fn whoever_caused_the_event_is_struck() {
         let targets = vec!["origin".to_string(), "origin->redis".into(), "ann->b".into()];
         let trigger = Trigger::On(cue("said", 1, 0));
-        let fault = Fault::new(Kind::Sigkill, targets, trigger, Lifetime::Instant);
+        let fault = Fault::new(Kind::of(&SIGKILL), targets, trigger, Lifetime::Instant);
         let mut nemesis = Nemesis::new(&[fault], vec!["executor-2->redis".into()]);
         assert_eq!(nemesis.learn("said", None, None), [], "nobody's event");
         assert_eq!(nemesis.learn("said", None, Some("agent-1.1")), [], "that of one without such a link");
         assert_eq!(nemesis.learn("said", None, Some("executor-2")).len(), 1);
-        assert_eq!(nemesis.fault(0).targets, ["executor-2", "executor-2->redis", "ann->b"]);
+        assert_eq!(nemesis.fault(ONE).targets, ["executor-2", "executor-2->redis", "ann->b"]);
     }
 
     #[test]
     fn a_pattern_may_straddle_chunks_and_counts_once() {
         let trigger =
             Trigger::OnRequest { link: "a->b".into(), matches: "run.claim".into(), nth: 2, after: Duration::ZERO };
-        let mut nemesis = nemesis(Kind::Wedge, trigger, Lifetime::UntilHeal);
+        let mut nemesis = nemesis(Kind::of(&WEDGE), trigger, Lifetime::UntilHeal);
         assert_eq!(nemesis.request("a->b", b"run.claim", 0), []);
         assert_eq!(nemesis.request("a->b", b"run.claim run.c", 9), []);
         assert_eq!(nemesis.request("a->c", b"run.claim", 0), []);
@@ -347,22 +373,22 @@ mod tests {
         let struck = |kind, length| {
             let mut nemesis = nemesis(kind, Trigger::At(Duration::ZERO), length);
             nemesis.open();
-            let order = nemesis.strike(0, Duration::ZERO).expect("its time has come");
+            let order = nemesis.strike(ONE, Duration::ZERO).expect("its time has come");
             (order.map(|order| order.after), nemesis.calm())
         };
         let lasts = Lifetime::Lasts(Duration::from_secs(5));
-        assert_eq!(struck(Kind::Pause, lasts.clone()), (Some(Duration::from_secs(5)), false));
-        assert_eq!(struck(Kind::Pause, Lifetime::UntilHeal), (None, true));
-        assert_eq!(struck(Kind::HostLoss, lasts), (Some(Duration::ZERO), false));
-        assert_eq!(struck(Kind::RollingRestart, Lifetime::Instant), (Some(ROLLING_MAX), false));
-        assert_eq!(struck(Kind::ReplyLost { matches: None }, Lifetime::Instant), (None, true));
-        assert_eq!(struck(Kind::Close, Lifetime::Instant), (Some(Duration::ZERO), false));
+        assert_eq!(struck(Kind::of(&PAUSE), lasts.clone()), (Some(Duration::from_secs(5)), false));
+        assert_eq!(struck(Kind::of(&PAUSE), Lifetime::UntilHeal), (None, true));
+        assert_eq!(struck(Kind::of(&HOST_LOSS), lasts), (Some(Duration::ZERO), false));
+        assert_eq!(struck(Kind::of(&ROLLING_RESTART), Lifetime::Instant), (Some(ROLLING_MAX), false));
+        assert_eq!(struck(Kind::of(&REPLY_LOST), Lifetime::Instant), (None, true));
+        assert_eq!(struck(Kind::of(&CLOSE), Lifetime::Instant), (Some(Duration::ZERO), false));
     }
 
     #[test]
     fn a_fault_strikes_again_after_its_end_and_old_orders_are_none() {
         let mut fault = Fault::new(
-            Kind::ReplyLost { matches: None },
+            Kind::of(&REPLY_LOST),
             vec!["a->b".into()],
             Trigger::At(Duration::ZERO),
             Lifetime::Lasts(Duration::from_secs(60)),
@@ -370,24 +396,24 @@ mod tests {
         fault.every = Some(Duration::from_secs(30));
         let mut nemesis = Nemesis::new(&[fault], Vec::new());
         nemesis.open();
-        let heal = nemesis.strike(0, Duration::ZERO).expect("its time has come").expect("it has an end");
+        let heal = nemesis.strike(ONE, Duration::ZERO).expect("its time has come").expect("it has an end");
         assert!(nemesis.stands(&heal) && !nemesis.calm());
-        assert!(nemesis.spent(0) && nemesis.heal(0));
-        let again = nemesis.again(0).expect("it strikes again");
+        assert!(nemesis.spent(ONE) && nemesis.heal(ONE));
+        let again = nemesis.again(ONE).expect("it strikes again");
         assert_eq!((again.go, again.after), (Move::Strike, Duration::from_secs(30)));
         assert!(!nemesis.stands(&heal), "what ended the first strike does not end the second");
         assert!(nemesis.calm(), "a world does not wait for what never stops");
-        assert!(nemesis.strike(0, Duration::from_secs(35)).is_some() && nemesis.spent(0));
-        assert_eq!(nemesis.close(), [0]);
-        assert!(nemesis.heal(0));
-        assert_eq!(nemesis.again(0), None, "everything has healed");
+        assert!(nemesis.strike(ONE, Duration::from_secs(35)).is_some() && nemesis.spent(ONE));
+        assert_eq!(nemesis.close(), [ONE]);
+        assert!(nemesis.heal(ONE));
+        assert_eq!(nemesis.again(ONE), None, "everything has healed");
     }
 
     #[test]
     fn nothing_begins_once_all_has_healed() {
-        let mut nemesis = nemesis(Kind::Wedge, Trigger::On(cue("said", 1, 0)), Lifetime::UntilHeal);
+        let mut nemesis = nemesis(Kind::of(&WEDGE), Trigger::On(cue("said", 1, 0)), Lifetime::UntilHeal);
         assert!(nemesis.close().is_empty());
         assert_eq!(nemesis.learn("said", None, None), []);
-        assert_eq!(nemesis.strike(0, Duration::ZERO), None);
+        assert_eq!(nemesis.strike(ONE, Duration::ZERO), None);
     }
 }
