@@ -556,7 +556,7 @@ fn what_ails_it_is_felt_and_heals() {
         heal(Kind::of(&STALE_HANDLE));
 
         let slow = Kind::of(&SLOW_STOP).with("by", secs(5));
-        ail(slow);
+        ail(slow.clone());
         let began = Instant::now();
         assert_eq!(docker.post("/containers/one/stop?t=2").await, 204);
         assert!((secs(7)..secs(8)).contains(&began.elapsed()), "{:?}", began.elapsed());
