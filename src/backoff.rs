@@ -1,28 +1,42 @@
-//! Waiting before the next try: from [`limits::BACKOFF_MIN`], doubling up to [`limits::BACKOFF_MAX`].
+//! Pauses between tries: from [`limits::BACKOFF_MIN`], doubling up to [`limits::BACKOFF_MAX`].
 
 use std::time::Duration;
 
 use crate::limits;
 
-/// How long the next wait is.
+/// The pause before the next try.
 #[derive(Debug)]
-pub struct Backoff(Duration);
+pub struct Backoff {
+    first: Duration,
+    next: Duration,
+    max: Duration,
+}
 
 impl Default for Backoff {
     fn default() -> Self {
-        Backoff(limits::BACKOFF_MIN)
+        Backoff { first: limits::BACKOFF_MIN, next: limits::BACKOFF_MIN, max: limits::BACKOFF_MAX }
     }
 }
 
 impl Backoff {
-    /// Waits, and will wait longer next time.
-    pub async fn wait(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(limits::BACKOFF_MAX);
+    /// Pauses that do not grow.
+    pub fn steady(pause: Duration) -> Self {
+        Backoff { first: pause, next: pause, max: pause }
     }
 
-    /// It worked: begins anew.
+    /// The length of the next pause.
+    pub fn next(&self) -> Duration {
+        self.next
+    }
+
+    /// Sleeps for the next pause, and doubles it.
+    pub async fn wait(&mut self) {
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(self.max);
+    }
+
+    /// Begins anew: a try has succeeded.
     pub fn reset(&mut self) {
-        *self = Backoff::default();
+        self.next = self.first;
     }
 }

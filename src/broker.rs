@@ -176,16 +176,16 @@ async fn publish(channel: &Channel, topic: Topic, hint: &Hint) -> Result<(), Err
 }
 
 /// An executor's line to the broker: deliveries of waiting runs, and news of cancellations.
-pub struct Intake {
+pub struct HintConsumer {
     connection: Connection,
     channel: Channel,
     runs: Consumer,
-    /// Whether it has ended, as [`Intake::stop`] asks: what comes from then on are cancellations.
+    /// Whether it has ended, as [`HintConsumer::stop`] asks: what comes from then on are cancellations.
     runs_ended: bool,
     cancels: Consumer,
 }
 
-/// What comes over an [`Intake`].
+/// What comes over an [`HintConsumer`].
 pub enum Arrival {
     /// A run is waiting; the delivery is ours until it is settled.
     Waiting {
@@ -216,14 +216,14 @@ impl Held {
     }
 
     /// Somebody else shall have it.
-    pub async fn give_back(self) {
+    pub async fn requeue(self) {
         if let Err(error) = self.channel.nack(self.tag, true).await {
             tracing::debug!(%error, "a delivery went back with its connection");
         }
     }
 }
 
-impl Intake {
+impl HintConsumer {
     /// Dials the broker and consumes; at most `slots` deliveries are ours at a time. `word` makes the name of this
     /// process's own queue unique.
     ///
@@ -239,7 +239,7 @@ impl Intake {
         let prefetch = |n: usize| NonZeroU16::new(u16::try_from(n).unwrap_or(u16::MAX)).unwrap_or(NonZeroU16::MIN);
         let cancels = channel.consume(&own, prefetch(limits::HINTS_QUEUED)).await?;
         let runs = channel.consume(RUNS, prefetch(slots)).await?;
-        Ok(Intake { connection, channel, runs, runs_ended: false, cancels })
+        Ok(HintConsumer { connection, channel, runs, runs_ended: false, cancels })
     }
 
     /// What arrives next. Once stopped, and after the last run that was on its way: cancellations alone.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::config::Address;
-use crate::http::client::Line;
+use crate::http::client::{Client, ClientError};
 use crate::limits;
 use crate::task_tracker::TaskTracker;
 
@@ -287,14 +287,14 @@ impl Engine {
             .body(Full::new(body))
             .map_err(|error| EngineError::Unusable(error.to_string()))?;
         let call = async {
-            let line = Line::dial(&self.address.host, &self.tasks).await?;
-            let answer = line.ask(request, bound).await?;
+            let client = Client::connect(&self.address.host, &self.tasks).await?;
+            let answer = client.send(request, bound).await?;
             let status = answer.head().status();
-            Ok((status, answer.whole(limits::ENGINE_BODY, bound).await?))
+            Ok((status, answer.body(limits::ENGINE_BODY, bound).await?))
         };
         let called = tokio::time::timeout(bound, call).await;
         let called = called.map_err(|_| EngineError::Unavailable(format!("{path}: no answer in time")))?;
-        called.map_err(|lost: crate::http::client::Lost| EngineError::Unavailable(format!("{path}: {lost}")))
+        called.map_err(|error: ClientError| EngineError::Unavailable(format!("{path}: {error}")))
     }
 }
 

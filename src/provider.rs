@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::config::Address;
-use crate::http::client::{Answer, Line, Lines, Lost};
+use crate::http::client::{Answer, Client, ClientError, Lines};
 use crate::ids::{Fence, RunId};
 use crate::limits;
 use crate::task_tracker::TaskTracker;
@@ -103,14 +103,14 @@ pub enum CallError {
     /// It will not succeed.
     #[error("the provider refused the call: {0}")]
     Refused(String),
-    /// Whoever wanted the answer is gone.
+    /// The reader of the answer is gone.
     #[error("nobody reads the answer")]
     Abandoned,
 }
 
-impl From<Lost> for CallError {
-    fn from(lost: Lost) -> Self {
-        CallError::Unavailable(lost.0)
+impl From<ClientError> for CallError {
+    fn from(error: ClientError) -> Self {
+        CallError::Unavailable(error.0)
     }
 }
 
@@ -174,8 +174,8 @@ impl Provider {
 
     async fn send(&self, name: &CallName, said: &[Said]) -> Result<Answer, CallError> {
         let request = self.request(name, said)?;
-        let line = Line::dial(&self.address.host, &self.tasks).await?;
-        let answer = line.ask(request, limits::PROVIDER_FIRST_TOKEN).await?;
+        let client = Client::connect(&self.address.host, &self.tasks).await?;
+        let answer = client.send(request, limits::PROVIDER_FIRST_TOKEN).await?;
         let head = answer.head();
         match head.status() {
             StatusCode::OK => Ok(answer),
@@ -220,7 +220,7 @@ async fn read<T: From<String>>(mut answering: Answer, tokens: &mpsc::Sender<T>) 
         true => first.saturating_duration_since(Instant::now()),
         false => limits::PROVIDER_STALL,
     };
-    while let Some(data) = answering.part(waits(&answer)).await? {
+    while let Some(data) = answering.chunk(waits(&answer)).await? {
         lines.push(&data)?;
         while let Some(line) = lines.next() {
             let Some(event) = line.strip_prefix("data:").map(str::trim) else { continue };

@@ -7,7 +7,7 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 
 use super::wire::{AnswerLine, Ask, EPOCH, Health, Kind, Refused};
-use crate::http::client::{Answer, Line, Lines, Lost};
+use crate::http::client::{self as http, Answer, ClientError, Lines};
 use crate::ids::SessionId;
 use crate::limits;
 use crate::provider::{CALL, CallName, Finish, Said};
@@ -68,9 +68,9 @@ impl Client {
     ) -> Result<(String, Finish), TurnError> {
         let request = request(host, epoch, name, session, said)?;
         let call = async {
-            let away = |lost: Lost| TurnError::Away(lost.0);
-            let line = Line::dial(host, &self.tasks).await.map_err(away)?;
-            let answer = line.ask(request, limits::AGENT_FIRST_LINE).await.map_err(away)?;
+            let away = |error: ClientError| TurnError::Away(error.0);
+            let client = http::Client::connect(host, &self.tasks).await.map_err(away)?;
+            let answer = client.send(request, limits::AGENT_FIRST_LINE).await.map_err(away)?;
             match answer.head().status() {
                 StatusCode::OK => read(answer, &mut token).await,
                 status => Err(refusal(status, answer).await),
@@ -88,14 +88,14 @@ impl Client {
         let request = Request::builder().uri("/health").header(HOST, host).body(Full::default());
         let request = request.map_err(|error| error.to_string())?;
         let probe = async {
-            let line = Line::dial(host, &self.tasks).await?;
-            let answer = line.ask(request, limits::READY_PROBE).await?;
+            let client = http::Client::connect(host, &self.tasks).await?;
+            let answer = client.send(request, limits::READY_PROBE).await?;
             let status = answer.head().status();
-            Ok((status, answer.whole(limits::HEALTH_BODY, limits::READY_PROBE).await?))
+            Ok((status, answer.body(limits::HEALTH_BODY, limits::READY_PROBE).await?))
         };
         let probed =
             tokio::time::timeout(limits::READY_PROBE, probe).await.map_err(|_| "no answer in time".to_string())?;
-        let (status, body) = probed.map_err(|lost: Lost| lost.0)?;
+        let (status, body) = probed.map_err(|error: ClientError| error.0)?;
         if status != StatusCode::OK {
             return Err(format!("it answered {status}"));
         }
@@ -128,9 +128,9 @@ fn request(
 }
 
 async fn refusal(status: StatusCode, answer: Answer) -> TurnError {
-    let body = match answer.whole(limits::HEALTH_BODY, limits::AGENT_STALL).await {
+    let body = match answer.body(limits::HEALTH_BODY, limits::AGENT_STALL).await {
         Ok(body) => body,
-        Err(lost) => return TurnError::Away(lost.0),
+        Err(error) => return TurnError::Away(error.0),
     };
     match serde_json::from_slice(&body) {
         Ok(Refused::Subscription { kind, message, subscription, epoch }) => {
@@ -147,10 +147,10 @@ async fn refusal(status: StatusCode, answer: Answer) -> TurnError {
 }
 
 async fn read(mut answering: Answer, token: &mut impl FnMut(&str)) -> Result<(String, Finish), TurnError> {
-    let cut = |lost: Lost| TurnError::Cut(lost.0);
+    let cut = |error: ClientError| TurnError::Cut(error.0);
     let mut lines = Lines::default();
     let mut answer = String::new();
-    while let Some(data) = answering.part(limits::AGENT_STALL).await.map_err(cut)? {
+    while let Some(data) = answering.chunk(limits::AGENT_STALL).await.map_err(cut)? {
         lines.push(&data).map_err(cut)?;
         while let Some(line) = lines.next() {
             match serde_json::from_str(&line) {

@@ -1,4 +1,5 @@
-//! The desk: which runs are ours right now, under which fence, and how each is told to stop. It dies with its process.
+//! The active runs: which runs this process works on right now, under which fence, and how each is told to stop. Nothing
+//! of it outlives the process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,7 +13,8 @@ use crate::run::Stop;
 use crate::store::Claimed;
 use crate::task_tracker::{TaskToken, TaskTracker};
 
-struct Seat {
+/// A claimed run whose end is not confirmed yet.
+struct ActiveRun {
     fence: Fence,
     stop: watch::Sender<Option<Stop>>,
     /// When the last beat that Postgres confirmed was sent; before the first, when the claim was.
@@ -20,10 +22,10 @@ struct Seat {
     beats: bool,
 }
 
-/// What is on the desk.
-pub(super) struct Desk {
+/// The active runs of a process, and the slots that bound their number.
+pub(super) struct ActiveRuns {
     slots: Arc<Semaphore>,
-    seats: Mutex<BTreeMap<RunId, Seat>>,
+    runs: Mutex<BTreeMap<RunId, ActiveRun>>,
     /// Claims and runs in progress, counted for the drain.
     busy: TaskTracker,
 }
@@ -34,13 +36,13 @@ pub(super) struct Slot {
     _busy: TaskToken,
 }
 
-impl Desk {
+impl ActiveRuns {
     pub(super) fn new(slots: usize) -> Self {
-        Desk { slots: Arc::new(Semaphore::new(slots)), seats: Mutex::default(), busy: TaskTracker::default() }
+        ActiveRuns { slots: Arc::new(Semaphore::new(slots)), runs: Mutex::default(), busy: TaskTracker::default() }
     }
 
-    fn seats(&self) -> MutexGuard<'_, BTreeMap<RunId, Seat>> {
-        self.seats.lock().expect("nothing panics while it holds the desk")
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RunId, ActiveRun>> {
+        self.runs.lock().expect("nothing panics while it holds the active runs")
     }
 
     fn slot(&self, permit: OwnedSemaphorePermit) -> Slot {
@@ -58,70 +60,74 @@ impl Desk {
         permit.ok()?.ok().map(|permit| self.slot(permit))
     }
 
-    /// Puts a claimed run on the desk. `claimed_at` is when the claim was sent.
-    pub(super) fn put(&self, claimed: &Claimed, claimed_at: Instant) -> watch::Receiver<Option<Stop>> {
-        let (stop, told) = watch::channel(None);
-        let seat = Seat { fence: claimed.fence, stop, confirmed: claimed_at, beats: true };
-        self.seats().insert(claimed.run.clone(), seat);
-        told
+    /// Adds a claimed run. `claimed_at` is when the claim was sent. The receiver gets the reason to stop.
+    pub(super) fn insert(&self, claimed: &Claimed, claimed_at: Instant) -> watch::Receiver<Option<Stop>> {
+        let (stop, stopped) = watch::channel(None);
+        let active = ActiveRun { fence: claimed.fence, stop, confirmed: claimed_at, beats: true };
+        self.lock().insert(claimed.run.clone(), active);
+        stopped
     }
 
-    /// Takes a run off the desk: its end is written, or it is somebody else's. One that came back under a newer fence
+    /// Removes a run: its end is written, or it is somebody else's. One that came back under a newer fence
     /// meanwhile stays.
     pub(super) fn remove(&self, run: &RunId, fence: Fence) {
-        let mut seats = self.seats();
-        if seats.get(run).is_some_and(|seat| seat.fence == fence) {
-            seats.remove(run);
+        let mut runs = self.lock();
+        if runs.get(run).is_some_and(|active| active.fence == fence) {
+            runs.remove(run);
         }
     }
 
-    /// Whether it is on the desk.
+    /// Whether `run` is active.
     pub(super) fn has(&self, run: &RunId) -> bool {
-        self.seats().contains_key(run)
+        self.lock().contains_key(run)
     }
 
-    /// How many are.
+    /// The number of active runs.
     pub(super) fn len(&self) -> usize {
-        self.seats().len()
+        self.lock().len()
     }
 
-    /// Which are.
+    /// The active runs with their fences.
     pub(super) fn runs(&self) -> Vec<(RunId, Fence)> {
-        self.seats().iter().map(|(run, seat)| (run.clone(), seat.fence)).collect()
+        self.lock().iter().map(|(run, active)| (run.clone(), active.fence)).collect()
     }
 
-    /// Those to name in a beat.
+    /// The runs to name in a beat.
     pub(super) fn beating(&self) -> Vec<(RunId, Fence)> {
-        self.seats().iter().filter(|(_, seat)| seat.beats).map(|(run, seat)| (run.clone(), seat.fence)).collect()
+        self.lock().iter().filter(|(_, active)| active.beats).map(|(run, active)| (run.clone(), active.fence)).collect()
     }
 
-    /// A beat that was sent at `sent` was confirmed for this run.
+    /// Notes that a beat was confirmed for this run, which was sent at `sent`.
     pub(super) fn confirm(&self, run: &RunId, fence: Fence, sent: Instant) {
-        if let Some(seat) = self.seats().get_mut(run).filter(|seat| seat.fence == fence) {
-            seat.confirmed = seat.confirmed.max(sent);
+        if let Some(active) = self.lock().get_mut(run).filter(|active| active.fence == fence) {
+            active.confirmed = active.confirmed.max(sent);
         }
     }
 
     /// Runs whose last confirmed beat was sent longer ago than `limit`.
     pub(super) fn silent_for(&self, limit: Duration) -> Vec<(RunId, Fence)> {
-        let silent = |seat: &Seat| seat.beats && seat.confirmed.elapsed() >= limit;
-        self.seats().iter().filter(|(_, seat)| silent(seat)).map(|(run, seat)| (run.clone(), seat.fence)).collect()
+        let silent = |active: &ActiveRun| active.beats && active.confirmed.elapsed() >= limit;
+        self.lock()
+            .iter()
+            .filter(|(_, active)| silent(active))
+            .map(|(run, active)| (run.clone(), active.fence))
+            .collect()
     }
 
     /// Tells a run to stop. The first reason stays, but one that says that it is not ours any more wins.
     pub(super) fn stop(&self, run: &RunId, why: Stop) {
-        let fence = self.seats().get(run).map(|seat| seat.fence);
+        let fence = self.lock().get(run).map(|active| active.fence);
         if let Some(fence) = fence {
             self.stop_under(run, fence, why);
         }
     }
 
-    /// Tells it only if it is still the one under `fence`.
+    /// Tells a run to stop if it is still the one under `fence`.
     pub(super) fn stop_under(&self, run: &RunId, fence: Fence, why: Stop) {
-        if let Some(seat) = self.seats().get_mut(run).filter(|seat| seat.fence == fence) {
+        if let Some(active) = self.lock().get_mut(run).filter(|active| active.fence == fence) {
             let ours = why.is_ours();
-            seat.beats &= ours;
-            seat.stop.send_if_modified(|stop| {
+            active.beats &= ours;
+            active.stop.send_if_modified(|stop| {
                 let news = stop.is_none() || (!ours && stop.is_some_and(Stop::is_ours));
                 if news {
                     *stop = Some(why);

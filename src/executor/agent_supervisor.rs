@@ -1,5 +1,6 @@
-//! Looking after one agent: seeing that its container is there and answers, and hearing of its failures. Each agent has a
-//! task of its own, so that none waits for another; a run that is cancelled does not stop the switch that it began.
+//! The supervisor of one agent: it sees that the agent's container is there and answers, and receives reports of failures.
+//! Each agent has a supervisor in a task of its own, so that none waits for another; a run that is cancelled does not stop
+//! the switch that its report began.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,44 +8,55 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::Executor;
-use super::switch::{Failure, Trouble, Verdict};
+use super::switch::{Failure, SwitchError, Verdict};
+use crate::agent::Client;
 use crate::backoff::Backoff;
+use crate::config::Subscription;
+use crate::engine::Engine;
+use crate::ids::{Mint, Owner};
 use crate::limits;
-use crate::store::StoreError;
+use crate::store::{AgentRow, Store, StoreError};
 
-/// What runs tell of an agent.
+/// What runs report of an agent.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// A call failed because of its subscription.
+    /// A call failed because of its subscription. The sender takes what came of it.
     Failed(Failure, oneshot::Sender<Verdict>),
-    /// It does not answer: somebody shall look at its container.
+    /// The agent does not answer: its container is to be inspected.
     Away,
 }
 
-/// Looks after one agent.
-pub(super) struct Tender {
-    pub executor: Arc<Executor>,
-    pub agent: String,
+/// What every agent's container is made of.
+pub(super) struct AgentSettings {
+    pub image: String,
+    /// The host at which containers' published ports are reached.
+    pub host: String,
+    /// What an agent may be assigned, in the order of choice.
+    pub subscriptions: Vec<Subscription>,
+    /// Where the model is, as agents read it.
+    pub provider: String,
+    pub model: String,
+    pub history_limit: Option<String>,
 }
 
-impl Executor {
-    /// Begins to look after every agent. `reports` are the receiving ends of `self.reports`.
-    pub(super) fn tend_all(self: &Arc<Self>, reports: Vec<(String, mpsc::Receiver<Report>)>) {
-        for (agent, reports) in reports {
-            let tender = Tender { executor: self.clone(), agent };
-            self.spawn(tender.tend(reports));
-        }
-        self.spawn(self.clone().keep_forgetting());
-    }
+/// The supervisor of one agent: what it may touch.
+#[derive(Clone)]
+pub(super) struct AgentSupervisor {
+    pub agent: String,
+    pub store: Store,
+    pub engine: Engine,
+    pub client: Client,
+    pub settings: Arc<AgentSettings>,
+    pub owner: Owner,
+    pub mint: Arc<Mint>,
+}
 
-    /// Deletes what is kept of failures that nobody asks for any more.
-    async fn keep_forgetting(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(limits::FAILURES_SWEPT).await;
-            if let Err(error) = self.store.forget_failures().await {
-                tracing::warn!(%error, "old failures are kept for another while");
-            }
+/// Deletes what is kept of failures that no choice of a subscription asks for any more, until it is dropped.
+pub(super) async fn forget_failures(store: Store) {
+    loop {
+        tokio::time::sleep(limits::FAILURES_SWEPT).await;
+        if let Err(error) = store.forget_failures().await {
+            tracing::warn!(%error, "old failures are kept for another while");
         }
     }
 }
@@ -68,38 +80,39 @@ impl Schedule {
     }
 }
 
-impl Tender {
-    async fn tend(self, mut reports: mpsc::Receiver<Report>) {
+impl AgentSupervisor {
+    /// Supervises until nobody can report any more.
+    pub(super) async fn run(self, mut reports: mpsc::Receiver<Report>) {
         self.ensure().await;
         let now = Instant::now();
         let mut schedule = Schedule { inspect_at: now, retry_at: now, pause: limits::TEND_EVERY };
         loop {
-            if let Err(error) = self.look_after(&mut schedule).await {
+            if let Err(error) = self.inspect(&mut schedule).await {
                 tracing::warn!(agent = self.agent, %error, "an agent waits");
                 schedule.failed();
             }
             match tokio::time::timeout(limits::TEND_EVERY, reports.recv()).await {
                 Ok(None) => return,
                 Ok(Some(Report::Away)) => schedule.inspect_at = Instant::now(),
-                Ok(Some(Report::Failed(failure, tell))) => {
+                Ok(Some(Report::Failed(failure, reply))) => {
                     let verdict = self.handle(&failure).await.unwrap_or_else(|error| {
                         tracing::warn!(agent = self.agent, %error, "a failed subscription is left as it is for now");
                         Verdict::LookAgain
                     });
                     // The run may have been stopped meanwhile.
-                    let _ = tell.send(verdict);
+                    let _ = reply.send(verdict);
                 }
                 Err(_) => {}
             }
         }
     }
 
-    /// Its first assignment, for as long as Postgres needs.
+    /// Gives the agent its first assignment, for as long as Postgres needs.
     async fn ensure(&self) {
-        let first = &self.executor.config.subscriptions[0].name;
+        let first = &self.settings.subscriptions[0].name;
         let mut backoff = Backoff::default();
         loop {
-            match self.executor.store.ensure_agent(&self.agent, first).await {
+            match self.store.ensure_agent(&self.agent, first).await {
                 Ok(true) => {
                     tracing::info!(agent = self.agent, epoch = 1, from = "none", to = first, "switch assigned");
                     return;
@@ -111,11 +124,11 @@ impl Tender {
         }
     }
 
-    async fn look_after(&self, schedule: &mut Schedule) -> Result<(), Trouble> {
+    async fn inspect(&self, schedule: &mut Schedule) -> Result<(), SwitchError> {
         if Instant::now() < schedule.retry_at {
             return Ok(());
         }
-        if self.executor.store.has_unfinished_switch(&self.agent).await? {
+        if self.store.has_unfinished_switch(&self.agent).await? {
             self.take_up().await?;
             schedule.succeeded();
         } else if Instant::now() >= schedule.inspect_at {
@@ -128,9 +141,9 @@ impl Tender {
         Ok(())
     }
 
-    /// Finishes a switch that nobody finishes, unless somebody is faster.
-    async fn take_up(&self) -> Result<(), Trouble> {
-        let (store, by) = (&self.executor.store, self.name_of_lock());
+    /// Finishes a switch that its holder left unfinished, unless another process holds the lock.
+    async fn take_up(&self) -> Result<(), SwitchError> {
+        let (store, by) = (&self.store, self.name_of_lock());
         if !store.lock_agent(&self.agent, &by).await? {
             return Ok(());
         }
@@ -143,22 +156,22 @@ impl Tender {
         self.holding(&by, finish).await
     }
 
-    /// Whether exactly the container that the row names is there, and runs. An agent that is being switched is somebody
-    /// else's to look after.
-    async fn is_sound(&self) -> Result<bool, Trouble> {
+    /// Whether exactly the container that the row names is there, and runs. An agent that is being switched is the
+    /// switch's.
+    async fn is_sound(&self) -> Result<bool, SwitchError> {
         let Some(row) = self.settled().await? else { return Ok(true) };
-        let there = self.executor.engine.list(&self.agent).await?;
+        let there = self.engine.list(&self.agent).await?;
         let named = |id| row.container.as_ref() == Some(id);
         Ok(matches!(&there[..], [only] if named(&only.id) && only.running))
     }
 
-    async fn settled(&self) -> Result<Option<crate::store::AgentRow>, StoreError> {
-        Ok(self.executor.store.agent(&self.agent).await?.filter(|row| !row.state.is_unfinished()))
+    async fn settled(&self) -> Result<Option<AgentRow>, StoreError> {
+        Ok(self.store.agent(&self.agent).await?.filter(|row| !row.state.is_unfinished()))
     }
 
-    async fn repair(&self) -> Result<(), Trouble> {
+    async fn repair(&self) -> Result<(), SwitchError> {
         let by = self.name_of_lock();
-        if !self.executor.store.lock_agent(&self.agent, &by).await? {
+        if !self.store.lock_agent(&self.agent, &by).await? {
             return Ok(());
         }
         let repair = async {

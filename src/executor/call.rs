@@ -1,19 +1,23 @@
-//! One turn, answered by the session's agent: for as often as that takes. What a restart of the agent has cut is not the
-//! turn's fault and never fails it; what the provider does wrong counts.
+//! The calls of a turn to the session's agent, repeated until one is answered. A call that was cut by a restart of the
+//! agent does not count against the turn; one that failed at the provider does.
 
-use tokio::sync::oneshot;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::Executor;
 use super::agent_supervisor::Report;
 use super::switch::{Failure, Verdict};
-use crate::agent::TurnError;
+use crate::agent::{Client, TurnError};
 use crate::backoff::Backoff;
+use crate::engine::{ContainerId, Engine};
 use crate::limits;
 use crate::live::{Frames, Kind};
 use crate::provider::{CallName, Finish, Said};
+use crate::retry::retry;
 use crate::run::End;
-use crate::store::{AgentRow, Claimed, StoreError};
+use crate::store::{AgentRow, Claimed, Store, StoreError};
 
 /// How a turn has gone so far.
 struct Attempts {
@@ -32,10 +36,22 @@ impl Attempts {
     }
 }
 
-impl Executor {
-    /// Where the port of a container is reached.
-    pub(super) fn host(&self, port: u16) -> String {
-        format!("{}:{port}", self.config.agent_host)
+/// What calling agents may touch.
+pub(super) struct Calls {
+    pub store: Store,
+    pub engine: Engine,
+    pub client: Client,
+    /// Where each agent's supervisor receives reports.
+    pub reports: BTreeMap<String, mpsc::Sender<Report>>,
+    /// The host at which containers' published ports are reached.
+    pub agent_host: String,
+    /// The published port of each agent's container, as far as it is known.
+    pub ports: Mutex<BTreeMap<String, (ContainerId, u16)>>,
+}
+
+impl Calls {
+    fn ports(&self) -> MutexGuard<'_, BTreeMap<String, (ContainerId, u16)>> {
+        self.ports.lock().expect("nothing panics while it holds the ports")
     }
 
     /// Has the session's agent answer this turn. Waits for the agent for as long as the run may last.
@@ -52,11 +68,11 @@ impl Executor {
             let (under, host) = self.ready(&agent).await?;
             // Somebody may have tried the first turn under an older fence.
             if attempt > 1 || (turn == claimed.turns + 1 && claimed.fence.0 > 1) {
-                frames.say(turn, Kind::TurnRestarted, "");
+                frames.push(turn, Kind::TurnRestarted, "");
             }
             let name = CallName { run: claimed.run.clone(), fence: claimed.fence, turn, attempt };
-            let token = |token: &str| frames.say(turn, Kind::Token, token);
-            let error = match self.agents.turn(&host, under.epoch, &name, &claimed.session, said, token).await {
+            let token = |token: &str| frames.push(turn, Kind::Token, token);
+            let error = match self.client.turn(&host, under.epoch, &name, &claimed.session, said, token).await {
                 Ok(answered) => return Ok(answered),
                 Err(error) => error,
             };
@@ -73,30 +89,30 @@ impl Executor {
                     }
                 }
                 TurnError::Refused(_) => return Err(End::failed(error.to_string())),
-                error => self.consider(&under, error, &mut attempts).await?,
+                error => self.count_failure(&under, error, &mut attempts).await?,
             }
             attempts.backoff.wait().await;
         }
         unreachable!("it is tried until it is answered or the run ends")
     }
 
-    /// Tells of a failed subscription. True: the agent has another one now, or is getting it.
+    /// Reports a failed subscription. Returns whether the agent has another one now, or is getting it.
     async fn moves_on(&self, failure: Failure, attempts: &mut Attempts) -> Result<bool, End> {
         let (agent, epoch) = (failure.under.agent.clone(), failure.under.epoch);
         let why = format!("the subscription {} failed", failure.under.subscription);
         let Some(reports) = self.reports.get(&agent) else {
             return Err(End::failed(format!("{why}, and {agent} is not in this executor's LYCHGATE_AGENTS")));
         };
-        let (tell, verdict) = oneshot::channel();
+        let (reply, verdict) = oneshot::channel();
         // The agent's task lives as long as any run; its answer may take as long as a restart.
-        let told = reports.send(Report::Failed(failure, tell)).await.is_ok();
-        let verdict = if told { verdict.await.unwrap_or(Verdict::LookAgain) } else { Verdict::LookAgain };
+        let reported = reports.send(Report::Failed(failure, reply)).await.is_ok();
+        let verdict = if reported { verdict.await.unwrap_or(Verdict::LookAgain) } else { Verdict::LookAgain };
         if let Verdict::NoCandidate(frees_in) = verdict {
             let again = frees_in.map(|frees_in| format!("; try again in {} s", frees_in.as_secs() + 1));
             let again = again.unwrap_or_default();
             return Err(End::failed(format!("no_subscription: {why} and there is no other one{again}")));
         }
-        if self.look(&agent).await?.is_none_or(|row| row.epoch != epoch) {
+        if self.row(&agent).await?.is_none_or(|row| row.epoch != epoch) {
             return Ok(true);
         }
         attempts.count(why)?;
@@ -104,7 +120,7 @@ impl Executor {
     }
 
     /// Decides whether a failed call counts against its turn.
-    async fn consider(&self, under: &AgentRow, error: TurnError, attempts: &mut Attempts) -> Result<(), End> {
+    async fn count_failure(&self, under: &AgentRow, error: TurnError, attempts: &mut Attempts) -> Result<(), End> {
         if self.has_moved(under, &error).await? {
             return Ok(());
         }
@@ -119,7 +135,7 @@ impl Executor {
 
     /// Whether the agent was stopped, restarted or switched since the call began.
     async fn has_moved(&self, under: &AgentRow, error: &TurnError) -> Result<bool, End> {
-        let row = self.look(&under.agent).await?;
+        let row = self.row(&under.agent).await?;
         let same =
             |row: &AgentRow| row.state.serves() && (row.epoch, &row.container) == (under.epoch, &under.container);
         if !row.as_ref().is_some_and(same) {
@@ -130,7 +146,7 @@ impl Executor {
         };
         // Its port may be another one after a restart.
         self.ports().remove(&under.agent);
-        self.tell_away(&under.agent);
+        self.report_away(&under.agent);
         match self.engine.inspect(&container.0).await {
             Ok(container) => Ok(!container.is_some_and(|container| container.running)),
             Err(error) => {
@@ -140,8 +156,8 @@ impl Executor {
         }
     }
 
-    /// Has somebody look at the agent's container. One such wish is enough.
-    fn tell_away(&self, agent: &str) {
+    /// Has the supervisor inspect the agent's container. One such report at a time is enough.
+    fn report_away(&self, agent: &str) {
         if let Some(reports) = self.reports.get(agent) {
             // Full: it is looked at soon anyway.
             let _ = reports.try_send(Report::Away);
@@ -152,10 +168,10 @@ impl Executor {
     async fn ready(&self, agent: &str) -> Result<(AgentRow, String), End> {
         let mut waits = false;
         loop {
-            match self.look(agent).await? {
+            match self.row(agent).await? {
                 Some(row) if row.state.serves() => match self.port(&row).await {
-                    Some(port) => return Ok((row, self.host(port))),
-                    None => self.tell_away(agent),
+                    Some(port) => return Ok((row, format!("{}:{port}", self.agent_host))),
+                    None => self.report_away(agent),
                 },
                 Some(_) => {}
                 None if self.reports.contains_key(agent) => {}
@@ -189,29 +205,17 @@ impl Executor {
         }
     }
 
-    /// The agent's row, for as long as Postgres needs: whether the run is still ours meanwhile is for the beats to say.
-    async fn look(&self, agent: &str) -> Result<Option<AgentRow>, End> {
-        self.patiently(|| self.store.agent(agent)).await
+    /// The agent's row. Waits for Postgres for as long as that takes: the heartbeat stops the run if it is lost meanwhile.
+    async fn row(&self, agent: &str) -> Result<Option<AgentRow>, End> {
+        retry("an agent's row", || self.store.agent(agent)).await.map_err(failed)
     }
 
     async fn agent_of(&self, claimed: &Claimed) -> Result<String, End> {
-        let agent = self.patiently(|| self.store.agent_of(&claimed.session)).await?;
+        let agent = retry("a session's agent", || self.store.agent_of(&claimed.session)).await.map_err(failed)?;
         agent.ok_or_else(|| End::failed("its session has vanished"))
     }
+}
 
-    /// Repeats a read until Postgres answers.
-    async fn patiently<T, F>(&self, read: impl Fn() -> F) -> Result<T, End>
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
-        let mut backoff = Backoff::default();
-        loop {
-            match read().await {
-                Ok(read) => return Ok(read),
-                Err(StoreError::Unavailable(why)) => tracing::warn!(why, "waiting for Postgres"),
-                Err(error) => return Err(End::failed(error.to_string())),
-            }
-            backoff.wait().await;
-        }
-    }
+fn failed(error: StoreError) -> End {
+    End::failed(error.to_string())
 }

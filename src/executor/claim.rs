@@ -1,61 +1,76 @@
-//! From "a run is waiting" to "it is ours": the lease spares a race, the claim decides.
+//! Claims: from "a run is waiting" to "it is ours". The lease spares a race, the claim in Postgres decides.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Executor;
-use super::active_runs::Slot;
+use super::active_runs::{ActiveRuns, Slot};
+use super::drain_signal::DrainSignal;
 use super::terminal::Settlement;
-use crate::ids::{RunId, SessionId};
-use crate::limits;
-use crate::live::RedisDown;
+use super::work::Worker;
+use crate::ids::{Mint, Owner, RunId, SessionId};
+use crate::limits::{self, Limits};
+use crate::live::{Live, RedisDown};
+use crate::retry::retry_within;
 use crate::run::{Intent, Status};
-use crate::store::{Claim, StoreError};
+use crate::store::{Claim, Store, StoreError};
 
-/// What became of a run that somebody told us of.
+/// What became of a run that a hint or a sweep named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// We worked on it, or ended it, or it is somebody else's: the delivery is done with.
+pub(super) enum Outcome {
+    /// The run is over, or another owner's: the delivery is acknowledged.
     Done,
-    /// It waits in the queue: somebody shall have it.
+    /// The run waits in the queue: the delivery is requeued.
     HandedBack,
-    /// Postgres did not say: somebody shall try again.
+    /// Postgres did not answer the claim: the delivery is requeued after a pause.
     Unknown,
 }
 
-impl Executor {
-    /// Claims `run` and, if it is ours, works on it to its end. Holds `slot` for as long.
-    pub(super) async fn take(
-        self: &Arc<Self>,
+/// What claiming may touch.
+pub(super) struct Claims {
+    pub store: Store,
+    pub live: Live,
+    pub owner: Owner,
+    pub mint: Arc<Mint>,
+    pub limits: Limits,
+    pub active: Arc<ActiveRuns>,
+    pub drain: DrainSignal,
+    pub worker: Worker,
+}
+
+impl Claims {
+    /// Claims `run` and, if it is ours, works on it to its end. Holds `slot` for as long. `maybe_running`: another
+    /// executor may still work on it.
+    pub(super) async fn claim_and_work(
+        &self,
         run: &RunId,
         session: &SessionId,
         maybe_running: bool,
         slot: Slot,
-    ) -> Taken {
+    ) -> Outcome {
         if maybe_running {
-            self.show_courtesy(run, session).await;
+            self.wait_for_lease(run, session).await;
         }
         let claimed_at = Instant::now();
-        let claim = match self.claim(run, session, claimed_at).await {
+        let claim = match self.claim(run, session).await {
             Ok(claim) => claim,
             Err(error) => {
                 tracing::warn!(%run, %error, "a claim was given up");
-                return Taken::Unknown;
+                return Outcome::Unknown;
             }
         };
-        let mut taken = Taken::Done;
+        let mut outcome = Outcome::Done;
         match claim {
             Claim::Taken(claimed) => {
-                let told = self.desk.put(&claimed, claimed_at);
-                let settled = if self.is_draining() {
+                let stop = self.active.insert(&claimed, claimed_at);
+                let settled = if self.drain.has_begun() {
                     // The answer came after the intake was stopped.
-                    self.settle(&claimed, Intent::HandBack, None).await
+                    self.worker.terminal.settle(&claimed, Intent::HandBack, None).await
                 } else {
-                    self.work(&claimed, told).await
+                    self.worker.work(&claimed, stop).await
                 };
                 if settled == Settlement::HandedBack {
-                    taken = Taken::HandedBack;
+                    outcome = Outcome::HandedBack;
                 }
             }
             Claim::Ended { session, fence, end } => {
@@ -64,31 +79,25 @@ impl Executor {
                     tracing::warn!(%run, why, "the live view is left to a sweep");
                 }
             }
-            // A later life of this process has begun: it shall have it.
-            Claim::Left(Some(row)) if row.status == Status::Queued => taken = Taken::HandedBack,
+            // A later incarnation of this process has begun: it shall have the run.
+            Claim::Left(Some(row)) if row.status == Status::Queued => outcome = Outcome::HandedBack,
             Claim::Left(_) => {}
         }
         drop(slot);
-        taken
+        outcome
     }
 
-    /// Lets another who holds a lease on this very run go first. Redis's silence is no reason to wait.
-    async fn show_courtesy(&self, run: &RunId, session: &SessionId) {
+    /// Waits a moment if another executor holds the lease on this run. Without an answer from Redis there is no wait.
+    async fn wait_for_lease(&self, run: &RunId, session: &SessionId) {
         if self.live.is_leased(session, run).await.unwrap_or(false) {
             tokio::time::sleep(limits::LEASE_COURTESY).await;
         }
     }
 
     /// Repeats one claim, under one claim id, until it is answered.
-    async fn claim(&self, run: &RunId, session: &SessionId, since: Instant) -> Result<Claim, StoreError> {
+    async fn claim(&self, run: &RunId, session: &SessionId) -> Result<Claim, StoreError> {
         let claim = self.mint.claim();
-        loop {
-            match self.store.claim(run, session, &claim, &self.owner, &self.config.limits).await {
-                Err(StoreError::Unavailable(_)) if since.elapsed() < limits::CLAIM_MAX => {
-                    tokio::time::sleep(limits::CLAIM_RETRY).await;
-                }
-                answered => return answered,
-            }
-        }
+        retry_within("a claim", limits::CLAIM_MAX, || self.store.claim(run, session, &claim, &self.owner, &self.limits))
+            .await
     }
 }

@@ -1,35 +1,50 @@
-//! From being told to stop to the exit: one sequence, begun once, to which further signals add nothing.
+//! The drain, from being told to stop to the exit: one sequence, begun once, to which further signals add nothing.
 //!
 //! Marks come before any wait, the ends of runs before the close of what they are written through, and each step has a
 //! bound of its own, so that the sum which [`crate::config`] checks holds whatever is wedged.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
-
-use super::Executor;
+use super::active_runs::ActiveRuns;
+use super::intake::RunningIntake;
+use super::tasks::Tasks;
 use crate::config::DrainPolicy;
+use crate::ids::Owner;
 use crate::limits;
+use crate::live::Redis;
+use crate::retry::retry_within;
 use crate::run::Stop;
 use crate::store::{Checkpoints, Store, StoreError};
 
-impl Executor {
+/// What the drain may touch.
+pub(super) struct Drain {
+    pub store: Store,
+    pub checkpoints: Arc<Checkpoints>,
+    pub redis: Redis,
+    pub owner: Owner,
+    pub policy: DrainPolicy,
+    /// How long runs may finish by themselves under [`DrainPolicy::Finish`].
+    pub grace: Duration,
+    pub active: Arc<ActiveRuns>,
+    pub tasks: Tasks,
+}
+
+impl Drain {
     /// Sees every run to its end, or gives it back. Returns whether each end is confirmed.
     pub(super) async fn finish(&self) -> bool {
         self.mark().await;
-        let policy = self.config.drain_policy;
-        let mut idle = policy == DrainPolicy::Finish && within(self.config.limits.drain_grace, self.desk.idle()).await;
+        let mut idle = self.policy == DrainPolicy::Finish && within(self.grace, self.active.idle()).await;
         if !idle {
-            tracing::warn!(runs = self.desk.len(), "cancelling what is left");
-            self.desk.stop_all(match policy {
+            tracing::warn!(runs = self.active.len(), "cancelling what is left");
+            self.active.stop_all(match self.policy {
                 DrainPolicy::Finish => Stop::Drained,
                 DrainPolicy::Interrupt => Stop::Interrupted,
             });
-            idle = within(limits::CANCEL_GRACE + limits::NET_OUTER, self.desk.idle()).await;
+            idle = within(limits::CANCEL_GRACE + limits::NET_OUTER, self.active.idle()).await;
         }
         if !idle {
-            for (run, fence) in self.desk.runs() {
+            for (run, fence) in self.active.runs() {
                 tracing::error!(%run, %fence, "its end could not be confirmed");
             }
         }
@@ -38,30 +53,28 @@ impl Executor {
 
     /// Notes durably what is in flight, before anything is waited for.
     async fn mark(&self) {
-        let runs = self.desk.beating();
+        let runs = self.active.beating();
         if runs.is_empty() {
             return;
         }
-        match insist(limits::MARK, || self.store.mark(&self.owner, &runs)).await {
+        match insist("the marks", limits::MARK, || self.store.mark(&self.owner, &runs)).await {
             Ok(marked) => tracing::info!(runs = runs.len(), marked, "marked"),
             Err(error) => tracing::warn!(%error, "runs could not be marked"),
         }
     }
 
-    /// Ends every task but the line to the broker, and closes in reverse order of opening. Returns whether nothing had
+    /// Ends every task but the intake, and closes in reverse order of opening. Returns whether nothing had
     /// to be cut.
-    pub(super) async fn close(&self, intake: JoinHandle<()>) -> bool {
+    pub(super) async fn close(&self, intake: RunningIntake) -> bool {
         // Acknowledgements of what has just ended.
-        within(limits::LAST_ACKS, self.errands.wait_empty()).await;
-        self.over.cancel();
-        self.tasks.wait_empty().await;
-        if let Err(error) = insist(limits::UNMARK, || self.store.unmark(&self.owner)).await {
+        within(limits::LAST_ACKS, self.tasks.runs_over()).await;
+        self.tasks.end().await;
+        if let Err(error) = insist("the marks", limits::UNMARK, || self.store.unmark(&self.owner)).await {
             tracing::warn!(%error, "marks could not be taken off");
         }
         let well = self.checkpoints.close(limits::POOL_CLOSE).await;
-        self.live.redis().close();
-        self.leaving.cancel();
-        end(intake, limits::BROKER_CLOSE).await;
+        self.redis.close();
+        intake.close(limits::BROKER_CLOSE).await;
         self.store.close(limits::POOL_CLOSE).await && well
     }
 }
@@ -76,30 +89,12 @@ async fn within(bound: Duration, wait: impl Future<Output = ()>) -> bool {
     tokio::time::timeout(bound, wait).await.is_ok()
 }
 
-/// Waits for a task's end; aborts and joins it when `bound` is over.
-async fn end(mut task: JoinHandle<()>, bound: Duration) {
-    if tokio::time::timeout(bound, &mut task).await.is_err() {
-        task.abort();
-        // Aborted: it is gone after this.
-        let _ = task.await;
-    }
-}
-
-/// Repeats a call while Postgres is unavailable, within `bound`.
+/// Repeats a call while Postgres is unavailable; cuts the last one when `bound` is over.
 async fn insist<T, F: Future<Output = Result<T, StoreError>>>(
+    what: &str,
     bound: Duration,
-    call: impl Fn() -> F,
+    call: impl FnMut() -> F,
 ) -> Result<T, StoreError> {
-    let until = Instant::now() + bound;
-    loop {
-        let late = || StoreError::Unavailable("took too long".into());
-        let answered = tokio::time::timeout(until.saturating_duration_since(Instant::now()), call())
-            .await
-            .unwrap_or_else(|_| Err(late()));
-        let again = Instant::now() + limits::CLAIM_RETRY;
-        match answered {
-            Err(StoreError::Unavailable(_)) if again < until => tokio::time::sleep_until(again).await,
-            answered => return answered,
-        }
-    }
+    let late = |_| StoreError::Unavailable("took too long".into());
+    tokio::time::timeout(bound, retry_within(what, bound, call)).await.map_err(late)?
 }

@@ -1,24 +1,37 @@
-//! Saying that we live: one statement for all runs, and in its answer what became of them. An owner that cannot say it
-//! for half the time after which others take over acts no more.
+//! The heartbeat: one statement for all active runs, and in its answer what became of them. An owner whose beats are not
+//! confirmed for half the time after which others take over acts no more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Executor;
+use super::active_runs::ActiveRuns;
+use crate::ids::Owner;
 use crate::limits;
 use crate::run::Stop;
+use crate::store::Store;
 
-impl Executor {
-    pub(super) async fn keep_beating(self: Arc<Self>) {
+/// What the heartbeat may touch.
+pub(super) struct Heartbeat {
+    pub store: Store,
+    pub owner: Owner,
+    pub active: Arc<ActiveRuns>,
+    pub beat_every: Duration,
+    pub takeover_after: Duration,
+}
+
+impl Heartbeat {
+    /// Beats until it is dropped.
+    pub(super) async fn run(self) {
         loop {
-            tokio::time::sleep(self.config.limits.beat_every).await;
+            tokio::time::sleep(self.beat_every).await;
             self.beat().await;
         }
     }
 
     async fn beat(&self) {
-        let named = self.desk.beating();
+        let named = self.active.beating();
         if named.is_empty() {
             return;
         }
@@ -28,25 +41,25 @@ impl Executor {
                 for (run, fence) in named {
                     match answer.get(&run).filter(|beating| beating.fence == fence) {
                         Some(beating) => {
-                            self.desk.confirm(&run, fence, sent);
+                            self.active.confirm(&run, fence, sent);
                             if beating.cancel_requested {
-                                self.desk.stop_under(&run, fence, Stop::Cancelled);
+                                self.active.stop_under(&run, fence, Stop::Cancelled);
                             }
                             if beating.suspended {
-                                self.desk.stop_under(&run, fence, Stop::Suspended);
+                                self.active.stop_under(&run, fence, Stop::Suspended);
                             }
                         }
-                        None => self.desk.stop_under(&run, fence, Stop::Fenced),
+                        None => self.active.stop_under(&run, fence, Stop::Fenced),
                     }
                 }
             }
             Err(error) => tracing::warn!(%error, "a beat was not confirmed"),
         }
         // The next look comes after another pause and another beat at its bound; it must not come too late.
-        let next_look = self.config.limits.beat_every + limits::POSTGRES_CALL;
-        for (run, fence) in self.desk.silent_for((self.config.limits.takeover_after / 2).saturating_sub(next_look)) {
+        let next_look = self.beat_every + limits::POSTGRES_CALL;
+        for (run, fence) in self.active.silent_for((self.takeover_after / 2).saturating_sub(next_look)) {
             tracing::warn!(%run, "lost: no beat was confirmed for too long");
-            self.desk.stop_under(&run, fence, Stop::Lost);
+            self.active.stop_under(&run, fence, Stop::Lost);
         }
     }
 }

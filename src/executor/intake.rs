@@ -1,30 +1,77 @@
-//! Hearing of runs: deliveries from the broker, each settled once its run is over or somebody else's.
+//! The intake: deliveries from the broker, each settled once its run is over or another owner's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::Executor;
-use super::claim::Taken;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::active_runs::ActiveRuns;
+use super::claim::{Claims, Outcome};
+use super::drain_signal::DrainSignal;
+use super::tasks::Tasks;
 use crate::amqp::Error;
 use crate::backoff::Backoff;
-use crate::broker::{Arrival, Held, Hint, Intake};
+use crate::broker::{Arrival, HintConsumer, Held, Hint};
+use crate::config::Address;
+use crate::ids::Mint;
 use crate::limits;
 use crate::run::Stop;
 
-impl Executor {
+/// What the intake may touch.
+pub(super) struct Intake {
+    pub broker: Address,
+    /// The process's name, for the broker's own listings.
+    pub process: String,
+    pub mint: Arc<Mint>,
+    pub slots: usize,
+    pub active: Arc<ActiveRuns>,
+    pub claims: Arc<Claims>,
+    pub drain: DrainSignal,
+    pub tasks: Tasks,
+    /// Asks for the end of the connection.
+    pub leaving: CancellationToken,
+}
+
+/// An intake that runs. Its connection outlives the executor's other tasks: it carries their last acknowledgements.
+pub(super) struct RunningIntake {
+    task: JoinHandle<()>,
+    leaving: CancellationToken,
+}
+
+impl RunningIntake {
+    /// Closes the connection; aborts and joins the task when `bound` is over.
+    pub(super) async fn close(mut self, bound: Duration) {
+        self.leaving.cancel();
+        if tokio::time::timeout(bound, &mut self.task).await.is_err() {
+            self.task.abort();
+            // Aborted: it is gone after this.
+            let _ = self.task.await;
+        }
+    }
+}
+
+impl Intake {
+    /// Starts the intake in a task of its own.
+    pub(super) fn start(self) -> RunningIntake {
+        let leaving = self.leaving.clone();
+        RunningIntake { task: tokio::spawn(self.run()), leaving }
+    }
+
     /// Listens to the broker for as long as this process lives, redialling whenever the connection is lost.
-    pub(super) async fn take_in(self: Arc<Self>) {
+    pub(super) async fn run(self) {
         let mut backoff = Backoff::default();
         while !self.leaving.is_cancelled() {
-            let (address, name, word) = (&self.config.stores.rabbitmq, &self.owner.process, self.mint.word());
+            let word = self.mint.word();
             let opened = tokio::select! {
                 biased;
                 () = self.leaving.cancelled() => return,
-                opened = Intake::open(address, name, &word, self.config.limits.slots) => opened,
+                opened = HintConsumer::open(&self.broker, &self.process, &word, self.slots) => opened,
             };
             match opened {
-                Ok(intake) => {
+                Ok(consumer) => {
                     backoff.reset();
-                    match self.listen(intake).await {
+                    match self.listen(consumer).await {
                         Ok(()) => return,
                         Err(error) => tracing::warn!(%error, "the line to the broker was lost"),
                     }
@@ -36,27 +83,27 @@ impl Executor {
     }
 
     /// Listens over one connection. Once draining, gives back what comes; closes when everything else is closed.
-    async fn listen(self: &Arc<Self>, mut intake: Intake) -> Result<(), Error> {
+    async fn listen(&self, mut consumer: HintConsumer) -> Result<(), Error> {
         loop {
             let arrival = tokio::select! {
                 biased;
-                () = self.drains() => break,
-                arrival = intake.next() => arrival?,
+                () = self.drain.wait() => break,
+                arrival = consumer.next() => arrival?,
             };
             self.receive(arrival);
         }
-        intake.stop().await?;
+        consumer.stop().await?;
         // Cancellations are still heard, and the connection is kept alive for the acknowledgements.
         loop {
             let arrival = tokio::select! {
                 biased;
                 () = self.leaving.cancelled() => break,
-                arrival = intake.next() => match arrival {
+                arrival = consumer.next() => match arrival {
                     // The runs' consumer has ended, as we asked.
                     Err(Error::Closed | Error::Cancelled) => {
                         tokio::select! {
                             () = self.leaving.cancelled() => break,
-                            error = intake.over() => return Err(error),
+                            error = consumer.over() => return Err(error),
                         }
                     }
                     arrival => arrival?,
@@ -64,39 +111,50 @@ impl Executor {
             };
             self.receive(arrival);
         }
-        intake.close().await
+        consumer.close().await
     }
 
-    fn receive(self: &Arc<Self>, arrival: Arrival) {
+    fn receive(&self, arrival: Arrival) {
         match arrival {
-            Arrival::Cancelled(run) => self.desk.stop(&run, Stop::Cancelled),
+            Arrival::Cancelled(run) => self.active.stop(&run, Stop::Cancelled),
             Arrival::Waiting { hint, redelivered, delivery } => {
-                self.send_on_errand(self.clone().handle(hint, redelivered, delivery));
+                let delivered =
+                    Delivered { claims: self.claims.clone(), active: self.active.clone(), drain: self.drain.clone() };
+                self.tasks.spawn_run(delivered.handle(hint, redelivered, delivery));
             }
         }
     }
+}
 
-    async fn handle(self: Arc<Self>, hint: Option<Hint>, redelivered: bool, delivery: Held) {
+/// What the handling of one delivery may touch.
+struct Delivered {
+    claims: Arc<Claims>,
+    active: Arc<ActiveRuns>,
+    drain: DrainSignal,
+}
+
+impl Delivered {
+    async fn handle(self, hint: Option<Hint>, redelivered: bool, delivery: Held) {
         let Some(Hint { session, run }) = hint else {
             tracing::error!("a message on the queue of runs is no hint; dropped");
             return delivery.ack().await;
         };
-        if self.is_draining() {
-            return delivery.give_back().await;
+        if self.drain.has_begun() {
+            return delivery.requeue().await;
         }
-        let Some(slot) = self.desk.slot_within(limits::SLOT_WAIT).await else {
-            return delivery.give_back().await;
+        let Some(slot) = self.active.slot_within(limits::SLOT_WAIT).await else {
+            return delivery.requeue().await;
         };
-        if self.is_draining() {
-            return delivery.give_back().await;
+        if self.drain.has_begun() {
+            return delivery.requeue().await;
         }
-        match self.take(&run, &session, redelivered, slot).await {
-            Taken::Done => delivery.ack().await,
-            Taken::HandedBack => delivery.give_back().await,
-            Taken::Unknown => {
+        match self.claims.claim_and_work(&run, &session, redelivered, slot).await {
+            Outcome::Done => delivery.ack().await,
+            Outcome::HandedBack => delivery.requeue().await,
+            Outcome::Unknown => {
                 // Kept for a moment, so that a sick Postgres does not make the delivery spin.
                 tokio::time::sleep(limits::GIVE_BACK_AFTER).await;
-                delivery.give_back().await;
+                delivery.requeue().await;
             }
         }
     }

@@ -1,10 +1,14 @@
 //! The executor: takes runs that wait, works on them turn by turn, and sees each to its end.
 //!
-//! Start at [`serve`]. `intake` hears of runs, `claim` makes them ours, `work` is a run from claim to end, `call` has a
-//! turn answered, `commit` is a turn's commit, `terminal` writes the end and does not let go before it is written,
-//! `heartbeat` says that we live, `reconcile` finds what nobody told us of and repairs the live view, `drain` is the way
-//! to the exit. `agent_supervisor` keeps the agents up, `switch` moves one to another subscription. `active_runs` knows
-//! which runs are ours.
+//! Start at [`serve`], which wires the parts; each holds the handles that it may touch and no more. In reading order:
+//!
+//! - `intake`: hints from the broker. `reconcile`: sweeps for what no hint told of, and repairs of the live view.
+//! - `claim`: makes a run ours. `active_runs`: which runs are ours, and how each is told to stop.
+//! - `work`: a run from its claim to its end. `call`: a turn, answered by an agent. `commit`: a turn's checkpoint.
+//! - `terminal`: the two writes of a run's end, repeated until the first is confirmed.
+//! - `heartbeat`: says that the owner of the active runs lives, and stops those that it has lost.
+//! - `agent_supervisor`: keeps one agent up. `switch`: moves it to another subscription.
+//! - `drain_signal`, `drain`: the way to the exit. `tasks`: what must have ended by then.
 
 mod active_runs;
 mod agent_supervisor;
@@ -12,103 +16,42 @@ mod call;
 mod claim;
 mod commit;
 mod drain;
+mod drain_signal;
 mod heartbeat;
 mod intake;
 mod reconcile;
 mod switch;
+mod tasks;
 mod terminal;
 mod work;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::active_runs::Desk;
-use self::agent_supervisor::Report;
+use self::active_runs::ActiveRuns;
+use self::agent_supervisor::{AgentSettings, AgentSupervisor};
+use self::call::Calls;
+use self::claim::Claims;
+use self::drain::Drain;
+use self::drain_signal::DrainSignal;
+use self::heartbeat::Heartbeat;
+use self::intake::Intake;
+use self::reconcile::Reconcile;
+use self::tasks::Tasks;
+use self::terminal::Terminal;
+use self::work::Worker;
 use crate::agent::Client;
-use crate::backoff::Backoff;
 use crate::config;
-use crate::engine::{ContainerId, Engine};
+use crate::engine::Engine;
 use crate::ids::{Mint, Owner};
 use crate::limits;
 use crate::live::{Live, Redis};
+use crate::retry::retry;
 use crate::signal::{Exit, Signal};
 use crate::store::{Checkpoints, Store, StoreError};
-use crate::task_tracker::TaskTracker;
-
-/// One incarnation of an executor.
-struct Executor {
-    config: config::Executor,
-    store: Store,
-    checkpoints: Checkpoints,
-    live: Live,
-    engine: Engine,
-    agents: Client,
-    /// Where to tell what happens to an agent.
-    reports: BTreeMap<String, mpsc::Sender<Report>>,
-    /// The published port of each agent's container, as far as it is known.
-    ports: Mutex<BTreeMap<String, (ContainerId, u16)>>,
-    owner: Owner,
-    mint: Mint,
-    desk: Desk,
-    draining: watch::Sender<bool>,
-    /// Every task of ours but the intake.
-    tasks: TaskTracker,
-    /// Those of them that see to one run or delivery.
-    errands: TaskTracker,
-    /// Ends the tasks, wherever they stand.
-    over: CancellationToken,
-    /// Tells the intake to close its connection.
-    leaving: CancellationToken,
-}
-
-impl Executor {
-    fn ports(&self) -> MutexGuard<'_, BTreeMap<String, (ContainerId, u16)>> {
-        self.ports.lock().expect("nothing panics while it holds the ports")
-    }
-
-    fn is_draining(&self) -> bool {
-        *self.draining.borrow()
-    }
-
-    /// Begins the drain, once; later calls do nothing.
-    fn drain(&self, why: &str) {
-        if !self.draining.send_replace(true) {
-            tracing::info!(why, runs = self.desk.len(), "draining");
-        }
-    }
-
-    /// Waits until the drain begins.
-    async fn drains(&self) {
-        let mut draining = self.draining.subscribe();
-        // The sender lives as long as `self`, so waiting cannot fail.
-        let _ = draining.wait_for(|draining| *draining).await;
-    }
-
-    /// Starts a task that lives no longer than this executor.
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let (here, over) = (self.tasks.token(), self.over.clone());
-        tokio::spawn(async move {
-            let _here = here;
-            tokio::select! {
-                biased;
-                () = over.cancelled() => {}
-                () = work => {}
-            }
-        });
-    }
-
-    /// The same, for one run or delivery.
-    fn send_on_errand(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let errand = self.errands.token();
-        self.spawn(async move {
-            let _errand = errand;
-            work.await;
-        });
-    }
-}
 
 /// Runs an executor until it is told to stop: takes no more runs, sees those that are going to their end, and exits.
 pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::UnboundedReceiver<Signal>) -> Exit {
@@ -128,42 +71,23 @@ pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::Unbo
         }
     };
     tracing::info!(process = owner.process, incarnation = owner.incarnation, "ready");
-    let (mut reports, mut heard) = (BTreeMap::new(), Vec::new());
-    for agent in &config.agents {
-        let (tell, hear) = mpsc::channel(limits::REPORTS_QUEUED);
-        reports.insert(agent.clone(), tell);
-        heard.push((agent.clone(), hear));
+    let Parts { supervisors, heartbeat, reconcile, intake, drain, drain_signal, tasks } =
+        Parts::wire(config, mint, owner, store.clone(), checkpoints);
+    for (supervisor, reports) in supervisors {
+        tasks.spawn(supervisor.run(reports));
     }
-    let executor = Arc::new(Executor {
-        live: Live::new(Redis::new(&config.stores.redis)),
-        engine: Engine::new(&config.engine),
-        agents: Client::default(),
-        reports,
-        ports: Mutex::default(),
-        desk: Desk::new(config.limits.slots),
-        draining: watch::Sender::new(false),
-        tasks: TaskTracker::default(),
-        errands: TaskTracker::default(),
-        over: CancellationToken::new(),
-        leaving: CancellationToken::new(),
-        config,
-        store,
-        checkpoints,
-        owner,
-        mint,
-    });
-    executor.tend_all(heard);
-    executor.spawn(executor.clone().keep_beating());
-    executor.spawn(executor.clone().keep_sweeping());
-    let intake = tokio::spawn(executor.clone().take_in());
+    tasks.spawn(agent_supervisor::forget_failures(store));
+    tasks.spawn(heartbeat.run());
+    tasks.spawn(reconcile.run());
+    let intake = intake.start();
 
     tokio::select! {
-        _ = signals.recv() => executor.drain("told to stop"),
-        () = executor.drains() => {}
+        _ = signals.recv() => drain_signal.begin("told to stop"),
+        () = drain_signal.wait() => {}
     }
     // Nobody listens to signals from here on: they neither begin this again nor end it.
-    let confirmed = executor.finish().await;
-    let well = executor.close(intake).await;
+    let confirmed = drain.finish().await;
+    let well = drain.close(intake).await;
     let exit = if confirmed && well { Exit::Clean } else { Exit::Failed };
     tracing::info!(clean = exit == Exit::Clean, "stopped");
     exit
@@ -172,13 +96,98 @@ pub async fn serve(config: config::Executor, mint: Mint, mut signals: mpsc::Unbo
 /// Brings the schema up to date and mints the incarnation, for as long as Postgres needs to come up.
 async fn boot(store: &Store, process: &str) -> Result<Owner, StoreError> {
     store.prepare().await?;
-    let mut backoff = Backoff::default();
-    loop {
-        match store.boot(process).await {
-            Err(StoreError::Unavailable(why)) => tracing::warn!(why, "waiting for Postgres"),
-            answered => return answered,
+    retry("the incarnation", || store.boot(process)).await
+}
+
+/// The parts of one incarnation, before any of them runs.
+struct Parts {
+    supervisors: Vec<(AgentSupervisor, mpsc::Receiver<agent_supervisor::Report>)>,
+    heartbeat: Heartbeat,
+    reconcile: Reconcile,
+    intake: Intake,
+    drain: Drain,
+    drain_signal: DrainSignal,
+    tasks: Tasks,
+}
+
+impl Parts {
+    fn wire(config: config::Executor, mint: Mint, owner: Owner, store: Store, checkpoints: Checkpoints) -> Self {
+        let config::Executor { stores, engine, agent_host, image, agents, subscriptions, .. } = config;
+        let config::Executor { provider, model, history_limit, limits, drain_policy, .. } = config;
+        let (mint, checkpoints) = (Arc::new(mint), Arc::new(checkpoints));
+        let (engine, client, live) = (Engine::new(&engine), Client::default(), Live::new(Redis::new(&stores.redis)));
+        let active = Arc::new(ActiveRuns::new(limits.slots));
+        let (drain_signal, tasks) = (DrainSignal::new(active.clone()), Tasks::default());
+
+        let settings =
+            Arc::new(AgentSettings { image, host: agent_host.clone(), subscriptions, provider, model, history_limit });
+        let (mut reports, mut supervisors) = (BTreeMap::new(), Vec::new());
+        for agent in agents {
+            let (sender, receiver) = mpsc::channel(limits::REPORTS_QUEUED);
+            reports.insert(agent.clone(), sender);
+            let supervisor = AgentSupervisor {
+                agent,
+                store: store.clone(),
+                engine: engine.clone(),
+                client: client.clone(),
+                settings: settings.clone(),
+                owner: owner.clone(),
+                mint: mint.clone(),
+            };
+            supervisors.push((supervisor, receiver));
         }
-        backoff.wait().await;
+
+        let calls = Calls { store: store.clone(), engine, client, reports, agent_host, ports: Mutex::default() };
+        let terminal = Terminal { store: store.clone(), live: live.clone(), active: active.clone() };
+        let worker = Worker {
+            store: store.clone(),
+            checkpoints: checkpoints.clone(),
+            live: live.clone(),
+            calls,
+            terminal,
+            run_max: limits.run_max,
+        };
+        let claims = Arc::new(Claims {
+            store: store.clone(),
+            live: live.clone(),
+            owner: owner.clone(),
+            mint: mint.clone(),
+            limits: limits.clone(),
+            active: active.clone(),
+            drain: drain_signal.clone(),
+            worker,
+        });
+        let heartbeat = Heartbeat {
+            store: store.clone(),
+            owner: owner.clone(),
+            active: active.clone(),
+            beat_every: limits.beat_every,
+            takeover_after: limits.takeover_after,
+        };
+        let intake = Intake {
+            broker: stores.rabbitmq,
+            process: owner.process.clone(),
+            mint,
+            slots: limits.slots,
+            active: active.clone(),
+            claims: claims.clone(),
+            drain: drain_signal.clone(),
+            tasks: tasks.clone(),
+            leaving: CancellationToken::new(),
+        };
+        let drain = Drain {
+            store: store.clone(),
+            checkpoints,
+            redis: live.redis().clone(),
+            owner: owner.clone(),
+            policy: drain_policy,
+            grace: limits.drain_grace,
+            active: active.clone(),
+            tasks: tasks.clone(),
+        };
+        let reconcile =
+            Reconcile { store, live, owner, limits, active, drain: drain_signal.clone(), claims, tasks: tasks.clone() };
+        Parts { supervisors, heartbeat, reconcile, intake, drain, drain_signal, tasks }
     }
 }
 
@@ -194,7 +203,7 @@ mod tests {
     /// at every spawn.
     #[test]
     fn the_futures_of_an_executor_are_small() {
-        let biggest = bytes(Executor::take_in).max(bytes(Executor::keep_sweeping)).max(bytes(Executor::keep_beating));
+        let biggest = bytes(Intake::run).max(bytes(Reconcile::run)).max(bytes(Heartbeat::run));
         assert!(biggest < 16 * 1024, "{biggest} bytes");
     }
 }

@@ -1,58 +1,74 @@
-//! The sweep: finds runs that nobody told us of and runs whose owner is gone, ends what is stuck, and makes the live view
-//! say what Postgres says. It needs no reader, no broker and no restart; every executor does it.
+//! Reconciling, in sweeps: finds runs that no hint told of and runs whose owner is gone, ends what is stuck, and makes the
+//! live view say what Postgres says. It needs no reader, no broker and no restart; every executor does it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Executor;
-use crate::ids::SessionId;
-use crate::limits;
-use crate::live::Entry;
+use super::active_runs::ActiveRuns;
+use super::claim::Claims;
+use super::drain_signal::DrainSignal;
+use super::tasks::Tasks;
+use crate::ids::{Owner, SessionId};
+use crate::limits::{self, Limits};
+use crate::live::{Entry, Live};
 use crate::run::{End, Row};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
-impl Executor {
-    pub(super) async fn keep_sweeping(self: Arc<Self>) {
-        let mut pause = self.config.limits.sweep_min;
+/// What reconciling may touch.
+pub(super) struct Reconcile {
+    pub store: Store,
+    pub live: Live,
+    pub owner: Owner,
+    pub limits: Limits,
+    pub active: Arc<ActiveRuns>,
+    pub drain: DrainSignal,
+    pub claims: Arc<Claims>,
+    pub tasks: Tasks,
+}
+
+impl Reconcile {
+    /// Sweeps until it is dropped.
+    pub(super) async fn run(self) {
+        let mut pause = self.limits.sweep_min;
         loop {
             tokio::time::sleep(pause).await;
             pause = match self.sweep().await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::warn!(%error, "a sweep was cut short");
-                    self.config.limits.sweep_min
+                    self.limits.sweep_min
                 }
             };
         }
     }
 
     /// One sweep. Returns how long to sleep: until the earliest row can be due.
-    async fn sweep(self: &Arc<Self>) -> Result<Duration, StoreError> {
+    async fn sweep(&self) -> Result<Duration, StoreError> {
         if self.store.newest_incarnation(&self.owner.process).await? > self.owner.incarnation {
-            self.drain("a later life of this process has begun");
+            self.drain.begin("a later life of this process has begun");
         }
         // The view is read before the rows: an entry without an open row is then surely over.
         let entries = self.live.entries().await;
         let rows = self.store.open_runs().await?;
         for row in &rows {
-            self.look_after(row).await?;
+            self.reconcile(row).await?;
         }
         match entries {
-            Ok(entries) => self.repair(entries, &rows).await?,
+            Ok(entries) => self.repair_view(entries, &rows).await?,
             Err(error) => tracing::debug!(%error, "the live view waits for the next sweep"),
         }
         if rows.iter().any(|row| row.owner.is_none()) {
             self.store.see_waiting().await?;
         }
-        let limits = &self.config.limits;
+        let limits = &self.limits;
         let earliest = rows.iter().map(|row| row.due_in(limits)).min().unwrap_or(limits.sweep_max);
         Ok(earliest.clamp(limits.sweep_min, limits.sweep_max))
     }
 
-    async fn look_after(self: &Arc<Self>, row: &Row) -> Result<(), StoreError> {
-        let limits = &self.config.limits;
-        if self.desk.has(&row.run) {
+    async fn reconcile(&self, row: &Row) -> Result<(), StoreError> {
+        let limits = &self.limits;
+        if self.active.has(&row.run) {
             return Ok(());
         }
         if row.is_stuck(limits) {
@@ -62,12 +78,12 @@ impl Executor {
             tracing::warn!(run = %row.run, "ours by name, but nobody works on it: handed back");
             self.store.hand_back(&row.run, row.fence).await?;
         } else if row.is_due(&self.owner, limits)
-            && !self.is_draining()
-            && let Some(slot) = self.desk.free_slot()
+            && !self.drain.has_begun()
+            && let Some(slot) = self.active.free_slot()
         {
-            let (this, run, session) = (self.clone(), row.run.clone(), row.session.clone());
-            self.send_on_errand(async move {
-                this.take(&run, &session, false, slot).await;
+            let (claims, run, session) = (self.claims.clone(), row.run.clone(), row.session.clone());
+            self.tasks.spawn_run(async move {
+                claims.claim_and_work(&run, &session, false, slot).await;
             });
         }
         Ok(())
@@ -85,7 +101,7 @@ impl Executor {
     }
 
     /// Compares the view with the rows, both ways. An entry that is right costs nothing.
-    async fn repair(&self, mut entries: BTreeMap<SessionId, Entry>, rows: &[Row]) -> Result<(), StoreError> {
+    async fn repair_view(&self, mut entries: BTreeMap<SessionId, Entry>, rows: &[Row]) -> Result<(), StoreError> {
         let mut repairs = 0;
         for row in rows {
             let shown = entries.remove(&row.session);

@@ -1,12 +1,13 @@
-//! Moving an agent to another subscription: exactly once a failure, and under its lock, which holds across processes and
-//! dies with its holder. What is decided is a row; whoever finds it unfinished goes on from where it stands.
+//! Switches: an agent is moved to another subscription exactly once a failure, and under its lock, which holds across
+//! processes and lapses with its holder. What is decided is a row in Postgres; a supervisor that finds it unfinished goes on
+//! from where it stands.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::agent_supervisor::Tender;
+use super::agent_supervisor::AgentSupervisor;
 use crate::agent::{Kind, PORT};
 use crate::config::Subscription;
 use crate::engine::{Changed, ContainerId, Created, EngineError, LABEL_AGENT, LABEL_EPOCH, LABEL_SUBSCRIPTION, Spec};
@@ -31,18 +32,18 @@ impl Failure {
     }
 }
 
-/// What a failure came to.
+/// What came of a reported failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The agent has moved on, or is moving: look at its row again.
     LookAgain,
-    /// It stays, because there is nothing to move it to; in so long there will be, if at all.
+    /// The agent stays, because no subscription is left; the time until the next one may be tried again, if any.
     NoCandidate(Option<Duration>),
 }
 
-/// Why an agent is not where it should be. Somebody tries again.
+/// Why an agent is not where it should be. Its supervisor tries again.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum SwitchError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -57,20 +58,20 @@ pub(super) enum Trouble {
     UnknownSubscription(String),
 }
 
-impl Tender {
+impl AgentSupervisor {
     /// Handles one failed call: at most one switch follows, and none if the agent has moved since the call.
-    pub(super) async fn handle(&self, failure: &Failure) -> Result<Verdict, Trouble> {
+    pub(super) async fn handle(&self, failure: &Failure) -> Result<Verdict, SwitchError> {
         let by = self.name_of_lock();
         let waits_until = Instant::now() + limits::SWITCH_WAIT;
         loop {
-            if !self.executor.store.agent(&self.agent).await?.is_some_and(|row| failure.is_about(&row)) {
+            if !self.store.agent(&self.agent).await?.is_some_and(|row| failure.is_about(&row)) {
                 return Ok(Verdict::LookAgain);
             }
-            if self.executor.store.lock_agent(&self.agent, &by).await? {
+            if self.store.lock_agent(&self.agent, &by).await? {
                 break;
             }
             if Instant::now() >= waits_until {
-                return Err(Trouble::LockTaken);
+                return Err(SwitchError::LockTaken);
             }
             tokio::time::sleep(limits::SWITCH_POLL).await;
         }
@@ -78,8 +79,8 @@ impl Tender {
     }
 
     /// Under the lock: a switch that somebody left unfinished first, then this one.
-    async fn switch(&self, failure: &Failure, by: &str) -> Result<Verdict, Trouble> {
-        let store = &self.executor.store;
+    async fn switch(&self, failure: &Failure, by: &str) -> Result<Verdict, SwitchError> {
+        let store = &self.store;
         if let Some(row) = store.agent(&self.agent).await?.filter(|row| row.state.is_unfinished()) {
             self.finish(row, by).await?;
         }
@@ -88,16 +89,16 @@ impl Tender {
         };
         // Refused if the agent has moved: a stale failure leaves no trace.
         if !store.record_failure(&row, by, &failure.call, failure.kind.word()).await? {
-            return Err(Trouble::LockLost);
+            return Err(SwitchError::LockLost);
         }
         let failed = store.failed_lately().await?;
-        let Some(next) = candidate(&self.executor.config.subscriptions, &row.subscription, &failed) else {
-            let others = self.executor.config.subscriptions.iter().filter(|each| each.name != row.subscription);
+        let Some(next) = candidate(&self.settings.subscriptions, &row.subscription, &failed) else {
+            let others = self.settings.subscriptions.iter().filter(|each| each.name != row.subscription);
             let frees_in = others.filter_map(|each| failed.get(&each.name)).min().copied();
             tracing::warn!(agent = self.agent, subscription = row.subscription, "no subscription to switch to");
             return Ok(Verdict::NoCandidate(frees_in));
         };
-        let Some(epoch) = store.assign(&row, by, &next.name).await? else { return Err(Trouble::LockLost) };
+        let Some(epoch) = store.assign(&row, by, &next.name).await? else { return Err(SwitchError::LockLost) };
         tracing::info!(agent = self.agent, epoch, from = row.subscription, to = next.name, "switch assigned");
         match store.agent(&self.agent).await?.filter(|row| row.epoch == epoch) {
             Some(row) => self.finish_or_leave(row, by).await,
@@ -114,26 +115,26 @@ impl Tender {
     }
 
     /// Under the lock: brings an assignment from where it stands to its end.
-    pub(super) async fn finish(&self, row: AgentRow, by: &str) -> Result<(), Trouble> {
-        let (store, epoch) = (&self.executor.store, row.epoch);
+    pub(super) async fn finish(&self, row: AgentRow, by: &str) -> Result<(), SwitchError> {
+        let (store, epoch) = (&self.store, row.epoch);
         let from = row.before.as_deref().unwrap_or("none");
         if row.state == State::Assigned {
             self.bring_up(&row, by).await?;
             if !store.switch_ready(&row, by).await? {
-                return Err(Trouble::LockLost);
+                return Err(SwitchError::LockLost);
             }
             tracing::info!(agent = self.agent, epoch, from, to = row.subscription, "switch ready");
         }
         if !store.switch_notified(&row, by, notice(&row).as_deref()).await? {
-            return Err(Trouble::LockLost);
+            return Err(SwitchError::LockLost);
         }
         tracing::info!(agent = self.agent, epoch, from, to = row.subscription, "switch notified");
         Ok(())
     }
 
     /// Under the lock: sees that the container of this assignment, and no other one of this agent, is there and answers.
-    pub(super) async fn bring_up(&self, row: &AgentRow, by: &str) -> Result<(), Trouble> {
-        let engine = &self.executor.engine;
+    pub(super) async fn bring_up(&self, row: &AgentRow, by: &str) -> Result<(), SwitchError> {
+        let engine = &self.engine;
         for other in engine.list(&self.agent).await?.iter().filter(|other| other.epoch() != Some(row.epoch)) {
             self.still_ours(row, by).await?;
             engine.stop(&other.id).await?;
@@ -155,14 +156,14 @@ impl Tender {
                 tracing::info!(agent = self.agent, epoch = row.epoch, container = %id, "container started")
             }
             Changed::Already => {}
-            Changed::Gone => return Err(Trouble::NotReady("its container has vanished".into())),
+            Changed::Gone => return Err(SwitchError::NotReady("its container has vanished".into())),
         }
         self.wait_ready(row, &id, by).await
     }
 
     /// Creates the container of this assignment, or adopts the one that an earlier try has made, and records which it is.
-    async fn create(&self, row: &AgentRow, by: &str) -> Result<ContainerId, Trouble> {
-        let engine = &self.executor.engine;
+    async fn create(&self, row: &AgentRow, by: &str) -> Result<ContainerId, SwitchError> {
+        let engine = &self.engine;
         let spec = self.spec(row)?;
         self.still_ours(row, by).await?;
         let id = match engine.create(&spec).await? {
@@ -172,22 +173,22 @@ impl Tender {
             }
             Created::NameTaken => {
                 let there = engine.inspect(&spec.name).await?.filter(|there| there.epoch() == Some(row.epoch));
-                let vanished = || Trouble::NotReady(format!("{} is there, but is not its container", spec.name));
+                let vanished = || SwitchError::NotReady(format!("{} is there, but is not its container", spec.name));
                 let id = there.ok_or_else(vanished)?.id;
                 tracing::info!(agent = self.agent, epoch = row.epoch, container = %id, "container adopted");
                 id
             }
         };
-        if !self.executor.store.record_container(row, by, &id).await? {
-            return Err(Trouble::LockLost);
+        if !self.store.record_container(row, by, &id).await? {
+            return Err(SwitchError::LockLost);
         }
         Ok(id)
     }
 
-    fn spec(&self, row: &AgentRow) -> Result<Spec, Trouble> {
-        let config = &self.executor.config;
+    fn spec(&self, row: &AgentRow) -> Result<Spec, SwitchError> {
+        let config = &self.settings;
         let subscription = config.subscriptions.iter().find(|each| each.name == row.subscription);
-        let subscription = subscription.ok_or_else(|| Trouble::UnknownSubscription(row.subscription.clone()))?;
+        let subscription = subscription.ok_or_else(|| SwitchError::UnknownSubscription(row.subscription.clone()))?;
         let mut environment = BTreeMap::from([
             ("LYCHGATE_AGENT", self.agent.clone()),
             ("LYCHGATE_EPOCH", row.epoch.to_string()),
@@ -217,19 +218,19 @@ impl Tender {
     }
 
     /// Asks the agent until it answers as the one of this assignment.
-    async fn wait_ready(&self, row: &AgentRow, id: &ContainerId, by: &str) -> Result<(), Trouble> {
+    async fn wait_ready(&self, row: &AgentRow, id: &ContainerId, by: &str) -> Result<(), SwitchError> {
         let until = Instant::now() + limits::AGENT_READY;
         let mut why = String::from("it was not asked");
         while Instant::now() < until {
-            match self.executor.engine.inspect(&id.0).await? {
-                None => return Err(Trouble::NotReady("its container has vanished".into())),
+            match self.engine.inspect(&id.0).await? {
+                None => return Err(SwitchError::NotReady("its container has vanished".into())),
                 Some(container) if !container.running => {
                     let code = container.exit_code.map_or("without a code".into(), |code| format!("with {code}"));
-                    return Err(Trouble::NotReady(format!("it has exited {code}")));
+                    return Err(SwitchError::NotReady(format!("it has exited {code}")));
                 }
                 Some(container) => match container.published {
                     None => why = "its port is not published".into(),
-                    Some(port) => match self.executor.agents.health(&self.executor.host(port)).await {
+                    Some(port) => match self.client.health(&format!("{}:{port}", self.settings.host)).await {
                         Ok(health) if health.agent == row.agent && health.epoch == row.epoch => return Ok(()),
                         Ok(health) => why = format!("{} of epoch {} answers in its place", health.agent, health.epoch),
                         Err(error) => why = error,
@@ -240,14 +241,14 @@ impl Tender {
             // Nobody waits for what an operator has given up.
             self.still_ours(row, by).await?;
         }
-        Err(Trouble::NotReady(why))
+        Err(SwitchError::NotReady(why))
     }
 
     /// Before each change by the engine: the lock is ours and the assignment the same.
-    async fn still_ours(&self, row: &AgentRow, by: &str) -> Result<(), Trouble> {
-        match self.executor.store.renew_agent(&self.agent, by, Some(row.epoch)).await? {
+    async fn still_ours(&self, row: &AgentRow, by: &str) -> Result<(), SwitchError> {
+        match self.store.renew_agent(&self.agent, by, Some(row.epoch)).await? {
             true => Ok(()),
-            false => Err(Trouble::LockLost),
+            false => Err(SwitchError::LockLost),
         }
     }
 
@@ -255,14 +256,14 @@ impl Tender {
     pub(super) async fn holding<T>(
         &self,
         by: &str,
-        work: impl Future<Output = Result<T, Trouble>>,
-    ) -> Result<T, Trouble> {
+        work: impl Future<Output = Result<T, SwitchError>>,
+    ) -> Result<T, SwitchError> {
         let done = tokio::select! {
             biased;
             done = work => done,
-            () = self.keep_lock(by) => Err(Trouble::LockLost),
+            () = self.keep_lock(by) => Err(SwitchError::LockLost),
         };
-        if let Err(error) = self.executor.store.unlock_agent(&self.agent, by).await {
+        if let Err(error) = self.store.unlock_agent(&self.agent, by).await {
             tracing::warn!(agent = self.agent, %error, "the agent's lock is left to lapse");
         }
         done
@@ -275,7 +276,7 @@ impl Tender {
         while confirmed.elapsed() + limits::SWITCH_RENEWAL + limits::POSTGRES_CALL < limits::SWITCH_LOCK {
             tokio::time::sleep(limits::SWITCH_RENEWAL).await;
             let sent = Instant::now();
-            match self.executor.store.renew_agent(&self.agent, by, None).await {
+            match self.store.renew_agent(&self.agent, by, None).await {
                 Ok(true) => confirmed = sent,
                 Ok(false) => return,
                 Err(error) => tracing::warn!(agent = self.agent, %error, "an agent's lock was not renewed"),
@@ -285,12 +286,11 @@ impl Tender {
 
     /// A name that no other holder has, not even another one of this process.
     pub(super) fn name_of_lock(&self) -> String {
-        let owner = &self.executor.owner;
-        format!("{}/{}/{}", owner.process, owner.incarnation, self.executor.mint.word())
+        format!("{}/{}/{}", self.owner.process, self.owner.incarnation, self.mint.word())
     }
 }
 
-/// What an agent's people are told of an assignment; of the first one, nothing.
+/// The notice of an assignment to an agent's users; none of the first one.
 fn notice(row: &AgentRow) -> Option<String> {
     let before = row.before.as_ref()?;
     let why = match row.cause {

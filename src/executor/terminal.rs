@@ -1,29 +1,38 @@
-//! The end of a run: two writes, a safety net under them, and no letting go before the first is confirmed.
+//! The terminal writes of a run: (1) the row in Postgres, under the fence; (2) the live view. Either can fail alone, and a
+//! run stays active until the first is confirmed.
 //!
-//! (1) the row in Postgres, under the fence; (2) the live view. Either can fail alone. On every path a run takes out of
-//! here, the net repeats what is unconfirmed of what the run itself intended; with healthy stores it does nothing.
+//! On every path out of here, a bounded repair repeats those writes that are not confirmed; with healthy stores there are
+//! none.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use super::Executor;
+use super::active_runs::ActiveRuns;
 use crate::ids::Fence;
 use crate::limits;
-use crate::live::{Frames, RedisDown};
+use crate::live::{Frames, Live, RedisDown};
 use crate::run::{End, Intent, Status};
-use crate::store::{Claimed, Commit, Settled, StoreError};
+use crate::store::{Claimed, Commit, Settled, Store, StoreError};
 
-/// What is known of the two writes.
-struct Ending<'a> {
-    executor: &'a Executor,
+/// What a run's end may touch.
+pub(super) struct Terminal {
+    pub store: Store,
+    pub live: Live,
+    pub active: Arc<ActiveRuns>,
+}
+
+/// The two writes of one run, and what is known of them.
+struct Writes<'a> {
+    terminal: &'a Terminal,
     claimed: &'a Claimed,
     frames: Option<&'a Frames>,
     row: Row,
     view_done: bool,
 }
 
-/// What became of a run, for whoever brought it.
+/// What became of a run, for the settling of its delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settlement {
     /// It is over, or somebody else's.
@@ -32,44 +41,44 @@ pub(super) enum Settlement {
     HandedBack,
 }
 
-/// What is known of the row.
+/// The state of the write to Postgres.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Row {
-    /// It shall end so.
+    /// The run shall end so; not confirmed.
     ToEnd(End),
-    /// It shall go back to the queue.
+    /// The run shall go back to the queue; not confirmed.
     ToHandBack,
-    /// It has ended so.
+    /// The run has ended so.
     Ended(End),
-    /// It waits again, under the next fence.
+    /// The run waits again, under the next fence.
     HandedBack,
-    /// It is somebody else's, or never was to be touched.
+    /// The run is another owner's, or was not to be touched.
     NotOurs,
 }
 
-impl Executor {
-    /// Sees a run to the end that it intends, and takes it off the desk.
+impl Terminal {
+    /// Writes the end that a run intends, until Postgres confirms it; then the run is no longer active.
     pub(super) async fn settle(&self, claimed: &Claimed, intent: Intent, frames: Option<&Frames>) -> Settlement {
         let row = match intent {
             Intent::End(end) => Row::ToEnd(end),
             Intent::HandBack => Row::ToHandBack,
             Intent::Nothing => Row::NotOurs,
         };
-        let mut ending = Ending { executor: self, claimed, frames, row, view_done: false };
-        if AssertUnwindSafe(ending.write()).catch_unwind().await.is_err() {
+        let mut writes = Writes { terminal: self, claimed, frames, row, view_done: false };
+        if AssertUnwindSafe(writes.write()).catch_unwind().await.is_err() {
             tracing::error!(run = %claimed.run, "the terminal writes panicked");
         }
-        ending.net().await;
-        while !ending.row_confirmed() {
+        writes.repair().await;
+        while !writes.row_confirmed() {
             tokio::time::sleep(limits::OUTCOME_RETRY).await;
-            ending.write().await;
+            writes.write().await;
         }
-        if !ending.view_done {
+        if !writes.view_done {
             tracing::warn!(run = %claimed.run, "the live view is left to a sweep");
         }
-        self.desk.remove(&claimed.run, claimed.fence);
-        tracing::info!(run = %claimed.run, fence = claimed.fence.0, outcome = ending.row.word(), "settled");
-        if ending.row == Row::HandedBack { Settlement::HandedBack } else { Settlement::Over }
+        self.active.remove(&claimed.run, claimed.fence);
+        tracing::info!(run = %claimed.run, fence = claimed.fence.0, outcome = writes.row.word(), "settled");
+        if writes.row == Row::HandedBack { Settlement::HandedBack } else { Settlement::Over }
     }
 }
 
@@ -84,7 +93,7 @@ impl Row {
     }
 }
 
-impl Ending<'_> {
+impl Writes<'_> {
     fn row_confirmed(&self) -> bool {
         !matches!(self.row, Row::ToEnd(_) | Row::ToHandBack)
     }
@@ -106,13 +115,13 @@ impl Ending<'_> {
     }
 
     async fn write_row(&mut self) -> Result<(), StoreError> {
-        let (store, claimed) = (&self.executor.store, self.claimed);
+        let (store, claimed) = (&self.terminal.store, self.claimed);
         self.row = match &self.row {
             Row::ToEnd(end) => match store.end(claimed, end).await {
                 Ok(Settled::Ended(end)) => Row::Ended(end),
                 Ok(Settled::Fenced) => Row::NotOurs,
                 Err(StoreError::Refused(why)) => {
-                    // Trying again cannot help, and holding on would beat for ever.
+                    // Trying again cannot help, and holding on would beat forever.
                     tracing::error!(run = %claimed.run, why, "Postgres refuses the run's end");
                     Row::NotOurs
                 }
@@ -129,7 +138,7 @@ impl Ending<'_> {
 
     async fn write_view(&mut self) -> Result<(), RedisDown> {
         let Claimed { run, session, fence, .. } = self.claimed;
-        let live = &self.executor.live;
+        let live = &self.terminal.live;
         match &self.row {
             _ if self.view_done => {}
             Row::Ended(end) => {
@@ -141,7 +150,7 @@ impl Ending<'_> {
             Row::HandedBack => {
                 let next = Fence(fence.0 + 1);
                 live.show(limits::TERMINAL_WRITE, session, run, next, Status::Queued).await?;
-                // The successor takes the lease anyway; letting go spares it the courtesy.
+                // The successor takes the lease anyway; a released one it need not wait for.
                 live.release(session, run, *fence).await?;
             }
             Row::NotOurs => {}
@@ -151,8 +160,8 @@ impl Ending<'_> {
         Ok(())
     }
 
-    /// The safety net. It never fails and never takes longer than its bound.
-    async fn net(&mut self) {
+    /// Repeats what is not confirmed. It never fails and never takes longer than its bound.
+    async fn repair(&mut self) {
         if self.confirmed() {
             return;
         }

@@ -1,42 +1,57 @@
 //! A run from its claim to its end: turns, each one call and one checkpoint. Whatever happens in between, even a panic,
-//! what the run itself knows of its end goes to `terminal`.
+//! the end that the run intends goes to `terminal`.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
-use super::Executor;
-use super::terminal::Settlement;
+use super::call::Calls;
+use super::commit::{after_stop, commit};
+use super::terminal::{Settlement, Terminal};
 use crate::backoff::Backoff;
 use crate::ids::MessageId;
 use crate::limits;
-use crate::live::{Frames, Kind};
+use crate::live::{Frames, Kind, Live};
 use crate::provider::{Finish, Role, Said};
+use crate::retry::retry;
 use crate::run::{End, Intent, Status, Stop};
-use crate::store::{Checkpoint, Claimed, Commit, StoreError, Writing};
+use crate::store::{Checkpoint, Checkpoints, Claimed, Commit, Store, StoreError, Writing};
 
-/// What a turn came to.
+/// The outcome of a turn.
 enum Turned {
-    /// Checkpointed; another one follows.
+    /// The turn is checkpointed; another one follows.
     More,
     /// The run is at this end.
     Over(Intent),
 }
 
-impl Executor {
+/// What working on runs may touch.
+pub(super) struct Worker {
+    pub store: Store,
+    pub checkpoints: Arc<Checkpoints>,
+    pub live: Live,
+    pub calls: Calls,
+    pub terminal: Terminal,
+    /// The longest that one claim of a run is worked on.
+    pub run_max: Duration,
+}
+
+impl Worker {
     /// Works on a claimed run and sees it to its end.
-    pub(super) async fn work(&self, claimed: &Claimed, mut told: watch::Receiver<Option<Stop>>) -> Settlement {
+    pub(super) async fn work(&self, claimed: &Claimed, mut stop: watch::Receiver<Option<Stop>>) -> Settlement {
         tracing::info!(run = %claimed.run, fence = claimed.fence.0, "working");
         let frames = Frames::new(self.live.redis(), &claimed.run, claimed.fence);
         let writing = watch::Sender::new(Writing::Nothing);
         let work = async {
             tokio::select! {
                 biased;
-                why = stopped(&mut told) => self.stopped_for(why, &writing).await,
-                () = tokio::time::sleep(self.config.limits.run_max) => Intent::End(End::failed("it took too long")),
+                why = stopped(&mut stop) => after_stop(why, &writing).await,
+                () = tokio::time::sleep(self.run_max) => Intent::End(End::failed("it took too long")),
                 intent = self.turns(claimed, &frames, &writing) => intent,
-                () = frames.carry() => unreachable!("it carries until it is dropped"),
+                () = frames.run() => unreachable!("it writes until it is dropped"),
                 () = self.keep_shown(claimed) => unreachable!("it goes on until it is dropped"),
             }
         };
@@ -44,7 +59,7 @@ impl Executor {
             tracing::error!(run = %claimed.run, "the run panicked");
             Intent::End(End::failed("an internal error"))
         });
-        self.settle(claimed, intent, Some(&frames)).await
+        self.terminal.settle(claimed, intent, Some(&frames)).await
     }
 
     /// Shows the run in the live view as soon as Redis lets us, and renews its lease.
@@ -78,34 +93,27 @@ impl Executor {
             Ok(conversation) => conversation,
             Err(error) => return Turned::Over(Intent::End(End::failed(error.to_string()))),
         };
-        let (answer, finish) = match self.answer(claimed, turn, &said, frames).await {
+        let (answer, finish) = match self.calls.answer(claimed, turn, &said, frames).await {
             Ok(answered) => answered,
             Err(end) => return Turned::Over(Intent::End(end)),
         };
         let last = finish == Finish::Stop;
         let checkpoint = Checkpoint { claimed: claimed.clone(), turn, answer, last, consumed: unread };
-        match self.commit(checkpoint, writing).await {
+        match commit(&self.checkpoints, checkpoint, writing).await {
             Ok(Commit::Done) => {}
             Err(StoreError::Closed) => return Turned::Over(Intent::HandBack),
             Ok(Commit::Fenced) => return Turned::Over(Intent::Nothing),
             Err(error) => return Turned::Over(Intent::End(End::failed(error.to_string()))),
         }
-        frames.say(turn, Kind::TurnDone, "");
+        frames.push(turn, Kind::TurnDone, "");
         tracing::info!(run = %claimed.run, turn, last, "checkpointed");
         if last { Turned::Over(Intent::End(End::completed())) } else { Turned::More }
     }
 
-    /// What was said so far, and which of this run's messages nobody has consumed. Waits for Postgres: whether the run
-    /// is still ours meanwhile is for the beats to say.
+    /// The conversation so far, and which of this run's messages no turn has consumed. Waits for Postgres for as long as
+    /// that takes: the heartbeat stops the run if it is lost meanwhile.
     async fn conversation(&self, claimed: &Claimed) -> Result<(Vec<Said>, Vec<MessageId>), StoreError> {
-        let mut backoff = Backoff::default();
-        let (messages, answers) = loop {
-            match self.store.conversation(&claimed.session).await {
-                Err(StoreError::Unavailable(why)) => tracing::warn!(why, "waiting for Postgres"),
-                answered => break answered?,
-            }
-            backoff.wait().await;
-        };
+        let (messages, answers) = retry("a conversation", || self.store.conversation(&claimed.session)).await?;
         let unread = messages.iter().filter(|message| message.run == claimed.run && message.state == "unread");
         let unread = unread.map(|message| message.message.clone()).collect();
         let users = messages.into_iter().filter(|message| message.state != "reported");
@@ -119,10 +127,10 @@ impl Executor {
 }
 
 /// Waits until the run is told to stop.
-async fn stopped(told: &mut watch::Receiver<Option<Stop>>) -> Stop {
-    match told.wait_for(Option::is_some).await {
+async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
+    match stop.wait_for(Option::is_some).await {
         Ok(stop) => stop.expect("waited for"),
-        // Off the desk: nobody can tell it anything any more, and it is not ours.
+        // Removed from the active runs: it is not ours.
         Err(_) => Stop::Fenced,
     }
 }

@@ -1,4 +1,4 @@
-//! Serves HTTP/1.1 connections, a bounded number of them, and lets them finish when the process drains.
+//! The HTTP/1.1 server: a bounded number of connections, which finish their requests when the process drains.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -78,12 +78,12 @@ async fn connection(stream: Socket, router: Router, draining: CancellationToken)
 /// The runtime's clock, as hyper asks for one.
 struct Clock;
 
-/// A wait on it. The mutex is never contended: it makes the wait shareable, as hyper wants it.
-struct Nap(Mutex<Pin<Box<tokio::time::Sleep>>>);
+/// A sleep of the runtime. The mutex is never contended: it makes the sleep `Sync`, as hyper wants it.
+struct SharedSleep(Mutex<Pin<Box<tokio::time::Sleep>>>);
 
 impl Timer for Clock {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        Box::pin(Nap(Mutex::new(Box::pin(tokio::time::sleep(duration)))))
+        Box::pin(SharedSleep(Mutex::new(Box::pin(tokio::time::sleep(duration)))))
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
@@ -91,9 +91,9 @@ impl Timer for Clock {
     }
 }
 
-impl Sleep for Nap {}
+impl Sleep for SharedSleep {}
 
-impl Future for Nap {
+impl Future for SharedSleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {

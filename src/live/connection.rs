@@ -7,11 +7,11 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, IntoConnectionInfo, RedisError};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::Address;
 use crate::limits;
+use crate::owned_task::OwnedTask;
 use crate::socket::Socket;
 
 /// Redis did not answer; nothing durable may depend on it.
@@ -25,30 +25,22 @@ impl From<RedisError> for RedisDown {
     }
 }
 
-/// The task that drives a connection's socket; it ends with its last user.
-struct Driver(JoinHandle<()>);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
+/// A connection that is up; its driver ends with the last user.
 #[derive(Clone)]
-struct Line {
+struct Connected {
     serial: u64,
     connection: MultiplexedConnection,
-    driver: Arc<Driver>,
+    driver: Arc<OwnedTask>,
 }
 
-/// Where the one connection stands.
+/// The state of the one connection.
 enum State {
-    /// Lost, or never there. Not dialled before `dial_at`; after a failure the next pause is longer.
+    /// No connection: lost, or never dialled. Not dialled before `dial_at`; after a failure the next pause is longer.
     Down { dial_at: Option<Instant>, pause: Duration },
-    /// Being dialled, for as long as [`limits::CONNECT`]: whoever asked for it may give up earlier, others profit.
-    Dialling { pause: Duration, _dial: Driver },
-    /// There.
-    Up(Line),
+    /// A dial is going on, for at most [`limits::CONNECT`]. It outlives the call that began it: others wait for it too.
+    Dialling { pause: Duration, _dial: OwnedTask },
+    /// The connection is up.
+    Up(Connected),
 }
 
 struct Shared {
@@ -115,53 +107,54 @@ impl Redis {
     ) -> Result<T, RedisDown> {
         let began = Instant::now();
         let late = |_| RedisDown(format!("no answer within {bound:?}"));
-        let line = tokio::time::timeout(bound, self.line()).await.map_err(late)??;
+        let connected = tokio::time::timeout(bound, self.connection()).await.map_err(late)??;
         let left = bound.saturating_sub(began.elapsed());
-        let mut abandoned = Abandoned { redis: self, line: Some(line.clone()) };
-        let answer = tokio::time::timeout(left, ask(line.connection.clone())).await;
-        abandoned.line = None;
+        let mut abandoned = Abandoned { redis: self, connected: Some(connected.clone()) };
+        let answer = tokio::time::timeout(left, ask(connected.connection.clone())).await;
+        abandoned.connected = None;
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if !error.is_unrecoverable_error() && !error.is_io_error() => Err(error.into()),
             Ok(Err(error)) => {
-                self.discard(line.serial);
+                self.discard(connected.serial);
                 Err(error.into())
             }
             Err(elapsed) => {
-                self.discard(line.serial);
+                self.discard(connected.serial);
                 Err(late(elapsed))
             }
         }
     }
 
-    /// Somebody went away without waiting for an answer. Whether one comes shows in the next: answers keep their order.
-    async fn look_after(self, line: Line) {
-        let mut connection = line.connection;
+    /// Probes a connection whose caller was dropped before the answer: answers keep their order, so the answer to a PING
+    /// shows that the earlier ones came. Without it the connection is discarded.
+    async fn probe(self, connected: Connected) {
+        let mut connection = connected.connection;
         let ping = redis::cmd("PING");
         let answer = tokio::time::timeout(limits::REDIS_LOOK, ping.query_async::<String>(&mut connection)).await;
         if !matches!(answer, Ok(Ok(_))) {
-            self.discard(line.serial);
+            self.discard(connected.serial);
         }
     }
 
     fn discard(&self, serial: u64) {
         let mut state = self.shared.state();
-        if let State::Up(line) = &*state
-            && line.serial == serial
+        if let State::Up(connected) = &*state
+            && connected.serial == serial
         {
             // Others who wait on it learn of its end now, not at their own bounds.
-            line.driver.0.abort();
+            connected.driver.abort();
             *state = State::Down { dial_at: None, pause: Duration::ZERO };
         }
     }
 
     /// The connection; dialled if it is not there.
-    async fn line(&self) -> Result<Line, RedisDown> {
+    async fn connection(&self) -> Result<Connected, RedisDown> {
         let mut dialled = self.shared.dialled.subscribe();
         loop {
             dialled.mark_unchanged();
-            if let Some(line) = self.up_or_dialling()? {
-                return Ok(line);
+            if let Some(connected) = self.up_or_dial()? {
+                return Ok(connected);
             }
             // The sender lives as long as `self`, so waiting cannot fail.
             let _ = dialled.changed().await;
@@ -169,12 +162,12 @@ impl Redis {
     }
 
     /// The connection if it is there; else it is being dialled when this returns.
-    fn up_or_dialling(&self) -> Result<Option<Line>, RedisDown> {
+    fn up_or_dial(&self) -> Result<Option<Connected>, RedisDown> {
         let mut state = self.shared.state();
         let (dial_at, pause) = match &*state {
             // Redis has hung up, and nobody has asked since.
-            State::Up(line) if line.driver.0.is_finished() => (None, Duration::ZERO),
-            State::Up(line) => return Ok(Some(line.clone())),
+            State::Up(connected) if connected.driver.is_finished() => (None, Duration::ZERO),
+            State::Up(connected) => return Ok(Some(connected.clone())),
             State::Dialling { .. } => return Ok(None),
             State::Down { dial_at, pause } => (*dial_at, *pause),
         };
@@ -183,7 +176,7 @@ impl Redis {
         }
         let pause = (pause * 2).clamp(limits::BACKOFF_MIN, limits::BACKOFF_MAX);
         let (address, shared) = (self.address.clone(), self.shared.clone());
-        let dial = Driver(tokio::spawn(async move { shared.end_of_dial(dial(&address).await) }));
+        let dial = OwnedTask::new(tokio::spawn(async move { shared.end_of_dial(dial(&address).await) }));
         *state = State::Dialling { pause, _dial: dial };
         Ok(None)
     }
@@ -192,14 +185,14 @@ impl Redis {
 /// A call whose caller may be dropped before the answer has come.
 struct Abandoned<'a> {
     redis: &'a Redis,
-    line: Option<Line>,
+    connected: Option<Connected>,
 }
 
 impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
         // Without a runtime nobody is left to be kept waiting.
-        if let (Some(line), Ok(runtime)) = (self.line.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(self.redis.clone().look_after(line));
+        if let (Some(connected), Ok(runtime)) = (self.connected.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(self.redis.clone().probe(connected));
         }
     }
 }
@@ -213,13 +206,13 @@ impl Shared {
         *self.state() = state;
     }
 
-    fn end_of_dial(&self, dialled: Result<(MultiplexedConnection, Driver), RedisDown>) {
+    fn end_of_dial(&self, dialled: Result<(MultiplexedConnection, OwnedTask), RedisDown>) {
         let serial = *self.dialled.borrow() + 1;
         let mut state = self.state();
         // Closed meanwhile: nobody waits for it any more.
         let State::Dialling { pause, .. } = &*state else { return };
         *state = match dialled {
-            Ok((connection, driver)) => State::Up(Line { serial, connection, driver: Arc::new(driver) }),
+            Ok((connection, driver)) => State::Up(Connected { serial, connection, driver: Arc::new(driver) }),
             Err(error) => {
                 tracing::debug!(%error, "Redis cannot be dialled");
                 State::Down { dial_at: Some(Instant::now() + *pause), pause: *pause }
@@ -230,7 +223,7 @@ impl Shared {
     }
 }
 
-async fn dial(address: &Address) -> Result<(MultiplexedConnection, Driver), RedisDown> {
+async fn dial(address: &Address) -> Result<(MultiplexedConnection, OwnedTask), RedisDown> {
     let dialled = async {
         let stream = Socket::connect(&address.host).await.map_err(|error| RedisDown(error.to_string()))?;
         let login = match (address.user.as_str(), address.password.as_str()) {
@@ -242,7 +235,7 @@ async fn dial(address: &Address) -> Result<(MultiplexedConnection, Driver), Redi
         let bounds = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
         let (connection, driver) =
             MultiplexedConnection::new_with_config(info.redis_settings(), stream, bounds).await?;
-        Ok::<_, RedisDown>((connection, Driver(tokio::spawn(driver))))
+        Ok::<_, RedisDown>((connection, OwnedTask::new(tokio::spawn(driver))))
     };
     let late = |_| RedisDown("connecting took too long".into());
     tokio::time::timeout(limits::CONNECT, dialled).await.map_err(late)?
@@ -251,7 +244,7 @@ async fn dial(address: &Address) -> Result<(MultiplexedConnection, Driver), Redi
 /// A connection of one reader's own, for reads that block.
 pub struct ReaderConnection {
     connection: MultiplexedConnection,
-    _driver: Driver,
+    _driver: OwnedTask,
 }
 
 impl ReaderConnection {

@@ -94,7 +94,7 @@ struct Buffer {
     last: FrameId,
 }
 
-/// Writes the frames of one claimed run. Saying a frame never waits; a task of the run carries them to Redis.
+/// Writes the frames of one claimed run. Queueing a frame never waits; [`Frames::run`] writes them to Redis.
 #[derive(Clone)]
 pub struct Frames {
     redis: Redis,
@@ -113,8 +113,8 @@ impl Frames {
         self.buffer.lock().expect("nothing panics while it holds the buffer")
     }
 
-    /// Says the next frame of `turn`. If Redis has been away for long, the oldest waiting frame makes room.
-    pub fn say(&self, turn: i64, kind: Kind, text: impl Into<String>) {
+    /// Queues the next frame of `turn`. If Redis has been away for long, the oldest waiting frame makes room.
+    pub fn push(&self, turn: i64, kind: Kind, text: impl Into<String>) {
         let mut buffer = self.buffer();
         let turn = turn.unsigned_abs();
         let seq = if buffer.last.turn == turn { buffer.last.seq + 1 } else { 1 };
@@ -130,8 +130,8 @@ impl Frames {
         self.news.notify_one();
     }
 
-    /// Carries frames to Redis until it is dropped.
-    pub async fn carry(&self) {
+    /// Writes frames to Redis until it is dropped.
+    pub async fn run(&self) {
         let mut backoff = Backoff::default();
         loop {
             let news = self.news.notified();

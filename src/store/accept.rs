@@ -1,7 +1,7 @@
 //! Where a message becomes durable: the message and the run that it starts, in one transaction, once per key.
 
 use super::claim::{Claim, end_unowned};
-use super::pool::{Lent, Param, Postgres};
+use super::pool::{Param, PooledConnection, Postgres};
 use super::{Store, StoreError, column, run_row, sql};
 use crate::ids::{Fence, MessageId, Mint, RunId, SessionId};
 use crate::limits;
@@ -70,24 +70,26 @@ impl Store {
         body: &str,
     ) -> Result<Result<Accepted, Refusal>, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
-            let lent = self.postgres.lend().await?;
-            if let Some(earlier) = by_key(&lent, key, session, body).await? {
-                lent.give_back();
+            let connection = self.postgres.connection().await?;
+            if let Some(earlier) = by_key(&connection, key, session, body).await? {
+                connection.release();
                 return Ok(earlier);
             }
-            lent.begin().await?;
-            let opened = open(&lent, mint, session, agent).await?;
+            connection.begin().await?;
+            let opened = open(&connection, mint, session, agent).await?;
             let (session, position) = match opened {
                 Ok(opened) => opened,
                 Err(refusal) => {
                     // The run that is going may be what an earlier try under the same key has just begun.
-                    let earlier = by_key(&lent, key, session, body).await?;
-                    lent.roll_back().await?;
+                    let earlier = by_key(&connection, key, session, body).await?;
+                    connection.roll_back().await?;
                     return Ok(earlier.unwrap_or(Err(refusal)));
                 }
             };
             let accepted = Accepted { session, message: mint.message(), run: mint.run(), new: true };
-            lent.query(sql::RUN_ENQUEUE, &[Param::Text(&accepted.run.0), Param::Text(&accepted.session.0)]).await?;
+            connection
+                .query(sql::RUN_ENQUEUE, &[Param::Text(&accepted.run.0), Param::Text(&accepted.session.0)])
+                .await?;
             let params = [
                 Param::Text(&accepted.message.0),
                 Param::Text(key),
@@ -96,13 +98,13 @@ impl Store {
                 Param::Int(position),
                 Param::Text(body),
             ];
-            if lent.query(sql::MESSAGE_ACCEPT, &params).await?.is_empty() {
+            if connection.query(sql::MESSAGE_ACCEPT, &params).await?.is_empty() {
                 // Another request under the same key was faster; what it accepted is the answer.
-                lent.roll_back().await?;
+                connection.roll_back().await?;
                 return Err(StoreError::unavailable("the same key is being accepted by another request"));
             }
-            lent.commit().await?;
-            lent.give_back();
+            connection.commit().await?;
+            connection.release();
             Ok(Ok(accepted))
         })
         .await
@@ -114,28 +116,28 @@ impl Store {
     /// [`StoreError::Unavailable`]: repeat it.
     pub async fn cancel(&self, session: &SessionId) -> Result<CancelOutcome, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
-            let lent = self.postgres.lend().await?;
-            lent.begin().await?;
-            if lent.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?.is_empty() {
-                lent.roll_back().await?;
+            let connection = self.postgres.connection().await?;
+            connection.begin().await?;
+            if connection.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?.is_empty() {
+                connection.roll_back().await?;
                 return Ok(CancelOutcome::NoSession);
             }
-            let rows = lent.query(sql::SESSION_LOOK, &[Param::Text(&session.0)]).await?;
+            let rows = connection.query(sql::SESSION_LOOK, &[Param::Text(&session.0)]).await?;
             let Some(row) = rows.first().map(run_row).transpose()?.filter(|row| !row.status.is_terminal()) else {
-                lent.roll_back().await?;
+                connection.roll_back().await?;
                 return Ok(CancelOutcome::Idle);
             };
             let run = row.run.clone();
             if row.status == Status::Queued {
                 let end = if row.finished { End::completed() } else { End::cancelled() };
-                return match end_unowned(lent, row, end, None).await? {
+                return match end_unowned(connection, row, end, None).await? {
                     Claim::Ended { fence, end, .. } => Ok(CancelOutcome::Ended { run, fence, end }),
                     _ => Err(StoreError::unavailable("the run moved while it was being cancelled")),
                 };
             }
-            lent.query(sql::RUN_CANCEL, &[Param::Text(&run.0)]).await?;
-            lent.commit().await?;
-            lent.give_back();
+            connection.query(sql::RUN_CANCEL, &[Param::Text(&run.0)]).await?;
+            connection.commit().await?;
+            connection.release();
             Ok(CancelOutcome::Asked(run))
         })
         .await
@@ -144,12 +146,12 @@ impl Store {
 
 /// What was accepted under `key`, if anything was.
 async fn by_key(
-    lent: &Lent,
+    connection: &PooledConnection,
     key: &str,
     session: Option<&SessionId>,
     body: &str,
 ) -> Result<Option<Result<Accepted, Refusal>>, StoreError> {
-    let rows = lent.query(sql::MESSAGE_BY_KEY, &[Param::Text(key)]).await?;
+    let rows = connection.query(sql::MESSAGE_BY_KEY, &[Param::Text(key)]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let earlier = Accepted {
         session: SessionId(column(row, "session_id")?),
@@ -163,22 +165,22 @@ async fn by_key(
 
 /// Locks `session`, or a new one with `agent`, and finds it ready for a run. Returns where the message stands in it.
 async fn open(
-    lent: &Lent,
+    connection: &PooledConnection,
     mint: &Mint,
     session: Option<&SessionId>,
     agent: &str,
 ) -> Result<Result<(SessionId, i64), Refusal>, StoreError> {
     let Some(session) = session else {
         let session = mint.session();
-        lent.query(sql::SESSION_CREATE, &[Param::Text(&session.0), Param::Text(agent)]).await?;
+        connection.query(sql::SESSION_CREATE, &[Param::Text(&session.0), Param::Text(agent)]).await?;
         return Ok(Ok((session, 1)));
     };
-    let rows = lent.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?;
+    let rows = connection.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?;
     let Some(row) = rows.first() else { return Ok(Err(Refusal::NoSession)) };
     if let Some(reason) = column::<Option<String>>(row, "suspended_reason")? {
         return Ok(Err(Refusal::Suspended(reason)));
     }
-    let going = lent.query(sql::RUN_OPEN, &[Param::Text(&session.0)]).await?;
+    let going = connection.query(sql::RUN_OPEN, &[Param::Text(&session.0)]).await?;
     if let Some(going) = going.first() {
         return Ok(Err(Refusal::Busy { run: RunId(column(going, "run_id")?) }));
     }

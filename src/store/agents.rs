@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::pool::{Lent, Param, Postgres};
+use super::pool::{Param, PooledConnection, Postgres};
 use super::{Store, StoreError, column, sql};
 use crate::engine::ContainerId;
 use crate::ids::SessionId;
@@ -128,16 +128,16 @@ impl Store {
     /// [`StoreError::Unavailable`]: repeat it.
     pub async fn ensure_agent(&self, agent: &str, subscription: &str) -> Result<bool, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
-            let lent = self.postgres.lend().await?;
-            lent.begin().await?;
-            let minted = lent.query(sql::AGENT_ENSURE, &[Param::Text(agent), Param::Text(subscription)]).await?;
+            let connection = self.postgres.connection().await?;
+            connection.begin().await?;
+            let minted = connection.query(sql::AGENT_ENSURE, &[Param::Text(agent), Param::Text(subscription)]).await?;
             if minted.is_empty() {
-                lent.roll_back().await?;
+                connection.roll_back().await?;
                 return Ok(false);
             }
-            begin_switch(&lent, agent, 1, ("", subscription), Cause::First).await?;
-            lent.commit().await?;
-            lent.give_back();
+            begin_switch(&connection, agent, 1, ("", subscription), Cause::First).await?;
+            connection.commit().await?;
+            connection.release();
             Ok(true)
         })
         .await
@@ -195,8 +195,8 @@ impl Store {
     /// [`StoreError::Unavailable`]: look again; it may have happened.
     pub async fn assign(&self, seen: &AgentRow, by: &str, subscription: &str) -> Result<Option<i64>, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
-            let lent = self.postgres.lend().await?;
-            lent.begin().await?;
+            let connection = self.postgres.connection().await?;
+            connection.begin().await?;
             let params = [
                 Param::Text(&seen.agent),
                 Param::Text(by),
@@ -204,15 +204,15 @@ impl Store {
                 Param::Text(&seen.subscription),
                 Param::Text(subscription),
             ];
-            let rows = lent.query(sql::AGENT_ASSIGN, &params).await?;
+            let rows = connection.query(sql::AGENT_ASSIGN, &params).await?;
             let Some(minted) = rows.first() else {
-                lent.roll_back().await?;
+                connection.roll_back().await?;
                 return Ok(None);
             };
             let epoch = column(minted, "epoch")?;
-            begin_switch(&lent, &seen.agent, epoch, (&seen.subscription, subscription), Cause::Failure).await?;
-            lent.commit().await?;
-            lent.give_back();
+            begin_switch(&connection, &seen.agent, epoch, (&seen.subscription, subscription), Cause::Failure).await?;
+            connection.commit().await?;
+            connection.release();
             Ok(Some(epoch))
         })
         .await
@@ -239,19 +239,19 @@ impl Store {
     /// The next assignment of an agent that still stands as `seen`. Returns its epoch.
     async fn overtake(&self, seen: &AgentRow, subscription: &str) -> Result<Option<i64>, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
-            let (lent, agent) = (self.postgres.lend().await?, Param::Text(&seen.agent));
-            lent.begin().await?;
+            let (connection, agent) = (self.postgres.connection().await?, Param::Text(&seen.agent));
+            connection.begin().await?;
             let params = [agent, Param::Int(seen.epoch), Param::Text(&seen.subscription), Param::Text(subscription)];
-            let rows = lent.query(sql::AGENT_REASSIGN, &params).await?;
+            let rows = connection.query(sql::AGENT_REASSIGN, &params).await?;
             let Some(minted) = rows.first() else {
-                lent.roll_back().await?;
+                connection.roll_back().await?;
                 return Ok(None);
             };
             let epoch = column(minted, "epoch")?;
-            lent.query(sql::SWITCH_FAIL, &[Param::Text(&seen.agent), Param::Int(seen.epoch)]).await?;
-            begin_switch(&lent, &seen.agent, epoch, (&seen.subscription, subscription), Cause::Operator).await?;
-            lent.commit().await?;
-            lent.give_back();
+            connection.query(sql::SWITCH_FAIL, &[Param::Text(&seen.agent), Param::Int(seen.epoch)]).await?;
+            begin_switch(&connection, &seen.agent, epoch, (&seen.subscription, subscription), Cause::Operator).await?;
+            connection.commit().await?;
+            connection.release();
             Ok(Some(epoch))
         })
         .await
@@ -354,17 +354,17 @@ impl Store {
         statements: &[(&str, &[Param<'_>])],
     ) -> Result<bool, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
-            let lent = self.postgres.lend().await?;
-            lent.begin().await?;
-            if lent.query(sql::AGENT_RENEW, &renewal(&seen.agent, by, Some(seen.epoch))).await?.is_empty() {
-                lent.roll_back().await?;
+            let connection = self.postgres.connection().await?;
+            connection.begin().await?;
+            if connection.query(sql::AGENT_RENEW, &renewal(&seen.agent, by, Some(seen.epoch))).await?.is_empty() {
+                connection.roll_back().await?;
                 return Ok(false);
             }
             for (statement, params) in statements {
-                lent.query(statement, params).await?;
+                connection.query(statement, params).await?;
             }
-            lent.commit().await?;
-            lent.give_back();
+            connection.commit().await?;
+            connection.release();
             Ok(true)
         })
         .await
@@ -377,12 +377,12 @@ fn renewal<'a>(agent: &'a str, by: &'a str, epoch: Option<i64>) -> [Param<'a>; 4
 }
 
 async fn begin_switch(
-    lent: &Lent,
+    connection: &PooledConnection,
     agent: &str,
     epoch: i64,
     (from, to): (&str, &str),
     cause: Cause,
 ) -> Result<(), StoreError> {
     let params = [Param::Text(agent), Param::Int(epoch), Param::Text(from), Param::Text(to), Param::Text(cause.word())];
-    lent.query(sql::SWITCH_BEGIN, &params).await.map(drop)
+    connection.query(sql::SWITCH_BEGIN, &params).await.map(drop)
 }

@@ -123,15 +123,15 @@ async fn commit(postgres: &Postgres, checkpoint: &Checkpoint) -> Result<Commit, 
     Postgres::within(limits::POSTGRES_CALL, async {
         let Checkpoint { claimed, turn, answer, last, consumed } = checkpoint;
         let (run, fence, turn) = (&claimed.run.0, claimed.fence.0, *turn);
-        let lent = postgres.lend().await?;
-        lent.begin().await?;
-        let locked = lent.query(sql::SESSION_LOCK, &[Param::Text(&claimed.session.0)]).await?;
+        let connection = postgres.connection().await?;
+        connection.begin().await?;
+        let locked = connection.query(sql::SESSION_LOCK, &[Param::Text(&claimed.session.0)]).await?;
         let position = locked.first().map_or(Ok(0), |row| column(row, "position"))?;
         let guard = [Param::Text(run), Param::Int(fence), Param::Int(turn), Param::Bool(*last)];
-        if lent.query(sql::RUN_CHECKPOINT, &guard).await?.is_empty() {
-            let found = lent.query(sql::CHECKPOINT_LOOK, &[Param::Text(run), Param::Int(turn)]).await?;
+        if connection.query(sql::RUN_CHECKPOINT, &guard).await?.is_empty() {
+            let found = connection.query(sql::CHECKPOINT_LOOK, &[Param::Text(run), Param::Int(turn)]).await?;
             let ours = found.first().map(|row| column::<i64>(row, "fence")).transpose()? == Some(fence);
-            lent.roll_back().await?;
+            connection.roll_back().await?;
             return Ok(if ours { Commit::Done } else { Commit::Fenced });
         }
         let params = [
@@ -142,12 +142,12 @@ async fn commit(postgres: &Postgres, checkpoint: &Checkpoint) -> Result<Commit, 
             Param::Int(fence),
             Param::Text(answer),
         ];
-        lent.query(sql::CHECKPOINT_WRITE, &params).await?;
+        connection.query(sql::CHECKPOINT_WRITE, &params).await?;
         for message in consumed {
-            lent.query(sql::MESSAGE_CONSUME, &[Param::Text(&message.0), Param::Int(turn)]).await?;
+            connection.query(sql::MESSAGE_CONSUME, &[Param::Text(&message.0), Param::Int(turn)]).await?;
         }
-        lent.commit().await?;
-        lent.give_back();
+        connection.commit().await?;
+        connection.release();
         Ok(Commit::Done)
     })
     .await

@@ -1,6 +1,6 @@
 //! Claiming a run: one short transaction that decides everything about it, and mints the fence.
 
-use super::pool::{Lent, Param, Postgres};
+use super::pool::{Param, PooledConnection, Postgres};
 use super::{Store, StoreError, column, run_row, sql};
 use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
 use crate::limits::{self, Limits};
@@ -51,29 +51,29 @@ impl Store {
         limits: &Limits,
     ) -> Result<Claim, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
-            let lent = self.postgres.lend().await?;
-            lent.begin().await?;
-            lent.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?;
-            let rows = lent.query(sql::RUN_LOOK, &[Param::Text(&run.0)]).await?;
+            let connection = self.postgres.connection().await?;
+            connection.begin().await?;
+            connection.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?;
+            let rows = connection.query(sql::RUN_LOOK, &[Param::Text(&run.0)]).await?;
             let Some(row) = rows.first().map(run_row).transpose()? else {
-                lent.roll_back().await?;
+                connection.roll_back().await?;
                 return Ok(Claim::Left(None));
             };
             match row.decide(claim, owner, limits) {
-                Decision::Take => take(lent, row, claim, owner, limits).await,
+                Decision::Take => take(connection, row, claim, owner, limits).await,
                 Decision::Taken => {
-                    lent.roll_back().await?;
+                    connection.roll_back().await?;
                     Ok(Claim::Taken(Claimed { run: row.run, session: row.session, fence: row.fence, turns: row.turns }))
                 }
                 Decision::End { end, suspend } => {
                     if end.status == Status::Interrupted {
                         // Its user did not ask for this.
-                        notice(&lent, claim, &row, &run::given_up(&end)).await?;
+                        notice(&connection, claim, &row, &run::given_up(&end)).await?;
                     }
-                    end_unowned(lent, row, end, suspend).await
+                    end_unowned(connection, row, end, suspend).await
                 }
                 Decision::Leave => {
-                    lent.roll_back().await?;
+                    connection.roll_back().await?;
                     Ok(Claim::Left(Some(Box::new(row))))
                 }
             }
@@ -88,10 +88,10 @@ impl Store {
     /// [`StoreError::Unavailable`]: look again.
     pub async fn end_unowned(&self, row: &Row, end: &End) -> Result<Option<(Fence, End)>, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
-            let lent = self.postgres.lend().await?;
-            lent.begin().await?;
-            lent.query(sql::SESSION_LOCK, &[Param::Text(&row.session.0)]).await?;
-            match end_unowned(lent, row.clone(), end.clone(), None).await? {
+            let connection = self.postgres.connection().await?;
+            connection.begin().await?;
+            connection.query(sql::SESSION_LOCK, &[Param::Text(&row.session.0)]).await?;
+            match end_unowned(connection, row.clone(), end.clone(), None).await? {
                 Claim::Ended { fence, end, .. } => Ok(Some((fence, end))),
                 _ => Ok(None),
             }
@@ -100,7 +100,13 @@ impl Store {
     }
 }
 
-async fn take(lent: Lent, row: Row, claim: &ClaimId, owner: &Owner, limits: &Limits) -> Result<Claim, StoreError> {
+async fn take(
+    connection: PooledConnection,
+    row: Row,
+    claim: &ClaimId,
+    owner: &Owner,
+    limits: &Limits,
+) -> Result<Claim, StoreError> {
     let takeover = i64::try_from(limits.takeover_after.as_micros()).expect("a takeover within 290 000 years");
     let params = [
         Param::Text(&row.run.0),
@@ -110,48 +116,53 @@ async fn take(lent: Lent, row: Row, claim: &ClaimId, owner: &Owner, limits: &Lim
         Param::Int(row.fence.0),
         Param::Int(takeover),
     ];
-    let rows = lent.query(sql::RUN_CLAIM, &params).await?;
+    let rows = connection.query(sql::RUN_CLAIM, &params).await?;
     let Some(minted) = rows.first() else {
-        lent.roll_back().await?;
+        connection.roll_back().await?;
         return Ok(Claim::Left(Some(Box::new(row))));
     };
     let fence = Fence(column(minted, "fence")?);
     if let Some(mark) = column::<Option<String>>(minted, "marked_by")? {
         // The row is ours from here on: nobody else marks it. Its user is told, and the mark goes with it.
         let why: Option<String> = column(minted, "mark_reason")?;
-        notice(&lent, claim, &row, &run::resumed(why.as_deref().unwrap_or_default())).await?;
+        notice(&connection, claim, &row, &run::resumed(why.as_deref().unwrap_or_default())).await?;
         let told = [Param::Text(&row.run.0), Param::Int(fence.0), Param::Text(&mark)];
-        lent.query(sql::RUN_TOLD, &told).await?;
+        connection.query(sql::RUN_TOLD, &told).await?;
     }
-    lent.commit().await?;
-    lent.give_back();
+    connection.commit().await?;
+    connection.release();
     Ok(Claim::Taken(Claimed { run: row.run, session: row.session, fence, turns: row.turns }))
 }
 
 /// Tells the user of a session what this claim did to a run of it, once.
-async fn notice(lent: &Lent, claim: &ClaimId, row: &Row, body: &str) -> Result<(), StoreError> {
+async fn notice(connection: &PooledConnection, claim: &ClaimId, row: &Row, body: &str) -> Result<(), StoreError> {
     let params = [Param::Text(&claim.0), Param::Text(&row.session.0), Param::Text(&row.run.0), Param::Text(body)];
-    lent.query(sql::NOTICE_RUN, &params).await?;
+    connection.query(sql::NOTICE_RUN, &params).await?;
     Ok(())
 }
 
 /// In a transaction that holds the session: ends the run and reports what it leaves unread.
-pub(super) async fn end_unowned(lent: Lent, row: Row, end: End, suspend: Option<String>) -> Result<Claim, StoreError> {
+pub(super) async fn end_unowned(
+    connection: PooledConnection,
+    row: Row,
+    end: End,
+    suspend: Option<String>,
+) -> Result<Claim, StoreError> {
     let params =
         [Param::Text(&row.run.0), Param::Int(row.fence.0), Param::Text(end.status.word()), Param::Text(&end.reason)];
-    let rows = lent.query(sql::RUN_END_UNOWNED, &params).await?;
+    let rows = connection.query(sql::RUN_END_UNOWNED, &params).await?;
     let Some(minted) = rows.first() else {
-        lent.roll_back().await?;
+        connection.roll_back().await?;
         return Ok(Claim::Left(Some(Box::new(row))));
     };
     let fence = Fence(column(minted, "fence")?);
     let status = Status::parse(column(minted, "status")?).unwrap_or(end.status);
     let end = End { status, reason: column(minted, "end_reason")? };
-    lent.query(sql::MESSAGE_REPORT, &[Param::Text(&row.run.0), Param::Text(&end.reason)]).await?;
+    connection.query(sql::MESSAGE_REPORT, &[Param::Text(&row.run.0), Param::Text(&end.reason)]).await?;
     if let Some(reason) = suspend {
-        lent.query(sql::SESSION_SUSPEND, &[Param::Text(&row.session.0), Param::Text(&reason)]).await?;
+        connection.query(sql::SESSION_SUSPEND, &[Param::Text(&row.session.0), Param::Text(&reason)]).await?;
     }
-    lent.commit().await?;
-    lent.give_back();
+    connection.commit().await?;
+    connection.release();
     Ok(Claim::Ended { session: row.session, fence, end })
 }

@@ -25,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::config::Address;
 use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
 use crate::limits;
+use crate::retry::retry;
 use crate::run::{Row, Status};
 
 pub use accept::{Accepted, CancelOutcome, Refusal};
@@ -89,26 +90,22 @@ impl Store {
     /// [`StoreError::Refused`], again and again: the login or the schema is wrong.
     pub async fn prepare(&self) -> Result<(), StoreError> {
         let mut backoff = Backoff::default();
-        let mut refusals = 0;
-        loop {
-            match self.migrate().await {
-                Ok(()) => return Ok(()),
+        for _ in 0..limits::MIGRATION_TRIES {
+            match retry("the schema", || self.migrate()).await {
                 // Two processes that migrate at once can make Postgres refuse one of them.
-                Err(error @ StoreError::Refused(_)) if refusals == limits::MIGRATION_TRIES => return Err(error),
-                Err(error) => {
-                    refusals += u32::from(matches!(error, StoreError::Refused(_)));
-                    tracing::warn!(%error, "waiting for Postgres");
-                }
+                Err(error @ StoreError::Refused(_)) => tracing::warn!(%error, "the schema is tried once more"),
+                migrated => return migrated,
             }
             backoff.wait().await;
         }
+        retry("the schema", || self.migrate()).await
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
-            let lent = self.postgres.lend().await?;
-            lent.batch(sql::MIGRATION).await?;
-            lent.give_back();
+            let connection = self.postgres.connection().await?;
+            connection.batch(sql::MIGRATION).await?;
+            connection.release();
             Ok(())
         })
         .await
@@ -141,9 +138,9 @@ impl Store {
     /// One statement outside of a transaction.
     async fn one(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<SqlRow>, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
-            let lent = self.postgres.lend().await?;
-            let rows = lent.query(statement, params).await?;
-            lent.give_back();
+            let connection = self.postgres.connection().await?;
+            let rows = connection.query(statement, params).await?;
+            connection.release();
             Ok(rows)
         })
         .await

@@ -1,10 +1,9 @@
-//! Connections to Postgres. A connection that was left in the middle of anything is thrown away, never lent again.
+//! Connections to Postgres. A connection that was left in the middle of anything is thrown away, never used again.
 
 use std::time::Duration;
 
 use bytes::BytesMut;
 use deadpool::managed::{Manager, Metrics, Object, Pool, RecycleError, RecycleResult};
-use tokio::task::JoinHandle;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, NoTls, Row};
 use tokio_util::sync::CancellationToken;
@@ -12,38 +11,27 @@ use tokio_util::sync::CancellationToken;
 use super::{StoreError, sql};
 use crate::config::Address;
 use crate::limits;
+use crate::owned_task::OwnedTask;
 use crate::socket::Socket;
 use crate::task_tracker::TaskTracker;
 
-/// What is lent: a client, and the task that drives its socket.
+/// A connection: a client, and the task that drives its socket.
 pub(super) struct Wire {
     client: Client,
-    driver: Driver,
-}
-
-/// The task that drives a socket. Dropped, it is aborted: one that waits for a wedged server would never notice that its
-/// client is gone.
-struct Driver(Option<JoinHandle<()>>);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        if let Some(task) = self.0.take() {
-            task.abort();
-        }
-    }
+    driver: OwnedTask,
 }
 
 impl Wire {
     /// Says goodbye, at rest: the driver sends it and ends by itself.
-    fn leave(mut self) {
-        self.driver.0 = None;
+    fn leave(self) {
+        self.driver.detach();
     }
 }
 
 struct Dialer {
     address: Address,
     application: String,
-    /// The drivers of all connections, lent or not.
+    /// The drivers of all connections, in use or idle.
     drivers: TaskTracker,
     /// Ends the drivers that are left when the pool must be closed.
     cut: CancellationToken,
@@ -88,7 +76,7 @@ impl Dialer {
                 }
             }
         });
-        let wire = Wire { client, driver: Driver(Some(driver)) };
+        let wire = Wire { client, driver: OwnedTask::new(driver) };
         let (idle, statement) = (limits::POSTGRES_IDLE_IN_TRANSACTION, limits::POSTGRES_CALL);
         wire.client.batch_execute(&sql::session_settings(idle.as_millis(), statement.as_millis())).await?;
         Ok(wire)
@@ -108,7 +96,7 @@ impl Postgres {
         Postgres(pool.expect("a pool without timeouts needs no runtime"))
     }
 
-    /// Runs `work` within `bound`, the wait for a connection included. Whatever it left unfinished dies with its connection.
+    /// Runs `work` within `bound`, the wait for a connection included. Work that was cut loses its connection.
     pub(super) fn within<T>(
         bound: Duration,
         work: impl Future<Output = Result<T, StoreError>>,
@@ -120,16 +108,16 @@ impl Postgres {
         }
     }
 
-    /// A connection, to be given back by [`Lent::give_back`].
-    pub(super) async fn lend(&self) -> Result<Lent, StoreError> {
+    /// A connection, to be returned by [`PooledConnection::release`].
+    pub(super) async fn connection(&self) -> Result<PooledConnection, StoreError> {
         let object = self.0.get().await.map_err(|error| match error {
             deadpool::managed::PoolError::Backend(error) => error,
             other => StoreError::unavailable(other),
         })?;
-        Ok(Lent(Some(object)))
+        Ok(PooledConnection(Some(object)))
     }
 
-    /// Closes the pool: nothing new is lent. Returns when every connection is back and the task that drove it has ended:
+    /// Closes the pool: no connection is taken any more. Returns when every connection is back and the task that drove it has ended:
     /// by itself within `bound`, else by force. Says whether no force was needed.
     pub(super) async fn close(&self, bound: Duration) -> bool {
         self.0.retain(|_, _| false).removed.into_iter().for_each(Wire::leave);
@@ -145,10 +133,10 @@ impl Postgres {
     }
 }
 
-/// A connection on loan. Dropped without having been given back, it is thrown away.
-pub(super) struct Lent(Option<Object<Dialer>>);
+/// A connection in use. Dropped before its release, it is thrown away.
+pub(super) struct PooledConnection(Option<Object<Dialer>>);
 
-impl Drop for Lent {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         if let Some(object) = self.0.take() {
             drop(Object::take(object));
@@ -156,13 +144,13 @@ impl Drop for Lent {
     }
 }
 
-impl Lent {
+impl PooledConnection {
     fn client(&self) -> &Client {
-        &self.0.as_ref().expect("lent until it is given back").client
+        &self.0.as_ref().expect("there until it is released").client
     }
 
-    /// Gives it back, at rest between two statements or transactions.
-    pub(super) fn give_back(mut self) {
+    /// Returns it to the pool, at rest between two statements or transactions.
+    pub(super) fn release(mut self) {
         drop(self.0.take());
     }
 
@@ -184,10 +172,10 @@ impl Lent {
         self.batch("COMMIT").await
     }
 
-    /// Rolls back and gives the connection back.
+    /// Rolls back and releases the connection.
     pub(super) async fn roll_back(self) -> Result<(), StoreError> {
         self.batch("ROLLBACK").await?;
-        self.give_back();
+        self.release();
         Ok(())
     }
 }

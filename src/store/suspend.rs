@@ -34,27 +34,27 @@ impl Store {
     /// [`StoreError::Unavailable`]: repeat it.
     pub async fn suspend(&self, session: &SessionId, reason: &str) -> Result<Suspension, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
-            let lent = self.postgres.lend().await?;
-            lent.begin().await?;
-            if lent.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?.is_empty() {
-                lent.roll_back().await?;
+            let connection = self.postgres.connection().await?;
+            connection.begin().await?;
+            if connection.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?.is_empty() {
+                connection.roll_back().await?;
                 return Ok(Suspension::NoSession);
             }
-            lent.query(sql::SESSION_SUSPEND, &[Param::Text(&session.0), Param::Text(reason)]).await?;
-            let rows = lent.query(sql::SESSION_LOOK, &[Param::Text(&session.0)]).await?;
+            connection.query(sql::SESSION_SUSPEND, &[Param::Text(&session.0), Param::Text(reason)]).await?;
+            let rows = connection.query(sql::SESSION_LOOK, &[Param::Text(&session.0)]).await?;
             let open = rows.first().map(run_row).transpose()?.filter(|row| !row.status.is_terminal());
             match open {
                 Some(row) if row.status == Status::Queued => {
                     let run = row.run.clone();
                     let end = if row.finished { End::completed() } else { End::suspended() };
-                    match end_unowned(lent, row, end, None).await? {
+                    match end_unowned(connection, row, end, None).await? {
                         Claim::Ended { fence, end, .. } => Ok(Suspension::Ended { run, fence, end }),
                         _ => Err(StoreError::unavailable("the run moved while its session was being suspended")),
                     }
                 }
                 open => {
-                    lent.commit().await?;
-                    lent.give_back();
+                    connection.commit().await?;
+                    connection.release();
                     Ok(open.map_or(Suspension::Idle, |row| Suspension::Asked(row.run)))
                 }
             }
@@ -68,12 +68,12 @@ impl Store {
     /// [`StoreError::Unavailable`]: repeat it.
     pub async fn unsuspend(&self, session: &SessionId) -> Result<bool, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
-            let lent = self.postgres.lend().await?;
-            lent.begin().await?;
-            let known = !lent.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?.is_empty();
-            lent.query(sql::SESSION_UNSUSPEND, &[Param::Text(&session.0)]).await?;
-            lent.commit().await?;
-            lent.give_back();
+            let connection = self.postgres.connection().await?;
+            connection.begin().await?;
+            let known = !connection.query(sql::SESSION_LOCK, &[Param::Text(&session.0)]).await?.is_empty();
+            connection.query(sql::SESSION_UNSUSPEND, &[Param::Text(&session.0)]).await?;
+            connection.commit().await?;
+            connection.release();
             Ok(known)
         })
         .await

@@ -73,29 +73,29 @@ impl Store {
     /// [`StoreError::Unavailable`]: repeat it; an end whose answer got lost is found.
     pub async fn end(&self, claimed: &Claimed, end: &End) -> Result<Settled, StoreError> {
         Postgres::within(limits::TERMINAL_WRITE, async {
-            let lent = self.postgres.lend().await?;
-            lent.begin().await?;
-            lent.query(sql::SESSION_LOCK, &[Param::Text(&claimed.session.0)]).await?;
+            let connection = self.postgres.connection().await?;
+            connection.begin().await?;
+            connection.query(sql::SESSION_LOCK, &[Param::Text(&claimed.session.0)]).await?;
             let params = [
                 Param::Text(&claimed.run.0),
                 Param::Int(claimed.fence.0),
                 Param::Text(end.status.word()),
                 Param::Text(&end.reason),
             ];
-            let rows = lent.query(sql::RUN_TERMINAL, &params).await?;
+            let rows = connection.query(sql::RUN_TERMINAL, &params).await?;
             let Some(written) = rows.first() else {
-                let rows = lent.query(sql::RUN_LOOK, &[Param::Text(&claimed.run.0)]).await?;
+                let rows = connection.query(sql::RUN_LOOK, &[Param::Text(&claimed.run.0)]).await?;
                 let row = rows.first().map(super::run_row).transpose()?;
-                lent.roll_back().await?;
+                connection.roll_back().await?;
                 let ours = row.filter(|row| row.status.is_terminal() && row.fence == claimed.fence);
                 return Ok(ours.and_then(|row| row.end()).map_or(Settled::Fenced, Settled::Ended));
             };
             let status = Status::parse(column(written, "status")?).unwrap_or(end.status);
             let written = End { status, reason: column(written, "end_reason")? };
             let report = [Param::Text(&claimed.run.0), Param::Text(&written.reason)];
-            lent.query(sql::MESSAGE_REPORT, &report).await?;
-            lent.commit().await?;
-            lent.give_back();
+            connection.query(sql::MESSAGE_REPORT, &report).await?;
+            connection.commit().await?;
+            connection.release();
             Ok(Settled::Ended(written))
         })
         .await

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lychgate::amqp::{
     AMQPValue, Channel, Connection, Consumer, Delivery, Error, ExchangeKind, Message, Options, QueueDeclare,
 };
-use lychgate::broker::{Arrival, Hints, Intake, Topic};
+use lychgate::broker::{Arrival, HintConsumer, Hints, Topic};
 use lychgate::config::Address;
 use lychgate::ids::{RunId, SessionId};
 use lychgate_sim::plan::Kind;
@@ -262,7 +262,7 @@ async fn hints(script: &mut Script) {
     let publisher = tokio::spawn(publisher.publish());
     let mut intakes = Vec::new();
     for name in ["executor-1", "executor-2"] {
-        intakes.push(Intake::open(&address, name, "word", 1).await.expect("an intake"));
+        intakes.push(HintConsumer::open(&address, name, "word", 1).await.expect("an intake"));
     }
     let (session, run) = (SessionId("s".into()), RunId("r".into()));
     hints.send(Topic::Cancelled, &session, &run);
@@ -280,7 +280,7 @@ async fn hints(script: &mut Script) {
         };
         let Ok(Arrival::Waiting { hint, redelivered, delivery }) = arrived else { panic!("no run is waiting") };
         script.note(turn, (hint.map(|hint| hint.run.0), redelivered));
-        if turn == "acked" { delivery.ack().await } else { delivery.give_back().await }
+        if turn == "acked" { delivery.ack().await } else { delivery.requeue().await }
     }
     for intake in intakes {
         script.note("stop", intake.stop().await);

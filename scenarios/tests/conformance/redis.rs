@@ -139,22 +139,22 @@ async fn streams(script: &mut Script, redis: &Redis) {
         (1, Kind::TurnDone, ""),
         (2, Kind::TurnRestarted, ""),
     ] {
-        frames.say(turn, kind, text);
+        frames.push(turn, kind, text);
     }
     script.note("flush", frames.flush(BOUND).await);
     script.look().await;
     // Another writer of the same frames: what is there already is refused, and what comes after it is taken.
     let again = Frames::new(redis, &run, Fence(2));
-    again.say(1, Kind::Token, "late");
+    again.push(1, Kind::Token, "late");
     script.note("flush what is there", again.flush(BOUND).await);
-    (0..3).for_each(|_| again.say(2, Kind::Token, "x"));
+    (0..3).for_each(|_| again.push(2, Kind::Token, "x"));
     script.note("finish", again.finish(BOUND).await);
     let mut reader = StreamReader::open(redis, &run, Fence(2), FrameId::default()).await.expect("a reader");
     script.note("read", reader.next(true).await);
     script.note("read on", reader.next(false).await);
     let mut nobody = StreamReader::open(redis, &run, Fence(9), FrameId::whole(1)).await.expect("a reader");
     script.note("read nothing", nobody.next(false).await);
-    again.say(3, Kind::Token, "news");
+    again.push(3, Kind::Token, "news");
     let (read, said) = futures_util::join!(reader.next(true), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         again.flush(BOUND).await
@@ -174,7 +174,7 @@ async fn ends(script: &mut Script, live: &Live, redis: &Redis) {
     }
     script.note("show what is over", live.show(BOUND, &ann, &run, Fence(3), Status::Running).await);
     let late = Frames::new(redis, &run, Fence(2));
-    late.say(9, Kind::Token, "after the end");
+    late.push(9, Kind::Token, "after the end");
     script.note("say after the end", late.flush(BOUND).await);
     script.note("end once more", live.end(BOUND, &ann, &run, Fence(2), &End::completed()).await);
     script.look().await;
@@ -186,7 +186,7 @@ async fn flushed(script: &mut Script, live: &Live, redis: &Redis, place: &Place)
     script.note("show", live.show(BOUND, &ann, &run, Fence(1), Status::Running).await);
     script.note("lease", live.lease(&ann, &run, Fence(1)).await);
     let frames = Frames::new(redis, &run, Fence(1));
-    frames.say(1, Kind::Token, "said");
+    frames.push(1, Kind::Token, "said");
     script.note("flush", frames.flush(BOUND).await);
     let loaded = script.ask(&["SCRIPT", "LOAD", "return 'known'"]).await;
     let loaded: String = redis::from_redis_value(loaded).expect("a hash");
@@ -196,7 +196,7 @@ async fn flushed(script: &mut Script, live: &Live, redis: &Redis, place: &Place)
         tokio::time::sleep(Duration::from_millis(100)).await;
         place.make(Control::Begin(FaultKind::of(&FLUSH))).await;
         let leased = live.is_leased(&ann, &run).await;
-        frames.say(1, Kind::Token, "news");
+        frames.push(1, Kind::Token, "news");
         (leased, frames.flush(BOUND).await)
     });
     script.note("flushed: read what comes", (read, said));
@@ -216,7 +216,7 @@ async fn ill(script: &mut Script, live: &Live, redis: &Redis, how: &str) {
     script.note(&format!("{how}: lease"), live.lease(&ann, &run, Fence(1)).await);
     script.note(&format!("{how}: is it leased"), live.is_leased(&ann, &run).await);
     let frames = Frames::new(redis, &run, Fence(1));
-    frames.say(1, Kind::Token, "said");
+    frames.push(1, Kind::Token, "said");
     script.note(&format!("{how}: flush"), frames.flush(BOUND).await);
     let mut reader = StreamReader::open(redis, &run, Fence(1), FrameId::default()).await.expect("a reader");
     script.note(&format!("{how}: read"), reader.next(false).await);
