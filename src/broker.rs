@@ -27,13 +27,13 @@ const KEY: &str = "run";
 /// A hint that is not published within this is dropped: the sweep has long been faster.
 const HINT_AGE: Duration = Duration::from_secs(60);
 
-/// What a hint says.
+/// A hint: a run of a session waits, or is cancelled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hint {
     /// The session.
     pub session: SessionId,
-    /// Its run.
+    /// The run.
     pub run: RunId,
 }
 
@@ -48,12 +48,12 @@ impl Hint {
     }
 }
 
-/// Where a hint goes.
+/// The topic of a hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
-    /// One executor shall claim the run.
+    /// The run waits: one executor is to claim it.
     Waiting,
-    /// All executors shall look whether they work on it.
+    /// The run is cancelled: the executor that works on it is to stop.
     Cancelled,
 }
 
@@ -83,11 +83,11 @@ async fn declare(channel: &Channel) -> Result<(), Error> {
     channel.queue_bind(RUNS, RUNS, KEY).await
 }
 
-/// Takes hints from anywhere in the process; a full queue drops them.
+/// The sender of hints, for anywhere in the process; a full queue drops them.
 #[derive(Clone)]
 pub struct Hints(mpsc::Sender<(Instant, Topic, Hint)>);
 
-/// Carries hints to the broker.
+/// The publisher of hints: a task that sends them to the broker.
 pub struct Publisher {
     address: Address,
     name: String,
@@ -185,15 +185,15 @@ pub struct HintConsumer {
     cancels: Consumer,
 }
 
-/// What comes over an [`HintConsumer`].
+/// An arrival at a [`HintConsumer`].
 pub enum Arrival {
     /// A run is waiting; the delivery is ours until it is settled.
     Waiting {
-        /// Which; `None` if the message is no hint.
+        /// The run; `None` if the message is no hint.
         hint: Option<Hint>,
-        /// Whether somebody may have begun already.
+        /// Whether an executor may have begun already.
         redelivered: bool,
-        /// To be settled.
+        /// The delivery, to be settled.
         delivery: Held,
     },
     /// A run shall stop.
@@ -208,14 +208,14 @@ pub struct Held {
 }
 
 impl Held {
-    /// It is done with.
+    /// Acknowledges the delivery: its run is over, or another owner's.
     pub async fn ack(self) {
         if let Err(error) = self.channel.ack(self.tag).await {
             tracing::debug!(%error, "an acknowledgement was lost; the delivery comes again");
         }
     }
 
-    /// Somebody else shall have it.
+    /// Requeues the delivery: another executor is to have it.
     pub async fn requeue(self) {
         if let Err(error) = self.channel.nack(self.tag, true).await {
             tracing::debug!(%error, "a delivery went back with its connection");
@@ -242,7 +242,8 @@ impl HintConsumer {
         Ok(HintConsumer { connection, channel, runs, runs_ended: false, cancels })
     }
 
-    /// What arrives next. Once stopped, and after the last run that was on its way: cancellations alone.
+    /// Waits for the next arrival. After [`HintConsumer::stop`], and after the last run that was on its way:
+    /// cancellations alone.
     ///
     /// # Errors
     /// The connection is over: dial again.
@@ -283,7 +284,7 @@ impl HintConsumer {
     /// Ends the connection after what was settled has been sent.
     ///
     /// # Errors
-    /// It was lost before.
+    /// The connection was lost before.
     pub async fn close(self) -> Result<(), Error> {
         self.connection.close().await
     }

@@ -60,16 +60,16 @@ const HISTORY_LIMIT: &str = "AGENT_HISTORY_LIMIT";
 /// The environment, or what a world gives in its place.
 pub type Environment = BTreeMap<String, String>;
 
-/// What every role needs.
+/// The settings that every role needs.
 #[derive(Clone, Debug)]
 pub struct Stores {
-    /// Unique, and the same after a restart.
+    /// The process's name: unique, and the same after a restart.
     pub process: String,
-    /// Where the truth is.
+    /// Postgres: the truth.
     pub postgres: Address,
-    /// Where the live view is.
+    /// Redis: the live view.
     pub redis: Address,
-    /// Where hints go.
+    /// RabbitMQ: hints.
     pub rabbitmq: Address,
 }
 
@@ -89,7 +89,7 @@ pub struct Address {
 /// A gateway's settings.
 #[derive(Clone, Debug)]
 pub struct Gateway {
-    /// Where the stores are.
+    /// The stores' addresses.
     pub stores: Stores,
     /// Where to serve HTTP.
     pub listen: SocketAddr,
@@ -103,7 +103,7 @@ pub struct Gateway {
     pub subscriptions: Vec<String>,
 }
 
-/// What an executor that is told to stop does with the runs that are going.
+/// The policy of an executor that is told to stop for the runs that are going.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainPolicy {
     /// Waits for them, up to the drain grace.
@@ -115,36 +115,36 @@ pub enum DrainPolicy {
 /// An executor's settings.
 #[derive(Clone, Debug)]
 pub struct Executor {
-    /// Where the stores are.
+    /// The stores' addresses.
     pub stores: Stores,
-    /// Where containers are made.
+    /// The container engine's address.
     pub engine: Address,
-    /// The host at which their published ports are reached.
+    /// The host at which containers' published ports are reached.
     pub agent_host: String,
-    /// What they are made of.
+    /// The image of agents' containers.
     pub image: String,
     /// The agents.
     pub agents: Vec<String>,
-    /// What they may be assigned, in the order of choice.
+    /// The subscriptions, in the order of choice.
     pub subscriptions: Vec<Subscription>,
-    /// Where the model is, as its agents read it.
+    /// The model provider's address, as agents read it.
     pub provider: String,
     /// The model to ask for.
     pub model: String,
-    /// What to hand on as an agent's history limit, if anything.
+    /// The history limit to hand on to agents, if any.
     pub history_limit: Option<String>,
     /// The bounds that this deployment tuned.
     pub limits: Limits,
-    /// What becomes of the runs that are going when it is told to stop.
+    /// The policy for the runs that are going when it is told to stop.
     pub drain_policy: DrainPolicy,
 }
 
 /// The credential by which an agent reaches its model.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Subscription {
-    /// What people and rows call it.
+    /// The name, in rows and logs.
     pub name: String,
-    /// What the provider is shown.
+    /// The token that the provider is sent.
     pub token: String,
 }
 
@@ -157,11 +157,11 @@ impl std::fmt::Debug for Subscription {
 /// An agent's settings.
 #[derive(Clone, Debug)]
 pub struct Agent {
-    /// Its name.
+    /// The agent's name.
     pub agent: String,
     /// The serial of its assignment.
     pub epoch: i64,
-    /// Its subscription.
+    /// The agent's subscription.
     pub subscription: Subscription,
     /// Where the model is.
     pub provider: Address,
@@ -179,7 +179,7 @@ pub struct Agent {
 pub struct Invalid {
     /// The setting.
     pub name: String,
-    /// What is wrong and what it may be.
+    /// The fault, and what the value may be.
     pub problem: String,
 }
 
@@ -238,10 +238,11 @@ impl Executor {
 
 /// Checks that a drain ends before its process is killed, whatever is wedged.
 fn budget(limits: &Limits, policy: DrainPolicy, window: Duration) -> Result<(), Invalid> {
-    use crate::limits::{CANCEL_GRACE, CLOSES, MARK, NET_OUTER};
+    use crate::limits::{CANCEL_GRACE, CLOSES, MARK, REPAIR_OUTER};
     let wait = (policy == DrainPolicy::Finish).then_some(("drain grace", limits.drain_grace));
     let terms = [("mark", MARK)].into_iter().chain(wait);
-    let terms: Vec<_> = terms.chain([("cancel grace", CANCEL_GRACE), ("net", NET_OUTER), ("closes", CLOSES)]).collect();
+    let terms: Vec<_> =
+        terms.chain([("cancel grace", CANCEL_GRACE), ("terminal repair", REPAIR_OUTER), ("closes", CLOSES)]).collect();
     let needed: Duration = terms.iter().map(|(_, length)| *length).sum();
     if needed < window {
         return Ok(());
@@ -313,7 +314,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// One that has no default but its absence.
+    /// A setting that may be absent.
     fn given(&self, name: &str) -> Option<String> {
         self.0.get(name).filter(|text| !text.is_empty()).cloned()
     }
@@ -364,7 +365,7 @@ impl<'a> Settings<'a> {
         Ok(subscriptions)
     }
 
-    /// What a gateway has to know of them: it reads no token. None are none.
+    /// The names of the subscriptions, for a gateway: it reads no token. An absent setting is an empty list.
     fn subscription_names(&self) -> Result<Vec<String>, Invalid> {
         let Some(text) = self.given("LYCHGATE_SUBSCRIPTIONS") else { return Ok(Vec::new()) };
         let names = (1..).zip(text.split(',')).map(|(place, pair)| {
@@ -432,7 +433,7 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// What names are made of.
+/// The characters of names.
 const NAME: &str = "1 to 40 of a-z, 0-9 and -";
 
 /// Whether it can stand in a container's name and in a list.
@@ -481,8 +482,8 @@ mod tests {
         assert!(with("LYCHGATE_BEATS", "5s").contains("--help"));
         assert!(with("LYCHGATE_REDIS", "http://x").contains("redis://"));
         assert!(with("LYCHGATE_SLOTS", "many").contains("whole number"));
-        let sum = "1h must be longer than a drain, which is mark 5s + drain grace 5h 45m + cancel grace 5s + net 12s + \
-                   closes 8s = 5h 45m 30s";
+        let sum = "1h must be longer than a drain, which is mark 5s + drain grace 5h 45m + cancel grace 5s + \
+                   terminal repair 12s + closes 8s = 5h 45m 30s";
         assert!(with("LYCHGATE_KILL_WINDOW", "1h").contains(sum), "{}", with("LYCHGATE_KILL_WINDOW", "1h"));
         assert!(with("LYCHGATE_DRAIN_POLICY", "hurry").contains("`finish`"));
         assert!(with("LYCHGATE_PROCESS", "").contains("not set"));

@@ -1,5 +1,5 @@
-//! The container engine: a subset of Docker's HTTP API, a connection per call, every call bounded. What a caller acts on
-//! is told apart: done, done already, not there, the name is taken.
+//! The container engine: a subset of Docker's HTTP API, a connection per call, every call bounded. What a caller acts
+//! on is told apart: done, done already, not there, the name is taken.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub enum EngineError {
     /// No answer in time, or one that says that it has trouble: it may have happened.
     #[error("the container engine is unavailable: {0}")]
     Unavailable(String),
-    /// It answered what no engine of this kind answers, or refuses the request as wrong.
+    /// The engine gave an answer that no engine of this kind gives, or refuses the request as wrong.
     #[error("the container engine is unusable: {0}")]
     Unusable(String),
 }
@@ -52,36 +52,36 @@ impl std::fmt::Display for ContainerId {
     }
 }
 
-/// What to make a container of.
+/// The specification of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// Its name, unique in the engine.
+    /// The name, unique in the engine.
     pub name: String,
-    /// Its image.
+    /// The image.
     pub image: String,
-    /// Its environment.
+    /// The environment.
     pub environment: BTreeMap<String, String>,
-    /// Its labels.
+    /// The labels.
     pub labels: BTreeMap<String, String>,
     /// The port on which it listens; published on one that the engine chooses.
     pub port: u16,
 }
 
-/// What became of a creation.
+/// The outcome of a creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// It is there.
+    /// The container was created.
     New(ContainerId),
     /// Another container has this name: maybe the one of an earlier try.
     NameTaken,
 }
 
-/// What became of a change.
+/// The outcome of a start, stop or removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// It is so now.
+    /// The change was made.
     Done,
-    /// It was so before.
+    /// The container was in that state before.
     Already,
     /// There is no such container.
     Gone,
@@ -92,7 +92,7 @@ pub enum Changed {
 pub struct Container {
     /// The engine's name of it.
     pub id: ContainerId,
-    /// Its labels.
+    /// The labels.
     pub labels: BTreeMap<String, String>,
     /// Whether its process lives.
     pub running: bool,
@@ -307,7 +307,7 @@ fn changed(what: &str, (status, body): (StatusCode, Vec<u8>)) -> Result<Changed,
     }
 }
 
-/// What is neither done nor among what a caller acts on.
+/// The error for a status on which no caller acts.
 fn unexpected(what: &str, (status, body): (StatusCode, Vec<u8>)) -> EngineError {
     #[derive(Deserialize)]
     struct Says {

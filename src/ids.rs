@@ -1,5 +1,5 @@
-//! Ids, each a type of its own, so that a session is never taken for a run, and [`Mint`], which makes them. The operating
-//! system seeds it in production; nothing else in this crate is random.
+//! Ids, each a type of its own, so that a session is never taken for a run, and [`Mint`], which makes them. The
+//! operating system seeds it in production; nothing else in this crate is random.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -28,7 +28,7 @@ id!(
     SessionId
 );
 id!(
-    /// What a user said, once.
+    /// A message of a user, accepted once.
     MessageId
 );
 id!(
@@ -36,12 +36,12 @@ id!(
     RunId
 );
 id!(
-    /// One attempt to claim, so that repeating it after a lost reply gives the same fence.
+    /// An attempt to claim, so that repeating it after a lost reply gives the same fence.
     ClaimId
 );
 
 /// The number that Postgres mints when a run is claimed. Every durable write, provider call and frame names it; the
-/// larger one is the one that counts. 0 is a run that nobody has claimed.
+/// larger one is the one that counts. 0 is a run that no executor has claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fence(pub i64);
@@ -52,12 +52,12 @@ impl fmt::Display for Fence {
     }
 }
 
-/// One life of one process, counted per process name by Postgres, from 1.
+/// An incarnation of a process, counted per process name by Postgres, from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The configured process name, as `executor-1`.
     pub process: String,
-    /// Which life of it.
+    /// The incarnation's number.
     pub incarnation: i64,
 }
 

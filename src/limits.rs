@@ -1,7 +1,7 @@
 //! Every bound in one place, each with its reason; the relations between them are asserted at start-up.
 //!
-//! A bound that a deployment may tune is a setting of [`crate::config`]; a bound that only the code's own shape explains
-//! is a constant here.
+//! A bound that a deployment may tune is a setting of [`crate::config`]; a bound that only the code's own shape
+//! explains is a constant here.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub const REDIS_BLOCK: Duration = secs(5);
 pub const REDIS_HINT: Duration = secs(2);
 /// The live entry that a reader asks for: without an answer it is shown as unknown.
 pub const REDIS_LOOK: Duration = secs(2);
-/// One Postgres operation, pool wait and connect included.
+/// The bound of a Postgres operation, pool wait and connect included.
 pub const POSTGRES_CALL: Duration = secs(5);
 /// Postgres ends a transaction of ours that sits idle this long, so that a paused client cannot hold its lock.
 pub const POSTGRES_IDLE_IN_TRANSACTION: Duration = secs(5);
@@ -53,7 +53,7 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 pub const PROVIDER_FIRST_TOKEN: Duration = secs(60);
 /// Silence in the middle of an answer.
 pub const PROVIDER_STALL: Duration = secs(60);
-/// One provider call, whatever it streams: the longest answer seen in production took 40 minutes.
+/// The bound of a provider call, whatever it streams: the longest answer seen in production took 40 minutes.
 pub const PROVIDER_CALL: Duration = secs(3600);
 /// Calls of one turn before its run fails.
 pub const ATTEMPTS_PER_TURN: u32 = 4;
@@ -63,7 +63,7 @@ pub const LINE: usize = 256 * 1024;
 pub const ANSWER_BYTES: usize = 1024 * 1024;
 /// A token waits this long for a reader that does not read; then the call is given up.
 pub const TOKEN_READ: Duration = secs(30);
-/// Turns of one run before it fails: a model that never stops must not run for ever.
+/// Turns of one run before it fails: a model that never stops must not run forever.
 pub const TURNS_PER_RUN: i64 = 100;
 
 /// Turns that one agent answers at once; one more is told to come back.
@@ -76,15 +76,15 @@ pub const AGENT_PAST_RUNS: usize = 8;
 pub const AGENT_BODY: usize = 16 * 1024 * 1024;
 /// Messages that an agent's history keeps, unless `AGENT_HISTORY_LIMIT` says another number.
 pub const AGENT_HISTORY: usize = 1000;
-/// What an agent's history keeps, bytes, however few messages these are.
+/// The most bytes that an agent's history keeps, however few messages these are.
 pub const AGENT_HISTORY_BYTES: usize = 16 * 1024 * 1024;
 /// Tokens that wait in an agent for one reader.
 pub const AGENT_TOKENS_QUEUED: usize = 64;
-/// How long a turn that is superseded may take to let go; it hangs up at once.
+/// The wait for a superseded turn to end; it hangs up at once.
 pub const AGENT_LETS_GO: Duration = secs(2);
-/// How long an agent lets its turns go on after SIGTERM: within the engine's stop grace, with time to close.
+/// The time that an agent's turns go on after SIGTERM: within the engine's stop grace, with time to close.
 pub const AGENT_DRAIN: Duration = secs(7);
-/// How long it then closes connections.
+/// The time that an agent then takes to close connections.
 pub const AGENT_CLOSES: Duration = secs(1);
 const _: () = assert!(AGENT_DRAIN.as_secs() + AGENT_CLOSES.as_secs() < STOP_GRACE.as_secs());
 /// An agent's first line of an answer: what it waits for its predecessor, for the provider, and for the first token.
@@ -96,16 +96,16 @@ const _: () = assert!(
 /// Silence in the middle of an agent's answer.
 pub const AGENT_STALL: Duration = secs(75);
 const _: () = assert!(AGENT_STALL.as_secs() > PROVIDER_STALL.as_secs());
-/// One call of an agent.
+/// The bound of a call to an agent.
 pub const AGENT_CALL: Duration = secs(3700);
 const _: () = assert!(AGENT_CALL.as_secs() > PROVIDER_CALL.as_secs());
-/// An agent that gives no answer is called again for this long before that counts against the turn: a restart by a lock's
-/// next holder takes 60 s of lock, 10 s of stop and 60 s of start.
+/// An agent that gives no answer is called again for this long before that counts against the turn: a restart by a
+/// lock's next holder takes 60 s of lock, 10 s of stop and 60 s of start.
 pub const AGENT_AWAY: Duration = secs(600);
-/// How often a turn that waits for its agent looks again.
+/// The pause of a turn that waits for its agent, between two looks.
 pub const AGENT_POLL: Duration = secs(1);
 
-/// One call of the container engine that does not wait for a container.
+/// The bound of a call to the container engine that does not wait for a container.
 pub const ENGINE_CALL: Duration = secs(10);
 /// The engine's largest answer, bytes.
 pub const ENGINE_BODY: usize = 1024 * 1024;
@@ -116,9 +116,9 @@ pub const ENGINE_STOP: Duration = secs(20);
 const _: () = assert!(ENGINE_STOP.as_secs() >= STOP_GRACE.as_secs() + ENGINE_CALL.as_secs());
 /// From a container's start to the first answer of its agent.
 pub const AGENT_READY: Duration = secs(60);
-/// How often a starting agent is asked.
+/// The pause between two probes of a starting agent.
 pub const READY_POLL: Duration = secs(1);
-/// One such question.
+/// The bound of one such probe.
 pub const READY_PROBE: Duration = secs(2);
 /// The largest answer to it, bytes.
 pub const HEALTH_BODY: usize = 64 * 1024;
@@ -127,32 +127,32 @@ pub const SWITCH_LOCK: Duration = secs(60);
 /// Two renewals may be lost before the lock lapses, each at its bound.
 pub const SWITCH_RENEWAL: Duration = secs(15);
 const _: () = assert!(SWITCH_LOCK.as_secs() > 2 * (SWITCH_RENEWAL.as_secs() + POSTGRES_CALL.as_secs()));
-/// How often whoever waits for an agent's lock tries again.
+/// The pause between two tries for an agent's lock.
 pub const SWITCH_POLL: Duration = secs(1);
-/// How long one waits for it: two dead holders, each after a whole restart.
+/// The wait for an agent's lock: two dead holders, each after a whole restart.
 pub const SWITCH_WAIT: Duration = secs(300);
 /// A subscription that has failed is no candidate for so long: the provider's windows are hours.
 pub const SKIP_WINDOW: Duration = secs(2 * 3600);
 /// Failures are kept so long, for people.
 pub const FAILURES_KEPT: Duration = secs(24 * 3600);
 const _: () = assert!(FAILURES_KEPT.as_secs() > SKIP_WINDOW.as_secs());
-/// How often old failures are deleted.
+/// The pause between two deletions of old failures.
 pub const FAILURES_SWEPT: Duration = secs(3600);
-/// How often each agent's row is looked at for a switch that nobody finishes.
+/// The pause between two looks at an agent's row for a switch that its holder left unfinished.
 pub const TEND_EVERY: Duration = secs(15);
-/// How often its container is inspected.
+/// The pause between two inspections of an agent's container.
 pub const INSPECT_EVERY: Duration = secs(30);
-/// What runs tell of one agent and nobody has heard yet: as many runs as one executor may have, and more.
+/// Reports of one agent that its supervisor has not received yet: as many runs as one executor may have, and more.
 pub const REPORTS_QUEUED: usize = 64;
 /// The longest pause after a restart that did not succeed.
 pub const TEND_BACKOFF: Duration = secs(60);
 
 /// Each of the two terminal writes.
 pub const TERMINAL_WRITE: Duration = secs(4);
-/// What the safety net may take inside.
-pub const NET_INNER: Duration = secs(10);
-/// What the safety net may take in all.
-pub const NET_OUTER: Duration = secs(12);
+/// The bound of the repair of terminal writes, inside.
+pub const REPAIR_INNER: Duration = secs(10);
+/// The bound of the repair of terminal writes in all.
+pub const REPAIR_OUTER: Duration = secs(12);
 /// An unconfirmed outcome is repeated this often.
 pub const OUTCOME_RETRY: Duration = secs(5);
 /// A claim that is not answered is repeated, under the same claim id, for this long.
@@ -165,9 +165,9 @@ pub const CLAIMS_WITHOUT_TURN: i64 = 3;
 pub const CLAIM_RETRY: Duration = Duration::from_millis(500);
 /// A delivery whose run cannot be claimed is kept this long before it goes back, so that it does not spin.
 pub const GIVE_BACK_AFTER: Duration = secs(2);
-/// The safety net pauses this long between two tries.
-pub const NET_PAUSE: Duration = secs(1);
-/// What is left of the frames is written within this, before the stream is ended.
+/// The pause between two tries of a repair.
+pub const REPAIR_PAUSE: Duration = secs(1);
+/// The bound of writing the frames that are left, before the stream is ended.
 pub const LAST_FRAMES: Duration = secs(2);
 /// Repairs of the live view per sweep; more wait for the next one.
 pub const VIEW_REPAIRS: usize = 200;
@@ -178,7 +178,7 @@ pub const SLOT_WAIT: Duration = secs(5);
 pub const LEASE_TTL: Duration = secs(300);
 /// Two renewals may be lost before a lease lapses.
 pub const LEASE_RENEWAL: Duration = secs(30);
-/// How long another's lease delays a claim: it spares a race, no more.
+/// The delay of a claim by another executor's lease: it spares a race, no more.
 pub const LEASE_COURTESY: Duration = secs(1);
 const _: () = assert!(LEASE_TTL.as_secs() > 3 * LEASE_RENEWAL.as_secs());
 
@@ -199,7 +199,7 @@ pub const SSE_HEARTBEAT: Duration = secs(15);
 pub const STREAMS_MAX: usize = 512;
 /// Events that wait for one reader.
 pub const SSE_QUEUED: usize = 64;
-/// What HTTP buffers of one connection, bytes.
+/// The HTTP buffer of one connection, bytes.
 pub const HTTP_BUFFER: usize = 64 * 1024;
 /// A write to a reader that does not read.
 pub const SSE_WRITE: Duration = secs(30);
@@ -211,7 +211,7 @@ pub const HTTP_HEADERS: Duration = secs(30);
 pub const HTTP_BODY: usize = 256 * 1024;
 /// The longest idempotency key, bytes.
 pub const IDEMPOTENCY_KEY: usize = 200;
-/// How long the gateway finishes what it accepted after SIGTERM.
+/// The time that the gateway's accepted requests may take after SIGTERM.
 pub const GATEWAY_DRAIN: Duration = secs(10);
 /// Marking the runs in flight, before a draining executor waits for them.
 pub const MARK: Duration = secs(5);
@@ -225,12 +225,12 @@ pub const UNMARK: Duration = secs(2);
 pub const POOL_CLOSE: Duration = secs(2);
 /// Closing the line to the broker.
 pub const BROKER_CLOSE: Duration = secs(1);
-/// How long a cancelled call may take to let go, and a commit that has begun to be answered.
+/// The wait for a cancelled call to end, and for a commit that has begun to be answered.
 pub const CANCEL_GRACE: Duration = secs(5);
 
 const _: () = assert!(REDIS_BLOCK.as_secs() < REDIS_CALL.as_secs(), "a read's timeout is larger than its block");
-const _: () = assert!(NET_INNER.as_secs() < NET_OUTER.as_secs());
-const _: () = assert!(TERMINAL_WRITE.as_secs() * 2 <= NET_INNER.as_secs(), "the net can try both writes");
+const _: () = assert!(REPAIR_INNER.as_secs() < REPAIR_OUTER.as_secs());
+const _: () = assert!(TERMINAL_WRITE.as_secs() * 2 <= REPAIR_INNER.as_secs(), "the repair can try both writes");
 const _: () = assert!(CANCEL_GRACE.as_secs() >= POSTGRES_CALL.as_secs(), "a commit that has begun is answered in time");
 const _: () = assert!(
     LAST_ACKS.as_secs() + UNMARK.as_secs() + 2 * POOL_CLOSE.as_secs() + BROKER_CLOSE.as_secs() <= CLOSES.as_secs()
@@ -246,7 +246,7 @@ pub struct Limits {
     pub consumer_timeout: Duration,
     /// A run whose owner has beaten but not moved for so long is ended. 6 h 05: later than any legal run.
     pub stuck_after: Duration,
-    /// How often an owner says that it lives. 5 s.
+    /// The pause between two beats of an owner. 5 s.
     pub beat_every: Duration,
     /// A run whose owner has not beaten for so long is anybody's. 330 s: longer than a lease.
     pub takeover_after: Duration,
@@ -258,7 +258,7 @@ pub struct Limits {
     pub sweep_max: Duration,
     /// A run without a sign of life for longer is not resumed. 1 h.
     pub freshness: Duration,
-    /// How long a draining executor waits for its runs.
+    /// The wait of a draining executor for its runs.
     pub drain_grace: Duration,
     /// Runs that one executor works on at once.
     pub slots: usize,
@@ -291,8 +291,9 @@ impl Limits {
         let slack = secs(60);
         let relations = [
             (
-                self.run_max + CANCEL_GRACE + NET_OUTER + slack < self.consumer_timeout,
-                "run_max + cancel grace + net + 1 min must be less than consumer_timeout, or the broker takes back a legal run",
+                self.run_max + CANCEL_GRACE + REPAIR_OUTER + slack < self.consumer_timeout,
+                "run_max + cancel grace + terminal repair + 1 min must be less than consumer_timeout, or the broker takes back \
+                 a legal run",
             ),
             (
                 self.run_max < self.stuck_after,

@@ -116,7 +116,7 @@ Exit codes: 0 everything was finished or handed back, 1 it could not start or no
         Ok(role)
     }
 
-    /// What of the environment is ours.
+    /// The variables of the environment that are ours.
     fn environment() -> Result<Environment, String> {
         let ours = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
         let ours = ours.filter(|(name, _)| name.starts_with("LYCHGATE_") || name == "AGENT_HISTORY_LIMIT");
@@ -166,7 +166,7 @@ Exit codes: 0 everything was finished or handed back, 1 it could not start or no
         exit
     }
 
-    /// How many threads this process has; 0 where the system does not say.
+    /// The number of threads of this process; 0 where the system does not say.
     fn threads() -> usize {
         std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
     }

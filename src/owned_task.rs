@@ -1,5 +1,5 @@
-//! A task that ends with its owner: aborted when it is dropped. The driver of a connection that waits for a wedged server
-//! would never notice otherwise that its user is gone.
+//! A task that ends with its owner: aborted when it is dropped. The driver of a connection that waits for a wedged
+//! server would never notice otherwise that its user is gone.
 
 use tokio::task::JoinHandle;
 

@@ -1,5 +1,5 @@
-//! The model provider: one call is one turn of one run, named, and streamed token by token. Every wait has a bound. That
-//! the subscription is the trouble, and not the call, is told apart: another subscription may do.
+//! The model provider: one call is one turn of one run, named, and streamed token by token. Every wait has a bound.
+//! That the subscription is the trouble, and not the call, is told apart: another subscription may do.
 
 use std::str::FromStr;
 
@@ -20,7 +20,7 @@ use crate::task_tracker::TaskTracker;
 /// The header that names a call: `RUN FENCE TURN ATTEMPT`.
 pub const CALL: &str = "lychgate-call";
 
-/// Who said something.
+/// The author of an entry of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -30,13 +30,13 @@ pub enum Role {
     Assistant,
 }
 
-/// One thing that was said, as the provider wants it.
+/// An entry of a conversation, as the provider wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Said {
     /// By whom.
     pub role: Role,
-    /// What.
+    /// The text.
     pub content: String,
 }
 
@@ -75,17 +75,17 @@ impl FromStr for CallName {
     }
 }
 
-/// Why an answer ended.
+/// The reason why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finish {
     /// The model has said what it had to say.
     Stop,
-    /// It was cut for length: the next turn goes on.
+    /// The answer was cut for length: the next turn goes on.
     Length,
 }
 
-/// Why a call came to nothing.
+/// The reason why a call failed.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CallError {
     /// Another attempt may succeed.
@@ -94,13 +94,13 @@ pub enum CallError {
     /// The subscription has used up what it may. 429.
     #[error("the subscription is rate limited{}", retry_after.map(|secs| format!(", retry after {secs} s")).unwrap_or_default())]
     RateLimited {
-        /// What the provider says of when it may do again, seconds.
+        /// The wait that the provider asks for, seconds.
         retry_after: Option<u64>,
     },
     /// The subscription is not let in. 401 or 403.
     #[error("the subscription is not accepted: {0}")]
     Auth(String),
-    /// It will not succeed.
+    /// The call will not succeed, however often it is repeated.
     #[error("the provider refused the call: {0}")]
     Refused(String),
     /// The reader of the answer is gone.
@@ -213,8 +213,8 @@ async fn read<T: From<String>>(mut answering: Answer, tokens: &mpsc::Sender<T>) 
     let mut lines = Lines::default();
     let mut answer = String::new();
     let mut finish = None;
-    // Until the first token whatever comes is no sign of life: a comment now and then, or half an event, would otherwise
-    // keep whoever waits for this agent waiting for longer than it waits.
+    // Until the first token whatever comes is no sign of life: a comment now and then, or half an event, would
+    // otherwise keep whoever waits for this agent waiting for longer than it waits.
     let first = Instant::now() + limits::PROVIDER_FIRST_TOKEN;
     let waits = |answer: &str| match answer.is_empty() {
         true => first.saturating_duration_since(Instant::now()),

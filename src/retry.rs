@@ -1,5 +1,5 @@
-//! A call to Postgres, repeated while Postgres is unavailable. Only [`StoreError::Unavailable`] is repeated: an answer, a
-//! refusal and a closed pool go to the caller at once.
+//! A call to Postgres, repeated while Postgres is unavailable. Only [`StoreError::Unavailable`] is repeated: an answer,
+//! a refusal and a closed pool go to the caller at once.
 
 use std::fmt::Display;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a run is and what may become of it: pure decisions, no I/O, no clock.
+//! The state machine of a run: pure decisions, no I/O, no clock.
 //!
 //! `queued → running → {completed, failed, interrupted, cancelled}`. A terminal status is final.
 
@@ -17,13 +17,13 @@ pub enum Status {
     Queued,
     /// An executor works on it.
     Running,
-    /// Its last turn is checkpointed.
+    /// The last turn is checkpointed.
     Completed,
-    /// It cannot go on.
+    /// The run cannot go on.
     Failed,
-    /// It was given up for a reason that is not its own.
+    /// The run was given up for a reason outside of it.
     Interrupted,
-    /// Its user stopped it.
+    /// The user stopped the run.
     Cancelled,
 }
 
@@ -52,43 +52,43 @@ impl Status {
     }
 }
 
-/// How a run ends, and why: the reason is for its user.
+/// The end of a run, with the reason for its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
     /// A terminal status.
     pub status: Status,
-    /// One word or a short sentence; `done` for a completed run.
+    /// The reason: one word or a short sentence; `done` for a completed run.
     pub reason: String,
 }
 
 impl End {
-    /// Its last turn is checkpointed.
+    /// The last turn is checkpointed.
     pub fn completed() -> Self {
         End { status: Status::Completed, reason: "done".into() }
     }
 
-    /// It cannot go on.
+    /// The run cannot go on.
     pub fn failed(reason: impl Into<String>) -> Self {
         End { status: Status::Failed, reason: reason.into() }
     }
 
-    /// It was given up.
+    /// The run was given up.
     pub fn interrupted(reason: impl Into<String>) -> Self {
         End { status: Status::Interrupted, reason: reason.into() }
     }
 
-    /// Its session is suspended.
+    /// The session is suspended.
     pub fn suspended() -> Self {
         End::interrupted("suspended")
     }
 
-    /// Its user stopped it.
+    /// The user stopped the run.
     pub fn cancelled() -> Self {
         End { status: Status::Cancelled, reason: "cancelled by the user".into() }
     }
 }
 
-/// What a user is told of a run that another executor goes on with: `why` is its mark's reason.
+/// The notice of a run that another executor goes on with: `why` is its mark's reason.
 pub fn resumed(why: &str) -> String {
     let why = match why {
         "shutdown" => "the executor that worked on it was shut down",
@@ -97,7 +97,7 @@ pub fn resumed(why: &str) -> String {
     format!("Your run was taken over: {why}. It goes on behind its last finished turn; nothing is lost.")
 }
 
-/// What a user is told of a run that its claim gave up.
+/// The notice of a run that its claim gave up.
 pub fn given_up(end: &End) -> String {
     format!("Your run was given up: {}.", end.reason)
 }
@@ -105,9 +105,9 @@ pub fn given_up(end: &End) -> String {
 /// A run's row as Postgres shows it. Times are Postgres's own, in microseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Which run.
+    /// The run.
     pub run: RunId,
-    /// Of which session.
+    /// Its session.
     pub session: SessionId,
     /// Where it stands.
     pub status: Status,
@@ -115,7 +115,7 @@ pub struct Row {
     pub fence: Fence,
     /// The claim that minted it.
     pub claim: Option<ClaimId>,
-    /// Who owns it, if it is running.
+    /// The owner, if the run is running.
     pub owner: Option<Owner>,
     /// When it was accepted.
     pub queued_at: i64,
@@ -143,7 +143,7 @@ pub struct Row {
     pub now: i64,
 }
 
-/// What a claim that looks at a row must do.
+/// The decision of a claim on a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Take it under a new fence.
@@ -152,7 +152,7 @@ pub enum Decision {
     Taken,
     /// End it here and now, without a call.
     End {
-        /// How.
+        /// The end.
         end: End,
         /// Why its session is suspended with it, if it is.
         suspend: Option<String>,
@@ -166,7 +166,7 @@ fn since(now: i64, then: i64) -> Duration {
 }
 
 impl Row {
-    /// How it ended, if it has.
+    /// The end, if the run is over.
     pub fn end(&self) -> Option<End> {
         let reason = self.end_reason.clone().unwrap_or_default();
         self.status.is_terminal().then_some(End { status: self.status, reason })
@@ -192,7 +192,7 @@ impl Row {
         waited || self.is_orphan(claimant, limits)
     }
 
-    /// How long until it can be due at the earliest.
+    /// The time until the row can be due at the earliest.
     pub fn due_in(&self, limits: &Limits) -> Duration {
         match self.status {
             Status::Queued => limits.queued_claim_after.saturating_sub(since(self.now, self.queued_at)),
@@ -206,8 +206,8 @@ impl Row {
         self.status == Status::Running && self.owner.as_ref() == Some(owner) && settled
     }
 
-    /// What `claim` by `claimant` must do with it. Cancellation, suspension and freshness are decided here, whatever
-    /// path led to the claim.
+    /// Decides what `claim` by `claimant` does with the row. Cancellation, suspension and freshness are decided here,
+    /// whatever path led to the claim.
     pub fn decide(&self, claim: &ClaimId, claimant: &Owner, limits: &Limits) -> Decision {
         let ended = |end| Decision::End { end, suspend: None };
         if self.status.is_terminal() {
@@ -242,13 +242,13 @@ impl Row {
 /// Why a run that is going must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Its user asked.
+    /// The user asked.
     Cancelled,
     /// Postgres shows a newer fence or another end: nothing of ours counts any more.
     Fenced,
     /// No beat was confirmed for too long: another executor may take it.
     Lost,
-    /// Its session is suspended.
+    /// The session is suspended.
     Suspended,
     /// The drain is over: another executor goes on with it.
     Drained,
@@ -256,14 +256,14 @@ pub enum Stop {
     Interrupted,
 }
 
-/// What the work itself knows of how it ended, before anything is written.
+/// The end that a run intends, before anything is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intent {
-    /// It ends so.
+    /// The run ends so.
     End(End),
     /// Another executor shall go on with it.
     HandBack,
-    /// It is not ours any more.
+    /// The run is not ours any more.
     Nothing,
 }
 
@@ -273,7 +273,7 @@ impl Stop {
         !matches!(self, Stop::Fenced | Stop::Lost)
     }
 
-    /// What becomes of a run that was stopped before its last checkpoint.
+    /// The intent of a run that was stopped before its last checkpoint.
     pub fn intent(self) -> Intent {
         match self {
             Stop::Cancelled => Intent::End(End::cancelled()),

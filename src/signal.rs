@@ -1,4 +1,4 @@
-//! What a process is told from outside, and what it tells when it ends.
+//! Signals to a process, and its exit.
 
 /// A signal to a process. It may come any number of times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,12 +7,12 @@ pub enum Signal {
     Terminate,
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Everything was finished or handed back.
     Clean,
-    /// It could not start, or could not finish.
+    /// The process could not start, or could not finish.
     Failed,
 }
 

@@ -1,6 +1,6 @@
-//! A TCP connection, as everything here dials and accepts it. Its one law: a flush goes down only if something was
-//! written since the last. The drivers of connections flush whenever they wake, mostly nothing; what becomes of an empty
-//! flush is the transport's affair, and some make a packet of it.
+//! A TCP connection, as everything here dials and accepts it. The law: a flush reaches the transport only if something
+//! was written since the last one. Drivers of connections flush whenever they wake, mostly nothing, and some transports
+//! send a packet for an empty flush.
 
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
@@ -21,7 +21,7 @@ impl Socket {
     /// Dials `host` (`HOST:PORT`). The caller bounds the wait.
     ///
     /// # Errors
-    /// Nobody listens there, or the host is not known or not reached.
+    /// No process listens there, or the host is not known or not reached.
     pub async fn connect(host: &str) -> Result<Socket> {
         TcpStream::connect(host).await.map(Socket::from)
     }

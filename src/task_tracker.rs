@@ -1,5 +1,5 @@
-//! TaskTracker, counted: a leak shows as a number that does not come back, and who closes what tasks use waits until the last
-//! one has gone. A task that is dropped in the middle of its work is no longer counted either.
+//! TaskTracker, counted: a leak shows as a number that does not come back, and who closes what tasks use waits until
+//! the last one has gone. A task that is dropped in the middle of its work is no longer counted either.
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 #[derive(Clone, Debug)]
 pub struct TaskTracker(watch::Sender<usize>);
 
-/// One task's place in the count, until it is dropped.
+/// A task's place in the count, until it is dropped.
 #[derive(Debug)]
 pub struct TaskToken(watch::Sender<usize>);
 
@@ -40,17 +40,17 @@ impl TaskTracker {
         TaskToken(self.0.clone())
     }
 
-    /// How many tasks live.
+    /// The number of live tasks.
     pub fn len(&self) -> usize {
         *self.0.borrow()
     }
 
-    /// Whether none does.
+    /// Whether no task lives.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Waits until none does. The caller bounds the wait.
+    /// Waits until no task lives. The caller bounds the wait.
     pub async fn wait_empty(&self) {
         let mut tasks = self.0.subscribe();
         // The sender lives as long as `self`, so waiting cannot fail.

@@ -67,6 +67,6 @@ impl Settings {
         if process.starts_with("agent-") {
             return limits::STOP_GRACE;
         }
-        limits::MARK + self.drain_grace(process) + limits::CANCEL_GRACE + limits::NET_OUTER + limits::CLOSES
+        limits::MARK + self.drain_grace(process) + limits::CANCEL_GRACE + limits::REPAIR_OUTER + limits::CLOSES
     }
 }

@@ -1,5 +1,5 @@
-//! The other side of the wire: calling an agent. Every wait has a bound; what a failure means for the caller is told
-//! apart, because a turn that an agent's restart has cut is not the turn's fault.
+//! The client of an agent. Every wait has a bound. Errors are told apart by what the caller does: a call that was cut
+//! by a restart of its agent does not count against the turn.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -13,28 +13,28 @@ use crate::limits;
 use crate::provider::{CALL, CallName, Finish, Said};
 use crate::task_tracker::TaskTracker;
 
-/// Why a turn came to nothing.
+/// The reason why a turn was not answered.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TurnError {
     /// There is no agent that would take the turn now: unreachable, silent, draining or busy.
     #[error("the agent is away: {0}")]
     Away(String),
-    /// It has seen a newer call, or serves another epoch.
+    /// The agent has seen a newer call, or serves another epoch.
     #[error("the agent says that the call is stale: {0}")]
     Stale(String),
-    /// Its subscription failed.
+    /// The agent's subscription failed.
     #[error("the subscription {subscription} failed: {message}")]
     Subscription {
-        /// How.
+        /// The kind of the failure.
         kind: Kind,
-        /// What the agent says.
+        /// The agent's words.
         message: String,
-        /// Which.
+        /// The subscription's name.
         subscription: String,
-        /// Under which assignment.
+        /// The epoch of the assignment.
         epoch: i64,
     },
-    /// Its provider failed; another attempt may do.
+    /// The agent's provider failed; another attempt may succeed.
     #[error("{0}")]
     Provider(String),
     /// The answer ended before its end.

@@ -1,4 +1,4 @@
-//! What an agent tells of itself. It waits for nothing, so it answers whatever is stuck; every gauge is counted at the
+//! The health report of an agent. It waits for nothing, so it answers whatever is stuck; every gauge is counted at the
 //! moment of the call.
 
 use std::sync::Arc;

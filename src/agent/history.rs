@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::ids::SessionId;
 use crate::provider::Role;
 
-/// One thing that was said.
+/// An entry of the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub session: SessionId,

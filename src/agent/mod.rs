@@ -1,8 +1,9 @@
 //! The agent: a process in a container of its own. It answers turns on one subscription, for as long as it is assigned.
 //!
-//! Start at [`serve`]. `wire` is what it and its callers say to each other, `turns` answers, `order` knows which call of a
-//! session is the newest, `history` is what it keeps in memory, `health` is what it tells of itself; [`Client`] is the
-//! other side. An agent has no store: what counts is in the checkpoints of its callers. Whatever it keeps is bounded.
+//! Start at [`serve`]. `wire` has the messages between an agent and its callers, `turns` answers, `order` knows the
+//! newest call of a session, `history` is kept in memory, `health` is the report of its gauges; [`Client`] is the
+//! callers' side. An agent has no store: what counts is in the checkpoints of its callers. Everything that it keeps is
+//! bounded.
 
 mod client;
 mod health;
@@ -34,8 +35,8 @@ use crate::task_tracker::TaskTracker;
 /// The port on which an agent listens in its container.
 pub const PORT: u16 = 8090;
 
-/// What all requests share. Its locks are held for a moment and never across an await, so that whatever is stuck, health
-/// can be told.
+/// The state that all requests share. Its locks are held for a moment and never across an await, so that whatever is
+/// stuck, health can be told.
 struct Agent {
     config: config::Agent,
     provider: Provider,

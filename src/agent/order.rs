@@ -1,4 +1,5 @@
-//! Which call of a session is the newest, and which one is going. An older one is refused; a newer one ends what runs.
+//! The order of a session's calls: which is the newest, and which is going. An older one is refused; a newer one ends
+//! the one that is going.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -43,7 +44,7 @@ struct Seen {
     going: Option<Going>,
 }
 
-/// What calls were seen, of a bounded number of sessions.
+/// The calls that were seen, of a bounded number of sessions.
 #[derive(Debug)]
 pub(super) struct Order {
     sessions: BTreeMap<SessionId, Seen>,
@@ -63,7 +64,7 @@ pub(super) struct Admitted {
     pub serial: u64,
     /// Cancelled when a newer call comes.
     pub stop: CancellationToken,
-    /// What was going and must have ended before this one begins.
+    /// The call that was going and must have ended before this one begins.
     pub before: Option<Going>,
 }
 
@@ -159,7 +160,7 @@ impl Order {
         self.sessions.len()
     }
 
-    /// How many may be.
+    /// The most sessions that are remembered.
     pub fn limit(&self) -> usize {
         self.limit
     }

@@ -1,5 +1,5 @@
-//! Answering a turn: one call of the provider, passed on token by token. The caller hanging up, a newer call of the same
-//! session, and the end of the drain each end it at once.
+//! Answering a turn: one call of the provider, passed on token by token. The caller hanging up, a newer call of the
+//! same session, and the end of the drain each end it at once.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::wire::{AnswerLine, Ask, EPOCH, Kind, Refused};
 use crate::limits;
 use crate::provider::{CALL, CallError, CallName, Finish, Role};
 
-/// What a turn's task tells the connection that wants it.
+/// A message of a turn's task to the connection that asked for the turn.
 enum Told {
     Token(String),
     Over(Result<Finish, CallError>),
@@ -33,7 +33,7 @@ impl From<String> for Told {
     }
 }
 
-/// One of the places for turns. Free again when it is dropped.
+/// A place among [`limits::AGENT_TURNS`]. Free again when it is dropped.
 struct Place(watch::Sender<usize>);
 
 impl Drop for Place {

@@ -1,4 +1,4 @@
-//! What an agent and its callers say to each other: JSON in, lines of JSON out.
+//! The messages between an agent and its callers: JSON in, lines of JSON out.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::provider::{Finish, Said};
 /// The header that says which epoch of the agent a call is meant for.
 pub const EPOCH: &str = "lychgate-epoch";
 
-/// What a turn is asked about; which turn it is, the header [`crate::provider::CALL`] says.
+/// The body of a turn's request. The header [`crate::provider::CALL`] names the turn.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ask {
@@ -16,7 +16,7 @@ pub(super) struct Ask {
     pub said: Vec<Said>,
 }
 
-/// One line of an answer. The last one is `finish` or `failed`; an answer without either was cut.
+/// A line of an answer. The last one is `finish` or `failed`; an answer without either was cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum AnswerLine {
@@ -35,22 +35,22 @@ pub(super) enum Refused {
     Provider { message: String },
     /// A newer call of that session was seen, or another epoch is wanted: 409.
     Stale { message: String },
-    /// It stops: 503.
+    /// The agent stops: 503.
     Draining,
     /// Too many turns are going: 503.
     Busy,
-    /// It will not do, however often it is tried: 422.
+    /// The request will not succeed, however often it is tried: 422.
     #[serde(rename = "refused")]
     Never { message: String },
 }
 
-/// How a subscription failed.
+/// The kind of a subscription's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// It has used up what it may.
+    /// The subscription has used up its quota.
     RateLimit,
-    /// It is not let in.
+    /// The subscription's token is not accepted.
     Auth,
 }
 
@@ -64,10 +64,10 @@ impl Kind {
     }
 }
 
-/// What an agent tells of itself, as far as its executor needs it.
+/// The health report of an agent, as far as its executor needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Health {
-    /// Its name.
+    /// The agent's name.
     pub agent: String,
     /// The epoch that it serves.
     pub epoch: i64,

@@ -21,12 +21,12 @@ use super::{Options, PUBLISHES_MAX};
 /// AMQP's delivery mode for messages that outlive a restart.
 const PERSISTENT: u8 = 2;
 
-/// How an exchange routes.
+/// The way in which an exchange routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExchangeKind {
-    /// To the queues that are bound with the message's routing key.
+    /// Routes to the queues that are bound with the message's routing key.
     Direct,
-    /// To every queue that is bound.
+    /// Routes to every bound queue.
     Fanout,
 }
 
@@ -35,7 +35,7 @@ pub enum ExchangeKind {
 pub struct QueueDeclare {
     /// Empty: the broker makes one up and tells.
     pub name: String,
-    /// It outlives a restart, with its persistent messages.
+    /// The queue outlives a restart, with its persistent messages.
     pub durable: bool,
     /// For this connection only, and deleted with it.
     pub exclusive: bool,
@@ -50,7 +50,7 @@ pub struct QueueDeclare {
 /// A queue as the broker has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueDeclared {
-    /// Its name.
+    /// The queue's name.
     pub name: String,
     /// Messages that are ready.
     pub messages: u32,
@@ -63,24 +63,24 @@ pub struct QueueDeclared {
 pub struct Message {
     /// Empty: the default exchange, where the routing key is a queue's name.
     pub exchange: String,
-    /// How the exchange finds queues.
+    /// The routing key.
     pub routing_key: String,
-    /// What it says.
+    /// The body.
     pub body: Bytes,
-    /// It comes back if no queue takes it.
+    /// The message is returned if no queue takes it.
     pub mandatory: bool,
-    /// It outlives a restart in a durable queue.
+    /// The message outlives a restart in a durable queue.
     pub persistent: bool,
 }
 
-/// What became of a message.
+/// The outcome of a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The broker is responsible for it now.
     Confirmed,
     /// The broker could not take it.
     Nacked,
-    /// It was mandatory and no queue took it.
+    /// The message was mandatory and no queue took it.
     Returned(Returned),
 }
 
@@ -98,15 +98,15 @@ pub struct Returned {
 pub struct Delivery {
     /// Names it on its channel, for [`Channel::ack`] and [`Channel::nack`].
     pub delivery_tag: u64,
-    /// It may have been delivered before.
+    /// The message may have been delivered before.
     pub redelivered: bool,
     /// Where it was published.
     pub exchange: String,
-    /// How it was routed.
+    /// The routing key of its publish.
     pub routing_key: String,
-    /// Its headers and the like.
+    /// The message's headers and other properties.
     pub properties: BasicProperties,
-    /// What it says.
+    /// The body.
     pub body: Bytes,
 }
 
@@ -123,7 +123,7 @@ struct Inner {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     options: Arc<Options>,
-    /// One request at a time: AMQP answers in order.
+    /// The turn to ask: one request at a time, as AMQP answers in order.
     requests: Mutex<()>,
     /// Places for publishes that wait for their confirms.
     publishes: Arc<Semaphore>,
@@ -338,7 +338,7 @@ impl Channel {
     }
 }
 
-/// What a queue delivers to us, in order. Dropping it leaves the consumer in place and its deliveries unacknowledged:
+/// The deliveries of one queue, in order. Dropping it leaves the consumer in place and its deliveries unacknowledged:
 /// cancel it, or end its channel.
 #[derive(Debug)]
 pub struct Consumer {

@@ -19,7 +19,7 @@ pub(super) const FRAME_MAX: u32 = 131_072;
 const TABLES_MAX: usize = 100;
 /// The frame type of a message's body.
 const BODY: u8 = 3;
-/// What stands at the end of each frame.
+/// The byte at the end of each frame.
 const FRAME_END: u8 = 206;
 /// The class of messages.
 const BASIC: u16 = 60;
@@ -71,7 +71,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// What has not been written.
+    /// The bytes that are not written yet.
     pub(super) fn waiting(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }
@@ -162,7 +162,7 @@ impl<A> Arriving<A> {
         self.properties.is_some() && self.body.len() == self.size
     }
 
-    /// What announced it, its properties and its body.
+    /// The method that announced it, the properties and the body.
     pub(super) fn finish(self) -> (A, BasicProperties, Vec<u8>) {
         (self.announced, self.properties.unwrap_or_default(), self.body)
     }

@@ -88,7 +88,7 @@ impl Connection {
     /// waits until the driver has let go of the socket; all within [`Options::request_timeout`].
     ///
     /// # Errors
-    /// What ended the connection before, or [`Error::Timeout`]. It is over in any case.
+    /// The error that ended the connection before, or [`Error::Timeout`]. The connection is over in any case.
     pub async fn close(mut self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         let closing = async {
@@ -111,13 +111,13 @@ impl Drop for Connection {
     }
 }
 
-/// What driver and handles both know of the connection.
+/// The state of the connection that driver and handles share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) state: watch::Sender<State>,
 }
 
-/// How the connection is.
+/// The phase of the connection.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) ended: Option<Error>,
@@ -136,7 +136,7 @@ impl Shared {
         });
     }
 
-    /// Why the connection is over, for somebody who has noticed that it is.
+    /// The reason of the end, for a caller that has noticed it.
     pub(super) fn reason(&self) -> Error {
         self.state.borrow().ended.clone().unwrap_or_else(|| Error::Lost("its driver is gone".into()))
     }
@@ -179,12 +179,12 @@ impl Life {
         let _ = self.ended.set(reason);
     }
 
-    /// Its end, if it has one.
+    /// The reason of the connection's end, once it has ended.
     pub(super) fn ended(&self) -> Option<Error> {
         self.ended.get().cloned()
     }
 
-    /// Why it is over, for somebody who has noticed that it is.
+    /// The reason of the end, for a caller that has noticed it.
     pub(super) fn reason(&self, shared: &Shared) -> Error {
         self.ended().unwrap_or_else(|| shared.reason())
     }

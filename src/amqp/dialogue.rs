@@ -1,6 +1,7 @@
-//! What frames and commands mean: channels, who waits for which answer, which message waits for its confirm. No I/O.
+//! The meaning of frames and commands: channels, which request waits for which answer, which message for its confirm.
+//! No I/O.
 //!
-//! Its law: what this side has not asked for is a breach of the protocol and ends the connection.
+//! The law: what this side has not asked for is a breach of the protocol and ends the connection.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub(super) struct Key {
     pub(super) serial: u64,
 }
 
-/// What handles ask of the driver.
+/// A command of a handle to the driver.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Open a channel: its key comes first, then the answer.
@@ -91,7 +92,7 @@ struct Slot {
     arriving: Option<Arriving<Announced>>,
 }
 
-/// One side of the talk on one connection.
+/// Our side of the dialogue on one connection.
 #[derive(Debug)]
 pub(super) struct Dialogue {
     channels: BTreeMap<u16, Slot>,

@@ -15,7 +15,7 @@ use super::error::Error;
 
 /// Bytes that may wait for the socket before commands have to wait. One message may go over it.
 const OUTBOX_HIGH: usize = 1 << 20;
-/// What the inbox grows by, in bytes.
+/// The step by which the inbox grows, in bytes.
 const READ_CHUNK: usize = 16 * 1024;
 /// After a pause of this process an expired clock is seen before the bytes that had come in time: one more read.
 const GRACE: Duration = Duration::from_secs(1);
@@ -141,7 +141,7 @@ async fn finish<W: AsyncWrite + Unpin>(writer: &mut W, outbox: &mut Outbox) -> R
     Ok(())
 }
 
-/// Who has to be heard of by when.
+/// The deadlines for what is to arrive and to be sent.
 struct Clock {
     /// Zero: nobody.
     heartbeat: Duration,

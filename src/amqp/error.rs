@@ -1,4 +1,4 @@
-//! What can go wrong, by what the caller does about it.
+//! The errors, by what the caller does about them.
 
 /// An error has the variants that a caller acts on. Cloned to everyone who waited on the same connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -17,7 +17,7 @@ const CHANNEL_MAX: u16 = 2047;
 /// The smallest frame_max that AMQP allows a peer to insist on, in bytes.
 const FRAME_MIN: u32 = 4096;
 
-/// What both sides agreed on.
+/// The parameters that both sides agreed on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuned {
     pub(super) channel_max: u16,

@@ -1,6 +1,6 @@
 //! A small AMQP 0-9-1 client over any byte stream, for RabbitMQ.
 //!
-//! Its law: **every wait ends, and every end has a reason.** A request that is not answered in time ends the
+//! The law: **every wait ends, and every end has a reason.** A request that is not answered in time ends the
 //! connection, because nobody could tell what its late answer belongs to; a connection that ends tells the same
 //! [`Error`] to everyone who waits on it. It never redials: whoever sees [`Error::is_over`] opens another stream.
 //!
@@ -24,7 +24,7 @@ pub use channel::{Channel, Consumer, Delivery, ExchangeKind, Message, Outcome, Q
 pub use connection::Connection;
 pub use error::Error;
 
-/// How a connection is opened, and how long anything on it may take.
+/// The parameters of a connection, and how long anything on it may take.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// For PLAIN.
@@ -35,8 +35,8 @@ pub struct Options {
     pub vhost: String,
     /// Shown in RabbitMQ's list of connections.
     pub name: String,
-    /// What we ask for, in whole seconds; the smaller of this and the server's offer holds, zero follows the server.
-    /// A peer that was silent for twice as long is dead.
+    /// The heartbeat that we ask for, in whole seconds; the smaller of this and the server's offer holds, zero follows
+    /// the server. A peer that was silent for twice as long is dead.
     pub heartbeat: Duration,
     /// The whole handshake.
     pub open_timeout: Duration,

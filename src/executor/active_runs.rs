@@ -1,5 +1,5 @@
-//! The active runs: which runs this process works on right now, under which fence, and how each is told to stop. Nothing
-//! of it outlives the process.
+//! The active runs: which runs this process works on right now, under which fence, and how each is told to stop.
+//! Nothing of it outlives the process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -30,7 +30,7 @@ pub(super) struct ActiveRuns {
     busy: TaskTracker,
 }
 
-/// A place for a run. Free again when it is dropped.
+/// A slot for a run; free again when this is dropped.
 pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
     _busy: TaskToken,
@@ -68,7 +68,7 @@ impl ActiveRuns {
         stopped
     }
 
-    /// Removes a run: its end is written, or it is somebody else's. One that came back under a newer fence
+    /// Removes a run: its end is written, or it is another owner's. One that came back under a newer fence
     /// meanwhile stays.
     pub(super) fn remove(&self, run: &RunId, fence: Fence) {
         let mut runs = self.lock();

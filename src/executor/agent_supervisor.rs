@@ -1,6 +1,6 @@
-//! The supervisor of one agent: it sees that the agent's container is there and answers, and receives reports of failures.
-//! Each agent has a supervisor in a task of its own, so that none waits for another; a run that is cancelled does not stop
-//! the switch that its report began.
+//! The supervisor of one agent: it sees that the agent's container is there and answers, and receives reports of
+//! failures. Each agent has a supervisor in a task of its own, so that none waits for another; a run that is cancelled
+//! does not stop the switch that its report began.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::ids::{Mint, Owner};
 use crate::limits;
 use crate::store::{AgentRow, Store, StoreError};
 
-/// What runs report of an agent.
+/// A run's report of an agent.
 #[derive(Debug)]
 pub(super) enum Report {
     /// A call failed because of its subscription. The sender takes what came of it.
@@ -26,20 +26,20 @@ pub(super) enum Report {
     Away,
 }
 
-/// What every agent's container is made of.
+/// The settings that all agents' containers share.
 pub(super) struct AgentSettings {
     pub image: String,
     /// The host at which containers' published ports are reached.
     pub host: String,
-    /// What an agent may be assigned, in the order of choice.
+    /// The subscriptions, in the order of choice.
     pub subscriptions: Vec<Subscription>,
-    /// Where the model is, as agents read it.
+    /// The model provider's address, as agents read it.
     pub provider: String,
     pub model: String,
     pub history_limit: Option<String>,
 }
 
-/// The supervisor of one agent: what it may touch.
+/// The supervisor of one agent.
 #[derive(Clone)]
 pub(super) struct AgentSupervisor {
     pub agent: String,
@@ -61,7 +61,7 @@ pub(super) async fn forget_failures(store: Store) {
     }
 }
 
-/// When to do what next.
+/// The times of the next inspection and the next try.
 struct Schedule {
     inspect_at: Instant,
     /// After a restart that did not succeed.
@@ -81,7 +81,7 @@ impl Schedule {
 }
 
 impl AgentSupervisor {
-    /// Supervises until nobody can report any more.
+    /// Supervises until every sender of reports is gone.
     pub(super) async fn run(self, mut reports: mpsc::Receiver<Report>) {
         self.ensure().await;
         let now = Instant::now();

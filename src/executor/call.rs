@@ -19,24 +19,24 @@ use crate::retry::retry;
 use crate::run::End;
 use crate::store::{AgentRow, Claimed, Store, StoreError};
 
-/// How a turn has gone so far.
+/// The attempts at one turn so far.
 struct Attempts {
-    /// Those that count, of [`limits::ATTEMPTS_PER_TURN`].
+    /// The failed attempts that count, of [`limits::ATTEMPTS_PER_TURN`].
     failed: u32,
-    /// Since when there is nobody to answer.
+    /// The time since which the agent is away.
     away_since: Option<Instant>,
     backoff: Backoff,
 }
 
 impl Attempts {
-    /// One more that counts. The last one ends the run.
+    /// Counts a failed attempt. The last one ends the run.
     fn count(&mut self, why: impl ToString) -> Result<(), End> {
         self.failed += 1;
         if self.failed < limits::ATTEMPTS_PER_TURN { Ok(()) } else { Err(End::failed(why.to_string())) }
     }
 }
 
-/// What calling agents may touch.
+/// The calls to agents.
 pub(super) struct Calls {
     pub store: Store,
     pub engine: Engine,
@@ -205,7 +205,8 @@ impl Calls {
         }
     }
 
-    /// The agent's row. Waits for Postgres for as long as that takes: the heartbeat stops the run if it is lost meanwhile.
+    /// The agent's row. Waits for Postgres for as long as that takes: the heartbeat stops the run if it is lost
+    /// meanwhile.
     async fn row(&self, agent: &str) -> Result<Option<AgentRow>, End> {
         retry("an agent's row", || self.store.agent(agent)).await.map_err(failed)
     }

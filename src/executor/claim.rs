@@ -15,7 +15,7 @@ use crate::retry::retry_within;
 use crate::run::{Intent, Status};
 use crate::store::{Claim, Store, StoreError};
 
-/// What became of a run that a hint or a sweep named.
+/// The outcome of a claim, for the delivery that led to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The run is over, or another owner's: the delivery is acknowledged.
@@ -26,7 +26,7 @@ pub(super) enum Outcome {
     Unknown,
 }
 
-/// What claiming may touch.
+/// The claims of one incarnation.
 pub(super) struct Claims {
     pub store: Store,
     pub live: Live,

@@ -1,5 +1,5 @@
-//! A turn's commit, and what a stopped run owes to one that has begun: the run waits for the answer, because a run whose
-//! last turn is committed is completed, whatever stopped it.
+//! A turn's commit, and what a stopped run owes to one that has begun: the run waits for the answer, because a run
+//! whose last turn is committed is completed, whatever stopped it.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) async fn commit(
     retry(what, || checkpoints.write(checkpoint.clone(), writing)).await
 }
 
-/// What becomes of a run that was told to stop.
+/// The end of a run that was told to stop.
 pub(super) async fn after_stop(why: Stop, writing: &watch::Sender<Writing>) -> Intent {
     if !why.is_ours() {
         return why.intent();

@@ -17,7 +17,7 @@ use crate::retry::retry_within;
 use crate::run::Stop;
 use crate::store::{Checkpoints, Store, StoreError};
 
-/// What the drain may touch.
+/// The drain of one incarnation.
 pub(super) struct Drain {
     pub store: Store,
     pub checkpoints: Arc<Checkpoints>,
@@ -41,7 +41,7 @@ impl Drain {
                 DrainPolicy::Finish => Stop::Drained,
                 DrainPolicy::Interrupt => Stop::Interrupted,
             });
-            idle = within(limits::CANCEL_GRACE + limits::NET_OUTER, self.active.idle()).await;
+            idle = within(limits::CANCEL_GRACE + limits::REPAIR_OUTER, self.active.idle()).await;
         }
         if !idle {
             for (run, fence) in self.active.runs() {

@@ -1,5 +1,5 @@
-//! The heartbeat: one statement for all active runs, and in its answer what became of them. An owner whose beats are not
-//! confirmed for half the time after which others take over acts no more.
+//! The heartbeat: one statement for all active runs, and in its answer what became of them. An owner whose beats are
+//! not confirmed for half the time after which others take over acts no more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::limits;
 use crate::run::Stop;
 use crate::store::Store;
 
-/// What the heartbeat may touch.
+/// The heartbeat of one incarnation.
 pub(super) struct Heartbeat {
     pub store: Store,
     pub owner: Owner,

@@ -12,13 +12,13 @@ use super::drain_signal::DrainSignal;
 use super::tasks::Tasks;
 use crate::amqp::Error;
 use crate::backoff::Backoff;
-use crate::broker::{Arrival, HintConsumer, Held, Hint};
+use crate::broker::{Arrival, Held, Hint, HintConsumer};
 use crate::config::Address;
 use crate::ids::Mint;
 use crate::limits;
 use crate::run::Stop;
 
-/// What the intake may touch.
+/// The consumer of hints.
 pub(super) struct Intake {
     pub broker: Address,
     /// The process's name, for the broker's own listings.
@@ -126,7 +126,7 @@ impl Intake {
     }
 }
 
-/// What the handling of one delivery may touch.
+/// The handling of one delivery.
 struct Delivered {
     claims: Arc<Claims>,
     active: Arc<ActiveRuns>,

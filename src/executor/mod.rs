@@ -199,8 +199,8 @@ mod tests {
         std::mem::size_of::<F>()
     }
 
-    /// Every timeout may hold its future twice: nested ones have made hundreds of kilobytes out of one query, to be copied
-    /// at every spawn.
+    /// Every timeout may hold its future twice: nested ones have made hundreds of kilobytes out of one query, to be
+    /// copied at every spawn.
     #[test]
     fn the_futures_of_an_executor_are_small() {
         let biggest = bytes(Intake::run).max(bytes(Reconcile::run)).max(bytes(Heartbeat::run));

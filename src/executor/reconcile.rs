@@ -1,5 +1,5 @@
-//! Reconciling, in sweeps: finds runs that no hint told of and runs whose owner is gone, ends what is stuck, and makes the
-//! live view say what Postgres says. It needs no reader, no broker and no restart; every executor does it.
+//! Reconciling, in sweeps: finds runs that no hint told of and runs whose owner is gone, ends what is stuck, and makes
+//! the live view say what Postgres says. It needs no reader, no broker and no restart; every executor does it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::live::{Entry, Live};
 use crate::run::{End, Row};
 use crate::store::{Store, StoreError};
 
-/// What reconciling may touch.
+/// The sweeps of one incarnation.
 pub(super) struct Reconcile {
     pub store: Store,
     pub live: Live,
@@ -43,7 +43,7 @@ impl Reconcile {
         }
     }
 
-    /// One sweep. Returns how long to sleep: until the earliest row can be due.
+    /// Sweeps once. Returns how long to sleep: until the earliest row can be due.
     async fn sweep(&self) -> Result<Duration, StoreError> {
         if self.store.newest_incarnation(&self.owner.process).await? > self.owner.incarnation {
             self.drain.begin("a later life of this process has begun");

@@ -1,6 +1,6 @@
 //! Switches: an agent is moved to another subscription exactly once a failure, and under its lock, which holds across
-//! processes and lapses with its holder. What is decided is a row in Postgres; a supervisor that finds it unfinished goes on
-//! from where it stands.
+//! processes and lapses with its holder. What is decided is a row in Postgres; a supervisor that finds it unfinished
+//! goes on from where it stands.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(super) struct Failure {
     pub under: AgentRow,
     /// The call's name: a failure counts once.
     pub call: String,
-    /// How it failed.
+    /// The kind of the failure.
     pub kind: Kind,
 }
 
@@ -32,7 +32,7 @@ impl Failure {
     }
 }
 
-/// What came of a reported failure.
+/// The outcome of a reported failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The agent has moved on, or is moving: look at its row again.
@@ -78,7 +78,7 @@ impl AgentSupervisor {
         self.holding(&by, self.switch(failure, &by)).await
     }
 
-    /// Under the lock: a switch that somebody left unfinished first, then this one.
+    /// Under the lock: a switch that its holder left unfinished first, then this one.
     async fn switch(&self, failure: &Failure, by: &str) -> Result<Verdict, SwitchError> {
         let store = &self.store;
         if let Some(row) = store.agent(&self.agent).await?.filter(|row| row.state.is_unfinished()) {
@@ -132,7 +132,8 @@ impl AgentSupervisor {
         Ok(())
     }
 
-    /// Under the lock: sees that the container of this assignment, and no other one of this agent, is there and answers.
+    /// Under the lock: sees that the container of this assignment, and no other one of this agent, is there and
+    /// answers.
     pub(super) async fn bring_up(&self, row: &AgentRow, by: &str) -> Result<(), SwitchError> {
         let engine = &self.engine;
         for other in engine.list(&self.agent).await?.iter().filter(|other| other.epoch() != Some(row.epoch)) {
@@ -161,7 +162,8 @@ impl AgentSupervisor {
         self.wait_ready(row, &id, by).await
     }
 
-    /// Creates the container of this assignment, or adopts the one that an earlier try has made, and records which it is.
+    /// Creates the container of this assignment, or adopts the one that an earlier try has made, and records which it
+    /// is.
     async fn create(&self, row: &AgentRow, by: &str) -> Result<ContainerId, SwitchError> {
         let engine = &self.engine;
         let spec = self.spec(row)?;
@@ -252,7 +254,8 @@ impl AgentSupervisor {
         }
     }
 
-    /// Does `work` under the lock that `by` holds: renews it meanwhile, stops when it is lost, lets go of it afterwards.
+    /// Does `work` under the lock that `by` holds: renews it meanwhile, stops when it is lost, lets go of it
+    /// afterwards.
     pub(super) async fn holding<T>(
         &self,
         by: &str,

@@ -8,7 +8,7 @@ use crate::task_tracker::TaskTracker;
 #[derive(Clone, Default)]
 pub(super) struct Tasks {
     all: TaskTracker,
-    /// Those of them that see to one run or delivery.
+    /// The tasks among them that see to one run or delivery.
     runs: TaskTracker,
     /// Ends the tasks, wherever they stand.
     over: CancellationToken,

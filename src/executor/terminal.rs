@@ -1,8 +1,8 @@
-//! The terminal writes of a run: (1) the row in Postgres, under the fence; (2) the live view. Either can fail alone, and a
-//! run stays active until the first is confirmed.
+//! The terminal writes of a run: (1) the row in Postgres, under the fence; (2) the live view. Either can fail alone,
+//! and a run stays active until the first is confirmed.
 //!
-//! On every path out of here, a bounded repair repeats those writes that are not confirmed; with healthy stores there are
-//! none.
+//! On every path out of here, a bounded repair repeats those writes that are not confirmed; with healthy stores there
+//! are none.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::live::{Frames, Live, RedisDown};
 use crate::run::{End, Intent, Status};
 use crate::store::{Claimed, Commit, Settled, Store, StoreError};
 
-/// What a run's end may touch.
+/// The terminal writes of an incarnation's runs.
 pub(super) struct Terminal {
     pub store: Store,
     pub live: Live,
@@ -32,12 +32,12 @@ struct Writes<'a> {
     view_done: bool,
 }
 
-/// What became of a run, for the settling of its delivery.
+/// The outcome of a run, for its delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settlement {
-    /// It is over, or somebody else's.
+    /// The run is over, or another owner's.
     Over,
-    /// It waits in the queue.
+    /// The run waits in the queue.
     HandedBack,
 }
 
@@ -169,12 +169,12 @@ impl Writes<'_> {
         let run = self.claimed.run.clone();
         let repeat = async {
             while !self.confirmed() {
-                tokio::time::sleep(limits::NET_PAUSE).await;
+                tokio::time::sleep(limits::REPAIR_PAUSE).await;
                 self.write().await;
             }
         };
-        let bounded = tokio::time::timeout(limits::NET_INNER, AssertUnwindSafe(repeat).catch_unwind());
-        match tokio::time::timeout(limits::NET_OUTER, bounded).await {
+        let bounded = tokio::time::timeout(limits::REPAIR_INNER, AssertUnwindSafe(repeat).catch_unwind());
+        match tokio::time::timeout(limits::REPAIR_OUTER, bounded).await {
             Ok(Ok(Ok(()))) => tracing::info!(%run, "saved by the safety net"),
             Ok(Ok(Err(_))) => tracing::error!(%run, "the safety net panicked"),
             Ok(Err(_)) | Err(_) => tracing::warn!(%run, "the safety net ran out of time"),

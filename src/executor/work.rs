@@ -24,11 +24,11 @@ use crate::store::{Checkpoint, Checkpoints, Claimed, Commit, Store, StoreError, 
 enum Turned {
     /// The turn is checkpointed; another one follows.
     More,
-    /// The run is at this end.
+    /// The run has come to this end.
     Over(Intent),
 }
 
-/// What working on runs may touch.
+/// The work on claimed runs.
 pub(super) struct Worker {
     pub store: Store,
     pub checkpoints: Arc<Checkpoints>,
@@ -110,8 +110,8 @@ impl Worker {
         if last { Turned::Over(Intent::End(End::completed())) } else { Turned::More }
     }
 
-    /// The conversation so far, and which of this run's messages no turn has consumed. Waits for Postgres for as long as
-    /// that takes: the heartbeat stops the run if it is lost meanwhile.
+    /// The conversation so far, and which of this run's messages no turn has consumed. Waits for Postgres for as long
+    /// as that takes: the heartbeat stops the run if it is lost meanwhile.
     async fn conversation(&self, claimed: &Claimed) -> Result<(Vec<Said>, Vec<MessageId>), StoreError> {
         let (messages, answers) = retry("a conversation", || self.store.conversation(&claimed.session)).await?;
         let unread = messages.iter().filter(|message| message.run == claimed.run && message.state == "unread");

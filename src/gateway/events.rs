@@ -1,8 +1,8 @@
-//! One reader's stream of one run, as server-sent events: ended once, after its last frame; no frame twice; a hole is
-//! told as a gap or filled from the checkpoints; an idle stream heartbeats.
+//! The stream of one run to one reader, as server-sent events: ended once, after its last frame; no frame twice; a hole
+//! is told as a gap or filled from the checkpoints; an idle stream heartbeats.
 //!
-//! An event's id is `FENCE.TURN-SEQ`, with `+` after a turn that is whole. A reader that comes back with `Last-Event-ID`
-//! goes on behind it. Readers follow the row's fence: what an older owner still writes is never shown.
+//! An event's id is `FENCE.TURN-SEQ`, with `+` after a turn that is whole. A reader that comes back with
+//! `Last-Event-ID` goes on behind it. Readers follow the row's fence: what an older owner still writes is never shown.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::limits;
 use crate::live::{Frame, FrameId, Kind, RedisDown, StreamReader};
 use crate::run::Row;
 
-/// How far a reader has come.
+/// The reader's position in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cursor {
     fence: Fence,
@@ -132,8 +132,8 @@ impl Feed {
                 backoff.wait().await;
                 self.heartbeat().await?;
             }
-            // Postgres's silence changes nothing: the reader keeps what it has, and its heartbeats. Its refusal comes at
-            // once, and so does the end of a stream that was read before: without a pause they would take turns.
+            // Postgres's silence changes nothing: the reader keeps what it has, and its heartbeats. Its refusal comes
+            // at once, and so does the end of a stream that was read before: without a pause they would take turns.
             match self.gateway.store.run(&self.run).await {
                 Ok(Some(now)) => row = now,
                 Ok(None) | Err(_) => {

@@ -1,8 +1,8 @@
 //! The gateway: where users come in. It accepts messages, shows what became of them, and streams answers.
 //!
-//! Start at [`serve`]. `routes` is the HTTP surface, `operating` what operators may do, `events` is one reader's stream,
-//! `problem` is what errors look like. A gateway never works on a run and never decides its end, but for one that waits
-//! and is cancelled.
+//! Start at [`serve`]. `routes` is the HTTP surface, `operating` what operators may do, `events` is one reader's
+//! stream, `problem` is what errors look like. A gateway never works on a run and never decides its end, but for one
+//! that waits and is cancelled.
 
 mod events;
 mod operating;
@@ -27,7 +27,7 @@ use crate::signal::{Exit, Signal};
 use crate::store::Store;
 use crate::task_tracker::TaskTracker;
 
-/// What all requests share.
+/// The state that all requests share.
 struct Gateway {
     config: config::Gateway,
     store: Store,
@@ -93,7 +93,7 @@ pub async fn serve(config: config::Gateway, mint: Mint, mut signals: mpsc::Unbou
     Exit::Clean
 }
 
-/// What must be there before anybody is served.
+/// Waits for Postgres and binds the address: nobody is served before that.
 async fn open(store: &Store, listen: SocketAddr) -> Result<TcpListener, Exit> {
     if let Err(error) = store.prepare().await {
         tracing::error!(%error, "cannot start");
@@ -126,7 +126,7 @@ async fn close(
     store.close(limits::POOL_CLOSE).await;
 }
 
-/// Brings changes into the live view, one after the other. What Redis does not take is left to a sweep.
+/// Applies changes to the live view, one after the other. What Redis does not take is left to a sweep.
 async fn show(live: Live, mut changes: mpsc::Receiver<View>) {
     while let Some(change) = changes.recv().await {
         let shown = match &change {

@@ -1,4 +1,4 @@
-//! What operators may do: hold a session, and let it go; give an agent another subscription. They send a token of their
+//! Operators' requests: hold a session, and let it go; give an agent another subscription. They send a token of their
 //! own; without one configured there are no operators.
 
 use std::sync::Arc;
@@ -36,7 +36,7 @@ struct Hold {
     reason: String,
 }
 
-/// What an agent shall be assigned, and what the operator saw when deciding that.
+/// The body of a reassignment: the subscription to assign, and the epoch that the operator saw when deciding that.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wish {
@@ -66,8 +66,8 @@ fn admit(wanted: Option<&str>, sent: Option<&str>) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", says))
 }
 
-/// Holds a session: 202 follows the commit. A run that waits is over with it; the owner of one that is going hears of it
-/// by its next beat.
+/// Holds a session: 202 follows the commit. A run that waits is over with it; the owner of one that is going hears of
+/// it by its next beat.
 async fn suspend(
     State(gateway): State<Arc<Gateway>>,
     Path(session): Path<SessionId>,
@@ -106,8 +106,8 @@ async fn agent(State(gateway): State<Arc<Gateway>>, Path(agent): Path<String>) -
     Ok(Json(shown(&row)).into_response())
 }
 
-/// Gives an agent another subscription: 202 follows the commit, and executors do the rest. The epoch that the operator saw
-/// goes with the wish: one that is sent again is the same wish, and one that came too late changes nothing.
+/// Gives an agent another subscription: 202 follows the commit, and executors do the rest. The epoch that the operator
+/// saw goes with the wish: one that is sent again is the same wish, and one that came too late changes nothing.
 async fn reassign(
     State(gateway): State<Arc<Gateway>>,
     Path(agent): Path<String>,

@@ -1,4 +1,4 @@
-//! What an error looks like to a user: a status, a word for machines, a sentence that says what to do, and when.
+//! Error answers: a status, a word for machines, a sentence that says what to do, and when.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};

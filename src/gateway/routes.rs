@@ -23,7 +23,7 @@ pub(super) fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .route("/sessions", post(begin))
         .route("/sessions/{session}", get(show))
-        .route("/sessions/{session}/messages", post(say).get(messages))
+        .route("/sessions/{session}/messages", post(post_message).get(messages))
         .route("/sessions/{session}/cancel", post(cancel))
         .route("/runs/{run}/events", get(events::stream))
         .layer(from_fn_with_state(gateway.clone(), authorize))
@@ -34,7 +34,7 @@ pub(super) fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
-/// What a user begins a session with.
+/// The body of a request that begins a session.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Beginning {
@@ -42,7 +42,7 @@ struct Beginning {
     agent: Option<String>,
 }
 
-/// What a user says.
+/// The body of a further message.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saying {
@@ -96,8 +96,8 @@ async fn begin(
     accept(&gateway, &headers, None, &agent, text).await
 }
 
-/// Says something more in a session.
-async fn say(
+/// Accepts a further message in a session.
+async fn post_message(
     State(gateway): State<Arc<Gateway>>,
     Path(session): Path<SessionId>,
     headers: HeaderMap,
@@ -180,7 +180,7 @@ async fn show(State(gateway): State<Arc<Gateway>>, Path(session): Path<SessionId
     Ok(Json(body).into_response())
 }
 
-/// What was said: each message with what became of it, and the answers.
+/// The conversation: each message with what became of it, and the answers.
 async fn messages(State(gateway): State<Arc<Gateway>>, Path(session): Path<SessionId>) -> Result<Response, Problem> {
     let (messages, answers) = gateway.store.conversation(&session).await?;
     if messages.is_empty() {

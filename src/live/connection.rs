@@ -1,5 +1,5 @@
-//! One connection to Redis, redialled when it is lost. A call that got no answer ends its connection: a pipeline that is
-//! wedged never heals, and a late answer must not meet the next question.
+//! One connection to Redis, redialled when it is lost. A call that got no answer ends its connection: a pipeline that
+//! is wedged never heals, and a late answer must not meet the next question.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -126,8 +126,8 @@ impl Redis {
         }
     }
 
-    /// Probes a connection whose caller was dropped before the answer: answers keep their order, so the answer to a PING
-    /// shows that the earlier ones came. Without it the connection is discarded.
+    /// Probes a connection whose caller was dropped before the answer: answers keep their order, so the answer to a
+    /// PING shows that the earlier ones came. Without it the connection is discarded.
     async fn probe(self, connected: Connected) {
         let mut connection = connected.connection;
         let ping = redis::cmd("PING");

@@ -1,5 +1,5 @@
-//! The stream of a run: what its model says, as it says it. Frames have places, `TURN-SEQ` without holes; a reader who
-//! misses one is told of the gap. Losing them costs nobody the answer: that is in the checkpoint.
+//! The stream of a run: its model's tokens as they come. Frames have places, `TURN-SEQ` without holes; a reader that
+//! misses one gets a gap event. A lost frame loses no answer: that is in the checkpoint.
 
 use std::collections::VecDeque;
 use std::str::FromStr;
@@ -45,18 +45,18 @@ impl FromStr for FrameId {
     }
 }
 
-/// What a frame says.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The next words of the answer.
     Token,
-    /// What was shown of this turn is void: it is said anew.
+    /// The frames of this turn so far are void: the turn starts again.
     TurnRestarted,
     /// The turn is checkpointed.
     TurnDone,
-    /// Nothing follows. The text is `STATUS:REASON`.
+    /// The run is over; nothing follows. The text is `STATUS:REASON`.
     End,
-    /// Nothing follows here: the run has a newer fence, and its frames are there.
+    /// The run has a newer fence: its further frames are in that fence's stream.
     Moved,
 }
 
@@ -75,12 +75,12 @@ impl Kind {
     }
 }
 
-/// One entry of a stream.
+/// An entry of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Its place.
+    /// The place in the stream.
     pub id: FrameId,
-    /// What it is.
+    /// The kind.
     pub kind: Kind,
     /// The words, for a token and the end.
     pub text: String,

@@ -1,5 +1,5 @@
-//! What is live: the view that users look at, leases, and the streams of frames. Redis may forget all of it; whatever
-//! it forgets or keeps too long, a sweep repairs from Postgres.
+//! The live state: the view that users look at, leases, and the streams of frames. Redis may forget all of it; a sweep
+//! repairs from Postgres what Redis forgot or kept too long.
 
 mod connection;
 mod frames;
@@ -88,7 +88,7 @@ impl Live {
         self.redis.script(bound, &script).await
     }
 
-    /// What a session shows, if anything.
+    /// Reads the entry of a session, if there is one.
     ///
     /// # Errors
     /// [`RedisDown`]: unknown, which is not idle.
@@ -131,17 +131,17 @@ impl Live {
         self.redis.script(limits::REDIS_HINT, &script).await
     }
 
-    /// Whether somebody holds a lease on this run.
+    /// Whether an executor holds the lease on this run.
     ///
     /// # Errors
-    /// [`RedisDown`]; go on as if nobody did.
+    /// [`RedisDown`]; go on as if there were no lease.
     pub async fn is_leased(&self, session: &SessionId, run: &RunId) -> Result<bool, RedisDown> {
         let command = redis::Cmd::get(keys::lease(session));
         let held: Option<String> = self.redis.command(limits::REDIS_HINT, &command).await?;
         Ok(held.is_some_and(|held| held.split(':').next() == Some(&run.0)))
     }
 
-    /// Lets go of a lease.
+    /// Releases a lease.
     ///
     /// # Errors
     /// [`RedisDown`]; it lapses.

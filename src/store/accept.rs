@@ -27,7 +27,7 @@ pub enum Refusal {
     NoSession,
     /// A run of this session is going.
     Busy {
-        /// Which.
+        /// The run.
         run: RunId,
     },
     /// The session is suspended, for this reason.
@@ -36,18 +36,18 @@ pub enum Refusal {
     KeyReused,
 }
 
-/// What became of a request to stop a session's run.
+/// The outcome of a request to stop a session's run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CancelOutcome {
-    /// Its owner will see it.
+    /// The run's owner will see the request.
     Asked(RunId),
-    /// It was waiting and is over.
+    /// The run was waiting and is over.
     Ended {
-        /// Which.
+        /// The run.
         run: RunId,
         /// Under which fence.
         fence: Fence,
-        /// How.
+        /// Its end.
         end: End,
     },
     /// Nothing is going.
@@ -144,7 +144,7 @@ impl Store {
     }
 }
 
-/// What was accepted under `key`, if anything was.
+/// The message that was accepted under `key`, if any.
 async fn by_key(
     connection: &PooledConnection,
     key: &str,

@@ -12,12 +12,12 @@ use crate::engine::ContainerId;
 use crate::ids::SessionId;
 use crate::limits;
 
-/// How far an assignment has come.
+/// The state of an assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is decided.
+    /// The assignment is decided.
     Assigned,
-    /// Its agent has answered.
+    /// The agent has answered under it.
     Ready,
     /// And its people were told: nothing is left to do.
     Notified,
@@ -50,10 +50,10 @@ impl Cause {
     }
 }
 
-/// What became of an operator's wish to give an agent another subscription.
+/// The outcome of an operator's reassignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reassignment {
-    /// The agent has it now, by a switch of this epoch that somebody has to finish.
+    /// The agent has it now, by a switch of this epoch that is still to be finished.
     Assigned(i64),
     /// The agent had it already.
     Already(AgentRow),
@@ -83,7 +83,7 @@ impl State {
         matches!(self, State::Ready | State::Notified)
     }
 
-    /// Whether somebody must go on with it.
+    /// Whether a supervisor must go on with it.
     pub fn is_unfinished(self) -> bool {
         matches!(self, State::Assigned | State::Ready)
     }
@@ -92,19 +92,19 @@ impl State {
 /// An agent's row, with the switch that made it so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentRow {
-    /// Which.
+    /// The agent's name.
     pub agent: String,
-    /// What it is assigned.
+    /// The subscription that is assigned.
     pub subscription: String,
     /// The serial of that assignment.
     pub epoch: i64,
-    /// Its container of this epoch, once there is one.
+    /// The container of this epoch, once there is one.
     pub container: Option<ContainerId>,
-    /// What it was assigned before, if anything.
+    /// The subscription that was assigned before, if any.
     pub before: Option<String>,
     /// Why it is not what it was before.
     pub cause: Cause,
-    /// How far the assignment has come.
+    /// The state of the assignment.
     pub state: State,
 }
 
@@ -113,7 +113,7 @@ fn micros(duration: Duration) -> i64 {
 }
 
 impl Store {
-    /// Which agent a session has.
+    /// Reads which agent a session has.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -163,7 +163,7 @@ impl Store {
         }))
     }
 
-    /// Takes the agent's lock, or finds that `by` has it. False: somebody else has.
+    /// Takes the agent's lock, or finds that `by` has it. False: another holder has it.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: repeat it under the same name.
@@ -218,8 +218,8 @@ impl Store {
         .await
     }
 
-    /// Assigns `subscription` to the agent for an operator who saw it under `epoch`, whoever holds its lock: a switch that
-    /// is not finished yet has failed with that.
+    /// Assigns `subscription` to the agent for an operator who saw it under `epoch`, whoever holds its lock: a switch
+    /// that is not finished yet has failed with that.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: repeat it; if it happened, it is [`Reassignment::Already`] then.
@@ -315,7 +315,7 @@ impl Store {
         self.one(sql::SUBSCRIPTION_FORGET, &[Param::Int(micros(limits::FAILURES_KEPT))]).await.map(drop)
     }
 
-    /// Whether the agent's newest switch is unfinished and nobody is finishing it.
+    /// Whether the agent's newest switch is unfinished and its lock is free.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,8 +1,8 @@
 //! Where turns are committed: a pool of its own, so that it can be closed when the last run is over and not before, and
 //! tasks of its own, so that a write that has begun is finished even when its run is cancelled in the middle of it.
 //!
-//! After `pool_closed` is logged, nothing of this pool reaches Postgres any more: no write is going, every connection is
-//! back, and the task that drove it has ended.
+//! After `pool_closed` is logged, nothing of this pool reaches Postgres any more: no write is going, every connection
+//! is back, and the task that drove it has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ use crate::task_tracker::TaskTracker;
 pub struct Checkpoint {
     /// The run, under its fence.
     pub claimed: Claimed,
-    /// Which turn of it, from 1.
+    /// The turn of the run, from 1.
     pub turn: i64,
     /// The whole answer.
     pub answer: String,
@@ -36,25 +36,25 @@ pub struct Checkpoint {
     pub consumed: Vec<MessageId>,
 }
 
-/// How far a run's newest checkpoint is. It outlives the run's own work, for whoever stops it.
+/// The progress of a run's newest checkpoint. It outlives the run's own work: what stops the run reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writing {
-    /// None is going.
+    /// No write is going on.
     Nothing,
-    /// One has begun and is not answered.
+    /// A write has begun and is not answered.
     Begun,
     /// The last turn is committed.
     Finished,
 }
 
-/// Commits checkpoints.
+/// The pool through which checkpoints are committed.
 pub struct Checkpoints {
     postgres: Postgres,
     writes: TaskTracker,
     shut: AtomicBool,
     /// Ends the writes that are still going when their time is over.
     cut: CancellationToken,
-    /// The same, with whoever owns this: a write has no other owner.
+    /// The same when this is dropped: a write has no other owner.
     _cut: DropGuard,
 }
 
@@ -74,13 +74,14 @@ impl Checkpoints {
     /// Commits a turn: its answer, and the messages that it consumed. Dropping the call does not end the write.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: repeat it; a commit whose answer got lost is found. [`StoreError::Closed`]: too late.
+    /// [`StoreError::Unavailable`]: repeat it; a commit whose answer got lost is found. [`StoreError::Closed`]: too
+    /// late.
     pub async fn write(
         &self,
         checkpoint: Arc<Checkpoint>,
         writing: &watch::Sender<Writing>,
     ) -> Result<Commit, StoreError> {
-        // In this order: whoever closes sees the write, or the write sees that it is too late.
+        // In this order: the close sees the write, or the write sees that it is too late.
         let here = self.writes.token();
         if self.shut.load(Ordering::SeqCst) {
             tracing::error!(run = %checkpoint.claimed.run, "a checkpoint was tried on a closed pool");

@@ -9,9 +9,9 @@ use crate::run::{self, Decision, End, Row, Status};
 /// A run that is ours to work on, under its fence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimed {
-    /// Which run.
+    /// The run.
     pub run: RunId,
-    /// Of which session.
+    /// Its session.
     pub session: SessionId,
     /// The licence for everything that is written for it.
     pub fence: Fence,
@@ -19,21 +19,21 @@ pub struct Claimed {
     pub turns: i64,
 }
 
-/// What a claim came to.
+/// The outcome of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// It is ours.
+    /// The run is ours.
     Taken(Claimed),
-    /// It is over: this claim ended it.
+    /// The run is over: this claim ended it.
     Ended {
-        /// Of which session.
+        /// Its session.
         session: SessionId,
         /// Under which fence.
         fence: Fence,
-        /// How.
+        /// The run's end.
         end: End,
     },
-    /// It is over, or somebody else's, and the delivery is done with. The row shows which.
+    /// The run is over, or another owner's, and the delivery is done with. The row shows which.
     Left(Option<Box<Row>>),
 }
 

@@ -1,5 +1,6 @@
-//! Marks: what a process that is told to stop notes on its runs before it waits, so that whoever finds them after its
-//! death knows why they lie there. A mark is its maker's own: nobody else takes it off but the claim that tells the user.
+//! Marks: what a process that is told to stop notes on its runs before it waits, so that the executor that finds them
+//! after its death knows why they lie there. A mark is its maker's own: nobody else takes it off but the claim that
+//! tells the user.
 
 use super::pool::{Param, Postgres};
 use super::work::named;
@@ -10,7 +11,7 @@ use crate::limits;
 /// Why runs are marked.
 pub(super) const SHUTDOWN: &str = "shutdown";
 
-/// How a mark names its maker.
+/// The name of a mark's maker.
 fn maker(owner: &Owner) -> String {
     format!("{}/{}", owner.process, owner.incarnation)
 }

@@ -1,4 +1,5 @@
-//! The truth: sessions, messages, runs, checkpoints, agents and their switches. A method is one guarded change or one read, each within a bound.
+//! The truth: sessions, messages, runs, checkpoints, agents and their switches. A method is one guarded change or one
+//! read, each within a bound.
 //!
 //! A change that got no answer may have happened. So each change can be repeated, or looked up under its own name (a
 //! claim id, a fence and a turn), and says which.
@@ -39,13 +40,13 @@ pub use work::{Beating, Commit, Settled};
 /// Postgres did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No answer, or one that says to try again: it may have happened.
+    /// No answer, or one that says to try again: the call may have happened.
     #[error("Postgres is unavailable: {0}")]
     Unavailable(String),
-    /// It never happened, and trying again will not help: a statement, a schema or a login is wrong.
+    /// The call did not happen, and repeating it will not help: a statement, a schema or a login is wrong.
     #[error("Postgres refused: {0}")]
     Refused(String),
-    /// Nothing was asked: this process has closed its pool, for it is about to exit.
+    /// The call was not made: this process has closed its pool, for it is about to exit.
     #[error("the pool is closed")]
     Closed,
 }
@@ -135,7 +136,7 @@ impl Store {
         closed("store", self.postgres.close(bound).await)
     }
 
-    /// One statement outside of a transaction.
+    /// Runs one statement outside of a transaction.
     async fn one(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<SqlRow>, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
             let connection = self.postgres.connection().await?;
@@ -147,7 +148,7 @@ impl Store {
     }
 }
 
-/// Says how a pool was closed: `well` if nothing had to be cut.
+/// Logs how a pool was closed: `well` if nothing had to be cut.
 fn closed(pool: &'static str, well: bool) -> bool {
     if well {
         tracing::info!(pool, "pool_closed");

@@ -22,7 +22,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Says goodbye, at rest: the driver sends it and ends by itself.
+    /// Closes a connection at rest: its driver says goodbye to the server and ends by itself.
     fn leave(self) {
         self.driver.detach();
     }
@@ -42,8 +42,8 @@ impl Manager for Dialer {
     type Error = StoreError;
 
     async fn create(&self) -> Result<Wire, StoreError> {
-        // Boxed, as dialling takes a hundred times the memory of a statement, and every future with a statement in it would
-        // have room for it, and be copied with it.
+        // Boxed, as dialling takes a hundred times the memory of a statement, and every future with a statement in it
+        // would have room for it, and be copied with it.
         let dialled = tokio::time::timeout(limits::CONNECT, Box::pin(self.dial())).await;
         dialled.map_err(|_| StoreError::unavailable("connecting took too long"))?
     }
@@ -117,8 +117,8 @@ impl Postgres {
         Ok(PooledConnection(Some(object)))
     }
 
-    /// Closes the pool: no connection is taken any more. Returns when every connection is back and the task that drove it has ended:
-    /// by itself within `bound`, else by force. Says whether no force was needed.
+    /// Closes the pool: no connection is taken any more. Returns when every connection is back and the task that drove
+    /// it has ended: by itself within `bound`, else by force. Says whether no force was needed.
     pub(super) async fn close(&self, bound: Duration) -> bool {
         self.0.retain(|_, _| false).removed.into_iter().for_each(Wire::leave);
         self.0.close();

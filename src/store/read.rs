@@ -1,4 +1,4 @@
-//! What is shown: rows, messages, answers. Reads change nothing, but for noting that somebody saw a run waiting.
+//! Reads: rows, messages, answers. Reads change nothing, but for the note that a sweep saw a run waiting.
 
 use super::pool::Param;
 use super::{Store, StoreError, column, run_row, sql};
@@ -6,14 +6,14 @@ use crate::ids::{Fence, MessageId, RunId, SessionId};
 use crate::limits;
 use crate::run::Row;
 
-/// What a user said.
+/// A message of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its name.
+    /// The message's id.
     pub message: MessageId,
     /// The run that it started.
     pub run: RunId,
-    /// Its place in the conversation.
+    /// The position in the conversation.
     pub position: i64,
     /// The words.
     pub body: String,
@@ -25,20 +25,20 @@ pub struct Message {
     pub reason: Option<String>,
 }
 
-/// What was answered in a turn.
+/// The answer of a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// In which run.
     pub run: RunId,
     /// In which turn of it.
     pub turn: i64,
-    /// Its place in the conversation.
+    /// The position in the conversation.
     pub position: i64,
     /// The words.
     pub text: String,
 }
 
-/// What a user is told beside the answers.
+/// A notice to a user, beside the answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// About which run, if about one.
@@ -52,7 +52,7 @@ pub struct Notice {
 /// A checkpointed turn of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// Which, from 1.
+    /// The turn's number, from 1.
     pub turn: i64,
     /// The fence under which it was committed.
     pub fence: Fence,
@@ -77,7 +77,7 @@ impl Store {
         self.one(sql::SESSION_LOOK, &[Param::Text(&session.0)]).await?.first().map(run_row).transpose()
     }
 
-    /// What the user of a session was told, the newest first, up to [`limits::NOTICES_SHOWN`].
+    /// The notices to a session's user, the newest first, up to [`limits::NOTICES_SHOWN`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -100,7 +100,7 @@ impl Store {
         self.one(sql::SWEEP_READ, &[Param::Int(limits::SWEEP_ROWS)]).await?.iter().map(run_row).collect()
     }
 
-    /// Notes that somebody saw the waiting runs: they stay fresh.
+    /// Notes that a sweep saw the waiting runs: they stay fresh.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -108,7 +108,7 @@ impl Store {
         self.one(sql::SWEEP_SEEN, &[]).await.map(drop)
     }
 
-    /// What was said in a session, each side in order; the two share their positions.
+    /// The conversation of a session, each side in order; the two share their positions.
     ///
     /// # Errors
     /// [`StoreError`].

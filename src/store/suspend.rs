@@ -7,20 +7,20 @@ use crate::ids::{Fence, RunId, SessionId};
 use crate::limits;
 use crate::run::{End, Status};
 
-/// What became of a request to suspend a session.
+/// The outcome of a request to suspend a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Suspension {
-    /// It is suspended; nothing was going.
+    /// The session is suspended; nothing was going.
     Idle,
-    /// It is suspended; the owner of this run will see it.
+    /// The session is suspended; the owner of this run will see it.
     Asked(RunId),
-    /// It is suspended; a run that waited is over.
+    /// The session is suspended; a run that waited is over.
     Ended {
-        /// Which.
+        /// The run.
         run: RunId,
         /// Under which fence.
         fence: Fence,
-        /// How.
+        /// Its end.
         end: End,
     },
     /// There is no such session.

@@ -1,4 +1,4 @@
-//! What an owner writes while it works on a run: beats, hand-backs and the end, each under the fence.
+//! The writes of an owner that works on a run: beats, hand-backs and the end, each under the fence.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use crate::ids::{Fence, Owner, RunId};
 use crate::limits;
 use crate::run::{End, Status};
 
-/// What Postgres says of a run in answer to a beat.
+/// A run's row, as far as a beat returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beating {
     /// The fence under which it is still ours.
@@ -21,21 +21,21 @@ pub struct Beating {
     pub suspended: bool,
 }
 
-/// What became of a write under a fence.
+/// The outcome of a write under a fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Commit {
-    /// It stands, by this call or by an earlier one that got no answer.
+    /// The write stands, by this call or by an earlier one that got no answer.
     Done,
-    /// It does not stand and never will: the fence is not the newest, or the run is over otherwise.
+    /// The write does not stand and never will: the fence is not the newest, or the run is over otherwise.
     Fenced,
 }
 
-/// What became of a terminal write.
+/// The outcome of a terminal write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
     /// The run is over under our fence: so.
     Ended(End),
-    /// It is somebody else's.
+    /// The run is another owner's.
     Fenced,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn named(runs: &[(RunId, Fence)]) -> String {
 }
 
 impl Store {
-    /// Says that `owner` lives and works on these runs. Those missing from the answer are not its own any more.
+    /// Beats: notes that `owner` lives and works on these runs. Those missing from the answer are not its own any more.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -101,7 +101,7 @@ impl Store {
         .await
     }
 
-    /// Gives a run back to the queue, so that another executor goes on with it.
+    /// Hands a run back to the queue, so that another executor goes on with it.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: repeat it; one whose answer got lost shows as fenced, which is the same to us.
