@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use lychgate_sim::plan::{self, Alternatives, Plan};
+use lychgate_sim::plan::{Alternatives, Plan};
 pub use lychgate_sim::real::RealServer;
 use lychgate_sim::real::servers::{self, Server};
 use lychgate_sim::real::{Options, run, time_scale};

@@ -178,12 +178,7 @@ impl Drawn {
 pub(super) fn inside_services() -> Vec<(&'static FaultRow, &'static str)> {
     let valid = words::vocabulary::<Lychgate>();
     let rows = valid.rows().into_iter().filter(|(_, row)| row.target == TargetKind::Service);
-    let mut all: Vec<_> = rows.filter_map(|(service, row)| Some((row, service?))).collect();
-    all.sort_by_key(|(row, _)| {
-        (row.word() == "slow_stop" || ["failed_create", "not_ready", "stale_handle"].contains(&row.word())) as u8 * 2
-            + row.word().starts_with("clock") as u8
-    });
-    all
+    rows.filter_map(|(service, row)| Some((row, service?))).collect()
 }
 
 /// The link itself if HTTP is spoken on it, else an executor's to the engine.

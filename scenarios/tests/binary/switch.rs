@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use lychgate_scenarios::dev::{Control, REPLY, Reply};
+use lychgate_scenarios::dev::{Control, Kind, REFUSE, REPLY, Reply};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::PATIENCE;
 use crate::stage::Stage;
 use crate::user::{answer, containers, restarted, session, shown};
-use lychgate_sim::plan::Kind;
-use lychgate_sim::standins::provider::faults::REFUSE;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_that_fails_is_switched_once_and_the_answer_goes_on() {

@@ -6,8 +6,6 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lychgate_sim::world::product::Control;
-
 use crate::arms::Lever;
 use lychgate_sim::real::servers::postgres::knock;
 use lychgate_sim::real::servers::rabbit::crash;
