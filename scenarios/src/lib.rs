@@ -6,9 +6,7 @@ pub mod agents;
 pub mod dev;
 pub mod events;
 pub mod fault_admin;
-pub mod health;
 pub mod invariants;
-pub mod links;
 pub mod moments;
 pub mod reader;
 #[cfg(not(madsim))]

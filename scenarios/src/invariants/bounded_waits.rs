@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use lychgate::limits;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
+use super::Promise;
+use super::world::World;
 use crate::events::Did;
 
 /// For latency, and for a client to notice that its bound has passed.
@@ -40,14 +42,12 @@ fn near(link: &str) -> &str {
 #[derive(Default)]
 pub struct BoundedWaits {
     waiting: BTreeMap<(String, u32), Duration>,
-    /// Processes that stand still: they cannot give up.
-    paused: BTreeSet<String>,
     /// Runs whose cancel is committed and which no beat has named since.
     cancels: BTreeSet<String>,
     armed: bool,
 }
 
-impl Invariant<Did> for BoundedWaits {
+impl Promise for BoundedWaits {
     fn name(&self) -> &'static str {
         "bounded_waits"
     }
@@ -56,7 +56,7 @@ impl Invariant<Did> for BoundedWaits {
         "no remote call outlives its bound; an acknowledged cancel is heard at the next beat"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+    fn observe(&mut self, event: &Event<Did>, _: &World) -> Result<(), Breach> {
         match &event.what {
             What::World(WorldEvent::Unanswered { link, conn, since }) => {
                 self.waiting.insert((link.clone(), *conn), *since);
@@ -65,17 +65,10 @@ impl Invariant<Did> for BoundedWaits {
             What::World(WorldEvent::Answered { link, conn, .. } | WorldEvent::LinkClosed { link, conn, .. }) => {
                 self.waiting.remove(&(link.clone(), *conn));
             }
-            What::World(WorldEvent::Paused) => {
-                self.paused.insert(event.process.clone());
-            }
             What::World(WorldEvent::Resumed) => {
-                self.paused.remove(&event.process);
                 let mine = self.waiting.iter_mut().filter(|((link, _), _)| near(link) == event.process);
                 // Its own clocks have gone on; what it does about them begins now.
                 mine.for_each(|(_, since)| *since = event.at);
-            }
-            What::World(WorldEvent::Exited { .. } | WorldEvent::Killed | WorldEvent::Panicked) => {
-                self.paused.remove(&event.process);
             }
             What::Product(Did::CancelRequested { run, .. }) => {
                 self.cancels.insert(run.clone());
@@ -94,8 +87,9 @@ impl Invariant<Did> for BoundedWaits {
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
-        let able = self.waiting.iter().filter(|((link, _), _)| !self.paused.contains(near(link)));
+    fn pending(&self, world: &World) -> Vec<Obligation> {
+        // A process that stands still cannot give up.
+        let able = self.waiting.iter().filter(|((link, _), _)| !world.health.life(near(link)).paused);
         let waiting = able.map(|((link, _), since)| {
             let says = format!("a request on {link} is answered or given up");
             let due = *since + bound(link) + SLACK;

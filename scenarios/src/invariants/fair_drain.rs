@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
-use lychgate_sim::trace::invariant::{Breach, Invariant};
+use lychgate_sim::trace::invariant::Breach;
 
+use super::Promise;
+use super::world::World;
 use crate::events::Did;
-use crate::health::Health;
 use crate::reader::session_of;
 use crate::settings::Settings;
 
@@ -32,7 +33,6 @@ struct Run {
 /// See the module.
 pub struct FairDrain {
     settings: Settings,
-    health: Health,
     /// Runs that are going.
     runs: BTreeMap<String, Run>,
     /// Sessions that are, or were while their run was going, suspended.
@@ -45,29 +45,22 @@ pub struct FairDrain {
 impl FairDrain {
     /// For a run with these settings.
     pub fn new(settings: Settings) -> Self {
-        FairDrain {
-            settings,
-            health: Health::default(),
-            runs: BTreeMap::new(),
-            suspended: Vec::new(),
-            told: BTreeMap::new(),
-            armed: false,
-        }
+        FairDrain { settings, runs: BTreeMap::new(), suspended: Vec::new(), told: BTreeMap::new(), armed: false }
     }
 
-    fn excused(&self, process: &str, at: Duration) -> bool {
-        if self.health.has_just_gone_on(process, HEALED) {
+    fn excused(&self, world: &World, process: &str, at: Duration) -> bool {
+        if world.health.has_just_gone_on(process, HEALED) {
             return true;
         }
         let link = format!("{process}->postgres");
-        let calm = self.health.calm_since(|target| target == link);
+        let calm = world.health.calm_since(|target| target == link);
         calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > at)
     }
 
-    fn exited(&self, event: &Event<Did>) -> Result<(), Breach> {
+    fn exited(&self, world: &World, event: &Event<Did>) -> Result<(), Breach> {
         let mine = |run: &Run| run.process == event.process && run.incarnation == event.incarnation;
         match self.runs.iter().find(|(_, run)| mine(run)) {
-            Some((label, _)) if !self.excused(&event.process, event.at) => {
+            Some((label, _)) if !self.excused(world, &event.process, event.at) => {
                 Err(Breach::now(format!("{} has exited while {label} is still its own", event.process)))
             }
             _ => Ok(()),
@@ -75,7 +68,7 @@ impl FairDrain {
     }
 
     /// A run has left its owner: as `became`, by the owner's own doing.
-    fn left(&self, label: &str, run: &Run, became: &str, at: Duration) -> Result<(), Breach> {
+    fn left(&self, world: &World, label: &str, run: &Run, became: &str, at: Duration) -> Result<(), Breach> {
         let Some((_, told)) = self.told.get(&run.process).filter(|(life, _)| *life == run.incarnation) else {
             return Ok(());
         };
@@ -85,7 +78,7 @@ impl FairDrain {
         }
         let known = run.claimed + IN_FLIGHT <= *told;
         let stopped = run.cancelled || self.suspended.contains(&session_of(label));
-        if !known || stopped || self.excused(&run.process, at) {
+        if !known || stopped || self.excused(world, &run.process, at) {
             return Ok(());
         }
         if self.settings.interrupts(&run.process) {
@@ -104,7 +97,7 @@ impl FairDrain {
     }
 }
 
-impl Invariant<Did> for FairDrain {
+impl Promise for FairDrain {
     fn name(&self) -> &'static str {
         "fair_drain"
     }
@@ -113,8 +106,7 @@ impl Invariant<Did> for FairDrain {
         "a process that exits leaves no run behind; one that can finish in time is not cut, one that is done is completed"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let did = match &event.what {
             What::World(WorldEvent::Signalled { nth }) => {
                 let mine = |run: &Run| run.process == event.process && run.incarnation == event.incarnation;
@@ -124,7 +116,7 @@ impl Invariant<Did> for FairDrain {
                 }
                 return Ok(());
             }
-            What::World(WorldEvent::Exited { .. }) => return self.exited(event),
+            What::World(WorldEvent::Exited { .. }) => return self.exited(world, event),
             What::World(_) => return Ok(()),
             What::Product(did) => did,
         };
@@ -133,7 +125,7 @@ impl Invariant<Did> for FairDrain {
                 let finished = self.runs.get(run).is_some_and(|run| run.finished);
                 let new = Run {
                     process: owner.clone(),
-                    incarnation: self.health.life(owner).incarnation,
+                    incarnation: world.health.life(owner).incarnation,
                     claimed: event.at,
                     finished,
                     cancelled: false,
@@ -153,12 +145,12 @@ impl Invariant<Did> for FairDrain {
             Did::Suspended { session } => self.suspended.push(session.clone()),
             Did::HandedBack { run: label, .. } => {
                 if let Some(run) = self.runs.remove(label) {
-                    self.left(label, &run, "handed back", event.at)?;
+                    self.left(world, label, &run, "handed back", event.at)?;
                 }
             }
             Did::Ended { run: label, status, by_owner, .. } => {
                 if let Some(run) = self.runs.remove(label).filter(|_| *by_owner) {
-                    self.left(label, &run, status, event.at)?;
+                    self.left(world, label, &run, status, event.at)?;
                 }
             }
             _ => {}

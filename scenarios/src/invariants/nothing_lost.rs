@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use lychgate::limits::ATTEMPTS_PER_TURN;
 use lychgate_sim::trace::event::{Event, What};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
+use super::Promise;
+use super::world::{World, leads_to};
 use crate::events::Did;
-use crate::health::{Health, leads_to};
 
 #[derive(Default)]
 struct Run {
@@ -31,7 +32,6 @@ struct Run {
 /// See the module.
 #[derive(Default)]
 pub struct NothingLost {
-    health: Health,
     runs: BTreeMap<String, Run>,
     /// Those of them that are over, with a message that is neither consumed nor reported.
     unread: BTreeSet<String>,
@@ -55,7 +55,7 @@ impl NothingLost {
     }
 }
 
-impl Invariant<Did> for NothingLost {
+impl Promise for NothingLost {
     fn name(&self) -> &'static str {
         "nothing_lost"
     }
@@ -64,8 +64,7 @@ impl Invariant<Did> for NothingLost {
         "an accepted message is consumed or reported, a turn answered whole; what is over or checkpointed is not done again"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
             Did::Accepted { run: label, .. } => {
@@ -117,8 +116,8 @@ impl Invariant<Did> for NothingLost {
                 self.sort(run);
             }
             Did::Ended { run: label, status, .. } => {
-                let calm = self.health.calm_since(|_| true);
-                let provider = self.health.calm_since(|target| leads_to(target, "provider"));
+                let calm = world.health.calm_since(|_| true);
+                let provider = world.health.calm_since(|target| leads_to(target, "provider"));
                 let run = self.run(label);
                 run.ended = Some(event.at);
                 if run.finished && status != "completed" {
@@ -153,7 +152,7 @@ impl Invariant<Did> for NothingLost {
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
+    fn pending(&self, _: &World) -> Vec<Obligation> {
         let owed = |label: &String| {
             let since = self.runs.get(label)?.ended?;
             let says = format!("the message of {label}, which is over, is consumed or reported");

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use lychgate::limits;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
+use super::Promise;
+use super::world::World;
 use crate::events::Did;
-use crate::health::Health;
 use crate::settings::Settings;
 
 /// For the way of a signal.
@@ -50,7 +51,6 @@ struct Mark {
 /// See the module.
 pub struct Resumable {
     settings: Settings,
-    health: Health,
     runs: BTreeMap<String, Run>,
     suspended: BTreeSet<String>,
     /// Runs that must be marked: by whom, and since when.
@@ -69,7 +69,6 @@ impl Resumable {
     pub fn new(settings: Settings) -> Self {
         Resumable {
             settings,
-            health: Health::default(),
             runs: BTreeMap::new(),
             suspended: BTreeSet::new(),
             owed: BTreeMap::new(),
@@ -80,12 +79,12 @@ impl Resumable {
         }
     }
 
-    fn calm(&self, process: &str) -> Option<Duration> {
+    fn calm(&self, world: &World, process: &str) -> Option<Duration> {
         let link = format!("{process}->postgres");
-        self.health.calm_since(|target| target == link)
+        world.health.calm_since(|target| target == link)
     }
 
-    fn world(&mut self, event: &Event<Did>, happening: &WorldEvent) -> Result<(), Breach> {
+    fn world(&mut self, world: &World, event: &Event<Did>, happening: &WorldEvent) -> Result<(), Breach> {
         let mine = |owner: &Owner| owner.process == event.process && owner.incarnation == event.incarnation;
         match happening {
             WorldEvent::Signalled { nth: 1 } => {
@@ -100,7 +99,7 @@ impl Resumable {
             }
             WorldEvent::Exited { .. } => {
                 // A transaction that stands still, whoever's it is, holds up the one that takes marks off.
-                let calm = self.health.calm_since(|target| target.ends_with("->postgres"));
+                let calm = world.health.calm_since(|target| target.ends_with("->postgres"));
                 let excused = calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
                 let life = (event.process.clone(), event.incarnation);
                 let own = |run: &Run| run.mark.as_ref().is_some_and(|mark| mark.life == life);
@@ -178,7 +177,7 @@ impl Resumable {
     }
 }
 
-impl Invariant<Did> for Resumable {
+impl Promise for Resumable {
     fn name(&self) -> &'static str {
         "resumable"
     }
@@ -187,10 +186,9 @@ impl Invariant<Did> for Resumable {
         "what is in flight is marked before any wait, and resumed with a notice; own marks only; suspended wins"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let did = match &event.what {
-            What::World(happening) => return self.world(event, happening),
+            What::World(happening) => return self.world(world, event, happening),
             What::Product(did) => did,
         };
         match did {
@@ -201,7 +199,7 @@ impl Invariant<Did> for Resumable {
             Did::Claimed { run, owner: process, mark, .. } => {
                 let owner = Owner {
                     process: process.clone(),
-                    incarnation: self.health.life(process).incarnation,
+                    incarnation: world.health.life(process).incarnation,
                     mark: mark.clone(),
                     since: event.at,
                 };
@@ -250,13 +248,13 @@ impl Invariant<Did> for Resumable {
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
+    fn pending(&self, world: &World) -> Vec<Obligation> {
         let marks = self.owed.iter().map(|(label, (owner, since))| {
             let says = format!("{label}, which {} has in flight, is marked", owner.process);
-            let life = self.health.life(&owner.process);
+            let life = world.health.life(&owner.process);
             // One that stands still hears of the signal when it goes on.
             let moves = (!life.paused).then(|| life.went_on.map_or(*since, |at| at.max(*since)));
-            let due = self.calm(&owner.process).zip(moves);
+            let due = self.calm(world, &owner.process).zip(moves);
             let due = due.map(|(calm, moves)| calm.max(moves) + limits::MARK + SLACK);
             Obligation::new(says, *since, due.unwrap_or(Duration::MAX))
         });
@@ -269,12 +267,12 @@ impl Invariant<Did> for Resumable {
         });
         let held = self.held.iter().map(|(label, since)| {
             let owner = self.runs.get(label).and_then(|run| run.owner.as_ref());
-            let life = owner.map(|owner| (owner, self.health.life(&owner.process)));
+            let life = owner.map(|owner| (owner, world.health.life(&owner.process)));
             // Whose owner is gone waits for a takeover, with everybody else's.
             let lives = life.filter(|(owner, life)| life.alive && life.incarnation == owner.incarnation);
             let due = lives.and_then(|(owner, _)| {
                 let within = self.settings.beat_every(&owner.process) + limits::POSTGRES_CALL + HEALED;
-                self.calm(&owner.process).map(|calm| calm.max(*since) + within)
+                self.calm(world, &owner.process).map(|calm| calm.max(*since) + within)
             });
             let says = format!("{label}, whose session is suspended, is over");
             Obligation::new(says, *since, due.unwrap_or(Duration::MAX))

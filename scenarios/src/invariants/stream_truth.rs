@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use lychgate::limits;
 use lychgate_sim::trace::event::{Event, What};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
+use super::Promise;
+use super::world::World;
 use crate::events::Did;
-use crate::health::Health;
 
 /// Two heartbeats and what the gateway may wait for its stores in between.
 const SILENCE: Duration = Duration::from_secs(2 * limits::SSE_HEARTBEAT.as_secs() + 5);
@@ -45,7 +46,6 @@ struct Stream {
 /// See the module.
 #[derive(Default)]
 pub struct StreamTruth {
-    health: Health,
     streams: BTreeMap<String, Stream>,
     /// Those of them that somebody reads.
     open: BTreeSet<String>,
@@ -171,7 +171,7 @@ impl StreamTruth {
     }
 }
 
-impl Invariant<Did> for StreamTruth {
+impl Promise for StreamTruth {
     fn name(&self) -> &'static str {
         "stream_truth"
     }
@@ -180,8 +180,7 @@ impl Invariant<Did> for StreamTruth {
         "a user sees each frame once, every gap told, the end once and last, and heartbeats meanwhile"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, _: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
             Did::Opened { run, nth, .. } => {
@@ -253,7 +252,7 @@ impl Invariant<Did> for StreamTruth {
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
+    fn pending(&self, world: &World) -> Vec<Obligation> {
         let open = self.open.iter().filter_map(|label| Some((label, self.streams.get(label)?)));
         let owed = open.flat_map(|(label, stream)| {
             let user = label.split('/').next().unwrap_or_default();
@@ -262,7 +261,7 @@ impl Invariant<Did> for StreamTruth {
                 target.strip_prefix(user).is_some_and(|rest| rest.starts_with("->"))
                     || target.starts_with("gateway-") && !target.ends_with("->redis") && !target.ends_with("->rabbitmq")
             };
-            let calm = self.health.calm_since(matters);
+            let calm = world.health.calm_since(matters);
             let due = |since: Duration, within: Duration| {
                 calm.map_or(Duration::MAX, |calm| calm.max(since).saturating_add(within))
             };

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use lychgate_sim::trace::event::{Event, What};
-use lychgate_sim::trace::invariant::{Breach, Invariant};
+use lychgate_sim::trace::invariant::Breach;
 
+use super::Promise;
+use super::world::{World, matters_to_ends};
 use crate::events::Did;
-use crate::health::{Health, matters_to_ends};
 
 #[derive(Default)]
 struct Run {
@@ -18,7 +19,6 @@ struct Run {
 /// See the module.
 #[derive(Default)]
 pub struct TerminalOnce {
-    health: Health,
     runs: BTreeMap<String, Run>,
     armed: bool,
 }
@@ -29,7 +29,7 @@ impl TerminalOnce {
     }
 }
 
-impl Invariant<Did> for TerminalOnce {
+impl Promise for TerminalOnce {
     fn name(&self) -> &'static str {
         "terminal_once"
     }
@@ -38,8 +38,7 @@ impl Invariant<Did> for TerminalOnce {
         "a run gets one terminal status, under its newest fence, and everybody hears the same one"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
             Did::Claimed { run, fence, .. } => {
@@ -58,7 +57,7 @@ impl Invariant<Did> for TerminalOnce {
                 }
                 run.ended = Some(status.clone());
                 let contested = run.contested;
-                let calm = self.health.calm_since(matters_to_ends).is_some_and(|calm| calm.is_zero());
+                let calm = world.health.calm_since(matters_to_ends).is_some_and(|calm| calm.is_zero());
                 self.armed |= contested || !calm;
             }
             Did::SawEnd { run: label, status, .. } => match &self.run(label).ended {

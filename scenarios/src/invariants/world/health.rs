@@ -45,6 +45,8 @@ pub struct Life {
     pub draining: bool,
     /// Whether it stands still. It is not ready then, and cannot know that it is late.
     pub paused: bool,
+    /// When it last began to stand still.
+    pub stood_still: Option<Duration>,
     /// When it last went on after standing still.
     pub went_on: Option<Duration>,
     /// When any of this last changed.
@@ -104,7 +106,7 @@ impl Health {
             }
             WorldEvent::Paused => {
                 let before = self.lives.entry(event.process.clone()).or_insert(life(true));
-                *before = Life { paused: true, since: event.at, ..*before };
+                *before = Life { paused: true, stood_still: Some(event.at), since: event.at, ..*before };
             }
             WorldEvent::Resumed => {
                 let before = self.lives.entry(event.process.clone()).or_insert(life(true));
