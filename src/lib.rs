@@ -12,6 +12,7 @@
 //! - [`provider`]: the model; one call is one turn.
 //! - [`live`]: the view that users look at, leases and streams, in Redis.
 //! - [`broker`]: hints, over [`amqp`], a small client that depends on nothing else here.
+//! - [`facts`]: what is logged for operators to rely on.
 //! - [`config`], [`limits`]: every setting and every bound, with its reason.
 //! - `http`: HTTP, served and asked, over a [`socket`] as all else.
 //! - [`ids`], [`backoff`], [`signal`], [`task_tracker`]: names and their randomness, waiting, how a process is told to
@@ -26,6 +27,7 @@ pub mod broker;
 pub mod config;
 pub mod engine;
 pub mod executor;
+pub mod facts;
 pub mod gateway;
 mod http;
 pub mod ids;

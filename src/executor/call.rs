@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 use crate::limits;
 use crate::live::{Frames, Kind};
 use crate::provider::{CallName, Finish, Said};
-use crate::run::End;
+use crate::run::{End, NO_SUBSCRIPTION};
 use crate::store::{AgentRow, Claimed, StoreError};
 
 /// How a turn has gone so far.
@@ -94,7 +94,7 @@ impl Executor {
         if let Verdict::NoCandidate(frees_in) = verdict {
             let again = frees_in.map(|frees_in| format!("; try again in {} s", frees_in.as_secs() + 1));
             let again = again.unwrap_or_default();
-            return Err(End::failed(format!("no_subscription: {why} and there is no other one{again}")));
+            return Err(End::failed(format!("{NO_SUBSCRIPTION}: {why} and there is no other one{again}")));
         }
         if self.look(&agent).await?.is_none_or(|row| row.epoch != epoch) {
             return Ok(true);

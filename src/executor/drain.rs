@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Executor;
 use crate::config::DrainPolicy;
+use crate::facts::{self, fact};
 use crate::limits;
 use crate::run::Stop;
 use crate::store::{Checkpoints, Store, StoreError};
@@ -44,7 +45,7 @@ impl Executor {
         }
         match insist(limits::MARK, || self.store.mark(&self.owner, &runs)).await {
             Ok(marked) => tracing::info!(runs = runs.len(), marked, "marked"),
-            Err(error) => tracing::warn!(%error, "runs could not be marked"),
+            Err(error) => fact!(warn, facts::MARK_FAILED, %error),
         }
     }
 

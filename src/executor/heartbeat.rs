@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Executor;
+use crate::facts::{self, fact};
 use crate::limits;
 use crate::run::Stop;
 
@@ -45,7 +46,7 @@ impl Executor {
         // The next look comes after another pause and another beat at its bound; it must not come too late.
         let next_look = self.config.limits.beat_every + limits::POSTGRES_CALL;
         for (run, fence) in self.desk.silent_for((self.config.limits.takeover_after / 2).saturating_sub(next_look)) {
-            tracing::warn!(%run, "lost: no beat was confirmed for too long");
+            fact!(warn, facts::LOST, %run);
             self.desk.stop_under(&run, fence, Stop::Lost);
         }
     }

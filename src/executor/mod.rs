@@ -31,6 +31,7 @@ use crate::agent::Client;
 use crate::backoff::Backoff;
 use crate::config;
 use crate::engine::{ContainerId, Engine};
+use crate::facts::{self, fact};
 use crate::ids::{Mint, Owner};
 use crate::limits;
 use crate::live::{Live, Redis};
@@ -76,7 +77,7 @@ impl Executor {
     /// Begins the drain, once; later calls do nothing.
     fn drain(&self, why: &str) {
         if !self.draining.send_replace(true) {
-            tracing::info!(why, runs = self.desk.len(), "draining");
+            fact!(info, facts::DRAINING, why, runs = self.desk.len());
         }
     }
 

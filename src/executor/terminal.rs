@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 
 use super::Executor;
+use crate::facts::{self, fact};
 use crate::ids::Fence;
 use crate::limits;
 use crate::live::{Frames, RedisDown};
@@ -166,7 +167,7 @@ impl Ending<'_> {
         };
         let bounded = tokio::time::timeout(limits::NET_INNER, AssertUnwindSafe(repeat).catch_unwind());
         match tokio::time::timeout(limits::NET_OUTER, bounded).await {
-            Ok(Ok(Ok(()))) => tracing::info!(%run, "saved by the safety net"),
+            Ok(Ok(Ok(()))) => fact!(info, facts::SAVED, %run),
             Ok(Ok(Err(_))) => tracing::error!(%run, "the safety net panicked"),
             Ok(Err(_)) | Err(_) => tracing::warn!(%run, "the safety net ran out of time"),
         }

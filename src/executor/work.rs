@@ -13,7 +13,7 @@ use crate::ids::MessageId;
 use crate::limits;
 use crate::live::{Frames, Kind};
 use crate::provider::{Finish, Role, Said};
-use crate::run::{End, Intent, Status, Stop};
+use crate::run::{End, Intent, MessageState, Status, Stop};
 use crate::store::{Checkpoint, Claimed, Commit, StoreError, Writing};
 
 /// What a turn came to.
@@ -106,9 +106,10 @@ impl Executor {
             }
             backoff.wait().await;
         };
-        let unread = messages.iter().filter(|message| message.run == claimed.run && message.state == "unread");
+        let unread =
+            messages.iter().filter(|message| message.run == claimed.run && message.state == MessageState::Unread);
         let unread = unread.map(|message| message.message.clone()).collect();
-        let users = messages.into_iter().filter(|message| message.state != "reported");
+        let users = messages.into_iter().filter(|message| message.state != MessageState::Reported);
         let mut said: Vec<(i64, Said)> =
             users.map(|message| (message.position, Said { role: Role::User, content: message.body })).collect();
         let answers = answers.into_iter();

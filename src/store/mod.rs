@@ -23,6 +23,7 @@ use tokio_postgres::types::FromSql;
 use self::pool::{Param, Postgres};
 use crate::backoff::Backoff;
 use crate::config::Address;
+use crate::facts::{self, fact};
 use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
 use crate::limits;
 use crate::run::{Row, Status};
@@ -139,7 +140,7 @@ impl Store {
     }
 
     /// One statement outside of a transaction.
-    async fn one(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<SqlRow>, StoreError> {
+    async fn one(&self, statement: sql::Statement, params: &[Param<'_>]) -> Result<Vec<SqlRow>, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
             let lent = self.postgres.lend().await?;
             let rows = lent.query(statement, params).await?;
@@ -153,9 +154,9 @@ impl Store {
 /// Says how a pool was closed: `well` if nothing had to be cut.
 fn closed(pool: &'static str, well: bool) -> bool {
     if well {
-        tracing::info!(pool, "pool_closed");
+        fact!(info, facts::POOL_CLOSED, pool);
     } else {
-        tracing::error!(pool, "pool_abandoned");
+        fact!(error, facts::POOL_ABANDONED, pool);
     }
     well
 }
