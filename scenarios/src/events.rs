@@ -4,8 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lychgate::live::Kind;
+use lychgate::run::{MessageState, Status};
 use lychgate_sim::trace::event::ProductEvent;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+use crate::answers::Shown;
 
 /// An event of the product. Every one names the labels of what it is about; a `fence` is Postgres's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -52,9 +56,9 @@ pub enum Did {
     /// A user's wish to stop the run was committed.
     CancelRequested { session: String, run: String },
     /// A terminal status was committed: by the owner under `fence`, or by another, who minted `fence`.
-    Ended { session: String, run: String, fence: i64, status: String, reason: String, by_owner: bool },
+    Ended { session: String, run: String, fence: i64, status: Status, reason: String, by_owner: bool },
     /// The live view shows a run.
-    Shown { session: String, run: String, fence: i64, status: String },
+    Shown { session: String, run: String, fence: i64, status: Status },
     /// The live view was told that a run is over, and does not show it.
     Unshown { session: String, run: String },
     /// The provider got a call.
@@ -66,7 +70,15 @@ pub enum Did {
     /// The provider ended an answer that is no whole one, as if it were over.
     Spoiled { session: String, run: String, fence: i64, turn: i64, attempt: i64 },
     /// A frame went into a stream.
-    Framed { session: String, run: String, fence: i64, turn: u64, seq: u64, kind: String },
+    Framed {
+        session: String,
+        run: String,
+        fence: i64,
+        turn: u64,
+        seq: u64,
+        #[serde(serialize_with = "frame_kind")]
+        kind: Kind,
+    },
     /// The safety net confirmed what the first tries could not.
     Saved { session: String, run: String },
     /// An executor acts no more on a run, because no beat was confirmed.
@@ -80,18 +92,27 @@ pub enum Did {
     /// A user opened the stream of a run, for the `nth` time.
     Opened { session: String, run: String, nth: u32 },
     /// A user saw an event of a stream. `id` is its SSE id, `text` what it shows.
-    Saw { session: String, run: String, kind: String, id: String, turn: i64, text: String },
+    Saw { session: String, run: String, kind: Shown, id: String, turn: i64, text: String },
     /// A user saw a heartbeat.
     Heartbeat { session: String, run: String },
     /// A user's stream broke off, or was left.
     Broke { session: String, run: String },
     /// A user saw the end of a run.
-    SawEnd { session: String, run: String, status: String },
+    SawEnd { session: String, run: String, status: Status },
     /// A user asked to stop a run, and got the 202.
     Cancelled { session: String },
+    /// A user or an operator got an answer of `gateway` that no table has: `legal` says what it would have been.
+    Puzzled { session: String, run: String, gateway: String, request: &'static str, answer: String, legal: String },
     /// A user looked at a message: `unread`, `consumed` or `reported`; at the answers to it, each with its turn; at how many
     /// notices there are about its run, and how many about the session's agent.
-    Found { session: String, run: String, state: String, answers: Vec<(i64, String)>, notices: usize, of_agent: usize },
+    Found {
+        session: String,
+        run: String,
+        state: MessageState,
+        answers: Vec<(i64, String)>,
+        notices: usize,
+        of_agent: usize,
+    },
     /// The provider refused a call that an agent made under this assignment.
     Refused { session: String, run: String, agent: String, epoch: i64, status: u16 },
     /// An agent was assigned a subscription; the first time `from` is empty.
@@ -128,11 +149,79 @@ pub enum Did {
     /// A key of Redis was written: `live`, `ended`, `stream`, `lease` or `unknown`. `key` is its label, `entries` what it
     /// holds now (0: it is gone), `lasts` its seconds. Of a stream only what changes whether it lapses, and each
     /// further thousand of entries.
-    Kept { session: Option<String>, key: String, kind: &'static str, entries: usize, lasts: Option<u64> },
+    Kept { session: Option<String>, key: String, kind: KeyKind, entries: usize, lasts: Option<u64> },
     /// A message of the queue `runs` or `cancels` was handed to the process on its `line`th connection to the broker.
-    Delivered { session: String, run: String, queue: String, line: u32 },
+    Delivered { session: String, run: String, queue: Queue, line: u32 },
     /// It was `acked`, `given_back`, `dropped`, or `returned` by the end of its channel or connection.
-    Settled { session: String, run: String, queue: String, line: u32, how: &'static str },
+    Settled { session: String, run: String, queue: Queue, line: u32, how: How },
+}
+
+/// What a key of Redis is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyKind {
+    /// The live view.
+    Live,
+    /// The note that a run is over.
+    Ended,
+    /// The frames of a run under one fence.
+    Stream,
+    /// The lease on a session.
+    Lease,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl KeyKind {
+    /// Its word in labels.
+    pub fn word(self) -> &'static str {
+        match self {
+            KeyKind::Live => "live",
+            KeyKind::Ended => "ended",
+            KeyKind::Stream => "stream",
+            KeyKind::Lease => "lease",
+            KeyKind::Unknown => "unknown",
+        }
+    }
+}
+
+/// A queue of the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Queue {
+    /// Of hints of waiting runs.
+    Runs,
+    /// Of wishes to stop a run: each executor has one.
+    Cancels,
+}
+
+impl Queue {
+    /// Its word in breaches.
+    pub fn word(self) -> &'static str {
+        match self {
+            Queue::Runs => "runs",
+            Queue::Cancels => "cancels",
+        }
+    }
+}
+
+/// How a delivery was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// The consumer is done with it.
+    Acked,
+    /// The consumer put it back into the queue.
+    GivenBack,
+    /// The consumer, or the queue, gave it up.
+    Dropped,
+    /// The end of its channel or connection put it back into the queue.
+    Returned,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn frame_kind<S: Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.word())
 }
 
 impl ProductEvent for Did {
@@ -175,6 +264,7 @@ impl ProductEvent for Did {
         "broke",
         "saw_end",
         "cancelled",
+        "puzzled",
         "found",
         "refused",
         "subscription_failed",
@@ -237,6 +327,7 @@ impl ProductEvent for Did {
             Did::Broke { .. } => "broke",
             Did::SawEnd { .. } => "saw_end",
             Did::Cancelled { .. } => "cancelled",
+            Did::Puzzled { .. } => "puzzled",
             Did::Found { .. } => "found",
             Did::Refused { .. } => "refused",
             Did::SubscriptionFailed { .. } => "subscription_failed",
@@ -318,6 +409,7 @@ impl ProductEvent for Did {
             | Did::Broke { session, .. }
             | Did::SawEnd { session, .. }
             | Did::Cancelled { session }
+            | Did::Puzzled { session, .. }
             | Did::Found { session, .. } => Some(session),
             Did::Kept { session, .. } => session.as_deref(),
             Did::Leased { session, .. }
@@ -334,7 +426,7 @@ impl ProductEvent for Did {
             Did::Checkpointed { run, turn, .. } => Some(format!("turn {turn} of {run} is checkpointed")),
             Did::HandedBack { run, .. } => Some(format!("{run} goes back to the queue")),
             Did::CancelRequested { run, .. } => Some(format!("{run} shall stop")),
-            Did::Ended { run, status, .. } => Some(format!("{run} is {status}")),
+            Did::Ended { run, status, .. } => Some(format!("{run} is {}", status.word())),
             Did::Unshown { run, .. } => Some(format!("{run} leaves the live view")),
             Did::Marked { run, by, .. } => Some(format!("{} marks {run}", process(by))),
             Did::Unmarked { run, by, .. } => Some(format!("{} takes the mark off {run}", process(by))),
@@ -351,7 +443,8 @@ impl ProductEvent for Did {
             Did::Saved { run, .. } => Some(format!("the safety net saves {run}")),
             Did::TurnedAway { run, .. } => Some(format!("{run} is turned away: its session is suspended")),
             Did::Lost { run, .. } => Some(format!("the owner of {run} gives it up as lost")),
-            Did::SawEnd { run, status, .. } => Some(format!("the user sees that {run} is {status}")),
+            Did::SawEnd { run, status, .. } => Some(format!("the user sees that {run} is {}", status.word())),
+            Did::Puzzled { gateway, request, answer, .. } => Some(format!("{gateway} answers {request} with {answer}")),
             Did::Refused { run, agent, status, .. } => {
                 Some(format!("the provider refuses {agent}'s call for {run} with {status}"))
             }

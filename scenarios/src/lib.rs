@@ -3,6 +3,7 @@
 //! Stories are the `*.toml` files in `stories/`, each a scenario of its own by being there; [`swarm`] draws its own.
 
 pub mod agents;
+pub mod answers;
 pub mod dev;
 pub mod events;
 pub mod fault_admin;

@@ -10,7 +10,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::{Memory, World, leads_to};
-use crate::events::Did;
+use crate::events::{Did, How, KeyKind, Queue};
 
 /// A connection that is replaced may overlap with its successor for as long as its end is on its way.
 const OVERLAP: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const SLOPE_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// A key of Redis that does not lapse by itself.
 #[derive(Clone)]
 struct Key {
-    kind: &'static str,
+    kind: KeyKind,
     /// Who wrote it last, and since when it is as it is.
     process: String,
     since: Duration,
@@ -61,7 +61,7 @@ pub struct BoundedMemory {
     /// Messages of the queue of runs that wait: since when, by run. A run has one at least.
     ready: BTreeMap<String, Vec<Duration>>,
     /// Messages that were handed out, by process, connection and queue.
-    unacked: BTreeMap<(String, u32, String), usize>,
+    unacked: BTreeMap<(String, u32, Queue), usize>,
     /// Until when no executor could be handed one more of the queue of runs.
     crowded_until: Duration,
     gauges: BTreeMap<String, Gauges>,
@@ -144,32 +144,32 @@ impl BoundedMemory {
         world: &World,
         event: &Event<Did>,
         label: &str,
-        kind: &'static str,
+        kind: KeyKind,
         entries: usize,
         lasts: Option<u64>,
     ) -> Result<(), Breach> {
         let longest = match kind {
-            "live" => None,
-            "lease" => Some(limits::LEASE_TTL),
-            "stream" | "ended" => Some(limits::STREAM_TTL),
-            _ => return Err(Breach::now("Redis holds a key that no bound is known for")),
+            KeyKind::Live => None,
+            KeyKind::Lease => Some(limits::LEASE_TTL),
+            KeyKind::Stream | KeyKind::Ended => Some(limits::STREAM_TTL),
+            KeyKind::Unknown => return Err(Breach::now("Redis holds a key that no bound is known for")),
         };
         if let (Some(longest), Some(lasts)) = (longest, lasts)
             && lasts > (longest + world.health.clock_off("redis")).as_secs()
         {
             return Err(Breach::now(format!("{label} is kept for longer than {} s", longest.as_secs())));
         }
-        if kind == "live" {
+        if kind == KeyKind::Live {
             self.live = entries;
             if entries > self.sessions.len() {
                 return Err(Breach::now(format!("the live view has {entries} entries, more than there are sessions")));
             }
         }
-        if kind == "stream" && entries > limits::STREAM_LENGTH + STREAM_SLACK {
+        if kind == KeyKind::Stream && entries > limits::STREAM_LENGTH + STREAM_SLACK {
             return Err(Breach::now(format!("{label} has {entries} entries")));
         }
-        self.armed |= kind == "stream" && lasts.is_some();
-        if entries == 0 || lasts.is_some() || kind == "live" {
+        self.armed |= kind == KeyKind::Stream && lasts.is_some();
+        if entries == 0 || lasts.is_some() || kind == KeyKind::Live {
             self.keys.remove(label);
         } else {
             self.keys.insert(label.to_string(), Key { kind, process: event.process.clone(), since: event.at });
@@ -184,7 +184,7 @@ impl BoundedMemory {
         let link = format!("{process}->redis");
         let calm = world.health.calm_since(|target| target == link || target == process)?;
         let undisturbed = calm.is_zero() || calm + HEALED <= *since;
-        let says = format!("{label}, a {kind} in Redis, is given a time to live");
+        let says = format!("{label}, a {} in Redis, is given a time to live", kind.word());
         Some(Obligation::new(says, *since, if undisturbed { *since + PIPELINE } else { calm.max(*since) + HEALED }))
     }
 
@@ -192,7 +192,7 @@ impl BoundedMemory {
         &mut self,
         world: &World,
         event: &Event<Did>,
-        queue: &str,
+        queue: Queue,
         line: u32,
         run: &str,
         change: isize,
@@ -200,17 +200,20 @@ impl BoundedMemory {
         if change < 0 && !self.has_room(world) {
             self.crowded_until = event.at;
         }
-        let unacked = self.unacked.entry((event.process.clone(), line, queue.to_string())).or_default();
+        let unacked = self.unacked.entry((event.process.clone(), line, queue)).or_default();
         *unacked = unacked.saturating_add_signed(change);
         let prefetch = match queue {
-            "runs" => self.slots,
-            "cancels" => limits::HINTS_QUEUED,
-            _ => return Err(Breach::now(format!("a queue that no bound is known for: {queue}"))),
+            Queue::Runs => self.slots,
+            Queue::Cancels => limits::HINTS_QUEUED,
         };
         if *unacked > prefetch {
-            return Err(Breach::now(format!("{} has {unacked} deliveries of {queue} unsettled", event.process)));
+            return Err(Breach::now(format!(
+                "{} has {unacked} deliveries of {} unsettled",
+                event.process,
+                queue.word()
+            )));
         }
-        if queue == "runs"
+        if queue == Queue::Runs
             && change > 0
             && let Some(waiting) = self.ready.get_mut(run)
         {
@@ -225,7 +228,7 @@ impl BoundedMemory {
     /// Whether some executor that is well may be handed one more of the queue of runs.
     fn has_room(&self, world: &World) -> bool {
         world.health.ready_executors().any(|process| {
-            let handed = self.unacked.iter().filter(|((to, _, queue), _)| to == process && queue == "runs");
+            let handed = self.unacked.iter().filter(|((to, _, queue), _)| to == process && *queue == Queue::Runs);
             handed.map(|(_, unacked)| unacked).sum::<usize>() < self.slots
         })
     }
@@ -330,12 +333,12 @@ impl Promise for BoundedMemory {
                 self.idle_since = event.at;
             }
             Did::Probed { process, gauges, .. } => self.gauges(event.at, process, gauges)?,
-            Did::Kept { key, kind, entries, lasts, .. } => self.kept(world, event, key, kind, *entries, *lasts)?,
+            Did::Kept { key, kind, entries, lasts, .. } => self.kept(world, event, key, *kind, *entries, *lasts)?,
             Did::Hinted { run, .. } => self.ready.entry(run.clone()).or_default().push(event.at),
-            Did::Delivered { run, queue, line, .. } => self.moved(world, event, queue, *line, run, 1)?,
+            Did::Delivered { run, queue, line, .. } => self.moved(world, event, *queue, *line, run, 1)?,
             Did::Settled { run, queue, line, how, .. } => {
-                self.moved(world, event, queue, *line, run, -1)?;
-                if queue == "runs" && matches!(*how, "given_back" | "returned") {
+                self.moved(world, event, *queue, *line, run, -1)?;
+                if *queue == Queue::Runs && matches!(how, How::GivenBack | How::Returned) {
                     self.ready.entry(run.clone()).or_default().push(event.at);
                 }
             }

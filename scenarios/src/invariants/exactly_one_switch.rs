@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits;
+use lychgate::run::{NO_SUBSCRIPTION, Status};
 use lychgate_sim::plan::ServiceFault;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
@@ -218,7 +219,7 @@ impl ExactlyOneSwitch {
         let present = self.agents[&waiting.agent].subscriptions.get(&waiting.epoch);
         let present = present.map(String::as_str).unwrap_or_default();
         let candidate = self.candidate(present, at);
-        let told = reason.starts_with("no_subscription");
+        let told = reason.starts_with(NO_SUBSCRIPTION);
         if told && candidate {
             return Err(Breach::now(format!("{run} was given up for want of a subscription, and there was one")));
         }
@@ -310,7 +311,7 @@ impl Promise for ExactlyOneSwitch {
                 self.waiting.retain(|run, _| crate::reader::session_of(run) != *session);
             }
             Did::Ended { run, status, reason, .. } => {
-                if status == "failed" {
+                if *status == Status::Failed {
                     self.failed(world, run, reason, event.at)?;
                 }
                 self.owners.remove(run);

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lychgate::run::Status;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::Breach;
 
@@ -20,6 +21,22 @@ use crate::settings::Settings;
 const HEALED: Duration = Duration::from_secs(60);
 /// What was claimed so shortly before the signal may not have been known yet: it is handed back.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
+
+/// How a run has left its owner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    HandedBack,
+    Ended(Status),
+}
+
+impl Left {
+    fn word(self) -> &'static str {
+        match self {
+            Left::HandedBack => "handed back",
+            Left::Ended(status) => status.word(),
+        }
+    }
+}
 
 struct Run {
     process: String,
@@ -68,13 +85,16 @@ impl FairDrain {
     }
 
     /// A run has left its owner: as `became`, by the owner's own doing.
-    fn left(&self, world: &World, label: &str, run: &Run, became: &str, at: Duration) -> Result<(), Breach> {
+    fn left(&self, world: &World, label: &str, run: &Run, became: Left, at: Duration) -> Result<(), Breach> {
         let Some((_, told)) = self.told.get(&run.process).filter(|(life, _)| *life == run.incarnation) else {
             return Ok(());
         };
-        if run.finished && !matches!(became, "completed" | "handed back") {
+        if run.finished && !matches!(became, Left::HandedBack | Left::Ended(Status::Completed)) {
             // Postgres had the last turn before it was told of the end: nothing excuses that.
-            return Err(Breach::now(format!("{label} was done when its executor stopped, and yet it is {became}")));
+            return Err(Breach::now(format!(
+                "{label} was done when its executor stopped, and yet it is {}",
+                became.word()
+            )));
         }
         let known = run.claimed + IN_FLIGHT <= *told;
         let stopped = run.cancelled || self.suspended.contains(&session_of(label));
@@ -82,16 +102,19 @@ impl FairDrain {
             return Ok(());
         }
         if self.settings.interrupts(&run.process) {
-            let fair = became != "handed back";
+            let fair = became != Left::HandedBack;
             return if fair {
                 Ok(())
             } else {
-                Err(Breach::now(format!("{label} was to be interrupted and is {became}")))
+                Err(Breach::now(format!("{label} was to be interrupted and is {}", became.word())))
             };
         }
-        let cut = matches!(became, "handed back" | "interrupted" | "cancelled");
+        let cut = matches!(became, Left::HandedBack | Left::Ended(Status::Interrupted | Status::Cancelled));
         if cut && at < *told + self.settings.drain_grace(&run.process) {
-            return Err(Breach::now(format!("{label} is {became}, although its executor had time to let it finish")));
+            return Err(Breach::now(format!(
+                "{label} is {}, although its executor had time to let it finish",
+                became.word()
+            )));
         }
         Ok(())
     }
@@ -145,12 +168,12 @@ impl Promise for FairDrain {
             Did::Suspended { session } => self.suspended.push(session.clone()),
             Did::HandedBack { run: label, .. } => {
                 if let Some(run) = self.runs.remove(label) {
-                    self.left(world, label, &run, "handed back", event.at)?;
+                    self.left(world, label, &run, Left::HandedBack, event.at)?;
                 }
             }
             Did::Ended { run: label, status, by_owner, .. } => {
                 if let Some(run) = self.runs.remove(label).filter(|_| *by_owner) {
-                    self.left(world, label, &run, status, event.at)?;
+                    self.left(world, label, &run, Left::Ended(*status), event.at)?;
                 }
             }
             _ => {}

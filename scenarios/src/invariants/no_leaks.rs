@@ -10,7 +10,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::World;
-use crate::events::Did;
+use crate::events::{Did, Queue};
 
 /// Letting go of a lease, with a healthy Redis: as long as both terminal writes may take.
 const HEALTHY: Duration = Duration::from_secs(20);
@@ -36,7 +36,7 @@ struct Delivery {
     process: String,
     incarnation: u32,
     line: u32,
-    queue: String,
+    queue: Queue,
     run: String,
     since: Duration,
 }
@@ -95,7 +95,7 @@ impl NoLeaks {
         Ok(())
     }
 
-    fn settled(&mut self, event: &Event<Did>, line: u32, queue: &str, run: &str) {
+    fn settled(&mut self, event: &Event<Did>, line: u32, queue: Queue, run: &str) {
         let this = |delivery: &Delivery| {
             delivery.process == event.process && delivery.line == line && delivery.queue == queue && delivery.run == run
         };
@@ -142,15 +142,15 @@ impl NoLeaks {
 
     fn delivery_owed(&self, world: &World, delivery: &Delivery) -> Option<Obligation> {
         let Delivery { process, run, queue, .. } = delivery;
-        let since = match queue.as_str() {
-            "cancels" => delivery.since,
-            _ => self.over(run)?.0.max(delivery.since),
+        let since = match queue {
+            Queue::Cancels => delivery.since,
+            Queue::Runs => self.over(run)?.0.max(delivery.since),
         };
         let life = world.health.life(process);
         let calm = world.health.calm_since(of(process)).filter(|_| !life.paused);
         let within = if life.alive { HEALED } else { MISSED };
         let due = calm.map_or(Duration::MAX, |calm| calm.max(since).max(life.since) + within);
-        let says = format!("the delivery of {run} from the queue of {queue} to {process} is settled");
+        let says = format!("the delivery of {run} from the queue of {} to {process} is settled", queue.word());
         Some(Obligation::new(says, since, due))
     }
 
@@ -225,10 +225,10 @@ impl Promise for NoLeaks {
                 self.leases.retain(|of, lease| of != session || lease.run != *run || lease.fence != *fence);
             }
             Did::Delivered { run, queue, line, .. } => {
-                let (run, queue, line) = (run.clone(), queue.clone(), *line);
+                let (run, queue, line) = (run.clone(), *queue, *line);
                 self.deliveries.push(Delivery { process, incarnation, line, queue, run, since: event.at });
             }
-            Did::Settled { run, queue, line, .. } => self.settled(event, *line, queue, run),
+            Did::Settled { run, queue, line, .. } => self.settled(event, *line, *queue, run),
             _ => {}
         }
         Ok(())

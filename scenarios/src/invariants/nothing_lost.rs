@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits::ATTEMPTS_PER_TURN;
+use lychgate::run::{MessageState, Status};
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
@@ -120,18 +121,19 @@ impl Promise for NothingLost {
                 let provider = world.health.calm_since(|target| leads_to(target, "provider"));
                 let run = self.run(label);
                 run.ended = Some(event.at);
-                if run.finished && status != "completed" {
+                if run.finished && *status != Status::Completed {
                     return Err(Breach::now(format!(
-                        "the last turn of {label} is checkpointed, and yet it is {status}"
+                        "the last turn of {label} is checkpointed, and yet it is {}",
+                        status.word()
                     )));
                 }
                 let tries = i64::from(ATTEMPTS_PER_TURN);
-                if status == "failed" && provider.is_some_and(|calm| calm.is_zero()) && run.attempt < tries {
+                if *status == Status::Failed && provider.is_some_and(|calm| calm.is_zero()) && run.attempt < tries {
                     return Err(Breach::now(format!(
                         "{label} has failed, although its model was there and was not asked often enough"
                     )));
                 }
-                if status == "completed" && !run.consumed {
+                if *status == Status::Completed && !run.consumed {
                     return Err(Breach::now(format!("{label} is completed, but nobody has read its message")));
                 }
                 let tried = run.claims > 1 || run.calls as i64 > run.checkpointed;
@@ -141,9 +143,10 @@ impl Promise for NothingLost {
             }
             Did::Found { run: label, state, .. } => {
                 let run = self.run(label);
-                let expected = if run.consumed { "consumed" } else { "reported" };
-                if run.ended.is_some() && state != expected {
-                    let says = format!("{label} is over; its user finds its message {state}, not {expected}");
+                let expected = if run.consumed { MessageState::Consumed } else { MessageState::Reported };
+                if run.ended.is_some() && *state != expected {
+                    let (found, expected) = (state.word(), expected.word());
+                    let says = format!("{label} is over; its user finds its message {found}, not {expected}");
                     return Err(Breach::now(says));
                 }
             }

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lychgate::live::Kind;
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::Breach;
 
 use super::Deadlines;
 use super::Promise;
 use super::world::World;
+use crate::answers::Shown;
 use crate::events::Did;
 use crate::settings::Settings;
 
@@ -149,8 +151,10 @@ impl Promise for OneLiveExecutor {
                 }
             }
             Did::Called { run, fence, .. } => self.sent(world, run, *fence, event.at, Some(&event.process))?,
-            Did::Framed { run, fence, kind, .. } if kind == "token" => self.sent(world, run, *fence, event.at, None)?,
-            Did::Saw { run: label, id, kind, .. } if kind != "gap" => {
+            Did::Framed { run, fence, kind, .. } if *kind == Kind::Token => {
+                self.sent(world, run, *fence, event.at, None)?
+            }
+            Did::Saw { run: label, id, kind, .. } if *kind != Shown::Gap => {
                 let fence = id.split('.').next().and_then(|fence| fence.parse().ok()).unwrap_or(0);
                 let run = self.run(label);
                 if fence < run.seen {

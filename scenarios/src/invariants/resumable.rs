@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits;
+use lychgate::run::{SUSPENDED, Status};
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
@@ -159,17 +160,17 @@ impl Resumable {
         Ok(())
     }
 
-    fn ended(&mut self, label: &str, status: &str, reason: &str, by_owner: bool) -> Result<(), Breach> {
+    fn ended(&mut self, label: &str, status: Status, reason: &str, by_owner: bool) -> Result<(), Breach> {
         for open in [&mut self.given_up, &mut self.held] {
             open.remove(label);
         }
         self.owed.remove(label);
         let Some(run) = self.runs.get_mut(label) else { return Ok(()) };
         (run.owner, run.over) = (None, true);
-        if !by_owner || status == "interrupted" {
+        if !by_owner || status == Status::Interrupted {
             run.mark = None;
         }
-        let wins = by_owner || status != "interrupted" || reason == "suspended";
+        let wins = by_owner || status != Status::Interrupted || reason == SUSPENDED;
         if self.suspended.contains(&run.session) && !wins {
             return Err(Breach::now(format!("{label} ended as {reason}, although its session is suspended")));
         }
@@ -227,7 +228,7 @@ impl Promise for Resumable {
                     run.owner = None;
                 }
             }
-            Did::Ended { run, status, reason, by_owner, .. } => self.ended(run, status, reason, *by_owner)?,
+            Did::Ended { run, status, reason, by_owner, .. } => self.ended(run, *status, reason, *by_owner)?,
             Did::Suspended { session } => {
                 self.suspended.insert(session.clone());
                 for (label, run) in self.runs.iter().filter(|(_, run)| run.session == *session) {

@@ -11,6 +11,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::World;
+use crate::answers::Shown;
 use crate::events::Did;
 
 /// Two heartbeats and what the gateway may wait for its stores in between.
@@ -90,44 +91,43 @@ fn place(id: &str) -> Option<Place> {
 
 impl Stream {
     /// Whether the words of an event are the model's, each once and in order.
-    fn hear(&mut self, label: &str, kind: &str, turn: i64, text: &str) -> Result<(), Breach> {
+    fn hear(&mut self, label: &str, kind: Shown, turn: i64, text: &str) -> Result<(), Breach> {
         if self.words.turn != turn {
             self.words = Words { turn, last: (!self.gap).then_some(0) };
         }
         match kind {
-            "gap" => self.words.last = None,
-            "turn_restarted" => self.words.last = Some(0),
-            "token" => {
+            Shown::Gap => self.words.last = None,
+            Shown::TurnRestarted => self.words.last = Some(0),
+            Shown::Token => {
                 let nth = nth_word(label, turn, text.trim());
                 if nth.is_none() || self.words.last.is_some_and(|last| nth != Some(last + 1)) {
                     return Err(Breach::now(format!("the user of {label} was shown words that do not follow: {text}")));
                 }
                 self.words.last = nth;
             }
-            "turn" => {
+            Shown::Turn => {
                 let Some(length) = whole_answer(label, turn, text) else {
                     return Err(Breach::now(format!("the user of {label} was shown another answer: {text}")));
                 };
                 self.lengths.insert(turn, length);
             }
-            "turn_done" => {
+            Shown::TurnDone => {
                 if let Some(length) = self.words.last {
                     self.lengths.insert(turn, length);
                 }
             }
-            _ => {}
         }
         Ok(())
     }
 
-    fn see(&mut self, label: &str, kind: &str, id: &str) -> Result<(), Breach> {
+    fn see(&mut self, label: &str, kind: Shown, id: &str) -> Result<(), Breach> {
         if self.ended {
             return Err(Breach::now(format!("something follows the end of {label}")));
         }
         let Some(next) = place(id) else {
             return Err(Breach::now(format!("an event of {label} has no place: `{id}`")));
         };
-        if kind == "gap" {
+        if kind == Shown::Gap {
             (self.gap, self.gaps) = (true, self.gaps + 1);
             return Ok(());
         }
@@ -137,7 +137,7 @@ impl Stream {
         }
         let follows = match kind {
             // A turn that is given whole stands in for its frames.
-            "turn" => next.1 == self.whole + 1 || self.gap,
+            Shown::Turn => next.1 == self.whole + 1 || self.gap,
             _ if next.0 > fence => next.2 == 1 && next.1 <= self.whole + 1,
             _ if whole => next.1 == turn + 1 && next.2 == 1,
             _ => next.1 == turn && next.2 == seq + 1,
@@ -145,7 +145,7 @@ impl Stream {
         if !follows && !self.gap {
             return Err(Breach::now(format!("the stream of {label} has a hole that nobody told of")));
         }
-        if matches!(kind, "turn" | "turn_done") {
+        if matches!(kind, Shown::Turn | Shown::TurnDone) {
             self.whole = next.1;
         }
         (self.place, self.gap) = (next, false);
@@ -222,8 +222,8 @@ impl Promise for StreamTruth {
             Did::Saw { run, kind, id, turn, text, .. } => {
                 if let Some(stream) = self.streams.get_mut(run) {
                     (stream.alive, stream.read) = (event.at, event.at);
-                    stream.hear(run, kind, *turn, text)?;
-                    stream.see(run, kind, id)?;
+                    stream.hear(run, *kind, *turn, text)?;
+                    stream.see(run, *kind, id)?;
                 }
             }
             Did::Checkpointed { run, turn, .. } => {

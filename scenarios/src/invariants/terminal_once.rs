@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lychgate::run::Status;
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::Breach;
 
@@ -12,7 +13,7 @@ use crate::events::Did;
 #[derive(Default)]
 struct Run {
     fence: i64,
-    ended: Option<String>,
+    ended: Option<Status>,
     contested: bool,
 }
 
@@ -50,20 +51,29 @@ impl Promise for TerminalOnce {
             Did::Ended { run: label, fence, status, by_owner, .. } => {
                 let run = self.run(label);
                 if let Some(before) = &run.ended {
-                    return Err(Breach::now(format!("{label} was {before} and became {status}")));
+                    return Err(Breach::now(format!("{label} was {} and became {}", before.word(), status.word())));
                 }
                 if *by_owner && *fence != run.fence {
                     return Err(Breach::now(format!("{label} was ended under a fence that is not its newest")));
                 }
-                run.ended = Some(status.clone());
+                run.ended = Some(*status);
                 let contested = run.contested;
                 let calm = world.health.calm_since(matters_to_ends).is_some_and(|calm| calm.is_zero());
                 self.armed |= contested || !calm;
             }
             Did::SawEnd { run: label, status, .. } => match &self.run(label).ended {
-                None => return Err(Breach::now(format!("the user was told that {label} is {status} before it was"))),
+                None => {
+                    return Err(Breach::now(format!(
+                        "the user was told that {label} is {} before it was",
+                        status.word()
+                    )));
+                }
                 Some(ended) if ended != status => {
-                    return Err(Breach::now(format!("{label} is {ended}, but its user was told {status}")));
+                    return Err(Breach::now(format!(
+                        "{label} is {}, but its user was told {}",
+                        ended.word(),
+                        status.word()
+                    )));
                 }
                 Some(_) => {}
             },

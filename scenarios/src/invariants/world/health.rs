@@ -62,6 +62,8 @@ pub struct Health {
     healed: BTreeMap<String, Duration>,
     /// By fault of a clock, with its target: until when what it made look old or young may show. It steps back when it heals.
     misled: BTreeMap<(usize, String), Duration>,
+    /// By target and kind of fault: until when it lasts, or lasted.
+    kinds: BTreeMap<(String, &'static str), Duration>,
     /// When the clock of a service last stepped ahead: struck so, or set right after it was behind.
     stepped: BTreeMap<String, Duration>,
     /// By process name.
@@ -79,6 +81,7 @@ impl Health {
             WorldEvent::FaultStruck { kind, .. } if ORDERS.contains(kind) => {}
             WorldEvent::FaultStruck { fault, target, kind, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
+                self.kinds.insert((target.clone(), *kind), Duration::MAX);
                 if ServiceFault::OF_CLOCK.contains(kind) {
                     self.misled.insert((*fault, target.clone()), Duration::MAX);
                 }
@@ -90,6 +93,7 @@ impl Health {
             WorldEvent::FaultHealed { fault, target, kind, .. } => {
                 self.faults.remove(&(*fault, target.clone()));
                 self.healed.insert(target.clone(), event.at);
+                self.kinds.insert((target.clone(), *kind), event.at);
                 if ServiceFault::OF_CLOCK.contains(kind) {
                     self.misled.insert((*fault, target.clone()), event.at + ServiceFault::CLOCK_OFF_MAX);
                 }
@@ -131,6 +135,12 @@ impl Health {
         let moved = self.lives.iter().filter(|(name, life)| life.incarnation > 1 && matters(name));
         let moved = moved.map(|(_, life)| life.since).max();
         Some(healed.max(moved).unwrap_or(Duration::ZERO))
+    }
+
+    /// Whether a fault of one of these kinds has been on a target that matters at any time since then.
+    pub fn was_struck_since(&self, kinds: &[&str], matters: impl Fn(&str) -> bool, since: Duration) -> bool {
+        let mut all = self.kinds.iter();
+        all.any(|((target, kind), until)| kinds.contains(kind) && *until >= since && matters(target))
     }
 
     /// Whether a fault on `target` is one on what matters. What ails a service is on every process's link to it.
