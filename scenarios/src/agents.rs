@@ -8,7 +8,7 @@ use lychgate::store::Cause;
 use lychgate::store::sql;
 use lychgate_sim::standins::observation::Engine;
 
-use crate::events::Did;
+use crate::events::{AgentEvent, Did};
 use crate::reader::{Executed, Misread};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,21 +34,25 @@ impl Agents {
             sql::SWITCH_BEGIN => {
                 let cause = executed.text("cause")?;
                 let unknown = || Misread(format!("no switch has the cause `{cause}`"));
-                Did::Assigned {
+                Did::Agent(AgentEvent::Assigned {
                     agent: executed.text("agent")?,
                     from: executed.text("from")?,
                     to: executed.text("to")?,
                     epoch: executed.int("epoch")?,
                     by_operator: Cause::parse(&cause).ok_or_else(unknown)? == Cause::Operator,
-                }
+                })
             }
-            sql::SUBSCRIPTION_FAIL => Did::SubscriptionFailed {
+            sql::SUBSCRIPTION_FAIL => Did::Agent(AgentEvent::SubscriptionFailed {
                 agent: executed.text("agent")?,
                 subscription: executed.text("subscription")?,
                 epoch: executed.int("epoch")?,
-            },
-            sql::SWITCH_READY => Did::SwitchReady { agent: executed.text("agent")?, epoch: executed.int("epoch")? },
-            sql::NOTICE_SWITCH => Did::SwitchNoticed { agent: executed.text("agent")?, epoch: executed.int("epoch")? },
+            }),
+            sql::SWITCH_READY => {
+                Did::Agent(AgentEvent::SwitchReady { agent: executed.text("agent")?, epoch: executed.int("epoch")? })
+            }
+            sql::NOTICE_SWITCH => {
+                Did::Agent(AgentEvent::SwitchNoticed { agent: executed.text("agent")?, epoch: executed.int("epoch")? })
+            }
             _ => return Ok(None),
         }))
     }
@@ -59,8 +63,8 @@ impl Agents {
     /// It was created without the labels of an agent's container.
     pub fn engine(&mut self, seen: &Engine) -> Result<Vec<Did>, Misread> {
         let removed = |did: &Did| match (seen, did) {
-            (Engine::Removed { .. }, Did::ContainerEnded { agent, container }) => {
-                Some(Did::ContainerRemoved { agent: agent.clone(), container: container.clone() })
+            (Engine::Removed { .. }, Did::Agent(AgentEvent::ContainerEnded { agent, container })) => {
+                Some(Did::Agent(AgentEvent::ContainerRemoved { agent: agent.clone(), container: container.clone() }))
             }
             _ => None,
         };
@@ -79,7 +83,7 @@ impl Agents {
             let label = format!("{agent}/{nth}");
             let container = Container { agent: agent.clone(), epoch, label: label.clone() };
             self.containers.insert(id.clone(), container);
-            return Ok(Some(Did::ContainerCreated { agent, epoch, container: label }));
+            return Ok(Some(Did::Agent(AgentEvent::ContainerCreated { agent, epoch, container: label })));
         }
         let (Engine::Created { id, .. }
         | Engine::Started { id, .. }
@@ -92,17 +96,23 @@ impl Agents {
             Engine::Created { .. } => None,
             Engine::Started { process, .. } => {
                 self.berths.insert(process.clone(), id.clone());
-                Some(Did::ContainerStarted { agent, epoch, container: label })
+                Some(Did::Agent(AgentEvent::ContainerStarted { agent, epoch, container: label }))
             }
             Engine::Stopped { .. } | Engine::Exited { .. } | Engine::Removed { .. } => {
-                Some(Did::ContainerEnded { agent, container: label })
+                Some(Did::Agent(AgentEvent::ContainerEnded { agent, container: label }))
             }
             Engine::Probed { process, status, body, took, .. } => {
                 // What is no object of JSON has no gauges; whoever did not answer has none either.
                 let told: BTreeMap<String, serde_json::Value> = serde_json::from_str(body).unwrap_or_default();
                 let number = |(name, value): (String, serde_json::Value)| Some((name, value.as_i64()?));
                 let gauges = told.into_iter().filter_map(number).collect();
-                Some(Did::Probed { process: process.clone(), agent, status: *status, took: *took, gauges })
+                Some(Did::Agent(AgentEvent::Probed {
+                    process: process.clone(),
+                    agent,
+                    status: *status,
+                    took: *took,
+                    gauges,
+                }))
             }
         })
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::world::product::Moments;
 
-use crate::events::Did;
+use crate::events::{AgentEvent, Did, LiveEvent, RunEvent, TurnEvent};
 
 const DRAIN: &str = "drain";
 const TERMINAL_WRITE: &str = "terminal write";
@@ -28,25 +28,25 @@ pub struct LychgateMoments {
 impl LychgateMoments {
     fn learn(&mut self, did: &Did) {
         match did {
-            Did::Claimed { run, owner, .. } => _ = self.owners.insert(run.clone(), owner.clone()),
-            Did::HandedBack { run, .. } => {
+            Did::Run(RunEvent::Claimed { run, owner, .. }) => _ = self.owners.insert(run.clone(), owner.clone()),
+            Did::Run(RunEvent::HandedBack { run, .. }) => {
                 self.owners.remove(run);
                 self.ending.remove(run);
             }
-            Did::Checkpointed { run, last: true, .. } => _ = self.ending.insert(run.clone()),
-            Did::Ended { run, .. } => {
+            Did::Run(RunEvent::Checkpointed { run, last: true, .. }) => _ = self.ending.insert(run.clone()),
+            Did::Run(RunEvent::Ended { run, .. }) => {
                 self.ending.insert(run.clone());
                 self.switching.values_mut().for_each(|waiting| _ = waiting.remove(run));
                 self.switching.retain(|_, waiting| !waiting.is_empty());
             }
-            Did::Unshown { run, .. } => {
+            Did::Live(LiveEvent::Unshown { run, .. }) => {
                 self.owners.remove(run);
                 self.ending.remove(run);
             }
-            Did::Refused { run, agent, .. } => {
+            Did::Turn(TurnEvent::Refused { run, agent, .. }) => {
                 self.switching.entry(agent.clone()).or_default().insert(run.clone());
             }
-            Did::SwitchReady { agent, .. } => _ = self.switching.remove(agent),
+            Did::Agent(AgentEvent::SwitchReady { agent, .. }) => _ = self.switching.remove(agent),
             _ => {}
         }
     }
@@ -113,36 +113,45 @@ mod tests {
     fn each_begins_and_ends() {
         let mut moments = LychgateMoments::default();
         let (session, run) = ("ann/1".to_owned(), "ann/1#1".to_owned());
-        let claimed = Did::Claimed {
+        let claimed = Did::Run(RunEvent::Claimed {
             session: session.clone(),
             run: run.clone(),
             fence: 1,
             owner: "executor-1".into(),
             mark: String::new(),
-        };
+        });
         told(&mut moments, "", What::Product(claimed));
         assert!(moments.during("redis", &run).is_empty());
         assert!(moments.during("executor-1", &run).is_empty());
         told(&mut moments, "executor-1", What::World(WorldEvent::Signalled { nth: 1 }));
         assert_eq!(moments.during("redis", &run), [DRAIN]);
         assert_eq!(moments.during("executor-1->postgres", "ben/1#1"), [DRAIN]);
-        let refused =
-            Did::Refused { session: session.clone(), run: run.clone(), agent: "agent-1".into(), epoch: 1, status: 429 };
+        let refused = Did::Turn(TurnEvent::Refused {
+            session: session.clone(),
+            run: run.clone(),
+            agent: "agent-1".into(),
+            epoch: 1,
+            status: 429,
+        });
         told(&mut moments, "", What::Product(refused));
         assert_eq!(moments.during("agent-1.2", "ben/1#1"), [SWITCH]);
         assert_eq!(moments.during("executor-1->engine", "ben/1#1"), [DRAIN, SWITCH]);
-        told(&mut moments, "", What::Product(Did::SwitchReady { agent: "agent-1".into(), epoch: 2 }));
-        let last = Did::Checkpointed {
+        told(
+            &mut moments,
+            "",
+            What::Product(Did::Agent(AgentEvent::SwitchReady { agent: "agent-1".into(), epoch: 2 })),
+        );
+        let last = Did::Run(RunEvent::Checkpointed {
             session: session.clone(),
             run: run.clone(),
             turn: 1,
             fence: 1,
             last: true,
             pool: String::new(),
-        };
+        });
         told(&mut moments, "", What::Product(last));
         assert_eq!(moments.during("redis", &run), [DRAIN, TERMINAL_WRITE]);
-        told(&mut moments, "", What::Product(Did::Unshown { session, run: run.clone() }));
+        told(&mut moments, "", What::Product(Did::Live(LiveEvent::Unshown { session, run: run.clone() })));
         told(&mut moments, "executor-1", What::World(WorldEvent::Exited { code: 0 }));
         assert!(moments.during("executor-1->redis", &run).is_empty());
     }

@@ -20,7 +20,7 @@ use self::deliveries::Deliveries;
 use self::keys::Keys;
 pub(crate) use self::statements::Executed;
 use crate::agents::Agents;
-use crate::events::Did;
+use crate::events::{AgentEvent, Did, ProcessEvent, RunEvent, TurnEvent};
 
 /// An observation that makes no sense, in one sentence that names what was observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl LychgateReader {
             Observation::Command(command) => self.command(command, process),
             Observation::Broker(Broker::Published { queues, body, .. }) if queues.iter().any(|to| to == RUNS) => {
                 let run = hinted(body)?.and_then(|id| self.named(&id));
-                Ok(run.map(|(session, run)| Did::Hinted { session, run }).into_iter().collect())
+                Ok(run.map(|(session, run)| Did::Run(RunEvent::Hinted { session, run })).into_iter().collect())
             }
             Observation::Broker(broker) => {
                 let label = |id: &str| self.runs.get(id).map(|run| run.label.clone());
@@ -165,16 +165,20 @@ impl LychgateReader {
         }
         Ok(match call {
             Provider::Called { .. } => {
-                let served = served.map(|(agent, epoch, container)| Did::TurnServed { agent, epoch, container });
-                [Did::Called { session, run, fence, turn, attempt }].into_iter().chain(served).collect()
+                let served = served
+                    .map(|(agent, epoch, container)| Did::Agent(AgentEvent::TurnServed { agent, epoch, container }));
+                [Did::Turn(TurnEvent::Called { session, run, fence, turn, attempt })]
+                    .into_iter()
+                    .chain(served)
+                    .collect()
             }
-            Provider::Answered { .. } => vec![Did::Answered { session, run, fence, turn, attempt }],
-            Provider::Abandoned { .. } => vec![Did::HungUp { session, run, fence, turn, attempt }],
-            Provider::Disturbed { .. } => vec![Did::Spoiled { session, run, fence, turn, attempt }],
+            Provider::Answered { .. } => vec![Did::Turn(TurnEvent::Answered { session, run, fence, turn, attempt })],
+            Provider::Abandoned { .. } => vec![Did::Turn(TurnEvent::HungUp { session, run, fence, turn, attempt })],
+            Provider::Disturbed { .. } => vec![Did::Turn(TurnEvent::Spoiled { session, run, fence, turn, attempt })],
             Provider::Refused { status, .. } => {
                 let unknown = || Misread(format!("{process} called the provider and is no container of an agent"));
                 let (agent, epoch, _) = served.ok_or_else(unknown)?;
-                vec![Did::Refused { session, run, agent, epoch, status: *status }]
+                vec![Did::Turn(TurnEvent::Refused { session, run, agent, epoch, status: *status })]
             }
         })
     }
@@ -188,21 +192,21 @@ impl LychgateReader {
         };
         let run = |fact: Fact| -> Result<_, Misread> { Ok(self.named(&field(fact, "run")?)) };
         Ok(if is(facts::DRAINING) {
-            Some(Did::Draining { process })
+            Some(Did::Process(ProcessEvent::Draining { process }))
         } else if is(facts::MARK_FAILED) {
-            Some(Did::MarkFailed { process })
+            Some(Did::Process(ProcessEvent::MarkFailed { process }))
         } else if is(facts::POOL_CLOSED) {
             let pool = field(facts::POOL_CLOSED, "pool")?;
-            Some(Did::PoolClosed { process, pool })
+            Some(Did::Process(ProcessEvent::PoolClosed { process, pool }))
         } else if is(facts::POOL_ABANDONED) {
             let pool = field(facts::POOL_ABANDONED, "pool")?;
-            Some(Did::PoolAbandoned { process, pool })
+            Some(Did::Process(ProcessEvent::PoolAbandoned { process, pool }))
         } else if is(facts::CHECKPOINT_TRIED) {
-            run(facts::CHECKPOINT_TRIED)?.map(|(session, run)| Did::CheckpointTried { session, run })
+            run(facts::CHECKPOINT_TRIED)?.map(|(session, run)| Did::Run(RunEvent::CheckpointTried { session, run }))
         } else if is(facts::SAVED) {
-            run(facts::SAVED)?.map(|(session, run)| Did::Saved { session, run })
+            run(facts::SAVED)?.map(|(session, run)| Did::Run(RunEvent::Saved { session, run }))
         } else if is(facts::LOST) {
-            run(facts::LOST)?.map(|(session, run)| Did::Lost { session, run })
+            run(facts::LOST)?.map(|(session, run)| Did::Run(RunEvent::Lost { session, run }))
         } else {
             None
         })

@@ -24,7 +24,7 @@ use crate::answers::{
     AGENT, Answer, BEGIN, CANCEL, EVENTS, Endpoint, MESSAGES, REASSIGN, SAY, SESSION, SUSPEND, Said, Sent, UNSUSPEND,
     Unexpected, read_event,
 };
-use crate::events::Did;
+use crate::events::{AgentEvent, Did, UserEvent};
 use crate::reader::session_of;
 use crate::roles::{OPERATOR_TOKEN, TOKEN};
 
@@ -295,7 +295,7 @@ impl Client {
         let name = |label: &str| (session_of(label), label.to_string());
         loop {
             let (session_label, run) = name(&label);
-            (self.tell)(Did::Said { session: session_label, run });
+            (self.tell)(Did::User(UserEvent::Said { session: session_label, run }));
             let mut body = serde_json::json!({ "text": label });
             if let (Some(agent), None) = (&self.agent, self.sessions.get(&session)) {
                 body["agent"] = agent.as_str().into();
@@ -303,14 +303,14 @@ impl Client {
             match self.ask(&endpoint, &path, &label, body.to_string()).await {
                 Some(Said::Accepted(accepted)) => {
                     let (session_label, run) = name(&label);
-                    (self.tell)(Did::Heard { session: session_label, run });
+                    (self.tell)(Did::User(UserEvent::Heard { session: session_label, run }));
                     self.sessions.insert(session, accepted.session);
                     return Some((label, accepted.run));
                 }
                 Some(Said::Suspended) if self.awaits_lifting(session) => {}
                 Some(Said::Suspended) => {
                     let (session, run) = name(&label);
-                    (self.tell)(Did::TurnedAway { session, run });
+                    (self.tell)(Did::User(UserEvent::TurnedAway { session, run }));
                     return None;
                 }
                 Some(Said::Busy) => {}
@@ -353,7 +353,7 @@ impl Client {
             tokio::time::sleep(after).await;
             let mut client = Client::new(gateways, tell);
             client.insist(&CANCEL, &path, &label, String::new()).await;
-            (client.tell)(Did::Cancelled { session: session_of(&label) });
+            (client.tell)(Did::User(UserEvent::Cancelled { session: session_of(&label) }));
         }
     }
 
@@ -407,10 +407,12 @@ impl Client {
             };
             let (path, body) = (format!("{path}/reassign"), serde_json::json!({ "subscription": to, "epoch": epoch }));
             let told = loop {
-                (client.tell)(Did::ReassignAsked { agent: agent.clone(), to: to.clone(), epoch });
+                (client.tell)(Did::Agent(AgentEvent::ReassignAsked { agent: agent.clone(), to: to.clone(), epoch }));
                 match client.ask(&REASSIGN, &path, &label, body.to_string()).await {
-                    Some(Some(assignment)) => break Did::Reassigned { agent, to, epoch: assignment.epoch },
-                    Some(None) => break Did::ReassignRefused { agent, to },
+                    Some(Some(assignment)) => {
+                        break Did::Agent(AgentEvent::Reassigned { agent, to, epoch: assignment.epoch });
+                    }
+                    Some(None) => break Did::Agent(AgentEvent::ReassignRefused { agent, to }),
                     None => client.pause().await,
                 }
             };
@@ -436,7 +438,7 @@ impl Client {
         let of_agent = notices.iter().filter(|notice| notice.run.is_none()).count();
         let notices = notices.iter().filter(|notice| notice.run.as_deref() == Some(run)).count();
         let (session, run) = (session_of(label), label.to_string());
-        (self.tell)(Did::Found { session, run, state: ours.state, answers, notices, of_agent });
+        (self.tell)(Did::User(UserEvent::Found { session, run, state: ours.state, answers, notices, of_agent }));
     }
 
     /// Asks until it is answered.
@@ -483,7 +485,7 @@ impl Client {
 fn puzzled(label: &str, (gateway, _): &Gateway, unexpected: Unexpected) -> Did {
     let Unexpected { request, answer, legal } = unexpected;
     let (session, run, gateway) = (session_of(label), label.to_string(), gateway.clone());
-    Did::Puzzled { session, run, gateway, request, answer, legal }
+    Did::User(UserEvent::Puzzled { session, run, gateway, request, answer, legal })
 }
 
 fn request(method: Method, path: &str, token: &str) -> hyper::http::request::Builder {
@@ -533,7 +535,11 @@ impl Watcher {
         while !self.ended {
             let gateway = self.gateways[self.next % self.gateways.len()].clone();
             self.opened += 1;
-            (self.tell)(Did::Opened { session: self.session.clone(), run: self.label.clone(), nth: self.opened });
+            (self.tell)(Did::User(UserEvent::Opened {
+                session: self.session.clone(),
+                run: self.label.clone(),
+                nth: self.opened,
+            }));
             if self.read(&gateway, &mut reconnects).await.is_some() {
                 self.ended = true;
                 return;
@@ -546,7 +552,7 @@ impl Watcher {
     /// She looks away.
     fn leave(&mut self) {
         self.next += 1;
-        (self.tell)(Did::Broke { session: self.session.clone(), run: self.label.clone() });
+        (self.tell)(Did::User(UserEvent::Broke { session: self.session.clone(), run: self.label.clone() }));
     }
 
     /// Reads one connection; `Some` once the end was seen.
@@ -594,14 +600,14 @@ impl Watcher {
                 return None;
             }
             Ok(Sent::Reconnect) => return None,
-            Ok(Sent::Heartbeat) => (Did::Heartbeat { session, run }, false),
+            Ok(Sent::Heartbeat) => (Did::User(UserEvent::Heartbeat { session, run }), false),
             Ok(Sent::End { id, status }) => {
                 self.last_id = Some(id);
-                (Did::SawEnd { session, run, status }, true)
+                (Did::User(UserEvent::SawEnd { session, run, status }), true)
             }
             Ok(Sent::Shown { kind, id, turn, text }) => {
                 self.last_id = Some(id.clone());
-                (Did::Saw { session, run, kind, id, turn, text }, false)
+                (Did::User(UserEvent::Saw { session, run, kind, id, turn, text }), false)
             }
         };
         (self.tell)(told);

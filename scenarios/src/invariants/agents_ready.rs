@@ -10,7 +10,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::{World, matters_to_agent};
-use crate::events::Did;
+use crate::events::{AgentEvent, Did};
 
 /// From an assignment, a container's end or the healing of what they need, to an agent that is ready: a dead holder's
 /// lock, the next look of another, the stop of the old container and the start of the new one.
@@ -71,13 +71,13 @@ impl Promise for AgentsReady {
     fn observe(&mut self, event: &Event<Did>, _: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::Assigned { agent, epoch, .. } => {
+            Did::Agent(AgentEvent::Assigned { agent, epoch, .. }) => {
                 self.armed |= *epoch > 1;
                 let agent = self.agent(agent);
                 (agent.epoch, agent.since) = (*epoch, event.at);
             }
-            Did::SwitchReady { agent, epoch } => self.agent(agent).ready = *epoch,
-            Did::ContainerCreated { agent, epoch, container } => {
+            Did::Agent(AgentEvent::SwitchReady { agent, epoch }) => self.agent(agent).ready = *epoch,
+            Did::Agent(AgentEvent::ContainerCreated { agent, epoch, container }) => {
                 let agent = self.agent(agent);
                 let created = Container { epoch: *epoch, runs: false, answers: false };
                 agent.containers.insert(container.clone(), created);
@@ -85,17 +85,17 @@ impl Promise for AgentsReady {
                     agent.since = event.at;
                 }
             }
-            Did::ContainerStarted { agent, container, .. } => {
+            Did::Agent(AgentEvent::ContainerStarted { agent, container, .. }) => {
                 if let Some(container) = self.agent(agent).containers.get_mut(container) {
                     (container.runs, container.answers) = (true, false);
                 }
             }
-            Did::Probed { agent, status: Some(200), gauges, .. } => {
+            Did::Agent(AgentEvent::Probed { agent, status: Some(200), gauges, .. }) => {
                 let epoch = gauges.get("epoch").copied();
                 let answered = |container: &&mut Container| container.runs && Some(container.epoch) == epoch;
                 self.agent(agent).containers.values_mut().filter(answered).for_each(|it| it.answers = true);
             }
-            Did::ContainerEnded { agent, container } => {
+            Did::Agent(AgentEvent::ContainerEnded { agent, container }) => {
                 let agent = self.agent(agent);
                 if let Some(container) = agent.containers.get_mut(container).filter(|container| container.runs) {
                     container.runs = false;
@@ -103,7 +103,7 @@ impl Promise for AgentsReady {
                     self.armed = true;
                 }
             }
-            Did::ContainerRemoved { agent, container } => {
+            Did::Agent(AgentEvent::ContainerRemoved { agent, container }) => {
                 let agent = self.agent(agent);
                 if agent.containers.remove(container).is_some_and(|gone| gone.runs || gone.epoch == agent.epoch) {
                     agent.since = event.at;

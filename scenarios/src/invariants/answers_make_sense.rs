@@ -8,7 +8,7 @@ use lychgate_sim::trace::invariant::Breach;
 
 use super::Promise;
 use super::world::World;
-use crate::events::Did;
+use crate::events::{Did, UserEvent};
 
 /// A request is answered, or given up, within this: an answer may have met a fault that has healed since.
 const ON_THE_WAY: Duration = Duration::from_secs(20);
@@ -40,14 +40,14 @@ impl Promise for AnswersMakeSense {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
             // Each of them was an answer.
-            Did::Heard { .. }
-            | Did::TurnedAway { .. }
-            | Did::Found { .. }
-            | Did::Saw { .. }
-            | Did::Heartbeat { .. } => {
+            Did::User(UserEvent::Heard { .. })
+            | Did::User(UserEvent::TurnedAway { .. })
+            | Did::User(UserEvent::Found { .. })
+            | Did::User(UserEvent::Saw { .. })
+            | Did::User(UserEvent::Heartbeat { .. }) => {
                 self.armed = true;
             }
-            Did::Puzzled { gateway, request, answer, legal, .. }
+            Did::User(UserEvent::Puzzled { gateway, request, answer, legal, .. })
                 if !excused(world, &event.process, gateway, event.at) =>
             {
                 let user = &event.process;
@@ -78,14 +78,14 @@ mod tests {
         for (seq, (at, fault)) in faults.iter().enumerate() {
             drop(world.after(&event(seq as u64, *at, What::<Did>::World(fault.clone()))));
         }
-        let puzzled = Did::Puzzled {
+        let puzzled = Did::User(UserEvent::Puzzled {
             session: "ann/1".into(),
             run: "ann/1#1".into(),
             gateway: "gateway-1".into(),
             request: "POST /sessions",
             answer: "200 with an empty body".into(),
             legal: "202 {run}".into(),
-        };
+        });
         let event = event(99, seconds, What::Product(puzzled));
         AnswersMakeSense::default().observe(&event, &world.after(&event))
     }

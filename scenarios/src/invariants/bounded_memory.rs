@@ -10,7 +10,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::{Memory, World, leads_to};
-use crate::events::{Did, How, KeyKind, Queue};
+use crate::events::{AgentEvent, DeliveryEvent, Did, How, KeyEvent, KeyKind, Queue, RunEvent};
 
 /// A connection that is replaced may overlap with its successor for as long as its end is on its way.
 const OVERLAP: Duration = Duration::from_secs(1);
@@ -321,22 +321,26 @@ impl Promise for BoundedMemory {
             What::World(_) => return Ok(()),
         };
         match did {
-            Did::Accepted { session, run } => {
+            Did::Run(RunEvent::Accepted { session, run }) => {
                 self.sessions.insert(session.clone());
                 if let Some(open) = self.open.insert(session.clone(), run.clone()) {
                     return Err(Breach::now(format!("{session} has two runs that are not over: {open} and {run}")));
                 }
             }
-            Did::Ended { session, run, .. } => {
+            Did::Run(RunEvent::Ended { session, run, .. }) => {
                 self.open.retain(|of, open| of != session || open != run);
                 self.over.insert(run.clone(), event.at);
                 self.idle_since = event.at;
             }
-            Did::Probed { process, gauges, .. } => self.gauges(event.at, process, gauges)?,
-            Did::Kept { key, kind, entries, lasts, .. } => self.kept(world, event, key, *kind, *entries, *lasts)?,
-            Did::Hinted { run, .. } => self.ready.entry(run.clone()).or_default().push(event.at),
-            Did::Delivered { run, queue, line, .. } => self.moved(world, event, *queue, *line, run, 1)?,
-            Did::Settled { run, queue, line, how, .. } => {
+            Did::Agent(AgentEvent::Probed { process, gauges, .. }) => self.gauges(event.at, process, gauges)?,
+            Did::Key(KeyEvent::Kept { key, kind, entries, lasts, .. }) => {
+                self.kept(world, event, key, *kind, *entries, *lasts)?
+            }
+            Did::Run(RunEvent::Hinted { run, .. }) => self.ready.entry(run.clone()).or_default().push(event.at),
+            Did::Delivery(DeliveryEvent::Delivered { run, queue, line, .. }) => {
+                self.moved(world, event, *queue, *line, run, 1)?
+            }
+            Did::Delivery(DeliveryEvent::Settled { run, queue, line, how, .. }) => {
                 self.moved(world, event, *queue, *line, run, -1)?;
                 if *queue == Queue::Runs && matches!(how, How::GivenBack | How::Returned) {
                     self.ready.entry(run.clone()).or_default().push(event.at);

@@ -9,7 +9,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::World;
-use crate::events::Did;
+use crate::events::{Did, RunEvent};
 use crate::settings::Settings;
 
 /// For the way of a signal and of the last words.
@@ -89,11 +89,13 @@ impl Promise for BoundedShutdown {
                 self.told.remove(&event.process);
                 self.owned.remove(&event.process);
             }
-            What::Product(Did::Claimed { run, owner, .. }) => {
+            What::Product(Did::Run(RunEvent::Claimed { run, owner, .. })) => {
                 self.let_go(run, event.at);
                 self.owned.entry(owner.clone()).or_default().insert(run.clone());
             }
-            What::Product(Did::HandedBack { run, .. } | Did::Ended { run, .. }) => self.let_go(run, event.at),
+            What::Product(Did::Run(RunEvent::HandedBack { run, .. }) | Did::Run(RunEvent::Ended { run, .. })) => {
+                self.let_go(run, event.at)
+            }
             _ => {}
         }
         Ok(())

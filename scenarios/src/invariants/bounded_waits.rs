@@ -11,7 +11,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::World;
-use crate::events::Did;
+use crate::events::{Did, ProcessEvent, RunEvent};
 
 /// For latency, and for a client to notice that its bound has passed.
 const SLACK: Duration = Duration::from_secs(5);
@@ -70,10 +70,10 @@ impl Promise for BoundedWaits {
                 // Its own clocks have gone on; what it does about them begins now.
                 mine.for_each(|(_, since)| *since = event.at);
             }
-            What::Product(Did::CancelRequested { run, .. }) => {
+            What::Product(Did::Run(RunEvent::CancelRequested { run, .. })) => {
                 self.cancels.insert(run.clone());
             }
-            What::Product(Did::Beat { confirmed, .. }) => {
+            What::Product(Did::Process(ProcessEvent::Beat { confirmed, .. })) => {
                 for (run, _, cancel) in confirmed {
                     let asked = self.cancels.remove(run);
                     self.armed |= asked;

@@ -14,7 +14,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::{World, matters_to_agent};
-use crate::events::Did;
+use crate::events::{AgentEvent, Did, RunEvent, TurnEvent, UserEvent};
 
 /// From a failure that an executor received to the next assignment, if nothing is faulty: a lock that is free, and a few
 /// statements. A look at the agent's container that is going on comes first.
@@ -298,19 +298,21 @@ impl Promise for ExactlyOneSwitch {
             What::World(_) => return Ok(()),
         };
         match did {
-            Did::Claimed { run, owner, .. } => {
+            Did::Run(RunEvent::Claimed { run, owner, .. }) => {
                 let incarnation = world.health.life(owner).incarnation;
                 self.owners.insert(run.clone(), (owner.clone(), incarnation));
                 self.waiting.remove(run);
             }
-            Did::HandedBack { run, .. } | Did::CancelRequested { run, .. } | Did::Lost { run, .. } => {
+            Did::Run(RunEvent::HandedBack { run, .. })
+            | Did::Run(RunEvent::CancelRequested { run, .. })
+            | Did::Run(RunEvent::Lost { run, .. }) => {
                 self.owners.remove(run);
                 self.waiting.remove(run);
             }
-            Did::Suspended { session } => {
+            Did::Run(RunEvent::Suspended { session }) => {
                 self.waiting.retain(|run, _| crate::reader::session_of(run) != *session);
             }
-            Did::Ended { run, status, reason, .. } => {
+            Did::Run(RunEvent::Ended { run, status, reason, .. }) => {
                 if *status == Status::Failed {
                     self.failed(world, run, reason, event.at)?;
                 }
@@ -318,30 +320,30 @@ impl Promise for ExactlyOneSwitch {
                 self.waiting.remove(run);
             }
             // Of its own the provider may fail with any other status.
-            Did::Refused { run, agent, epoch, status: 401 | 403 | 429, .. } => {
+            Did::Turn(TurnEvent::Refused { run, agent, epoch, status: 401 | 403 | 429, .. }) => {
                 self.refused(agent, run, *epoch, event.at);
             }
-            Did::SubscriptionFailed { agent, subscription, epoch } => {
+            Did::Agent(AgentEvent::SubscriptionFailed { agent, subscription, epoch }) => {
                 self.recorded(agent, subscription, *epoch, event.at)?;
             }
-            Did::Assigned { agent, from, to, epoch, by_operator } => {
+            Did::Agent(AgentEvent::Assigned { agent, from, to, epoch, by_operator }) => {
                 self.assigned(agent, (from, to), *epoch, event.at, *by_operator)?;
             }
-            Did::ReassignAsked { agent, to, epoch } => {
+            Did::Agent(AgentEvent::ReassignAsked { agent, to, epoch }) => {
                 self.wishes.insert((agent.clone(), *epoch, to.clone()));
             }
-            Did::Reassigned { agent, to, epoch } => {
+            Did::Agent(AgentEvent::Reassigned { agent, to, epoch }) => {
                 self.armed = true;
                 self.reassigned(agent, to, *epoch)?;
             }
-            Did::Found { session, of_agent, .. } => self.found(world, session, *of_agent, event.at)?,
-            Did::ContainerCreated { agent, epoch, .. } => {
+            Did::User(UserEvent::Found { session, of_agent, .. }) => self.found(world, session, *of_agent, event.at)?,
+            Did::Agent(AgentEvent::ContainerCreated { agent, epoch, .. }) => {
                 let says = || format!("two containers of {agent} were created for one assignment");
                 Self::once(&mut self.agent(agent).created, *epoch, says)?;
             }
-            Did::SwitchNoticed { agent, epoch } => self.noticed(agent, *epoch, event.at)?,
-            Did::Called { run, .. } => self.calling.clone_from(run),
-            Did::TurnServed { agent, epoch, container } => {
+            Did::Agent(AgentEvent::SwitchNoticed { agent, epoch }) => self.noticed(agent, *epoch, event.at)?,
+            Did::Turn(TurnEvent::Called { run, .. }) => self.calling.clone_from(run),
+            Did::Agent(AgentEvent::TurnServed { agent, epoch, container }) => {
                 let session = crate::reader::session_of(&self.calling);
                 self.sessions.entry(session).or_insert_with(|| (agent.clone(), event.at));
                 let serving = self.agent(agent).serving.entry(*epoch).or_insert_with(|| container.clone());
@@ -352,7 +354,7 @@ impl Promise for ExactlyOneSwitch {
                     self.waiting.remove(&self.calling);
                 }
             }
-            Did::SwitchReady { agent, epoch } => {
+            Did::Agent(AgentEvent::SwitchReady { agent, epoch }) => {
                 let agent = self.agent(agent);
                 if *epoch == agent.epoch {
                     agent.ready = Some(event.at);

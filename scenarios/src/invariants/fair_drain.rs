@@ -12,7 +12,7 @@ use lychgate_sim::trace::invariant::Breach;
 
 use super::Promise;
 use super::world::World;
-use crate::events::Did;
+use crate::events::{Did, RunEvent};
 use crate::reader::session_of;
 use crate::settings::Settings;
 
@@ -144,7 +144,7 @@ impl Promise for FairDrain {
             What::Product(did) => did,
         };
         match did {
-            Did::Claimed { run, owner, .. } => {
+            Did::Run(RunEvent::Claimed { run, owner, .. }) => {
                 let finished = self.runs.get(run).is_some_and(|run| run.finished);
                 let new = Run {
                     process: owner.clone(),
@@ -155,23 +155,23 @@ impl Promise for FairDrain {
                 };
                 self.runs.insert(run.clone(), new);
             }
-            Did::Checkpointed { run, last, .. } => {
+            Did::Run(RunEvent::Checkpointed { run, last, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.finished |= *last;
                 }
             }
-            Did::CancelRequested { run, .. } => {
+            Did::Run(RunEvent::CancelRequested { run, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.cancelled = true;
                 }
             }
-            Did::Suspended { session } => self.suspended.push(session.clone()),
-            Did::HandedBack { run: label, .. } => {
+            Did::Run(RunEvent::Suspended { session }) => self.suspended.push(session.clone()),
+            Did::Run(RunEvent::HandedBack { run: label, .. }) => {
                 if let Some(run) = self.runs.remove(label) {
                     self.left(world, label, &run, Left::HandedBack, event.at)?;
                 }
             }
-            Did::Ended { run: label, status, by_owner, .. } => {
+            Did::Run(RunEvent::Ended { run: label, status, by_owner, .. }) => {
                 if let Some(run) = self.runs.remove(label).filter(|_| *by_owner) {
                     self.left(world, label, &run, Left::Ended(*status), event.at)?;
                 }

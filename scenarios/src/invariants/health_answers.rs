@@ -8,7 +8,7 @@ use lychgate_sim::trace::invariant::Breach;
 
 use super::Promise;
 use super::world::World;
-use crate::events::Did;
+use crate::events::{AgentEvent, Did, TurnEvent};
 
 /// A gauge may lag by so much behind what the provider sees, and lead it by as much.
 const MOMENT: Duration = Duration::from_millis(200);
@@ -47,20 +47,20 @@ impl Promise for HealthAnswers {
             What::World(WorldEvent::Booted | WorldEvent::Exited { .. } | WorldEvent::Killed | WorldEvent::Panicked) => {
                 self.calls.remove(&process);
             }
-            What::Product(Did::Called { run, .. }) => {
+            What::Product(Did::Turn(TurnEvent::Called { run, .. })) => {
                 self.calls.entry(process).or_default().insert(run.clone(), event.at);
             }
             What::Product(
-                Did::Answered { run, .. }
-                | Did::HungUp { run, .. }
-                | Did::Spoiled { run, .. }
-                | Did::Refused { run, .. },
+                Did::Turn(TurnEvent::Answered { run, .. })
+                | Did::Turn(TurnEvent::HungUp { run, .. })
+                | Did::Turn(TurnEvent::Spoiled { run, .. })
+                | Did::Turn(TurnEvent::Refused { run, .. }),
             ) => {
                 if let Some(calls) = self.calls.get_mut(&process) {
                     calls.remove(run);
                 }
             }
-            What::Product(Did::Probed { process, agent, status, gauges, took }) => {
+            What::Product(Did::Agent(AgentEvent::Probed { process, agent, status, gauges, took })) => {
                 let asked = event.at.saturating_sub(*took);
                 if has_paused(world, process, asked) {
                     return Ok(());

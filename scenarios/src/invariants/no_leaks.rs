@@ -10,7 +10,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::World;
-use crate::events::{Did, Queue};
+use crate::events::{DeliveryEvent, Did, LiveEvent, Queue, RunEvent};
 
 /// Letting go of a lease, with a healthy Redis: as long as both terminal writes may take.
 const HEALTHY: Duration = Duration::from_secs(20);
@@ -205,30 +205,30 @@ impl Promise for NoLeaks {
         let What::Product(did) = &event.what else { return Ok(()) };
         let (process, incarnation) = (event.process.clone(), event.incarnation);
         match did {
-            Did::Claimed { run, .. } => _ = self.going.insert(run.clone()),
-            Did::HandedBack { run, .. } => {
+            Did::Run(RunEvent::Claimed { run, .. }) => _ = self.going.insert(run.clone()),
+            Did::Run(RunEvent::HandedBack { run, .. }) => {
                 self.going.remove(run);
                 self.idle_since = event.at;
             }
-            Did::Ended { run, .. } => {
+            Did::Run(RunEvent::Ended { run, .. }) => {
                 self.armed |= self.leases.values().any(|lease| lease.run == *run);
                 self.going.remove(run);
                 self.over.insert(run.clone(), (event.at, process));
                 self.idle_since = event.at;
             }
-            Did::Leased { session, run, fence, lasts } => {
+            Did::Live(LiveEvent::Leased { session, run, fence, lasts }) => {
                 let until = event.at + Duration::from_secs(lasts.unwrap_or_default());
                 let lease = Lease { run: run.clone(), fence: *fence, process, incarnation, since: event.at, until };
                 self.leased(world, event, session, lease, *lasts)?;
             }
-            Did::Released { session, run, fence } => {
+            Did::Live(LiveEvent::Released { session, run, fence }) => {
                 self.leases.retain(|of, lease| of != session || lease.run != *run || lease.fence != *fence);
             }
-            Did::Delivered { run, queue, line, .. } => {
+            Did::Delivery(DeliveryEvent::Delivered { run, queue, line, .. }) => {
                 let (run, queue, line) = (run.clone(), *queue, *line);
                 self.deliveries.push(Delivery { process, incarnation, line, queue, run, since: event.at });
             }
-            Did::Settled { run, queue, line, .. } => self.settled(event, *line, *queue, run),
+            Did::Delivery(DeliveryEvent::Settled { run, queue, line, .. }) => self.settled(event, *line, *queue, run),
             _ => {}
         }
         Ok(())

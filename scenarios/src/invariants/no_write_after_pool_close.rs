@@ -10,7 +10,7 @@ use lychgate_sim::trace::invariant::Breach;
 
 use super::Promise;
 use super::world::World;
-use crate::events::Did;
+use crate::events::{Did, ProcessEvent, RunEvent, TurnEvent};
 
 /// The pool of checkpoints.
 const CHECKPOINTS: &str = "checkpoints";
@@ -105,19 +105,19 @@ impl Promise for NoWriteAfterPoolClose {
             What::Product(did) => did,
         };
         match did {
-            Did::Claimed { run, owner, .. } => {
+            Did::Run(RunEvent::Claimed { run, owner, .. }) => {
                 let owner = (owner.clone(), world.health.life(owner).incarnation);
                 self.runs.insert(run.clone(), Run { owner: Some(owner), answered: false });
             }
-            Did::Answered { run, .. } => {
+            Did::Turn(TurnEvent::Answered { run, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.answered = true;
                 }
             }
-            Did::HandedBack { run, .. } | Did::Ended { run, .. } => {
+            Did::Run(RunEvent::HandedBack { run, .. }) | Did::Run(RunEvent::Ended { run, .. }) => {
                 self.runs.remove(run);
             }
-            Did::Checkpointed { run, pool, .. } => {
+            Did::Run(RunEvent::Checkpointed { run, pool, .. }) => {
                 if pool != CHECKPOINTS {
                     return Err(Breach::now(format!("a turn of {run} was committed through the pool `{pool}`")));
                 }
@@ -128,11 +128,11 @@ impl Promise for NoWriteAfterPoolClose {
                     run.answered = false;
                 }
             }
-            Did::CheckpointTried { run, .. } => {
+            Did::Run(RunEvent::CheckpointTried { run, .. }) => {
                 return Err(Breach::now(format!("a turn of {run} was to be committed after the pool was closed")));
             }
-            Did::PoolClosed { pool, .. } => self.close(world, life, pool, event.at)?,
-            Did::PoolAbandoned { process, pool } => {
+            Did::Process(ProcessEvent::PoolClosed { pool, .. }) => self.close(world, life, pool, event.at)?,
+            Did::Process(ProcessEvent::PoolAbandoned { process, pool }) => {
                 if !self.excused(world, process, event.at) {
                     return Err(Breach::now(format!("{process} abandoned its pool `{pool}`")));
                 }

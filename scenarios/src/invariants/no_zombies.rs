@@ -9,7 +9,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::{Memory, World, matters_to_ends};
-use crate::events::Did;
+use crate::events::{Did, LiveEvent, RunEvent};
 use crate::reader::session_of;
 
 /// Both terminal writes of a run, with healthy stores.
@@ -206,7 +206,7 @@ impl Promise for NoZombies {
             }
         };
         match did {
-            Did::Accepted { run, .. } => {
+            Did::Run(RunEvent::Accepted { run, .. }) => {
                 let new = Run {
                     stage: Stage::Queued,
                     since: event.at,
@@ -218,27 +218,27 @@ impl Promise for NoZombies {
                 };
                 self.runs.insert(run.clone(), new);
             }
-            Did::Claimed { run, owner, fence, .. } => {
+            Did::Run(RunEvent::Claimed { run, owner, fence, .. }) => {
                 let incarnation = world.health.life(owner).incarnation;
                 self.stage(run, event.at, Stage::Running { owner: owner.clone(), incarnation }, *fence);
             }
-            Did::Checkpointed { run, last: true, .. } => {
+            Did::Run(RunEvent::Checkpointed { run, last: true, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.finished = Some(event.at);
                 }
             }
-            Did::CancelRequested { run, .. } => {
+            Did::Run(RunEvent::CancelRequested { run, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.cancelled.get_or_insert(event.at);
                 }
             }
-            Did::HandedBack { run, fence, .. } => self.stage(run, event.at, Stage::Queued, fence + 1),
-            Did::Ended { run, fence, .. } => {
+            Did::Run(RunEvent::HandedBack { run, fence, .. }) => self.stage(run, event.at, Stage::Queued, fence + 1),
+            Did::Run(RunEvent::Ended { run, fence, .. }) => {
                 self.stage(run, event.at, Stage::Over, *fence);
                 let calm = world.health.calm_since(matters_to_ends);
                 self.armed |= calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
             }
-            Did::Shown { session, run: shown, fence, .. } => {
+            Did::Live(LiveEvent::Shown { session, run: shown, fence, .. }) => {
                 for (label, run) in &mut self.runs {
                     if label == shown {
                         (run.shown, run.unshown) = (Some(*fence), false);
@@ -248,7 +248,7 @@ impl Promise for NoZombies {
                     }
                 }
             }
-            Did::Unshown { run, .. } => {
+            Did::Live(LiveEvent::Unshown { run, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     (run.shown, run.unshown) = (None, true);
                 }

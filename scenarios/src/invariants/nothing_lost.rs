@@ -10,7 +10,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::{World, leads_to};
-use crate::events::Did;
+use crate::events::{Did, RunEvent, TurnEvent, UserEvent};
 
 #[derive(Default)]
 struct Run {
@@ -68,16 +68,16 @@ impl Promise for NothingLost {
     fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::Accepted { run: label, .. } => {
+            Did::Run(RunEvent::Accepted { run: label, .. }) => {
                 if self.runs.contains_key(label) {
                     return Err(Breach::now(format!("{label} was accepted twice")));
                 }
                 self.run(label).accepted = event.at;
             }
-            Did::Heard { run: label, .. } if !self.runs.contains_key(label) => {
+            Did::User(UserEvent::Heard { run: label, .. }) if !self.runs.contains_key(label) => {
                 return Err(Breach::now(format!("{label} was acknowledged, but is nowhere")));
             }
-            Did::Claimed { run: label, fence, .. } => {
+            Did::Run(RunEvent::Claimed { run: label, fence, .. }) => {
                 let run = self.run(label);
                 if run.ended.is_some() {
                     return Err(Breach::now(format!("{label} was over and was claimed again")));
@@ -85,7 +85,7 @@ impl Promise for NothingLost {
                 run.newest = *fence;
                 run.claims += 1;
             }
-            Did::Called { run: label, fence, turn, attempt, .. } => {
+            Did::Turn(TurnEvent::Called { run: label, fence, turn, attempt, .. }) => {
                 let run = self.run(label);
                 run.calls += 1;
                 run.attempt = *attempt;
@@ -96,8 +96,10 @@ impl Promise for NothingLost {
                     return Err(Breach::now(format!("{label} was over and was called again")));
                 }
             }
-            Did::Answered { run: label, fence, turn, .. } => self.run(label).answered = (*fence, *turn),
-            Did::Checkpointed { run: label, turn, fence, last, .. } => {
+            Did::Turn(TurnEvent::Answered { run: label, fence, turn, .. }) => {
+                self.run(label).answered = (*fence, *turn)
+            }
+            Did::Run(RunEvent::Checkpointed { run: label, turn, fence, last, .. }) => {
                 let run = self.run(label);
                 if run.answered != (*fence, *turn) {
                     return Err(Breach::now(format!("turn {turn} of {label} was checkpointed without a whole answer")));
@@ -108,15 +110,15 @@ impl Promise for NothingLost {
                 run.checkpointed = *turn;
                 run.finished = *last;
             }
-            Did::Consumed { message, .. } => {
+            Did::Run(RunEvent::Consumed { message, .. }) => {
                 self.run(message).consumed = true;
                 self.sort(message);
             }
-            Did::Reported { run, .. } => {
+            Did::Run(RunEvent::Reported { run, .. }) => {
                 self.run(run).reported = true;
                 self.sort(run);
             }
-            Did::Ended { run: label, status, .. } => {
+            Did::Run(RunEvent::Ended { run: label, status, .. }) => {
                 let calm = world.health.calm_since(|_| true);
                 let provider = world.health.calm_since(|target| leads_to(target, "provider"));
                 let run = self.run(label);
@@ -141,7 +143,7 @@ impl Promise for NothingLost {
                 self.armed |= tried || disturbed;
                 self.sort(label);
             }
-            Did::Found { run: label, state, .. } => {
+            Did::User(UserEvent::Found { run: label, state, .. }) => {
                 let run = self.run(label);
                 let expected = if run.consumed { MessageState::Consumed } else { MessageState::Reported };
                 if run.ended.is_some() && *state != expected {

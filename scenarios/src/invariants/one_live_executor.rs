@@ -12,7 +12,7 @@ use super::Deadlines;
 use super::Promise;
 use super::world::World;
 use crate::answers::Shown;
-use crate::events::Did;
+use crate::events::{Did, LiveEvent, ProcessEvent, RunEvent, TurnEvent, UserEvent};
 use crate::settings::Settings;
 
 /// What a call or a frame may be on its way.
@@ -117,7 +117,7 @@ impl Promise for OneLiveExecutor {
     fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::Claimed { run: label, fence, owner, mark, .. } => {
+            Did::Run(RunEvent::Claimed { run: label, fence, owner, mark, .. }) => {
                 let name = mark.rsplit_once('/').map_or(mark.as_str(), |(name, _)| name);
                 self.taken(world, label, (owner, name), event.at)?;
                 let owner = Owner { process: owner.clone(), name: name.to_owned(), beat: event.at };
@@ -130,31 +130,33 @@ impl Promise for OneLiveExecutor {
                 run.owners.insert(*fence, owner);
                 self.armed |= again;
             }
-            Did::Beat { confirmed, .. } => {
+            Did::Process(ProcessEvent::Beat { confirmed, .. }) => {
                 for (label, fence, _) in confirmed {
                     if let Some(owner) = self.run(label).owners.get_mut(fence) {
                         owner.beat = event.at;
                     }
                 }
             }
-            Did::HandedBack { run, fence, .. } => {
+            Did::Run(RunEvent::HandedBack { run, fence, .. }) => {
                 self.wrote(run, *fence, "a hand-back")?;
                 let run = self.run(run);
                 run.newest = run.newest.max(fence + 1);
             }
-            Did::Checkpointed { run, fence, .. } => self.wrote(run, *fence, "a checkpoint")?,
-            Did::Ended { run, fence, by_owner: true, .. } => {
+            Did::Run(RunEvent::Checkpointed { run, fence, .. }) => self.wrote(run, *fence, "a checkpoint")?,
+            Did::Run(RunEvent::Ended { run, fence, by_owner: true, .. }) => {
                 self.wrote(run, *fence, "an end")?;
                 // It went through under this fence: nobody else has the run, nor will. Its last frames follow it.
                 if let Some(owner) = self.run(run).owners.get_mut(fence) {
                     owner.beat = event.at;
                 }
             }
-            Did::Called { run, fence, .. } => self.sent(world, run, *fence, event.at, Some(&event.process))?,
-            Did::Framed { run, fence, kind, .. } if *kind == Kind::Token => {
+            Did::Turn(TurnEvent::Called { run, fence, .. }) => {
+                self.sent(world, run, *fence, event.at, Some(&event.process))?
+            }
+            Did::Live(LiveEvent::Framed { run, fence, kind, .. }) if *kind == Kind::Token => {
                 self.sent(world, run, *fence, event.at, None)?
             }
-            Did::Saw { run: label, id, kind, .. } if *kind != Shown::Gap => {
+            Did::User(UserEvent::Saw { run: label, id, kind, .. }) if *kind != Shown::Gap => {
                 let fence = id.split('.').next().and_then(|fence| fence.parse().ok()).unwrap_or(0);
                 let run = self.run(label);
                 if fence < run.seen {

@@ -11,7 +11,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::World;
-use crate::events::Did;
+use crate::events::{Did, ProcessEvent, RunEvent, UserEvent};
 use crate::settings::Settings;
 
 /// For the way of a signal.
@@ -193,11 +193,11 @@ impl Promise for Resumable {
             What::Product(did) => did,
         };
         match did {
-            Did::Accepted { session, run } => {
+            Did::Run(RunEvent::Accepted { session, run }) => {
                 let new = Run { session: session.clone(), owner: None, over: false, mark: None, notices: 0 };
                 self.runs.insert(run.clone(), new);
             }
-            Did::Claimed { run, owner: process, mark, .. } => {
+            Did::Run(RunEvent::Claimed { run, owner: process, mark, .. }) => {
                 let owner = Owner {
                     process: process.clone(),
                     incarnation: world.health.life(process).incarnation,
@@ -206,15 +206,19 @@ impl Promise for Resumable {
                 };
                 self.claimed(run, owner, event.at)?;
             }
-            Did::Marked { run, by, .. } => self.marked(run, by, (event.process.clone(), event.incarnation))?,
-            Did::Unmarked { run, by, marked_by, .. } => self.unmarked(run, by, marked_by)?,
-            Did::MarkFailed { process } => self.owed.retain(|_, (owner, _)| owner.process != *process),
-            Did::Found { run: label, notices, .. }
+            Did::Run(RunEvent::Marked { run, by, .. }) => {
+                self.marked(run, by, (event.process.clone(), event.incarnation))?
+            }
+            Did::Run(RunEvent::Unmarked { run, by, marked_by, .. }) => self.unmarked(run, by, marked_by)?,
+            Did::Process(ProcessEvent::MarkFailed { process }) => {
+                self.owed.retain(|_, (owner, _)| owner.process != *process)
+            }
+            Did::User(UserEvent::Found { run: label, notices, .. })
                 if self.runs.get(label).is_some_and(|run| *notices < run.notices) =>
             {
                 return Err(Breach::now(format!("the user of {label} does not find the notice about it")));
             }
-            Did::Noticed { run, .. } => {
+            Did::Run(RunEvent::Noticed { run, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.notices += 1;
                 }
@@ -222,14 +226,16 @@ impl Promise for Resumable {
                     self.given_up.insert(run.clone(), event.at);
                 }
             }
-            Did::HandedBack { run: label, .. } => {
+            Did::Run(RunEvent::HandedBack { run: label, .. }) => {
                 self.owed.remove(label);
                 if let Some(run) = self.runs.get_mut(label) {
                     run.owner = None;
                 }
             }
-            Did::Ended { run, status, reason, by_owner, .. } => self.ended(run, *status, reason, *by_owner)?,
-            Did::Suspended { session } => {
+            Did::Run(RunEvent::Ended { run, status, reason, by_owner, .. }) => {
+                self.ended(run, *status, reason, *by_owner)?
+            }
+            Did::Run(RunEvent::Suspended { session }) => {
                 self.suspended.insert(session.clone());
                 for (label, run) in self.runs.iter().filter(|(_, run)| run.session == *session) {
                     self.owed.remove(label);
@@ -239,7 +245,7 @@ impl Promise for Resumable {
                     }
                 }
             }
-            Did::Unsuspended { session } => {
+            Did::Run(RunEvent::Unsuspended { session }) => {
                 self.suspended.remove(session);
                 let runs = &self.runs;
                 self.held.retain(|label, _| runs.get(label).is_some_and(|run| run.session != *session));

@@ -12,7 +12,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 use super::Promise;
 use super::world::World;
 use crate::answers::Shown;
-use crate::events::Did;
+use crate::events::{Did, RunEvent, UserEvent};
 
 /// Two heartbeats and what the gateway may wait for its stores in between.
 const SILENCE: Duration = Duration::from_secs(2 * limits::SSE_HEARTBEAT.as_secs() + 5);
@@ -183,7 +183,7 @@ impl Promise for StreamTruth {
     fn observe(&mut self, event: &Event<Did>, _: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::Opened { run, nth, .. } => {
+            Did::User(UserEvent::Opened { run, nth, .. }) => {
                 let new = Stream {
                     alive: event.at,
                     read: event.at,
@@ -207,33 +207,33 @@ impl Promise for StreamTruth {
                 }
                 self.armed |= *nth > 1;
             }
-            Did::Broke { run, .. } => {
+            Did::User(UserEvent::Broke { run, .. }) => {
                 self.open.remove(run);
                 if let Some(stream) = self.streams.get_mut(run) {
                     stream.lost = event.at;
                 }
             }
-            Did::Heartbeat { run, .. } => {
+            Did::User(UserEvent::Heartbeat { run, .. }) => {
                 self.armed = true;
                 if let Some(stream) = self.streams.get_mut(run) {
                     stream.alive = event.at;
                 }
             }
-            Did::Saw { run, kind, id, turn, text, .. } => {
+            Did::User(UserEvent::Saw { run, kind, id, turn, text, .. }) => {
                 if let Some(stream) = self.streams.get_mut(run) {
                     (stream.alive, stream.read) = (event.at, event.at);
                     stream.hear(run, *kind, *turn, text)?;
                     stream.see(run, *kind, id)?;
                 }
             }
-            Did::Checkpointed { run, turn, .. } => {
+            Did::Run(RunEvent::Checkpointed { run, turn, .. }) => {
                 self.turns.insert(run.clone(), *turn);
             }
-            Did::Ended { run, .. } => {
+            Did::Run(RunEvent::Ended { run, .. }) => {
                 self.ended.insert(run.clone(), event.at);
             }
-            Did::Found { run: label, answers, .. } => self.found(label, answers)?,
-            Did::SawEnd { run: label, .. } => {
+            Did::User(UserEvent::Found { run: label, answers, .. }) => self.found(label, answers)?,
+            Did::User(UserEvent::SawEnd { run: label, .. }) => {
                 let turns = self.turns.get(label).copied().unwrap_or(0);
                 if let Some(stream) = self.streams.get_mut(label) {
                     if stream.ended {

@@ -8,7 +8,7 @@ use lychgate_sim::trace::invariant::Breach;
 
 use super::Promise;
 use super::world::{World, matters_to_ends};
-use crate::events::Did;
+use crate::events::{Did, RunEvent, UserEvent};
 
 #[derive(Default)]
 struct Run {
@@ -42,13 +42,13 @@ impl Promise for TerminalOnce {
     fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::Claimed { run, fence, .. } => {
+            Did::Run(RunEvent::Claimed { run, fence, .. }) => {
                 let known = self.run(run);
                 known.contested |= known.fence > 0;
                 known.fence = *fence;
             }
-            Did::CancelRequested { run, .. } => self.run(run).contested = true,
-            Did::Ended { run: label, fence, status, by_owner, .. } => {
+            Did::Run(RunEvent::CancelRequested { run, .. }) => self.run(run).contested = true,
+            Did::Run(RunEvent::Ended { run: label, fence, status, by_owner, .. }) => {
                 let run = self.run(label);
                 if let Some(before) = &run.ended {
                     return Err(Breach::now(format!("{label} was {} and became {}", before.word(), status.word())));
@@ -61,7 +61,7 @@ impl Promise for TerminalOnce {
                 let calm = world.health.calm_since(matters_to_ends).is_some_and(|calm| calm.is_zero());
                 self.armed |= contested || !calm;
             }
-            Did::SawEnd { run: label, status, .. } => match &self.run(label).ended {
+            Did::User(UserEvent::SawEnd { run: label, status, .. }) => match &self.run(label).ended {
                 None => {
                     return Err(Breach::now(format!(
                         "the user was told that {label} is {} before it was",

@@ -6,7 +6,7 @@ use lychgate::run::Status;
 use lychgate_sim::standins::observation::Command;
 
 use super::{LychgateReader, Misread};
-use crate::events::Did;
+use crate::events::{Did, LiveEvent};
 
 /// Every script of the product.
 const SOURCES: [&Source; 4] = [&keys::SHOW_SOURCE, &keys::END_SOURCE, &keys::LEASE_SOURCE, &keys::RELEASE_SOURCE];
@@ -74,7 +74,7 @@ impl LychgateReader {
         let (session, label) = (run.session.clone(), run.label.clone());
         if *script.source == keys::END_SOURCE {
             run.unshown = true;
-            return Ok(Some(Did::Unshown { session, run: label }));
+            return Ok(Some(Did::Live(LiveEvent::Unshown { session, run: label })));
         }
         if *script.source != keys::SHOW_SOURCE || !did_it {
             return Ok(None);
@@ -83,7 +83,7 @@ impl LychgateReader {
         let others = self.runs.values_mut().filter(|run| run.session == session && run.label != label);
         others.for_each(|run| run.unshown = true);
         let status = Status::parse(script.text("status")?).ok_or_else(|| script.is_no("status", "status"))?;
-        Ok(Some(Did::Shown { session, run: label, fence: script.int("fence")?, status }))
+        Ok(Some(Did::Live(LiveEvent::Shown { session, run: label, fence: script.int("fence")?, status })))
     }
 
     /// A frame that was added to a stream, if it was.
@@ -99,7 +99,7 @@ impl LychgateReader {
             Some((fence.parse().ok()?, turn.parse().ok()?, seq.parse().ok()?, kind))
         };
         let (fence, turn, seq, kind) = read().ok_or_else(|| Misread(format!("a frame of {run} is none: {words:?}")))?;
-        Ok(Some(Did::Framed { session, run, fence, turn, seq, kind }))
+        Ok(Some(Did::Live(LiveEvent::Framed { session, run, fence, turn, seq, kind })))
     }
 
     /// Whose frames a process waits for.

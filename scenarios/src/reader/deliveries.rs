@@ -7,7 +7,7 @@ use lychgate::broker::{CANCELS, RUNS};
 use lychgate_sim::standins::observation::Broker;
 
 use super::{Misread, hinted, session_of};
-use crate::events::{Did, How, Queue};
+use crate::events::{DeliveryEvent, Did, How, Queue};
 
 /// Knows connections apart.
 #[derive(Default)]
@@ -43,8 +43,8 @@ impl Deliveries {
         let run = hinted(body)?.and_then(|id| label(&id)).unwrap_or_else(|| "an unknown run".into());
         let session = session_of(&run);
         Ok(Some(match how {
-            None => Did::Delivered { session, run, queue, line },
-            Some(how) => Did::Settled { session, run, queue, line, how },
+            None => Did::Delivery(DeliveryEvent::Delivered { session, run, queue, line }),
+            Some(how) => Did::Delivery(DeliveryEvent::Settled { session, run, queue, line, how }),
         }))
     }
 }

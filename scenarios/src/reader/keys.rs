@@ -7,7 +7,7 @@ use lychgate_sim::standins::observation::{Command, Key};
 
 use super::commands::Script;
 use super::{Misread, session_of};
-use crate::events::{Did, KeyKind};
+use crate::events::{Did, KeyEvent, KeyKind, LiveEvent};
 
 /// Entries of a stream after which it is told again.
 const STREAM_STEP: usize = 1000;
@@ -55,7 +55,8 @@ impl Keys {
         label: &impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Did>, Misread> {
         if key.entries == 0 {
-            let released = |(run, fence): (String, i64)| Did::Released { session: session_of(&run), run, fence };
+            let released =
+                |(run, fence): (String, i64)| Did::Live(LiveEvent::Released { session: session_of(&run), run, fence });
             return Ok(self.leases.remove(&name).map(released));
         }
         let taken = command.reply.as_ref() == b":1\r\n";
@@ -64,7 +65,7 @@ impl Keys {
         let Some(run) = label(script.text("run")?) else { return Ok(None) };
         let fence = script.int("fence")?;
         self.leases.insert(name, (run.clone(), fence));
-        Ok(Some(Did::Leased { session: session_of(&run), run, fence, lasts: lasts(key) }))
+        Ok(Some(Did::Live(LiveEvent::Leased { session: session_of(&run), run, fence, lasts: lasts(key) })))
     }
 
     fn stream(&mut self, name: &str, rest: &str, key: &Key, label: &impl Fn(&str) -> Option<String>) -> Option<Did> {
@@ -77,7 +78,7 @@ impl Keys {
             return None;
         }
         let mut kept = kept(KeyKind::Stream, Some(run), key);
-        if let Did::Kept { key, .. } = &mut kept {
+        if let Did::Key(KeyEvent::Kept { key, .. }) = &mut kept {
             *key = format!("{key} under {fence}");
         }
         Some(kept)
@@ -91,5 +92,5 @@ fn lasts(key: &Key) -> Option<u64> {
 fn kept(kind: KeyKind, run: Option<String>, key: &Key) -> Did {
     let session = run.as_deref().map(session_of);
     let label = run.map_or_else(|| kind.word().to_string(), |run| format!("{} {run}", kind.word()));
-    Did::Kept { session, key: label, kind, entries: key.entries, lasts: lasts(key) }
+    Did::Key(KeyEvent::Kept { session, key: label, kind, entries: key.entries, lasts: lasts(key) })
 }

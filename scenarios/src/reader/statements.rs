@@ -5,7 +5,7 @@ use lychgate::store::sql;
 use lychgate_sim::standins::observation::{Statement, Value};
 
 use super::{LychgateReader, Misread, Run, session_of};
-use crate::events::Did;
+use crate::events::{Did, ProcessEvent, RunEvent};
 
 /// A statement that Postgres executed, beside the one of the product that it is.
 pub(crate) struct Executed<'a> {
@@ -118,14 +118,18 @@ impl LychgateReader {
             sql::RUN_CLAIM => self.claimed(&executed, process)?,
             sql::RUN_CHECKPOINT => self.checkpointed(&executed)?,
             sql::RUN_HAND_BACK => self.handed_back(&executed)?,
-            sql::NOTICE_RUN => self.named(&executed.text("run")?).map(|(session, run)| Did::Noticed { session, run }),
-            sql::SESSION_SUSPEND => self.session(&executed.text("session")?).map(|session| Did::Suspended { session }),
+            sql::NOTICE_RUN => {
+                self.named(&executed.text("run")?).map(|(session, run)| Did::Run(RunEvent::Noticed { session, run }))
+            }
+            sql::SESSION_SUSPEND => {
+                self.session(&executed.text("session")?).map(|session| Did::Run(RunEvent::Suspended { session }))
+            }
             sql::SESSION_UNSUSPEND => {
-                self.session(&executed.text("session")?).map(|session| Did::Unsuspended { session })
+                self.session(&executed.text("session")?).map(|session| Did::Run(RunEvent::Unsuspended { session }))
             }
-            sql::RUN_CANCEL => {
-                self.named(&executed.text("run")?).map(|(session, run)| Did::CancelRequested { session, run })
-            }
+            sql::RUN_CANCEL => self
+                .named(&executed.text("run")?)
+                .map(|(session, run)| Did::Run(RunEvent::CancelRequested { session, run })),
             sql::RUN_TERMINAL => {
                 let fence = executed.int("fence")?;
                 self.ended(&executed, fence, true)?
@@ -155,7 +159,7 @@ impl LychgateReader {
         };
         self.runs.insert(executed.text("run")?, run);
         self.messages.insert(executed.text("message")?, label.clone());
-        Ok(Did::Accepted { session, run: label })
+        Ok(Did::Run(RunEvent::Accepted { session, run: label }))
     }
 
     fn claimed(&mut self, executed: &Executed, process: &str) -> Result<Option<Did>, Misread> {
@@ -165,31 +169,42 @@ impl LychgateReader {
         // Two incarnations may go by one name: the owner is the process that sent this.
         let owner = process.to_string();
         run.owner = Some(owner.clone());
-        Ok(Some(Did::Claimed { session: run.session.clone(), run: run.label.clone(), fence, owner, mark }))
+        Ok(Some(Did::Run(RunEvent::Claimed {
+            session: run.session.clone(),
+            run: run.label.clone(),
+            fence,
+            owner,
+            mark,
+        })))
     }
 
     fn checkpointed(&self, executed: &Executed) -> Result<Option<Did>, Misread> {
         let Some((session, run)) = self.named(&executed.text("run")?) else { return Ok(None) };
         let (turn, fence, last) = (executed.int("turn")?, executed.int("fence")?, executed.flag("last")?);
-        Ok(Some(Did::Checkpointed { session, run, turn, fence, last, pool: executed.pool() }))
+        Ok(Some(Did::Run(RunEvent::Checkpointed { session, run, turn, fence, last, pool: executed.pool() })))
     }
 
     fn handed_back(&mut self, executed: &Executed) -> Result<Option<Did>, Misread> {
         let fence = executed.int("fence")?;
         let Some(run) = self.runs.get_mut(&executed.text("run")?) else { return Ok(None) };
         run.owner = None;
-        Ok(Some(Did::HandedBack { session: run.session.clone(), run: run.label.clone(), fence }))
+        Ok(Some(Did::Run(RunEvent::HandedBack { session: run.session.clone(), run: run.label.clone(), fence })))
     }
 
     fn consumed(&self, executed: &Executed) -> Result<Option<Did>, Misread> {
         let Some(label) = self.messages.get(&executed.text("message")?) else { return Ok(None) };
         let turn = executed.int("turn")?;
-        Ok(Some(Did::Consumed { session: session_of(label), message: label.clone(), turn }))
+        Ok(Some(Did::Run(RunEvent::Consumed { session: session_of(label), message: label.clone(), turn })))
     }
 
     fn reported(&self, executed: &Executed) -> Result<Option<Did>, Misread> {
         let Some((session, run)) = self.named(&executed.text("run")?) else { return Ok(None) };
-        Ok(Some(Did::Reported { session, run, messages: executed.seen.affected, reason: executed.text("reason")? }))
+        Ok(Some(Did::Run(RunEvent::Reported {
+            session,
+            run,
+            messages: executed.seen.affected,
+            reason: executed.text("reason")?,
+        })))
     }
 
     fn ended(&mut self, executed: &Executed, fence: i64, by_owner: bool) -> Result<Option<Did>, Misread> {
@@ -198,7 +213,7 @@ impl LychgateReader {
         let Some(run) = self.runs.get_mut(&executed.text("run")?) else { return Ok(None) };
         run.ended = true;
         let (session, label) = (run.session.clone(), run.label.clone());
-        Ok(Some(Did::Ended { session, run: label, fence, status, reason, by_owner }))
+        Ok(Some(Did::Run(RunEvent::Ended { session, run: label, fence, status, reason, by_owner })))
     }
 
     /// A session's label.
@@ -215,9 +230,14 @@ impl LychgateReader {
             let (session, label) = (run.session.clone(), run.label.clone());
             all.push(if *executed.sql == sql::RUN_MARK {
                 run.marked_by.clone_from(&by);
-                Did::Marked { session, run: label, by: by.clone() }
+                Did::Run(RunEvent::Marked { session, run: label, by: by.clone() })
             } else {
-                Did::Unmarked { session, run: label, by: by.clone(), marked_by: std::mem::take(&mut run.marked_by) }
+                Did::Run(RunEvent::Unmarked {
+                    session,
+                    run: label,
+                    by: by.clone(),
+                    marked_by: std::mem::take(&mut run.marked_by),
+                })
             });
         }
         Ok(all)
@@ -236,7 +256,11 @@ impl LychgateReader {
             let cancel = *row.column("cancel_requested_at")? != Value::Null;
             Ok((label(row.text("run_id")?), row.int("fence")?, cancel))
         });
-        Ok(Did::Beat { owner: process.to_string(), named, confirmed: confirmed.collect::<Result<_, _>>()? })
+        Ok(Did::Process(ProcessEvent::Beat {
+            owner: process.to_string(),
+            named,
+            confirmed: confirmed.collect::<Result<_, _>>()?,
+        }))
     }
 }
 
