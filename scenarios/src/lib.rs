@@ -9,6 +9,7 @@ pub mod events;
 pub mod fault_admin;
 pub mod invariants;
 pub mod moments;
+pub mod names;
 pub mod reader;
 #[cfg(not(madsim))]
 pub mod real;

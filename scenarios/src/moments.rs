@@ -7,6 +7,7 @@ use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::world::product::Moments;
 
 use crate::events::{AgentEvent, Did, LiveEvent, RunEvent, TurnEvent};
+use crate::names::{agent_of, near};
 
 const DRAIN: &str = "drain";
 const TERMINAL_WRITE: &str = "terminal write";
@@ -54,7 +55,7 @@ impl LychgateMoments {
     /// Whom a fault on `target` strikes, if that is one process: the near end of a link, or whoever works for the caller.
     /// What ails a service is everybody's.
     fn struck<'a>(&'a self, target: &'a str, label: &str) -> Option<&'a str> {
-        let near = target.split("->").next().unwrap_or_default();
+        let near = near(target);
         if near.contains('/') {
             return self.owners.get(label).map(String::as_str);
         }
@@ -66,8 +67,7 @@ impl LychgateMoments {
         self.switching.iter().any(|(agent, waiting)| {
             let mut holders = waiting.iter().filter_map(|run| self.owners.get(run));
             waiting.contains(label)
-                || struck
-                    .is_none_or(|name| name.split('.').next() == Some(agent) || holders.any(|holder| holder == name))
+                || struck.is_none_or(|name| agent_of(name) == agent || holders.any(|holder| holder == name))
         })
     }
 }

@@ -64,11 +64,6 @@ pub struct LychgateReader {
     misread: Option<String>,
 }
 
-/// `ann/1#2` is in session `ann/1`.
-pub fn session_of(label: &str) -> String {
-    label.split('#').next().unwrap_or(label).to_string()
-}
-
 /// The id of the run that a hint is about, if it is a hint.
 fn hinted(body: &[u8]) -> Result<Option<String>, Misread> {
     let hint: serde_json::Value = serde_json::from_slice(body)

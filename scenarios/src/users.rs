@@ -25,7 +25,7 @@ use crate::answers::{
     Unexpected, read_event,
 };
 use crate::events::{AgentEvent, Did, UserEvent};
-use crate::reader::session_of;
+use crate::names::session_of;
 use crate::roles::{OPERATOR_TOKEN, TOKEN};
 
 /// A request that is not answered within this is sent again.

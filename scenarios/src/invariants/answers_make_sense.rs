@@ -9,6 +9,7 @@ use lychgate_sim::trace::invariant::Breach;
 use super::Promise;
 use super::world::World;
 use crate::events::{Did, UserEvent};
+use crate::names::near;
 
 /// A request is answered, or given up, within this: an answer may have met a fault that has healed since.
 const ON_THE_WAY: Duration = Duration::from_secs(20);
@@ -22,9 +23,9 @@ pub struct AnswersMakeSense {
 /// Whether a fault may have made what `user` was answered by `gateway`.
 fn excused(world: &World, user: &str, gateway: &str, at: Duration) -> bool {
     let since = at.saturating_sub(ON_THE_WAY);
-    let (hers, own) = (format!("{user}->{gateway}"), format!("{gateway}->"));
+    let hers = format!("{user}->{gateway}");
     world.health.was_struck_since(&["answer", "corrupt"], |target| target == hers, since)
-        || world.health.was_struck_since(&["corrupt"], |target| target.starts_with(&own), since)
+        || world.health.was_struck_since(&["corrupt"], |target| near(target) == gateway, since)
 }
 
 impl Promise for AnswersMakeSense {

@@ -11,6 +11,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 use super::Promise;
 use super::world::{Memory, World, leads_to};
 use crate::events::{AgentEvent, DeliveryEvent, Did, How, KeyEvent, KeyKind, Queue, RunEvent};
+use crate::names::{self, Role, role};
 
 /// A connection that is replaced may overlap with its successor for as long as its end is on its way.
 const OVERLAP: Duration = Duration::from_secs(1);
@@ -92,11 +93,11 @@ impl BoundedMemory {
 
     /// The most connections of a process to a service. Where none is declared, none is asked for.
     fn links_max(&self, world: &World, near: &str, far: &str) -> Option<usize> {
-        let executor = near.starts_with("executor-");
-        if near.starts_with("agent-") && far == "provider" {
+        let executor = role(near) == Some(Role::Executor);
+        if role(near) == Some(Role::Agent) && far == "provider" {
             return Some(limits::AGENT_TURNS);
         }
-        if !executor && !near.starts_with("gateway-") {
+        if !executor && role(near) != Some(Role::Gateway) {
             return None;
         }
         match far {
@@ -109,7 +110,7 @@ impl BoundedMemory {
             "rabbitmq" if executor => Some(2),
             "rabbitmq" => Some(1),
             // A call of each run, and whoever asks whether it is ready.
-            agent if executor && agent.starts_with("agent-") => Some(self.slots + 1),
+            agent if executor && role(agent) == Some(Role::Agent) => Some(self.slots + 1),
             _ => None,
         }
     }
@@ -127,7 +128,7 @@ impl BoundedMemory {
     }
 
     fn link_owed(&self, world: &World, near: &str, far: &str, since: Duration) -> Obligation {
-        let due = match near.starts_with("gateway-") && far == "redis" {
+        let due = match role(near) == Some(Role::Gateway) && far == "redis" {
             // A gateway learns that its reader is gone over the reader's own link, and not while it stands still.
             true => match world.health.calm_since(|target| target == near || leads_to(target, near)) {
                 None => Duration::MAX,
@@ -236,7 +237,7 @@ impl BoundedMemory {
     /// A hint whose run is over leaves the queue: some executor looks at it, and lets it go.
     fn hint_owed(&self, world: &World, run: &str, since: Duration) -> Option<Obligation> {
         let since = since.max(*self.over.get(run)?);
-        let matters = |target: &str| target.starts_with("executor-");
+        let matters = |target: &str| role(names::near(target)) == Some(Role::Executor);
         let due = match (world.health.calm_since(matters), world.health.executor_since()) {
             (Some(calm), Some(ready)) if self.has_room(world) => {
                 calm.max(ready).max(since).max(self.crowded_until) + HEALED

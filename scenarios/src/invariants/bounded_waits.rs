@@ -12,30 +12,25 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 use super::Promise;
 use super::world::World;
 use crate::events::{Did, ProcessEvent, RunEvent};
+use crate::names::{Role, far, near, role};
 
 /// For latency, and for a client to notice that its bound has passed.
 const SLACK: Duration = Duration::from_secs(5);
 
 /// How long a process may rightly wait for a byte on this link.
 fn bound(link: &str) -> Duration {
-    let service = link.split_once("->").map_or(link, |(_, service)| service);
-    match service {
+    match far(link) {
         "postgres" => limits::CONNECT.max(limits::POSTGRES_CALL),
         "redis" => limits::REDIS_CALL,
         // Acknowledgements are not answered; what must come is a heartbeat.
         "rabbitmq" => limits::BROKER_HEARTBEAT * 2 + limits::BROKER_CALL,
         // A stop answers when the container has ended.
         "engine" => limits::ENGINE_STOP,
-        agent if agent.starts_with("agent-") => limits::AGENT_FIRST_LINE.max(limits::AGENT_STALL),
+        agent if role(agent) == Some(Role::Agent) => limits::AGENT_FIRST_LINE.max(limits::AGENT_STALL),
         "provider" => limits::PROVIDER_FIRST_TOKEN.max(limits::PROVIDER_STALL),
         // Users leave a stream that is silent for longer than two heartbeats.
         _ => limits::SSE_HEARTBEAT * 2 + limits::POSTGRES_CALL * 2,
     }
-}
-
-/// Who waits on this link.
-fn near(link: &str) -> &str {
-    link.split_once("->").map_or(link, |(near, _)| near)
 }
 
 /// See the module.
@@ -60,7 +55,7 @@ impl Promise for BoundedWaits {
         match &event.what {
             What::World(WorldEvent::Unanswered { link, conn, since }) => {
                 self.waiting.insert((link.clone(), *conn), *since);
-                self.armed |= !link.ends_with("->rabbitmq");
+                self.armed |= far(link) != "rabbitmq";
             }
             What::World(WorldEvent::Answered { link, conn, .. } | WorldEvent::LinkClosed { link, conn, .. }) => {
                 self.waiting.remove(&(link.clone(), *conn));
@@ -94,7 +89,7 @@ impl Promise for BoundedWaits {
             let says = format!("a request on {link} is answered or given up");
             let due = *since + bound(link) + SLACK;
             // Our own heartbeats wait for the broker's, for ever.
-            let standing = link.ends_with("->rabbitmq");
+            let standing = far(link) == "rabbitmq";
             if standing { Obligation::standing(says, *since, due) } else { Obligation::new(says, *since, due) }
         });
         waiting.collect()

@@ -310,7 +310,7 @@ impl Promise for ExactlyOneSwitch {
                 self.waiting.remove(run);
             }
             Did::Run(RunEvent::Suspended { session }) => {
-                self.waiting.retain(|run, _| crate::reader::session_of(run) != *session);
+                self.waiting.retain(|run, _| crate::names::session_of(run) != *session);
             }
             Did::Run(RunEvent::Ended { run, status, reason, .. }) => {
                 if *status == Status::Failed {
@@ -344,7 +344,7 @@ impl Promise for ExactlyOneSwitch {
             Did::Agent(AgentEvent::SwitchNoticed { agent, epoch }) => self.noticed(agent, *epoch, event.at)?,
             Did::Turn(TurnEvent::Called { run, .. }) => self.calling.clone_from(run),
             Did::Agent(AgentEvent::TurnServed { agent, epoch, container }) => {
-                let session = crate::reader::session_of(&self.calling);
+                let session = crate::names::session_of(&self.calling);
                 self.sessions.entry(session).or_insert_with(|| (agent.clone(), event.at));
                 let serving = self.agent(agent).serving.entry(*epoch).or_insert_with(|| container.clone());
                 if serving != container {

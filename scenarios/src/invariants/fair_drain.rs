@@ -13,7 +13,7 @@ use lychgate_sim::trace::invariant::Breach;
 use super::Promise;
 use super::world::World;
 use crate::events::{Did, RunEvent};
-use crate::reader::session_of;
+use crate::names::session_of;
 use crate::settings::Settings;
 
 /// How long after its line to Postgres has healed, or it has gone on, a process can still not know of a run that it

@@ -11,6 +11,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 use super::Promise;
 use super::world::World;
 use crate::events::{DeliveryEvent, Did, LiveEvent, Queue, RunEvent};
+use crate::names::{self, Role, role};
 
 /// Letting go of a lease, with a healthy Redis: as long as both terminal writes may take.
 const HEALTHY: Duration = Duration::from_secs(20);
@@ -57,7 +58,7 @@ pub struct NoLeaks {
 }
 
 fn of<'a>(process: &'a str) -> impl Fn(&str) -> bool + 'a {
-    move |target| target.split("->").next() == Some(process)
+    move |target| names::near(target) == process
 }
 
 impl NoLeaks {
@@ -176,10 +177,14 @@ impl NoLeaks {
                 }
             }
             // One connection is the gateway's own; the others belong to streams, and those to users.
-            if near.starts_with("gateway-") && far == "redis" && open.len() > 1 && world.links.leading_to(near) == 0 {
+            if role(near) == Some(Role::Gateway)
+                && far == "redis"
+                && open.len() > 1
+                && world.links.leading_to(near) == 0
+            {
                 let newest = open.values().map(|link| link.since).max().unwrap_or_default();
                 let since = newest.max(world.links.last_closed(near));
-                let calm = world.health.calm_since(|target| target.split("->").last() == Some(near));
+                let calm = world.health.calm_since(|target| names::far(target) == near);
                 let due = calm.map_or(Duration::MAX, |calm| calm.max(since) + HEALED);
                 let says = format!("{near}, which no user is connected to, closes its readers' connections to redis");
                 owed.push(Obligation::new(says, since, due));

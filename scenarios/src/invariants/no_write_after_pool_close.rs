@@ -11,6 +11,7 @@ use lychgate_sim::trace::invariant::Breach;
 use super::Promise;
 use super::world::World;
 use crate::events::{Did, ProcessEvent, RunEvent, TurnEvent};
+use crate::names::{Role, role};
 
 /// The pool of checkpoints.
 const CHECKPOINTS: &str = "checkpoints";
@@ -57,7 +58,7 @@ impl NoWriteAfterPoolClose {
         if self.has_closed(&life, pool) {
             return Err(Breach::now(format!("{process} closed its pool `{pool}` twice")));
         }
-        let executor = process.starts_with("executor-");
+        let executor = role(process) == Some(Role::Executor);
         if pool == STORE && executor && !self.has_closed(&life, CHECKPOINTS) {
             let says = format!("{process} closed its pool `{pool}`, which it opened first, before `{CHECKPOINTS}`");
             return Err(Breach::now(says));
@@ -71,9 +72,9 @@ impl NoWriteAfterPoolClose {
     }
 
     fn exit(&self, life: &Life) -> Result<(), Breach> {
-        let pools: &[&str] = match life.0.split('-').next() {
-            Some("executor") => &[CHECKPOINTS, STORE],
-            Some("gateway") => &[STORE],
+        let pools: &[&str] = match role(&life.0) {
+            Some(Role::Executor) => &[CHECKPOINTS, STORE],
+            Some(Role::Gateway) => &[STORE],
             _ => &[],
         };
         match pools.iter().find(|pool| !self.has_closed(life, pool)) {

@@ -10,7 +10,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 use super::Promise;
 use super::world::{Memory, World, matters_to_ends};
 use crate::events::{Did, LiveEvent, RunEvent};
-use crate::reader::session_of;
+use crate::names::session_of;
 
 /// Both terminal writes of a run, with healthy stores.
 const HEALTHY: Duration = Duration::from_secs(20);

@@ -12,6 +12,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 use super::Promise;
 use super::world::World;
 use crate::events::{Did, ProcessEvent, RunEvent, UserEvent};
+use crate::names::ends;
 use crate::settings::Settings;
 
 /// For the way of a signal.
@@ -100,7 +101,7 @@ impl Resumable {
             }
             WorldEvent::Exited { .. } => {
                 // A transaction that stands still, whoever's it is, holds up the one that takes marks off.
-                let calm = world.health.calm_since(|target| target.ends_with("->postgres"));
+                let calm = world.health.calm_since(|target| ends(target).is_some_and(|(_, far)| far == "postgres"));
                 let excused = calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
                 let life = (event.process.clone(), event.incarnation);
                 let own = |run: &Run| run.mark.as_ref().is_some_and(|mark| mark.life == life);

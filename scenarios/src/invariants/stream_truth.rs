@@ -13,6 +13,7 @@ use super::Promise;
 use super::world::World;
 use crate::answers::Shown;
 use crate::events::{Did, RunEvent, UserEvent};
+use crate::names::{Role, ends, far, near, role, user_of};
 
 /// Two heartbeats and what the gateway may wait for its stores in between.
 const SILENCE: Duration = Duration::from_secs(2 * limits::SSE_HEARTBEAT.as_secs() + 5);
@@ -255,11 +256,11 @@ impl Promise for StreamTruth {
     fn pending(&self, world: &World) -> Vec<Obligation> {
         let open = self.open.iter().filter_map(|label| Some((label, self.streams.get(label)?)));
         let owed = open.flat_map(|(label, stream)| {
-            let user = label.split('/').next().unwrap_or_default();
+            let user = user_of(label);
             // Her own links, the gateways, and their stores: Redis's silence is theirs to bear.
             let matters = |target: &str| {
-                target.strip_prefix(user).is_some_and(|rest| rest.starts_with("->"))
-                    || target.starts_with("gateway-") && !target.ends_with("->redis") && !target.ends_with("->rabbitmq")
+                ends(target).is_some_and(|(near, _)| near == user)
+                    || role(near(target)) == Some(Role::Gateway) && !matches!(far(target), "redis" | "rabbitmq")
             };
             let calm = world.health.calm_since(matters);
             let due = |since: Duration, within: Duration| {

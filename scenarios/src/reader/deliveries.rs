@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use lychgate::broker::{CANCELS, RUNS};
 use lychgate_sim::standins::observation::Broker;
 
-use super::{Misread, hinted, session_of};
+use super::{Misread, hinted};
 use crate::events::{DeliveryEvent, Did, How, Queue};
+use crate::names::session_of;
 
 /// Knows connections apart.
 #[derive(Default)]

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use lychgate::live::keys;
 use lychgate_sim::standins::observation::{Command, Key};
 
+use super::Misread;
 use super::commands::Script;
-use super::{Misread, session_of};
 use crate::events::{Did, KeyEvent, KeyKind, LiveEvent};
+use crate::names::session_of;
 
 /// Entries of a stream after which it is told again.
 const STREAM_STEP: usize = 1000;

@@ -4,8 +4,9 @@ use lychgate::run::Status;
 use lychgate::store::sql;
 use lychgate_sim::standins::observation::{Statement, Value};
 
-use super::{LychgateReader, Misread, Run, session_of};
+use super::{LychgateReader, Misread, Run};
 use crate::events::{Did, ProcessEvent, RunEvent};
+use crate::names::session_of;
 
 /// A statement that Postgres executed, beside the one of the product that it is.
 pub(crate) struct Executed<'a> {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use lychgate_sim::plan::ServiceFault;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 
+use crate::names::{Role, ends, role};
+
 /// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
 const ORDERS: [&str; 6] = ["sigterm", "rolling_restart", "lost_signal", "scale_up", "scale_down", "reconfigure"];
 
@@ -183,7 +185,7 @@ impl Health {
     /// The executors that may take a run.
     pub fn ready_executors(&self) -> impl Iterator<Item = &str> {
         let ready = |life: &Life| life.alive && !life.draining && !life.paused;
-        let ready = self.lives.iter().filter(move |(name, life)| name.starts_with("executor-") && ready(life));
+        let ready = self.lives.iter().filter(move |(name, life)| role(name) == Some(Role::Executor) && ready(life));
         ready.map(|(name, _)| name.as_str())
     }
 
@@ -202,18 +204,16 @@ pub fn leads_to(target: &str, service: &str) -> bool {
 
 /// Whether it is a link to Postgres or Redis, or an executor: what a run's end depends on.
 pub fn matters_to_ends(target: &str) -> bool {
-    leads_to(target, "postgres")
-        || leads_to(target, "redis")
-        || target.starts_with("executor-") && !target.contains("->")
+    leads_to(target, "postgres") || leads_to(target, "redis") || role(target) == Some(Role::Executor)
 }
 
 /// Whether it is in the way of this agent, no other one's: its containers and whoever calls them, the engine, Postgres, an
 /// executor.
 pub fn matters_to_agent(agent: &str) -> impl Fn(&str) -> bool {
     let berths = format!("{agent}.");
-    move |target: &str| match target.split_once("->") {
+    move |target: &str| match ends(target) {
         Some((from, to)) => to == "engine" || to == "postgres" || from.starts_with(&berths) || to.starts_with(&berths),
-        None => target.starts_with(&berths) || target.starts_with("executor-"),
+        None => target.starts_with(&berths) || role(target) == Some(Role::Executor),
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 
+use crate::names::ends;
+
 /// A connection that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
@@ -25,7 +27,7 @@ pub struct Links {
 impl Links {
     /// Learns of an event.
     pub fn observe<O>(&mut self, event: &Event<O>) {
-        let road = |link: &str| link.split_once("->").map(|(near, far)| (near.to_string(), far.to_string()));
+        let road = |link: &str| ends(link).map(|(near, far)| (near.to_string(), far.to_string()));
         match &event.what {
             What::World(WorldEvent::LinkOpened { link, conn }) => {
                 let Some(road) = road(link) else { return };
