@@ -132,7 +132,7 @@ pub(super) fn list<P: Product>(what: What) -> Outcome {
 fn events<E: ProductEvent>() -> Table {
     let described = |words: &[EventWord], name: &str| words.iter().find(|word| word.name == name).copied();
     let of_product = E::NAMES.iter().filter(|name| !WorldEvent::NAMES.contains(name));
-    let mut table = Table::new(&["event", "whose", "says", "fields"]);
+    let mut table = Table::new(&["event", "whose", "fields", "says"]);
     for name in WorldEvent::NAMES.iter().chain(of_product) {
         let world = described(WorldEvent::WORDS, name);
         let whose = match (world, E::NAMES.contains(name)) {
@@ -143,7 +143,7 @@ fn events<E: ProductEvent>() -> Table {
         let words: Vec<EventWord> = [world, described(E::WORDS, name)].into_iter().flatten().collect();
         let says: Vec<&str> = words.iter().map(|word| word.about.trim()).collect();
         let fields: Vec<String> = words.iter().map(|word| word.fields.join(", ")).collect();
-        table.row([(*name).to_owned(), whose.to_owned(), says.join(" / "), fields.join(" / ")]);
+        table.row([(*name).to_owned(), whose.to_owned(), fields.join(" / "), says.join(" / ")]);
     }
     table
 }
