@@ -13,6 +13,7 @@
 //! - [`provider`]: the client of the model provider; one call is one turn.
 //! - [`live`]: Redis: the view that users look at, leases and streams.
 //! - [`broker`]: hints, over [`amqp`], a small client that depends on nothing else here.
+//! - [`facts`]: what is logged for operators to rely on.
 //! - [`config`], [`limits`]: every setting and every bound, with its reason.
 //! - [`ids`], [`signal`]: the names of things and where they come from; how a process is told to stop, and its exit.
 //! - `http`: client and server. [`socket`]: the TCP connection under every protocol.
@@ -28,6 +29,7 @@ pub mod broker;
 pub mod config;
 pub mod engine;
 pub mod executor;
+pub mod facts;
 pub mod gateway;
 mod http;
 pub mod ids;

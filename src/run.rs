@@ -52,6 +52,40 @@ impl Status {
     }
 }
 
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageState {
+    /// No turn has read it.
+    Unread,
+    /// A checkpointed turn has read it.
+    Consumed,
+    /// No turn has, and its user was told why.
+    Reported,
+}
+
+impl MessageState {
+    /// The word in Postgres and in HTTP answers.
+    pub fn word(self) -> &'static str {
+        match self {
+            MessageState::Unread => "unread",
+            MessageState::Consumed => "consumed",
+            MessageState::Reported => "reported",
+        }
+    }
+
+    /// The state that the word means, if it means one.
+    pub fn parse(word: &str) -> Option<Self> {
+        use MessageState::*;
+        [Unread, Consumed, Reported].into_iter().find(|state| state.word() == word)
+    }
+}
+
+/// The reason of a run that ends because its session is suspended.
+pub const SUSPENDED: &str = "suspended";
+/// What the reason of a run begins with that failed because no subscription is left for its agent.
+pub const NO_SUBSCRIPTION: &str = "no_subscription";
+
 /// The end of a run, with the reason for its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
@@ -79,7 +113,7 @@ impl End {
 
     /// The session is suspended.
     pub fn suspended() -> Self {
-        End::interrupted("suspended")
+        End::interrupted(SUSPENDED)
     }
 
     /// The user stopped the run.

@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 
 use lychgate::engine::{LABEL_AGENT, LABEL_EPOCH};
-use lychgate_sim::standins::observation::{Engine, Statement, Value};
+use lychgate::store::Cause;
+use lychgate::store::sql;
+use lychgate_sim::standins::observation::Engine;
 
-use crate::events::Did;
+use crate::events::{AgentEvent, Did};
+use crate::reader::{Executed, Misread};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Container {
@@ -24,54 +27,63 @@ pub struct Agents {
     berths: BTreeMap<String, String>,
 }
 
-fn text(statement: &Statement, nth: usize) -> String {
-    statement.params.get(nth - 1).and_then(Value::as_text).unwrap_or_default().to_string()
-}
-
 impl Agents {
-    /// What a committed statement did to an agent.
-    pub fn statement(&self, statement: &Statement) -> Option<Did> {
-        let (agent, epoch) = (text(statement, 1), statement.params.get(1).and_then(Value::as_int).unwrap_or_default());
-        match statement.name.as_str() {
-            "switch.begin" => {
-                let by_operator = text(statement, 5) == "operator";
-                Some(Did::Assigned { agent, from: text(statement, 3), to: text(statement, 4), epoch, by_operator })
+    /// What an executed statement did to an agent.
+    pub(crate) fn statement(&self, executed: &Executed) -> Result<Option<Did>, Misread> {
+        Ok(Some(match *executed.sql {
+            sql::SWITCH_BEGIN => {
+                let cause = executed.text("cause")?;
+                let unknown = || Misread(format!("no switch has the cause `{cause}`"));
+                Did::Agent(AgentEvent::Assigned {
+                    agent: executed.text("agent")?,
+                    from: executed.text("from")?,
+                    to: executed.text("to")?,
+                    epoch: executed.int("epoch")?,
+                    by_operator: Cause::parse(&cause).ok_or_else(unknown)? == Cause::Operator,
+                })
             }
-            "subscription.fail" => {
-                let epoch = statement.params.get(3).and_then(Value::as_int).unwrap_or_default();
-                Some(Did::SubscriptionFailed { agent: text(statement, 2), subscription: text(statement, 3), epoch })
+            sql::SUBSCRIPTION_FAIL => Did::Agent(AgentEvent::SubscriptionFailed {
+                agent: executed.text("agent")?,
+                subscription: executed.text("subscription")?,
+                epoch: executed.int("epoch")?,
+            }),
+            sql::SWITCH_READY => {
+                Did::Agent(AgentEvent::SwitchReady { agent: executed.text("agent")?, epoch: executed.int("epoch")? })
             }
-            "switch.ready" => Some(Did::SwitchReady { agent, epoch }),
-            "notice.switch" => {
-                let epoch = statement.params.get(2).and_then(Value::as_int).unwrap_or_default();
-                Some(Did::SwitchNoticed { agent: text(statement, 2), epoch })
+            sql::NOTICE_SWITCH => {
+                Did::Agent(AgentEvent::SwitchNoticed { agent: executed.text("agent")?, epoch: executed.int("epoch")? })
             }
-            _ => None,
-        }
+            _ => return Ok(None),
+        }))
     }
 
     /// What became of a container.
-    pub fn engine(&mut self, seen: &Engine) -> Vec<Did> {
+    ///
+    /// # Errors
+    /// It was created without the labels of an agent's container.
+    pub fn engine(&mut self, seen: &Engine) -> Result<Vec<Did>, Misread> {
         let removed = |did: &Did| match (seen, did) {
-            (Engine::Removed { .. }, Did::ContainerEnded { agent, container }) => {
-                Some(Did::ContainerRemoved { agent: agent.clone(), container: container.clone() })
+            (Engine::Removed { .. }, Did::Agent(AgentEvent::ContainerEnded { agent, container })) => {
+                Some(Did::Agent(AgentEvent::ContainerRemoved { agent: agent.clone(), container: container.clone() }))
             }
             _ => None,
         };
-        let did = self.change(seen);
+        let did = self.change(seen)?;
         let removed = did.as_ref().and_then(removed);
-        did.into_iter().chain(removed).collect()
+        Ok(did.into_iter().chain(removed).collect())
     }
 
-    fn change(&mut self, seen: &Engine) -> Option<Did> {
+    fn change(&mut self, seen: &Engine) -> Result<Option<Did>, Misread> {
         if let Engine::Created { id, labels, .. } = seen {
-            let agent = labels.get(LABEL_AGENT)?.clone();
-            let epoch = labels.get(LABEL_EPOCH)?.parse().ok()?;
+            let labelled =
+                labels.get(LABEL_AGENT).cloned().zip(labels.get(LABEL_EPOCH).and_then(|epoch| epoch.parse().ok()));
+            let (agent, epoch) =
+                labelled.ok_or_else(|| Misread(format!("a container was created without its labels: {labels:?}")))?;
             let nth = 1 + self.containers.values().filter(|other| other.agent == agent).count();
             let label = format!("{agent}/{nth}");
             let container = Container { agent: agent.clone(), epoch, label: label.clone() };
             self.containers.insert(id.clone(), container);
-            return Some(Did::ContainerCreated { agent, epoch, container: label });
+            return Ok(Some(Did::Agent(AgentEvent::ContainerCreated { agent, epoch, container: label })));
         }
         let (Engine::Created { id, .. }
         | Engine::Started { id, .. }
@@ -79,28 +91,30 @@ impl Agents {
         | Engine::Exited { id, .. }
         | Engine::Removed { id, .. }
         | Engine::Probed { id, .. }) = seen;
-        let Container { agent, epoch, label } = self.containers.get(id)?.clone();
-        match seen {
+        let Some(Container { agent, epoch, label }) = self.containers.get(id).cloned() else { return Ok(None) };
+        Ok(match seen {
             Engine::Created { .. } => None,
             Engine::Started { process, .. } => {
                 self.berths.insert(process.clone(), id.clone());
-                Some(Did::ContainerStarted { agent, epoch, container: label })
+                Some(Did::Agent(AgentEvent::ContainerStarted { agent, epoch, container: label }))
             }
             Engine::Stopped { .. } | Engine::Exited { .. } | Engine::Removed { .. } => {
-                Some(Did::ContainerEnded { agent, container: label })
+                Some(Did::Agent(AgentEvent::ContainerEnded { agent, container: label }))
             }
             Engine::Probed { process, status, body, took, .. } => {
-                let gauges: BTreeMap<String, serde_json::Value> = serde_json::from_str(body).unwrap_or_default();
+                // What is no object of JSON has no gauges; whoever did not answer has none either.
+                let told: BTreeMap<String, serde_json::Value> = serde_json::from_str(body).unwrap_or_default();
                 let number = |(name, value): (String, serde_json::Value)| Some((name, value.as_i64()?));
-                Some(Did::Probed {
+                let gauges = told.into_iter().filter_map(number).collect();
+                Some(Did::Agent(AgentEvent::Probed {
                     process: process.clone(),
                     agent,
                     status: *status,
                     took: *took,
-                    gauges: gauges.into_iter().filter_map(number).collect(),
-                })
+                    gauges,
+                }))
             }
-        }
+        })
     }
 
     /// The agent, the assignment and the container of the process in a berth.

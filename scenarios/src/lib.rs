@@ -3,13 +3,13 @@
 //! Stories are the `*.toml` files in `stories/`, each a scenario of its own by being there; [`swarm`] draws its own.
 
 pub mod agents;
+pub mod answers;
 pub mod dev;
 pub mod events;
 pub mod fault_admin;
-pub mod health;
 pub mod invariants;
-pub mod links;
 pub mod moments;
+pub mod names;
 pub mod reader;
 #[cfg(not(madsim))]
 pub mod real;

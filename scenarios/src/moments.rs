@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::world::product::Moments;
 
-use crate::events::Did;
+use crate::events::{AgentEvent, Did, LiveEvent, RunEvent, TurnEvent};
+use crate::names::{agent_of, near};
 
 const DRAIN: &str = "drain";
 const TERMINAL_WRITE: &str = "terminal write";
@@ -28,25 +29,25 @@ pub struct LychgateMoments {
 impl LychgateMoments {
     fn learn(&mut self, did: &Did) {
         match did {
-            Did::Claimed { run, owner, .. } => _ = self.owners.insert(run.clone(), owner.clone()),
-            Did::HandedBack { run, .. } => {
+            Did::Run(RunEvent::Claimed { run, owner, .. }) => _ = self.owners.insert(run.clone(), owner.clone()),
+            Did::Run(RunEvent::HandedBack { run, .. }) => {
                 self.owners.remove(run);
                 self.ending.remove(run);
             }
-            Did::Checkpointed { run, last: true, .. } => _ = self.ending.insert(run.clone()),
-            Did::Ended { run, .. } => {
+            Did::Run(RunEvent::Checkpointed { run, last: true, .. }) => _ = self.ending.insert(run.clone()),
+            Did::Run(RunEvent::Ended { run, .. }) => {
                 self.ending.insert(run.clone());
                 self.switching.values_mut().for_each(|waiting| _ = waiting.remove(run));
                 self.switching.retain(|_, waiting| !waiting.is_empty());
             }
-            Did::Unshown { run, .. } => {
+            Did::Live(LiveEvent::Unshown { run, .. }) => {
                 self.owners.remove(run);
                 self.ending.remove(run);
             }
-            Did::Refused { run, agent, .. } => {
+            Did::Turn(TurnEvent::Refused { run, agent, .. }) => {
                 self.switching.entry(agent.clone()).or_default().insert(run.clone());
             }
-            Did::SwitchReady { agent, .. } => _ = self.switching.remove(agent),
+            Did::Agent(AgentEvent::SwitchReady { agent, .. }) => _ = self.switching.remove(agent),
             _ => {}
         }
     }
@@ -54,7 +55,7 @@ impl LychgateMoments {
     /// Whom a fault on `target` strikes, if that is one process: the near end of a link, or whoever works for the caller.
     /// What ails a service is everybody's.
     fn struck<'a>(&'a self, target: &'a str, label: &str) -> Option<&'a str> {
-        let near = target.split("->").next().unwrap_or_default();
+        let near = near(target);
         if near.contains('/') {
             return self.owners.get(label).map(String::as_str);
         }
@@ -66,8 +67,7 @@ impl LychgateMoments {
         self.switching.iter().any(|(agent, waiting)| {
             let mut holders = waiting.iter().filter_map(|run| self.owners.get(run));
             waiting.contains(label)
-                || struck
-                    .is_none_or(|name| name.split('.').next() == Some(agent) || holders.any(|holder| holder == name))
+                || struck.is_none_or(|name| agent_of(name) == agent || holders.any(|holder| holder == name))
         })
     }
 }
@@ -113,36 +113,45 @@ mod tests {
     fn each_begins_and_ends() {
         let mut moments = LychgateMoments::default();
         let (session, run) = ("ann/1".to_owned(), "ann/1#1".to_owned());
-        let claimed = Did::Claimed {
+        let claimed = Did::Run(RunEvent::Claimed {
             session: session.clone(),
             run: run.clone(),
             fence: 1,
             owner: "executor-1".into(),
             mark: String::new(),
-        };
+        });
         told(&mut moments, "", What::Product(claimed));
         assert!(moments.during("redis", &run).is_empty());
         assert!(moments.during("executor-1", &run).is_empty());
         told(&mut moments, "executor-1", What::World(WorldEvent::Signalled { nth: 1 }));
         assert_eq!(moments.during("redis", &run), [DRAIN]);
         assert_eq!(moments.during("executor-1->postgres", "ben/1#1"), [DRAIN]);
-        let refused =
-            Did::Refused { session: session.clone(), run: run.clone(), agent: "agent-1".into(), epoch: 1, status: 429 };
+        let refused = Did::Turn(TurnEvent::Refused {
+            session: session.clone(),
+            run: run.clone(),
+            agent: "agent-1".into(),
+            epoch: 1,
+            status: 429,
+        });
         told(&mut moments, "", What::Product(refused));
         assert_eq!(moments.during("agent-1.2", "ben/1#1"), [SWITCH]);
         assert_eq!(moments.during("executor-1->engine", "ben/1#1"), [DRAIN, SWITCH]);
-        told(&mut moments, "", What::Product(Did::SwitchReady { agent: "agent-1".into(), epoch: 2 }));
-        let last = Did::Checkpointed {
+        told(
+            &mut moments,
+            "",
+            What::Product(Did::Agent(AgentEvent::SwitchReady { agent: "agent-1".into(), epoch: 2 })),
+        );
+        let last = Did::Run(RunEvent::Checkpointed {
             session: session.clone(),
             run: run.clone(),
             turn: 1,
             fence: 1,
             last: true,
             pool: String::new(),
-        };
+        });
         told(&mut moments, "", What::Product(last));
         assert_eq!(moments.during("redis", &run), [DRAIN, TERMINAL_WRITE]);
-        told(&mut moments, "", What::Product(Did::Unshown { session, run: run.clone() }));
+        told(&mut moments, "", What::Product(Did::Live(LiveEvent::Unshown { session, run: run.clone() })));
         told(&mut moments, "executor-1", What::World(WorldEvent::Exited { code: 0 }));
         assert!(moments.during("executor-1->redis", &run).is_empty());
     }

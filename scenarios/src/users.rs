@@ -18,11 +18,14 @@ use lychgate_sim::plan::Plan;
 use lychgate_sim::standins::provider::{Reply, Script};
 use lychgate_sim::world::product::{User, UserContext, Workload};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::events::Did;
-use crate::reader::session_of;
+use crate::answers::{
+    AGENT, Answer, BEGIN, CANCEL, EVENTS, Endpoint, MESSAGES, REASSIGN, SAY, SESSION, SUSPEND, Said, Sent, UNSUSPEND,
+    Unexpected, read_event,
+};
+use crate::events::{AgentEvent, Did, UserEvent};
+use crate::names::session_of;
 use crate::roles::{OPERATOR_TOKEN, TOKEN};
 
 /// A request that is not answered within this is sent again.
@@ -214,7 +217,7 @@ pub fn users(plan: &Plan<LychgateWorkload>) -> Vec<User<Did>> {
 }
 
 async fn live(person: UserSpec, seat: UserContext<Did>) {
-    let gateways = seat.links.values().copied().collect();
+    let gateways = seat.links.into_iter().collect();
     let mut client = Client { agent: person.agent.clone(), ..Client::new(gateways, seat.tell) };
     let (mut operators, mut left) = (Vec::new(), Vec::new());
     let began = Instant::now();
@@ -253,8 +256,11 @@ async fn live(person: UserSpec, seat: UserContext<Did>) {
     }
 }
 
+/// A gateway by its name, and the near end of the link to it.
+type Gateway = (String, SocketAddr);
+
 struct Client {
-    gateways: Vec<SocketAddr>,
+    gateways: Vec<Gateway>,
     next: usize,
     tell: Arc<dyn Fn(Did) + Send + Sync>,
     /// Session ids by number.
@@ -267,7 +273,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(gateways: Vec<SocketAddr>, tell: Arc<dyn Fn(Did) + Send + Sync>) -> Self {
+    fn new(gateways: Vec<Gateway>, tell: Arc<dyn Fn(Did) + Send + Sync>) -> Self {
         Client {
             gateways,
             next: 0,
@@ -282,44 +288,39 @@ impl Client {
     /// Says `label` until it is accepted; returns what it is called then, and the run's id. `None`: the session is suspended.
     async fn say(&mut self, mut label: String, saying: &MessageSpec) -> Option<(String, String)> {
         let (first, session, mut keys) = (label.clone(), saying.session, 0);
-        let path = match self.sessions.get(&session) {
-            None => "/sessions".to_string(),
-            Some(id) => format!("/sessions/{id}/messages"),
+        let (endpoint, path) = match self.sessions.get(&session) {
+            None => (BEGIN, "/sessions".to_string()),
+            Some(id) => (SAY, format!("/sessions/{id}/messages")),
         };
         let name = |label: &str| (session_of(label), label.to_string());
         loop {
             let (session_label, run) = name(&label);
-            (self.tell)(Did::Said { session: session_label, run });
+            (self.tell)(Did::User(UserEvent::Said { session: session_label, run }));
             let mut body = serde_json::json!({ "text": label });
             if let (Some(agent), None) = (&self.agent, self.sessions.get(&session)) {
                 body["agent"] = agent.as_str().into();
             }
-            let body = body.to_string();
-            match self.ask(Method::POST, &path, &label, body).await {
-                Some((StatusCode::ACCEPTED, answer)) => {
+            match self.ask(&endpoint, &path, &label, body.to_string()).await {
+                Some(Said::Accepted(accepted)) => {
                     let (session_label, run) = name(&label);
-                    (self.tell)(Did::Heard { session: session_label, run });
-                    self.sessions.insert(session, answer["session"].as_str().unwrap_or_default().to_string());
-                    return Some((label, answer["run"].as_str().unwrap_or_default().to_string()));
+                    (self.tell)(Did::User(UserEvent::Heard { session: session_label, run }));
+                    self.sessions.insert(session, accepted.session);
+                    return Some((label, accepted.run));
                 }
-                Some((StatusCode::LOCKED, _)) if self.awaits_lifting(session) => self.pause().await,
-                Some((StatusCode::LOCKED, _)) => {
+                Some(Said::Suspended) if self.awaits_lifting(session) => {}
+                Some(Said::Suspended) => {
                     let (session, run) = name(&label);
-                    (self.tell)(Did::TurnedAway { session, run });
+                    (self.tell)(Did::User(UserEvent::TurnedAway { session, run }));
                     return None;
                 }
-                Some((status, answer)) if !status.is_server_error() && status != StatusCode::CONFLICT => {
-                    panic!("{label} was refused: {status} {answer}")
+                Some(Said::Busy) => {}
+                None if saying.new_key && self.sessions.contains_key(&session) && keys < NEW_KEYS => {
+                    keys += 1;
+                    label = under_new_key(&first, keys);
                 }
-                Some((StatusCode::CONFLICT, _)) => self.pause().await,
-                _ => {
-                    if saying.new_key && self.sessions.contains_key(&session) && keys < NEW_KEYS {
-                        keys += 1;
-                        label = under_new_key(&first, keys);
-                    }
-                    self.pause().await;
-                }
+                None => {}
             }
+            self.pause().await;
         }
     }
 
@@ -351,13 +352,8 @@ impl Client {
         async move {
             tokio::time::sleep(after).await;
             let mut client = Client::new(gateways, tell);
-            loop {
-                match client.ask(Method::POST, &path, &label, String::new()).await {
-                    Some((status, _)) if status.is_success() => break,
-                    _ => client.pause().await,
-                }
-            }
-            (client.tell)(Did::Cancelled { session: session_of(&label) });
+            client.insist(&CANCEL, &path, &label, String::new()).await;
+            (client.tell)(Did::User(UserEvent::Cancelled { session: session_of(&label) }));
         }
     }
 
@@ -385,13 +381,8 @@ impl Client {
             async move {
                 tokio::time::sleep(after).await;
                 let body = serde_json::json!({ "reason": format!("an operator looks into {label}") }).to_string();
-                loop {
-                    match client.ask(Method::POST, &path, &label, body.clone()).await {
-                        Some((status, _)) if status.is_success() => break,
-                        Some((status, answer)) if !status.is_server_error() => panic!("{path}: {status} {answer}"),
-                        _ => client.pause().await,
-                    }
-                }
+                let endpoint = if verb == "suspend" { &SUSPEND } else { &UNSUSPEND };
+                client.insist(endpoint, &path, &label, body).await;
                 if verb == "unsuspend" {
                     to_come.store(false, Ordering::SeqCst);
                 }
@@ -409,22 +400,20 @@ impl Client {
         Some(async move {
             tokio::time::sleep(after).await;
             let epoch = loop {
-                match client.ask(Method::GET, &path, &label, String::new()).await {
-                    Some((StatusCode::OK, answer)) => break answer["epoch"].as_i64().unwrap_or_default(),
-                    _ => client.pause().await,
+                match client.ask(&AGENT, &path, &label, String::new()).await.flatten() {
+                    Some(assignment) => break assignment.epoch,
+                    None => client.pause().await,
                 }
             };
             let (path, body) = (format!("{path}/reassign"), serde_json::json!({ "subscription": to, "epoch": epoch }));
             let told = loop {
-                (client.tell)(Did::ReassignAsked { agent: agent.clone(), to: to.clone(), epoch });
-                match client.ask(Method::POST, &path, &label, body.to_string()).await {
-                    Some((status, answer)) if status.is_success() => {
-                        let epoch = answer["epoch"].as_i64().unwrap_or_default();
-                        break Did::Reassigned { agent, to, epoch };
+                (client.tell)(Did::Agent(AgentEvent::ReassignAsked { agent: agent.clone(), to: to.clone(), epoch }));
+                match client.ask(&REASSIGN, &path, &label, body.to_string()).await {
+                    Some(Some(assignment)) => {
+                        break Did::Agent(AgentEvent::Reassigned { agent, to, epoch: assignment.epoch });
                     }
-                    Some((StatusCode::CONFLICT, _)) => break Did::ReassignRefused { agent, to },
-                    Some((status, answer)) if !status.is_server_error() => panic!("{path}: {status} {answer}"),
-                    _ => client.pause().await,
+                    Some(None) => break Did::Agent(AgentEvent::ReassignRefused { agent, to }),
+                    None => client.pause().await,
                 }
             };
             (client.tell)(told);
@@ -433,50 +422,70 @@ impl Client {
 
     /// Looks what became of the message, and how it was answered.
     async fn look(&mut self, label: &str, session: u32, run: &str) {
-        let path = format!("/sessions/{}/messages", self.sessions.get(&session).cloned().unwrap_or_default());
-        loop {
-            if let Some((StatusCode::OK, answer)) = self.ask(Method::GET, &path, label, String::new()).await {
-                let messages = answer["messages"].as_array().cloned().unwrap_or_default();
-                let ours = messages.iter().find(|message| message["text"] == label);
-                let state = ours.and_then(|message| message["state"].as_str()).unwrap_or("missing").to_string();
-                let answers = answer["answers"].as_array().into_iter().flatten().filter(|answer| answer["run"] == run);
-                let text = |answer: &Value| answer["text"].as_str().unwrap_or_default().to_string();
-                let answers = answers.map(|answer| (answer["turn"].as_i64().unwrap_or_default(), text(answer)));
-                let answers = answers.collect();
-                let (notices, of_agent) = self.notices(label, session, run).await;
-                let (session, run) = (session_of(label), label.to_string());
-                return (self.tell)(Did::Found { session, run, state, answers, notices, of_agent });
+        let id = self.sessions[&session].clone();
+        let (ours, answers) = loop {
+            let path = format!("/sessions/{id}/messages");
+            let conversation = self.insist(&MESSAGES, &path, label, String::new()).await;
+            match conversation.messages.into_iter().find(|message| message.text == label) {
+                Some(ours) => break (ours, conversation.answers),
+                None => self.is_puzzled(label, MESSAGES.without(label)),
             }
             self.pause().await;
-        }
-    }
-
-    /// How many notices the session shows about a run, and how many about its agent.
-    async fn notices(&mut self, label: &str, session: u32, run: &str) -> (usize, usize) {
-        let path = format!("/sessions/{}", self.sessions.get(&session).cloned().unwrap_or_default());
-        loop {
-            if let Some((StatusCode::OK, answer)) = self.ask(Method::GET, &path, label, String::new()).await {
-                let notices = answer["notices"].as_array().map(Vec::as_slice).unwrap_or_default();
-                let of_run = notices.iter().filter(|notice| notice["run"] == run).count();
-                return (of_run, notices.iter().filter(|notice| notice["run"].is_null()).count());
-            }
-            self.pause().await;
-        }
-    }
-
-    /// One request on a connection of its own; `None` if it came to nothing.
-    async fn ask(&self, method: Method, path: &str, key: &str, body: String) -> Option<(StatusCode, Value)> {
-        let gateway = self.gateways[self.next % self.gateways.len()];
-        let asking = async {
-            let request =
-                request(method, path, self.token).header("idempotency-key", key).body(Full::new(Bytes::from(body)));
-            let (response, _connection) = send(gateway, request.ok()?).await?;
-            let status = response.status();
-            let body = response.into_body().collect().await.ok()?.to_bytes();
-            Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
         };
-        tokio::time::timeout(PATIENCE, asking).await.ok().flatten()
+        let answers = answers.into_iter().filter(|answer| answer.run == run);
+        let answers = answers.map(|answer| (answer.turn, answer.text)).collect();
+        let notices = self.insist(&SESSION, &format!("/sessions/{id}"), label, String::new()).await.notices;
+        let of_agent = notices.iter().filter(|notice| notice.run.is_none()).count();
+        let notices = notices.iter().filter(|notice| notice.run.as_deref() == Some(run)).count();
+        let (session, run) = (session_of(label), label.to_string());
+        (self.tell)(Did::User(UserEvent::Found { session, run, state: ours.state, answers, notices, of_agent }));
     }
+
+    /// Asks until it is answered.
+    async fn insist<A>(&mut self, endpoint: &Endpoint<A>, path: &str, key: &str, body: String) -> A {
+        loop {
+            match self.ask(endpoint, path, key, body.clone()).await {
+                Some(answer) => return answer,
+                None => self.pause().await,
+            }
+        }
+    }
+
+    /// One request on a connection of its own; `None` if it came to nothing, for now or because of an answer that nobody
+    /// expected.
+    async fn ask<A>(&self, endpoint: &Endpoint<A>, path: &str, key: &str, body: String) -> Option<A> {
+        let (_, address) = self.gateway();
+        let asking = async {
+            let request = request(endpoint.method(), path, self.token).header("idempotency-key", key);
+            let (response, _connection) = send(*address, request.body(Full::new(Bytes::from(body))).ok()?).await?;
+            let status = response.status();
+            Some((status, response.into_body().collect().await.ok()?.to_bytes()))
+        };
+        let (status, body) = tokio::time::timeout(PATIENCE, asking).await.ok().flatten()?;
+        match endpoint.read(status.as_u16(), &body) {
+            Ok(Answer::This(answer)) => Some(answer),
+            Ok(Answer::Unavailable) => None,
+            Err(unexpected) => {
+                self.is_puzzled(key, unexpected);
+                None
+            }
+        }
+    }
+
+    fn gateway(&self) -> &Gateway {
+        &self.gateways[self.next % self.gateways.len()]
+    }
+
+    /// Tells of an answer that nobody expected.
+    fn is_puzzled(&self, label: &str, unexpected: Unexpected) {
+        (self.tell)(puzzled(label, self.gateway(), unexpected));
+    }
+}
+
+fn puzzled(label: &str, (gateway, _): &Gateway, unexpected: Unexpected) -> Did {
+    let Unexpected { request, answer, legal } = unexpected;
+    let (session, run, gateway) = (session_of(label), label.to_string(), gateway.clone());
+    Did::User(UserEvent::Puzzled { session, run, gateway, request, answer, legal })
 }
 
 fn request(method: Method, path: &str, token: &str) -> hyper::http::request::Builder {
@@ -506,7 +515,7 @@ async fn send(gateway: SocketAddr, request: Request<Full<Bytes>>) -> Option<(Res
 }
 
 struct Watcher {
-    gateways: Vec<SocketAddr>,
+    gateways: Vec<Gateway>,
     next: usize,
     tell: Arc<dyn Fn(Did) + Send + Sync>,
     session: String,
@@ -524,10 +533,14 @@ impl Watcher {
     /// To the end, unless that was seen before.
     async fn watch(&mut self, mut reconnects: u32) {
         while !self.ended {
-            let gateway = self.gateways[self.next % self.gateways.len()];
+            let gateway = self.gateways[self.next % self.gateways.len()].clone();
             self.opened += 1;
-            (self.tell)(Did::Opened { session: self.session.clone(), run: self.label.clone(), nth: self.opened });
-            if self.read(gateway, &mut reconnects).await.is_some() {
+            (self.tell)(Did::User(UserEvent::Opened {
+                session: self.session.clone(),
+                run: self.label.clone(),
+                nth: self.opened,
+            }));
+            if self.read(&gateway, &mut reconnects).await.is_some() {
                 self.ended = true;
                 return;
             }
@@ -539,18 +552,22 @@ impl Watcher {
     /// She looks away.
     fn leave(&mut self) {
         self.next += 1;
-        (self.tell)(Did::Broke { session: self.session.clone(), run: self.label.clone() });
+        (self.tell)(Did::User(UserEvent::Broke { session: self.session.clone(), run: self.label.clone() }));
     }
 
     /// Reads one connection; `Some` once the end was seen.
-    async fn read(&mut self, gateway: SocketAddr, reconnects: &mut u32) -> Option<()> {
+    async fn read(&mut self, gateway: &Gateway, reconnects: &mut u32) -> Option<()> {
         let mut head = request(Method::GET, &self.path, TOKEN);
         if let Some(id) = &self.last_id {
             head = head.header("last-event-id", id);
         }
-        let opening = async { send(gateway, head.body(Full::default()).ok()?).await };
+        let opening = async { send(gateway.1, head.body(Full::default()).ok()?).await };
         let (response, _connection) = tokio::time::timeout(PATIENCE, opening).await.ok()??;
-        if response.status() != StatusCode::OK {
+        let status = response.status();
+        if status != StatusCode::OK {
+            let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.ok()?.ok()?.to_bytes();
+            let unexpected = EVENTS.read(status.as_u16(), &body).err()?;
+            (self.tell)(puzzled(&self.label, gateway, unexpected));
             return None;
         }
         let mut body = response.into_body();
@@ -562,7 +579,7 @@ impl Watcher {
             while let Some(end) = unread.find("\n\n") {
                 tokio::time::sleep(self.reads_every).await;
                 let event: String = unread.drain(..end + 2).collect();
-                if self.event(&event)? {
+                if self.event(gateway, &event)? {
                     return Some(());
                 }
                 seen += 1;
@@ -574,28 +591,26 @@ impl Watcher {
         }
     }
 
-    /// Tells of one event; `Some(true)` for the end, `None` if the gateway asks to come back.
-    fn event(&mut self, event: &str) -> Option<bool> {
+    /// Tells of one event; `Some(true)` for the end, `None` if the gateway asks to come back, or sends what nobody expected.
+    fn event(&mut self, gateway: &Gateway, event: &str) -> Option<bool> {
         let (session, run) = (self.session.clone(), self.label.clone());
-        if event.starts_with(':') {
-            (self.tell)(Did::Heartbeat { session, run });
-            return Some(false);
-        }
-        let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_string();
-        let (id, kind, data) = (field("id: "), field("event: "), field("data: "));
-        if kind == "reconnect" {
-            return None;
-        }
-        let data: Value = serde_json::from_str(&data).unwrap_or(Value::Null);
-        self.last_id = Some(id.clone());
-        if kind == "end" {
-            let status = data["status"].as_str().unwrap_or_default().to_string();
-            (self.tell)(Did::SawEnd { session, run, status });
-            return Some(true);
-        }
-        let turn = data["turn"].as_i64().unwrap_or_default();
-        let text = data["text"].as_str().unwrap_or_default().to_string();
-        (self.tell)(Did::Saw { session, run, kind, id, turn, text });
-        Some(false)
+        let (told, is_end) = match read_event(event) {
+            Err(unexpected) => {
+                (self.tell)(puzzled(&self.label, gateway, unexpected));
+                return None;
+            }
+            Ok(Sent::Reconnect) => return None,
+            Ok(Sent::Heartbeat) => (Did::User(UserEvent::Heartbeat { session, run }), false),
+            Ok(Sent::End { id, status }) => {
+                self.last_id = Some(id);
+                (Did::User(UserEvent::SawEnd { session, run, status }), true)
+            }
+            Ok(Sent::Shown { kind, id, turn, text }) => {
+                self.last_id = Some(id.clone());
+                (Did::User(UserEvent::Saw { session, run, kind, id, turn, text }), false)
+            }
+        };
+        (self.tell)(told);
+        Some(is_end)
     }
 }

@@ -26,6 +26,7 @@ use self::history::History;
 use self::order::Order;
 pub use self::wire::{EPOCH, Health, Kind};
 use crate::config;
+use crate::facts::{self, fact};
 use crate::http::server;
 use crate::limits;
 use crate::provider::Provider;
@@ -104,7 +105,7 @@ pub async fn serve(
     tokio::select! {
         () = &mut serving => {}
         _ = signals.recv() => {
-            tracing::info!(runs = agent.runs(), "draining");
+            fact!(info, facts::DRAINING, runs = agent.runs());
             agent.draining.cancel();
             // Health is told until the end.
             tokio::select! {

@@ -16,7 +16,7 @@ use crate::limits;
 use crate::live::{Frames, Kind};
 use crate::provider::{CallName, Finish, Said};
 use crate::retry::retry;
-use crate::run::End;
+use crate::run::{End, NO_SUBSCRIPTION};
 use crate::store::{AgentRow, Claimed, Store, StoreError};
 
 /// The attempts at one turn so far.
@@ -110,7 +110,7 @@ impl Calls {
         if let Verdict::NoCandidate(frees_in) = verdict {
             let again = frees_in.map(|frees_in| format!("; try again in {} s", frees_in.as_secs() + 1));
             let again = again.unwrap_or_default();
-            return Err(End::failed(format!("no_subscription: {why} and there is no other one{again}")));
+            return Err(End::failed(format!("{NO_SUBSCRIPTION}: {why} and there is no other one{again}")));
         }
         if self.row(&agent).await?.is_none_or(|row| row.epoch != epoch) {
             return Ok(true);

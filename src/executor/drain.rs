@@ -10,6 +10,7 @@ use super::active_runs::ActiveRuns;
 use super::intake::RunningIntake;
 use super::tasks::Tasks;
 use crate::config::DrainPolicy;
+use crate::facts::{self, fact};
 use crate::ids::Owner;
 use crate::limits;
 use crate::live::Redis;
@@ -59,7 +60,7 @@ impl Drain {
         }
         match insist("the marks", limits::MARK, || self.store.mark(&self.owner, &runs)).await {
             Ok(marked) => tracing::info!(runs = runs.len(), marked, "marked"),
-            Err(error) => tracing::warn!(%error, "runs could not be marked"),
+            Err(error) => fact!(warn, facts::MARK_FAILED, %error),
         }
     }
 

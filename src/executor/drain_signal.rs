@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::active_runs::ActiveRuns;
+use crate::facts::{self, fact};
 
 /// Whether the drain has begun. Clones share it.
 #[derive(Clone)]
@@ -22,7 +23,7 @@ impl DrainSignal {
     /// Begins the drain; later calls do nothing.
     pub(super) fn begin(&self, why: &str) {
         if !self.begun.send_replace(true) {
-            tracing::info!(why, runs = self.active.len(), "draining");
+            fact!(info, facts::DRAINING, why, runs = self.active.len());
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::active_runs::ActiveRuns;
+use crate::facts::{self, fact};
 use crate::ids::Owner;
 use crate::limits;
 use crate::run::Stop;
@@ -58,7 +59,7 @@ impl Heartbeat {
         // The next look comes after another pause and another beat at its bound; it must not come too late.
         let next_look = self.beat_every + limits::POSTGRES_CALL;
         for (run, fence) in self.active.silent_for((self.takeover_after / 2).saturating_sub(next_look)) {
-            tracing::warn!(%run, "lost: no beat was confirmed for too long");
+            fact!(warn, facts::LOST, %run);
             self.active.stop_under(&run, fence, Stop::Lost);
         }
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use super::active_runs::ActiveRuns;
+use crate::facts::{self, fact};
 use crate::ids::Fence;
 use crate::limits;
 use crate::live::{Frames, Live, RedisDown};
@@ -175,7 +176,7 @@ impl Writes<'_> {
         };
         let bounded = tokio::time::timeout(limits::REPAIR_INNER, AssertUnwindSafe(repeat).catch_unwind());
         match tokio::time::timeout(limits::REPAIR_OUTER, bounded).await {
-            Ok(Ok(Ok(()))) => tracing::info!(%run, "saved by the safety net"),
+            Ok(Ok(Ok(()))) => fact!(info, facts::SAVED, %run),
             Ok(Ok(Err(_))) => tracing::error!(%run, "the safety net panicked"),
             Ok(Err(_)) | Err(_) => tracing::warn!(%run, "the safety net ran out of time"),
         }

@@ -17,7 +17,7 @@ use crate::limits;
 use crate::live::{Frames, Kind, Live};
 use crate::provider::{Finish, Role, Said};
 use crate::retry::retry;
-use crate::run::{End, Intent, Status, Stop};
+use crate::run::{End, Intent, MessageState, Status, Stop};
 use crate::store::{Checkpoint, Checkpoints, Claimed, Commit, Store, StoreError, Writing};
 
 /// The outcome of a turn.
@@ -114,9 +114,10 @@ impl Worker {
     /// as that takes: the heartbeat stops the run if it is lost meanwhile.
     async fn conversation(&self, claimed: &Claimed) -> Result<(Vec<Said>, Vec<MessageId>), StoreError> {
         let (messages, answers) = retry("a conversation", || self.store.conversation(&claimed.session)).await?;
-        let unread = messages.iter().filter(|message| message.run == claimed.run && message.state == "unread");
+        let unread =
+            messages.iter().filter(|message| message.run == claimed.run && message.state == MessageState::Unread);
         let unread = unread.map(|message| message.message.clone()).collect();
-        let users = messages.into_iter().filter(|message| message.state != "reported");
+        let users = messages.into_iter().filter(|message| message.state != MessageState::Reported);
         let mut said: Vec<(i64, Said)> =
             users.map(|message| (message.position, Said { role: Role::User, content: message.body })).collect();
         let answers = answers.into_iter();

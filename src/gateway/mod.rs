@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::Hints;
 use crate::config;
+use crate::facts::{self, fact};
 use crate::http::server;
 use crate::ids::{Fence, Mint, RunId, SessionId};
 use crate::limits;
@@ -81,7 +82,7 @@ pub async fn serve(config: config::Gateway, mint: Mint, mut signals: mpsc::Unbou
     tokio::select! {
         () = &mut serving => {}
         _ = signals.recv() => {
-            tracing::info!("draining");
+            fact!(info, facts::DRAINING);
             draining.cancel();
             if tokio::time::timeout(limits::GATEWAY_DRAIN, serving).await.is_err() {
                 tracing::warn!("some requests were cut");

@@ -73,6 +73,11 @@ impl Kind {
             Kind::Moved => "moved",
         }
     }
+
+    /// The kind that the word means, if it means one.
+    pub fn parse(word: &str) -> Option<Self> {
+        Kind::ALL.into_iter().find(|kind| kind.word() == word)
+    }
 }
 
 /// An entry of a stream.

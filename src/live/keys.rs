@@ -8,32 +8,53 @@ use redis::Script;
 
 use crate::ids::{Fence, RunId, SessionId};
 
+/// A script as it is written, with the names of what it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Lua; the first line is its name.
+    pub text: &'static str,
+    /// The names of `KEYS[1]`, `KEYS[2]`, ….
+    pub keys: &'static [&'static str],
+    /// The names of `ARGV[1]`, `ARGV[2]`, ….
+    pub args: &'static [&'static str],
+}
+
+/// What the key of an ended run begins with.
+pub const ENDED: &str = "lychgate:ended:";
+/// What the key of a stream begins with.
+pub const STREAM: &str = "lychgate:stream:";
+/// What the key of a lease begins with.
+pub const LEASE_OF: &str = "lychgate:lease:";
+
 /// The live view: a hash of `session → RUN:FENCE:STATUS`, an entry for each run that is not over.
 pub const LIVE: &str = "lychgate:live";
 
 /// Says for a while that a run is over, so that a late write does not show it again.
 pub fn ended(run: &RunId) -> String {
-    format!("lychgate:ended:{run}")
+    format!("{ENDED}{run}")
 }
 
 /// The frames of a run under one fence: a stream with entry ids `TURN-SEQ`.
 pub fn stream(run: &RunId, fence: Fence) -> String {
-    format!("lychgate:stream:{run}:{fence}")
+    format!("{STREAM}{run}:{fence}")
 }
 
 /// Who works on a session: `RUN:FENCE`. It spares a race and licenses nothing.
 pub fn lease(session: &SessionId) -> String {
-    format!("lychgate:lease:{session}")
+    format!("{LEASE_OF}{session}")
 }
 
 /// The id of a stream's last entry: larger than any `TURN-SEQ`, so that nothing can be added after it, or it twice.
 pub const STREAM_END: &str = "4294967295-0";
 
-/// KEYS live, ended, the stream of the fence before. ARGV session, run, fence, status, seconds, end id. Shows a run that
-/// is not over, never goes back in fences, and sends readers of the older stream to the newer one.
-pub static SHOW: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "-- live.show
+/// Shows a run that is not over, never goes back in fences, and sends readers of the older stream to the newer one.
+pub static SHOW: LazyLock<Script> = LazyLock::new(|| Script::new(SHOW_SOURCE.text));
+
+/// The source of [`SHOW`].
+pub const SHOW_SOURCE: Source = Source {
+    keys: &["live", "ended", "older_stream"],
+    args: &["session", "run", "fence", "status", "seconds", "end_id"],
+    text: "-- live.show
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 local shown = redis.call('HGET', KEYS[1], ARGV[1])
 if shown then
@@ -46,14 +67,16 @@ if tonumber(ARGV[3]) > 0 then
   redis.call('EXPIRE', KEYS[3], ARGV[5])
 end
 return 1",
-    )
-});
+};
 
-/// KEYS live, ended, stream, lease. ARGV session, run, fence, status, reason, seconds, stream length, end id.
 /// Takes a run that is over out of the live view and ends its stream; done once, it does nothing.
-pub static END: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "-- live.end
+pub static END: LazyLock<Script> = LazyLock::new(|| Script::new(END_SOURCE.text));
+
+/// The source of [`END`].
+pub const END_SOURCE: Source = Source {
+    keys: &["live", "ended", "stream", "lease"],
+    args: &["session", "run", "fence", "status", "reason", "seconds", "stream_length", "end_id"],
+    text: "-- live.end
 local shown = redis.call('HGET', KEYS[1], ARGV[1])
 local run, fence
 if shown then run, fence = string.match(shown, '^([^:]*):(%d+):') end
@@ -65,13 +88,16 @@ redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], ARGV[8], 'kind', 'end', 'te
 redis.call('EXPIRE', KEYS[3], ARGV[6])
 if redis.call('GET', KEYS[4]) == ARGV[2] .. ':' .. ARGV[3] then redis.call('DEL', KEYS[4]) end
 return 1",
-    )
-});
+};
 
-/// KEYS lease. ARGV run, fence, seconds. Takes or renews it; an older fence never takes it from a newer one.
-pub static LEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "-- lease.take
+/// Takes a lease or renews it; an older fence never takes it from a newer one.
+pub static LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(LEASE_SOURCE.text));
+
+/// The source of [`LEASE`].
+pub const LEASE_SOURCE: Source = Source {
+    keys: &["lease"],
+    args: &["run", "fence", "seconds"],
+    text: "-- lease.take
 local held = redis.call('GET', KEYS[1])
 if held then
   local run, fence = string.match(held, '^([^:]*):(%d+)$')
@@ -79,14 +105,16 @@ if held then
 end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2], 'EX', ARGV[3])
 return 1",
-    )
-});
+};
 
-/// KEYS lease. ARGV run, fence. Lets go of it, if it is ours.
-pub static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "-- lease.release
+/// Lets go of a lease, if it is ours.
+pub static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(RELEASE_SOURCE.text));
+
+/// The source of [`RELEASE`].
+pub const RELEASE_SOURCE: Source = Source {
+    keys: &["lease"],
+    args: &["run", "fence"],
+    text: "-- lease.release
 if redis.call('GET', KEYS[1]) == ARGV[1] .. ':' .. ARGV[2] then return redis.call('DEL', KEYS[1]) end
 return 0",
-    )
-});
+};

@@ -3,7 +3,7 @@
 
 mod connection;
 mod frames;
-mod keys;
+pub mod keys;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

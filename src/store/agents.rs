@@ -45,7 +45,8 @@ impl Cause {
         }
     }
 
-    fn parse(word: &str) -> Option<Self> {
+    /// The cause that the word in a row means, if it means one.
+    pub fn parse(word: &str) -> Option<Self> {
         [Cause::First, Cause::Failure, Cause::Operator].into_iter().find(|cause| cause.word() == word)
     }
 }
@@ -74,7 +75,8 @@ impl State {
         }
     }
 
-    fn parse(word: &str) -> Option<Self> {
+    /// The state that the word means, if it means one.
+    pub fn parse(word: &str) -> Option<Self> {
         [State::Assigned, State::Ready, State::Notified, State::Failed].into_iter().find(|state| state.word() == word)
     }
 
@@ -342,7 +344,7 @@ impl Store {
         let id = format!("switch/{}/{}", seen.agent, seen.epoch);
         let body = notice.unwrap_or_default();
         let leave = [Param::Text(&id), Param::Text(&seen.agent), Param::Int(seen.epoch), Param::Text(body)];
-        let both: [(&str, &[Param<'_>]); 2] = [(sql::NOTICE_SWITCH, &leave), (sql::SWITCH_NOTIFIED, &which)];
+        let both: [(sql::Statement, &[Param<'_>]); 2] = [(sql::NOTICE_SWITCH, &leave), (sql::SWITCH_NOTIFIED, &which)];
         self.under_lock(seen, by, if notice.is_some() { &both } else { &both[1..] }).await
     }
 
@@ -351,7 +353,7 @@ impl Store {
         &self,
         seen: &AgentRow,
         by: &str,
-        statements: &[(&str, &[Param<'_>])],
+        statements: &[(sql::Statement, &[Param<'_>])],
     ) -> Result<bool, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
             let connection = self.postgres.connection().await?;
@@ -361,7 +363,7 @@ impl Store {
                 return Ok(false);
             }
             for (statement, params) in statements {
-                connection.query(statement, params).await?;
+                connection.query(*statement, params).await?;
             }
             connection.commit().await?;
             connection.release();

@@ -17,6 +17,7 @@ use super::pool::{Param, Postgres};
 use super::work::Commit;
 use super::{StoreError, column, sql};
 use crate::config::Address;
+use crate::facts::{self, fact};
 use crate::ids::MessageId;
 use crate::limits;
 use crate::task_tracker::TaskTracker;
@@ -84,7 +85,7 @@ impl Checkpoints {
         // In this order: the close sees the write, or the write sees that it is too late.
         let here = self.writes.token();
         if self.shut.load(Ordering::SeqCst) {
-            tracing::error!(run = %checkpoint.claimed.run, "a checkpoint was tried on a closed pool");
+            fact!(error, facts::CHECKPOINT_TRIED, run = %checkpoint.claimed.run);
             return Err(StoreError::Closed);
         }
         let (done, answered) = oneshot::channel();

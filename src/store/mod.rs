@@ -24,6 +24,7 @@ use tokio_postgres::types::FromSql;
 use self::pool::{Param, Postgres};
 use crate::backoff::Backoff;
 use crate::config::Address;
+use crate::facts::{self, fact};
 use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
 use crate::limits;
 use crate::retry::retry;
@@ -137,7 +138,7 @@ impl Store {
     }
 
     /// Runs one statement outside of a transaction.
-    async fn one(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<SqlRow>, StoreError> {
+    async fn one(&self, statement: sql::Statement, params: &[Param<'_>]) -> Result<Vec<SqlRow>, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
             let connection = self.postgres.connection().await?;
             let rows = connection.query(statement, params).await?;
@@ -151,9 +152,9 @@ impl Store {
 /// Logs how a pool was closed: `well` if nothing had to be cut.
 fn closed(pool: &'static str, well: bool) -> bool {
     if well {
-        tracing::info!(pool, "pool_closed");
+        fact!(info, facts::POOL_CLOSED, pool);
     } else {
-        tracing::error!(pool, "pool_abandoned");
+        fact!(error, facts::POOL_ABANDONED, pool);
     }
     well
 }

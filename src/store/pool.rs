@@ -154,10 +154,11 @@ impl PooledConnection {
         drop(self.0.take());
     }
 
-    pub(super) async fn query(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn query(&self, statement: sql::Statement, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        debug_assert_eq!(params.len(), statement.params.len(), "{} takes {:?}", statement.name, statement.params);
         let typed: Vec<(&(dyn ToSql + Sync), Type)> =
             params.iter().map(|param| (param as &(dyn ToSql + Sync), param.kind())).collect();
-        Ok(self.client().query_typed(statement, &typed).await?)
+        Ok(self.client().query_typed(statement.text, &typed).await?)
     }
 
     pub(super) async fn batch(&self, statements: &str) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@ use super::pool::Param;
 use super::{Store, StoreError, column, run_row, sql};
 use crate::ids::{Fence, MessageId, RunId, SessionId};
 use crate::limits;
-use crate::run::Row;
+use crate::run::{MessageState, Row};
 
 /// A message of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub struct Message {
     pub position: i64,
     /// The words.
     pub body: String,
-    /// `unread`, `consumed` or `reported`.
-    pub state: String,
+    /// What became of it.
+    pub state: MessageState,
     /// The turn that consumed it.
     pub turn: Option<i64>,
     /// Why it was reported instead.
@@ -121,12 +121,14 @@ impl Store {
         let rows = self.one(sql::MESSAGES_READ, &[Param::Text(&session.0)]).await?;
         rows.iter()
             .map(|row| {
+                let state: &str = column(row, "state")?;
+                let unknown = || StoreError::Refused(format!("unknown state {state}"));
                 Ok(Message {
                     message: MessageId(column(row, "message_id")?),
                     run: RunId(column(row, "run_id")?),
                     position: column(row, "position")?,
                     body: column(row, "body")?,
-                    state: column(row, "state")?,
+                    state: MessageState::parse(state).ok_or_else(unknown)?,
                     turn: column(row, "turn")?,
                     reason: column(row, "reason")?,
                 })

@@ -4,6 +4,24 @@
 //! `boolean`; typed parameters; `UPDATE … RETURNING`. A change is one guarded statement, or a short transaction whose
 //! first statement updates the session's row: that is the lock, and it is always taken before a run's row.
 
+/// A statement: its name, the names of its parameters, its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// As `run.claim`: unique, and the comment with which the text begins.
+    pub name: &'static str,
+    /// The names of `$1`, `$2`, …, in that order.
+    pub params: &'static [&'static str],
+    /// What Postgres is sent.
+    pub text: &'static str,
+}
+
+/// A statement from its name, its parameters' names and its SQL.
+macro_rules! statement {
+    ($name:literal, ($($param:ident),*), $sql:expr) => {
+        Statement { name: $name, params: &[$(stringify!($param)),*], text: concat!("/* ", $name, " */ ", $sql) }
+    };
+}
+
 /// The schema. Safe to run again; Postgres's own clock is behind `now_us()`.
 pub const MIGRATION: &str = include_str!("schema.sql");
 
@@ -12,54 +30,83 @@ pub fn session_settings(idle_in_transaction: u128, statement: u128) -> String {
     format!("SET idle_in_transaction_session_timeout = {idle_in_transaction}; SET statement_timeout = {statement}")
 }
 
-/// `$1` process. Returns `incarnation`.
-pub const PROCESS_BOOT: &str = "/* process.boot */ \
-    INSERT INTO processes (name, incarnation) VALUES ($1, 1) \
+/// Mints the next incarnation of a process. Returns `incarnation`.
+pub const PROCESS_BOOT: Statement = statement!(
+    "process.boot",
+    (process),
+    "INSERT INTO processes (name, incarnation) VALUES ($1, 1) \
     ON CONFLICT (name) DO UPDATE SET incarnation = processes.incarnation + 1 \
-    RETURNING incarnation";
+    RETURNING incarnation"
+);
 
-/// `$1` process. Returns `incarnation`.
-pub const PROCESS_LOOK: &str = "/* process.look */ SELECT incarnation FROM processes WHERE name = $1";
+/// Returns the newest `incarnation` of a process.
+pub const PROCESS_LOOK: Statement =
+    statement!("process.look", (process), "SELECT incarnation FROM processes WHERE name = $1");
 
-/// `$1` session. Locks it; returns `position`, the place of what this transaction adds to the conversation.
-pub const SESSION_LOCK: &str = "/* session.lock */ \
-    UPDATE sessions SET position = position + 1 WHERE session_id = $1 RETURNING position, suspended_reason";
+/// Locks a session; returns `position`, the place of what this transaction adds to the conversation.
+pub const SESSION_LOCK: Statement = statement!(
+    "session.lock",
+    (session),
+    "UPDATE sessions SET position = position + 1 WHERE session_id = $1 RETURNING position, suspended_reason"
+);
 
-/// `$1` session, `$2` agent. A new session is locked by whoever inserts it.
-pub const SESSION_CREATE: &str = "/* session.create */ \
-    INSERT INTO sessions (session_id, created_at, position, agent) VALUES ($1, now_us(), 1, $2)";
+/// Inserts a session, which locks it.
+pub const SESSION_CREATE: Statement = statement!(
+    "session.create",
+    (session, agent),
+    "INSERT INTO sessions (session_id, created_at, position, agent) VALUES ($1, now_us(), 1, $2)"
+);
 
-/// `$1` session. Returns its `agent`.
-pub const SESSION_AGENT: &str = "/* session.agent */ SELECT agent FROM sessions WHERE session_id = $1";
+/// Returns the `agent` of a session.
+pub const SESSION_AGENT: Statement =
+    statement!("session.agent", (session), "SELECT agent FROM sessions WHERE session_id = $1");
 
-/// `$1` session, `$2` reason.
-pub const SESSION_SUSPEND: &str = "/* session.suspend */ \
-    UPDATE sessions SET suspended_reason = $2 WHERE session_id = $1 AND suspended_reason IS NULL";
+/// Suspends a session for `reason`, unless it is suspended already.
+pub const SESSION_SUSPEND: Statement = statement!(
+    "session.suspend",
+    (session, reason),
+    "UPDATE sessions SET suspended_reason = $2 WHERE session_id = $1 AND suspended_reason IS NULL"
+);
 
-/// `$1` session.
-pub const SESSION_UNSUSPEND: &str = "/* session.unsuspend */ \
-    UPDATE sessions SET suspended_reason = NULL WHERE session_id = $1 AND suspended_reason IS NOT NULL";
+/// Lifts a suspension.
+pub const SESSION_UNSUSPEND: Statement = statement!(
+    "session.unsuspend",
+    (session),
+    "UPDATE sessions SET suspended_reason = NULL WHERE session_id = $1 AND suspended_reason IS NOT NULL"
+);
 
-/// `$1` idempotency key. Returns what was accepted under it.
-pub const MESSAGE_BY_KEY: &str = "/* message.by_key */ \
-    SELECT message_id, session_id, run_id, body FROM messages WHERE idempotency_key = $1";
+/// Returns what was accepted under an idempotency key.
+pub const MESSAGE_BY_KEY: Statement = statement!(
+    "message.by_key",
+    (key),
+    "SELECT message_id, session_id, run_id, body FROM messages WHERE idempotency_key = $1"
+);
 
-/// `$1` session. Returns the run that is not over, if there is one.
-pub const RUN_OPEN: &str = "/* run.open */ \
-    SELECT run_id, status FROM runs WHERE session_id = $1 AND status IN ('queued', 'running')";
+/// Returns the run of a session that is not over, if there is one.
+pub const RUN_OPEN: Statement = statement!(
+    "run.open",
+    (session),
+    "SELECT run_id, status FROM runs WHERE session_id = $1 AND status IN ('queued', 'running')"
+);
 
-/// `$1` run, `$2` session.
-pub const RUN_ENQUEUE: &str = "/* run.enqueue */ \
-    INSERT INTO runs (run_id, session_id, status, fence, queued_at, seen_at, claims_without_turn, turns, finished) \
-    VALUES ($1, $2, 'queued', 0, now_us(), now_us(), 0, 0, FALSE)";
+/// Inserts a run that waits.
+pub const RUN_ENQUEUE: Statement = statement!(
+    "run.enqueue",
+    (run, session),
+    "INSERT INTO runs (run_id, session_id, status, fence, queued_at, seen_at, claims_without_turn, turns, finished) \
+    VALUES ($1, $2, 'queued', 0, now_us(), now_us(), 0, 0, FALSE)"
+);
 
-/// `$1` message, `$2` idempotency key, `$3` session, `$4` run, `$5` position, `$6` body. No row: the key is taken.
-pub const MESSAGE_ACCEPT: &str = "/* message.accept */ \
-    INSERT INTO messages (message_id, idempotency_key, session_id, run_id, position, body, accepted_at, state) \
+/// Inserts a message. No row: the key is taken.
+pub const MESSAGE_ACCEPT: Statement = statement!(
+    "message.accept",
+    (message, key, session, run, position, body),
+    "INSERT INTO messages (message_id, idempotency_key, session_id, run_id, position, body, accepted_at, state) \
     VALUES ($1, $2, $3, $4, $5, $6, now_us(), 'unread') \
-    ON CONFLICT (idempotency_key) DO NOTHING RETURNING message_id";
+    ON CONFLICT (idempotency_key) DO NOTHING RETURNING message_id"
+);
 
-/// The columns of a run's row, in the order in which `store.rs` reads them by name.
+/// The columns of a run's row, which the store reads by name.
 macro_rules! run_columns {
     () => {
         "runs.run_id, runs.session_id, runs.status, runs.fence, runs.claim_id, runs.owner, runs.owner_incarnation, \
@@ -69,231 +116,425 @@ macro_rules! run_columns {
     };
 }
 
-/// `$1` run. Returns its row.
-pub const RUN_LOOK: &str = concat!(
-    "/* run.look */ SELECT ",
-    run_columns!(),
-    " FROM runs JOIN sessions ON sessions.session_id = runs.session_id WHERE runs.run_id = $1"
+/// Returns the row of a run.
+pub const RUN_LOOK: Statement = statement!(
+    "run.look",
+    (run),
+    concat!(
+        "SELECT ",
+        run_columns!(),
+        " FROM runs JOIN sessions ON sessions.session_id = runs.session_id WHERE runs.run_id = $1"
+    )
 );
 
-/// `$1` session. Returns the row of its newest run.
-pub const SESSION_LOOK: &str = concat!(
-    "/* session.look */ SELECT ",
-    run_columns!(),
-    " FROM runs JOIN sessions ON sessions.session_id = runs.session_id WHERE runs.session_id = $1 \
+/// Returns the row of a session's newest run.
+pub const SESSION_LOOK: Statement = statement!(
+    "session.look",
+    (session),
+    concat!(
+        "SELECT ",
+        run_columns!(),
+        " FROM runs JOIN sessions ON sessions.session_id = runs.session_id WHERE runs.session_id = $1 \
       ORDER BY runs.queued_at DESC, runs.run_id DESC LIMIT 1"
+    )
 );
 
-/// `$1` how many. Returns the rows of runs that are not over, the longest waiting first.
-pub const SWEEP_READ: &str = concat!(
-    "/* sweep.read */ SELECT ",
-    run_columns!(),
-    " FROM runs JOIN sessions ON sessions.session_id = runs.session_id WHERE runs.status IN ('queued', 'running') \
+/// Returns the rows of runs that are not over, the longest waiting first, `limit` at most.
+pub const SWEEP_READ: Statement = statement!(
+    "sweep.read",
+    (limit),
+    concat!(
+        "SELECT ",
+        run_columns!(),
+        " FROM runs JOIN sessions ON sessions.session_id = runs.session_id WHERE runs.status IN ('queued', 'running') \
       ORDER BY runs.queued_at, runs.run_id LIMIT $1"
+    )
 );
 
-/// Somebody saw them waiting.
-pub const SWEEP_SEEN: &str = "/* sweep.seen */ UPDATE runs SET seen_at = now_us() WHERE status = 'queued'";
+/// Notes for every run that waits that an executor has seen it.
+pub const SWEEP_SEEN: Statement =
+    statement!("sweep.seen", (), "UPDATE runs SET seen_at = now_us() WHERE status = 'queued'");
 
-/// `$1` run, `$2` claim, `$3` owner, `$4` its incarnation, `$5` the fence that was seen, `$6` takeover_after in
-/// microseconds. Mints and returns `fence`. No row: somebody was faster, the owner lives, or a later life of this
-/// process has begun. The mark that it bears is returned and stays: the claim tells the user of it.
-pub const RUN_CLAIM: &str = "/* run.claim */ \
-    UPDATE runs SET status = 'running', fence = fence + 1, claim_id = $2, owner = $3, owner_incarnation = $4, \
+/// Claims a run whose fence is still `seen_fence`. Mints and returns `fence`. No row: somebody was faster, the owner
+/// lives (its last beat is younger than `takeover_after`, microseconds), or a later life of this process has begun. The
+/// mark that it bears is returned and stays: the claim tells the user of it.
+pub const RUN_CLAIM: Statement = statement!(
+    "run.claim",
+    (run, claim, owner, incarnation, seen_fence, takeover_after),
+    "UPDATE runs SET status = 'running', fence = fence + 1, claim_id = $2, owner = $3, owner_incarnation = $4, \
       claimed_at = now_us(), beat_at = now_us(), claims_without_turn = claims_without_turn + 1 \
     WHERE run_id = $1 AND fence = $5 \
       AND (status = 'queued' OR (status = 'running' AND (beat_at < now_us() - $6 \
         OR (owner = $3 AND owner_incarnation < $4)))) \
       AND NOT EXISTS (SELECT 1 FROM processes WHERE name = $3 AND incarnation > $4) \
-    RETURNING fence, session_id, marked_by, mark_reason";
+    RETURNING fence, session_id, marked_by, mark_reason"
+);
 
-/// `$1` run, `$2` fence, `$3` the mark. Takes the mark off: its user has been told.
-pub const RUN_TOLD: &str = "/* run.told */ \
-    UPDATE runs SET marked_by = NULL, mark_reason = NULL, marked_at = NULL \
-    WHERE run_id = $1 AND fence = $2 AND marked_by = $3";
+/// Takes `mark` off a run: its user has been told.
+pub const RUN_TOLD: Statement = statement!(
+    "run.told",
+    (run, fence, mark),
+    "UPDATE runs SET marked_by = NULL, mark_reason = NULL, marked_at = NULL \
+    WHERE run_id = $1 AND fence = $2 AND marked_by = $3"
+);
 
-/// `$1` notice, `$2` session, `$3` run, `$4` what it says.
-pub const NOTICE_RUN: &str = "/* notice.run */ \
-    INSERT INTO notices (notice_id, session_id, run_id, body, at) VALUES ($1, $2, $3, $4, now_us())";
+/// Tells the user of a run something.
+pub const NOTICE_RUN: Statement = statement!(
+    "notice.run",
+    (notice, session, run, body),
+    "INSERT INTO notices (notice_id, session_id, run_id, body, at) VALUES ($1, $2, $3, $4, now_us())"
+);
 
-/// `$1` session, `$2` how many. Returns the newest notices first: of the session's runs, and of its agent since it began.
-pub const NOTICES_READ: &str = "/* notices.read */ \
-    SELECT notices.run_id, notices.body, notices.at FROM notices JOIN sessions ON sessions.session_id = $1 \
+/// Returns the newest notices first, `limit` at most: of the session's runs, and of its agent since it began.
+pub const NOTICES_READ: Statement = statement!(
+    "notices.read",
+    (session, limit),
+    "SELECT notices.run_id, notices.body, notices.at FROM notices JOIN sessions ON sessions.session_id = $1 \
     WHERE notices.session_id = $1 OR (notices.agent = sessions.agent AND notices.at >= sessions.created_at) \
-    ORDER BY notices.at DESC, notices.notice_id LIMIT $2";
+    ORDER BY notices.at DESC, notices.notice_id LIMIT $2"
+);
 
-/// `$1` the mark, `$2` why, `$3` owner, `$4` its incarnation, `$5` its runs as `|RUN:FENCE|RUN:FENCE|`. Marks those that
-/// are its own and not marked; what is suspended stays as it is. Returns those that it marked.
-pub const RUN_MARK: &str = "/* run.mark */ \
-    UPDATE runs SET marked_by = $1, mark_reason = $2, marked_at = now_us() \
+/// Marks those of `runs`, written as `|RUN:FENCE|RUN:FENCE|`, that are the owner's own and not marked; what is
+/// suspended stays as it is. Returns those that it marked.
+pub const RUN_MARK: Statement = statement!(
+    "run.mark",
+    (mark, reason, owner, incarnation, runs),
+    "UPDATE runs SET marked_by = $1, mark_reason = $2, marked_at = now_us() \
     WHERE status = 'running' AND owner = $3 AND owner_incarnation = $4 AND marked_by IS NULL \
       AND $5 LIKE '%|' || run_id || ':' || fence || '|%' \
       AND NOT EXISTS (SELECT 1 FROM sessions \
         WHERE sessions.session_id = runs.session_id AND sessions.suspended_reason IS NOT NULL) \
-    RETURNING run_id";
+    RETURNING run_id"
+);
 
-/// `$1` the mark. Takes it off runs that are over: nobody has to go on with them. Returns which.
-pub const RUN_UNMARK: &str = "/* run.unmark */ \
-    UPDATE runs SET marked_by = NULL, mark_reason = NULL, marked_at = NULL \
-    WHERE marked_by = $1 AND status NOT IN ('queued', 'running') RETURNING run_id";
+/// Takes `mark` off runs that are over: nobody has to go on with them. Returns which.
+pub const RUN_UNMARK: Statement = statement!(
+    "run.unmark",
+    (mark),
+    "UPDATE runs SET marked_by = NULL, mark_reason = NULL, marked_at = NULL \
+    WHERE marked_by = $1 AND status NOT IN ('queued', 'running') RETURNING run_id"
+);
 
-/// `$1` owner, `$2` its incarnation, `$3` its runs as `|RUN:FENCE|RUN:FENCE|`. Returns those that are still its own.
-pub const RUN_BEAT: &str = "/* run.beat */ \
-    UPDATE runs SET beat_at = now_us() \
+/// Says that the owner of `runs`, written as `|RUN:FENCE|RUN:FENCE|`, lives. Returns those that are still its own.
+pub const RUN_BEAT: Statement = statement!(
+    "run.beat",
+    (owner, incarnation, runs),
+    "UPDATE runs SET beat_at = now_us() \
     WHERE status = 'running' AND owner = $1 AND owner_incarnation = $2 \
       AND $3 LIKE '%|' || run_id || ':' || fence || '|%' \
     RETURNING run_id, fence, cancel_requested_at, \
-      (SELECT sessions.suspended_reason FROM sessions WHERE sessions.session_id = runs.session_id) AS suspended_reason";
+      (SELECT sessions.suspended_reason FROM sessions WHERE sessions.session_id = runs.session_id) AS suspended_reason"
+);
 
-/// `$1` run, `$2` fence. Gives it back to the queue, with its mark; the claim that comes to nothing is not counted.
-pub const RUN_HAND_BACK: &str = "/* run.hand_back */ \
-    UPDATE runs SET status = 'queued', fence = fence + 1, claim_id = NULL, owner = NULL, owner_incarnation = NULL, \
+/// Gives a run back to the queue, with its mark; the claim that comes to nothing is not counted.
+pub const RUN_HAND_BACK: Statement = statement!(
+    "run.hand_back",
+    (run, fence),
+    "UPDATE runs SET status = 'queued', fence = fence + 1, claim_id = NULL, owner = NULL, owner_incarnation = NULL, \
       seen_at = now_us(), \
       claims_without_turn = CASE WHEN claims_without_turn > 0 THEN claims_without_turn - 1 ELSE 0 END \
-    WHERE run_id = $1 AND fence = $2 AND status = 'running' RETURNING fence, session_id";
+    WHERE run_id = $1 AND fence = $2 AND status = 'running' RETURNING fence, session_id"
+);
 
-/// `$1` run, `$2` fence, `$3` turn, `$4` whether it is the last one.
-pub const RUN_CHECKPOINT: &str = "/* run.checkpoint */ \
-    UPDATE runs SET turns = $3, finished = $4, checkpoint_at = now_us(), claims_without_turn = 0 \
-    WHERE run_id = $1 AND fence = $2 AND status = 'running' AND turns = $3 - 1 RETURNING session_id";
+/// Counts a turn that is checkpointed; `last` says whether it is the run's last.
+pub const RUN_CHECKPOINT: Statement = statement!(
+    "run.checkpoint",
+    (run, fence, turn, last),
+    "UPDATE runs SET turns = $3, finished = $4, checkpoint_at = now_us(), claims_without_turn = 0 \
+    WHERE run_id = $1 AND fence = $2 AND status = 'running' AND turns = $3 - 1 RETURNING session_id"
+);
 
-/// `$1` run, `$2` turn, `$3` session, `$4` position, `$5` fence, `$6` answer.
-pub const CHECKPOINT_WRITE: &str = "/* checkpoint.write */ \
-    INSERT INTO checkpoints (run_id, turn, session_id, position, fence, answer, committed_at) \
-    VALUES ($1, $2, $3, $4, $5, $6, now_us())";
+/// Inserts a turn of a run.
+pub const CHECKPOINT_WRITE: Statement = statement!(
+    "checkpoint.write",
+    (run, turn, session, position, fence, answer),
+    "INSERT INTO checkpoints (run_id, turn, session_id, position, fence, answer, committed_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, now_us())"
+);
 
-/// `$1` run, `$2` turn. Returns the `fence` under which it was committed.
-pub const CHECKPOINT_LOOK: &str = "/* checkpoint.look */ SELECT fence FROM checkpoints WHERE run_id = $1 AND turn = $2";
+/// Returns the `fence` under which a turn was committed.
+pub const CHECKPOINT_LOOK: Statement =
+    statement!("checkpoint.look", (run, turn), "SELECT fence FROM checkpoints WHERE run_id = $1 AND turn = $2");
 
-/// `$1` message, `$2` turn. The checkpoint of that turn has consumed it.
-pub const MESSAGE_CONSUME: &str = "/* message.consume */ \
-    UPDATE messages SET state = 'consumed', turn = $2 WHERE message_id = $1 AND state = 'unread'";
+/// Notes that the checkpoint of `turn` has consumed the message.
+pub const MESSAGE_CONSUME: Statement = statement!(
+    "message.consume",
+    (message, turn),
+    "UPDATE messages SET state = 'consumed', turn = $2 WHERE message_id = $1 AND state = 'unread'"
+);
 
-/// `$1` run, `$2` reason. What was given to the run and not consumed is reported to its user.
-pub const MESSAGE_REPORT: &str = "/* message.report */ \
-    UPDATE messages SET state = 'reported', reason = $2 WHERE run_id = $1 AND state = 'unread' RETURNING message_id";
+/// Reports to its user each message of a run that was not consumed.
+pub const MESSAGE_REPORT: Statement = statement!(
+    "message.report",
+    (run, reason),
+    "UPDATE messages SET state = 'reported', reason = $2 WHERE run_id = $1 AND state = 'unread' RETURNING message_id"
+);
 
-/// `$1` run, `$2` fence, `$3` status, `$4` reason. The owner's terminal write. A run whose last turn is checkpointed is
-/// completed, whatever its owner meant when it could not know. Nobody goes on with one that is interrupted: its mark goes.
-pub const RUN_TERMINAL: &str = "/* run.terminal */ \
-    UPDATE runs SET status = CASE WHEN finished THEN 'completed' ELSE $3 END, \
+/// The owner's terminal write. A run whose last turn is checkpointed is completed, whatever its owner meant when it
+/// could not know. Nobody goes on with one that is interrupted: its mark goes.
+pub const RUN_TERMINAL: Statement = statement!(
+    "run.terminal",
+    (run, fence, status, reason),
+    "UPDATE runs SET status = CASE WHEN finished THEN 'completed' ELSE $3 END, \
       end_reason = CASE WHEN finished THEN 'done' ELSE $4 END, ended_at = now_us(), \
       marked_by = CASE WHEN $3 = 'interrupted' THEN NULL ELSE marked_by END \
-    WHERE run_id = $1 AND fence = $2 AND status = 'running' RETURNING status, end_reason";
+    WHERE run_id = $1 AND fence = $2 AND status = 'running' RETURNING status, end_reason"
+);
 
-/// `$1` run, `$2` the fence that was seen, `$3` status, `$4` reason. Anybody else's: under a new fence. A checkpoint that
-/// came since the row was seen counts here too.
-pub const RUN_END_UNOWNED: &str = "/* run.end_unowned */ \
-    UPDATE runs SET status = CASE WHEN finished THEN 'completed' ELSE $3 END, \
+/// The terminal write of anybody but the owner: under a new fence, if the fence is still `seen_fence`. A checkpoint
+/// that came since the row was seen counts here too.
+pub const RUN_END_UNOWNED: Statement = statement!(
+    "run.end_unowned",
+    (run, seen_fence, status, reason),
+    "UPDATE runs SET status = CASE WHEN finished THEN 'completed' ELSE $3 END, \
       end_reason = CASE WHEN finished THEN 'done' ELSE $4 END, ended_at = now_us(), fence = fence + 1, \
       marked_by = NULL, mark_reason = NULL, marked_at = NULL \
-    WHERE run_id = $1 AND fence = $2 AND status IN ('queued', 'running') RETURNING fence, status, end_reason";
+    WHERE run_id = $1 AND fence = $2 AND status IN ('queued', 'running') RETURNING fence, status, end_reason"
+);
 
-/// `$1` run. Asks its owner to stop it.
-pub const RUN_CANCEL: &str = "/* run.cancel */ \
-    UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now_us()) \
-    WHERE run_id = $1 AND status IN ('queued', 'running') RETURNING session_id";
+/// Asks the owner of a run to stop it.
+pub const RUN_CANCEL: Statement = statement!(
+    "run.cancel",
+    (run),
+    "UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now_us()) \
+    WHERE run_id = $1 AND status IN ('queued', 'running') RETURNING session_id"
+);
 
-/// `$1` session. What users said.
-pub const MESSAGES_READ: &str = "/* messages.read */ \
-    SELECT message_id, run_id, position, body, state, turn, reason FROM messages \
-    WHERE session_id = $1 ORDER BY position";
+/// Returns what users said in a session.
+pub const MESSAGES_READ: Statement = statement!(
+    "messages.read",
+    (session),
+    "SELECT message_id, run_id, position, body, state, turn, reason FROM messages \
+    WHERE session_id = $1 ORDER BY position"
+);
 
-/// `$1` session. What was answered.
-pub const CHECKPOINTS_READ: &str = "/* checkpoints.read */ \
-    SELECT run_id, turn, position, fence, answer FROM checkpoints WHERE session_id = $1 ORDER BY position";
+/// Returns what was answered in a session.
+pub const CHECKPOINTS_READ: Statement = statement!(
+    "checkpoints.read",
+    (session),
+    "SELECT run_id, turn, position, fence, answer FROM checkpoints WHERE session_id = $1 ORDER BY position"
+);
 
-/// `$1` run. What was answered in it.
-pub const RUN_CHECKPOINTS: &str = "/* run.checkpoints */ \
-    SELECT turn, fence, answer FROM checkpoints WHERE run_id = $1 ORDER BY turn";
+/// Returns what was answered in a run.
+pub const RUN_CHECKPOINTS: Statement =
+    statement!("run.checkpoints", (run), "SELECT turn, fence, answer FROM checkpoints WHERE run_id = $1 ORDER BY turn");
 
-/// `$1` agent, `$2` subscription. Its first assignment, if it has none. No row: it has one.
-pub const AGENT_ENSURE: &str = "/* agent.ensure */ \
-    INSERT INTO agents (agent, subscription, epoch) VALUES ($1, $2, 1) \
-    ON CONFLICT (agent) DO NOTHING RETURNING epoch";
+/// Gives an agent its first assignment, if it has none. No row: it has one.
+pub const AGENT_ENSURE: Statement = statement!(
+    "agent.ensure",
+    (agent, subscription),
+    "INSERT INTO agents (agent, subscription, epoch) VALUES ($1, $2, 1) \
+    ON CONFLICT (agent) DO NOTHING RETURNING epoch"
+);
 
-/// `$1` agent. Returns its assignment and how far that has come.
-pub const AGENT_LOOK: &str = "/* agent.look */ \
-    SELECT agents.subscription, agents.epoch, agents.container, switches.from_subscription, switches.cause, switches.state \
+/// Returns the assignment of an agent and how far that has come.
+pub const AGENT_LOOK: Statement = statement!(
+    "agent.look",
+    (agent),
+    "SELECT agents.subscription, agents.epoch, agents.container, \
+      switches.from_subscription, switches.cause, switches.state \
     FROM agents JOIN switches ON switches.agent = agents.agent AND switches.epoch = agents.epoch \
-    WHERE agents.agent = $1";
+    WHERE agents.agent = $1"
+);
 
-/// `$1` agent, `$2` by whom, `$3` for how long, microseconds. No row: somebody else has it. Taken twice by the same it is
+/// Takes the lock of an agent for `lasts`, microseconds. No row: somebody else has it. Taken twice by the same it is
 /// the same lock.
-pub const AGENT_LOCK: &str = "/* agent.lock */ \
-    UPDATE agents SET switching_by = $2, switching_until = now_us() + $3 \
+pub const AGENT_LOCK: Statement = statement!(
+    "agent.lock",
+    (agent, by, lasts),
+    "UPDATE agents SET switching_by = $2, switching_until = now_us() + $3 \
     WHERE agent = $1 AND (switching_by IS NULL OR switching_by = $2 OR switching_until < now_us()) \
-    RETURNING epoch";
+    RETURNING epoch"
+);
 
-/// `$1` agent, `$2` by whom, `$3` for how long, microseconds, `$4` the epoch that must still stand, 0 for any. No row: the
-/// lock is lost, or the assignment has changed.
-pub const AGENT_RENEW: &str = "/* agent.renew */ \
-    UPDATE agents SET switching_until = now_us() + $3 \
-    WHERE agent = $1 AND switching_by = $2 AND ($4 = 0 OR epoch = $4) RETURNING epoch";
+/// Renews the lock of an agent for `lasts`, microseconds, if the epoch is still `epoch_or_0`; 0 stands for any. No row:
+/// the lock is lost, or the assignment has changed.
+pub const AGENT_RENEW: Statement = statement!(
+    "agent.renew",
+    (agent, by, lasts, epoch_or_0),
+    "UPDATE agents SET switching_until = now_us() + $3 \
+    WHERE agent = $1 AND switching_by = $2 AND ($4 = 0 OR epoch = $4) RETURNING epoch"
+);
 
-/// `$1` agent, `$2` by whom.
-pub const AGENT_UNLOCK: &str = "/* agent.unlock */ \
-    UPDATE agents SET switching_by = NULL, switching_until = NULL WHERE agent = $1 AND switching_by = $2";
+/// Lets go of the lock of an agent.
+pub const AGENT_UNLOCK: Statement = statement!(
+    "agent.unlock",
+    (agent, by),
+    "UPDATE agents SET switching_by = NULL, switching_until = NULL WHERE agent = $1 AND switching_by = $2"
+);
 
-/// `$1` agent, `$2` by whom, `$3` the epoch that was seen, `$4` the subscription that was seen, `$5` the next one. Mints
-/// and returns `epoch`; it has no container yet.
-pub const AGENT_ASSIGN: &str = "/* agent.assign */ \
-    UPDATE agents SET subscription = $5, epoch = epoch + 1, container = NULL \
-    WHERE agent = $1 AND switching_by = $2 AND epoch = $3 AND subscription = $4 RETURNING epoch";
+/// Assigns the next subscription to an agent that is still as it was seen. Mints and returns `epoch`; it has no
+/// container yet.
+pub const AGENT_ASSIGN: Statement = statement!(
+    "agent.assign",
+    (agent, by, seen_epoch, seen_subscription, subscription),
+    "UPDATE agents SET subscription = $5, epoch = epoch + 1, container = NULL \
+    WHERE agent = $1 AND switching_by = $2 AND epoch = $3 AND subscription = $4 RETURNING epoch"
+);
 
-/// `$1` agent, `$2` the epoch that an operator saw, `$3` the subscription that goes with it, `$4` the next one. Mints and
-/// returns `epoch`. It needs no lock: whoever holds that is refused from here on, because the epoch is another one.
-pub const AGENT_REASSIGN: &str = "/* agent.reassign */ \
-    UPDATE agents SET subscription = $4, epoch = epoch + 1, container = NULL \
-    WHERE agent = $1 AND epoch = $2 AND subscription = $3 RETURNING epoch";
+/// Assigns the subscription that an operator chose, if the agent is still as the operator saw it. Mints and returns
+/// `epoch`. It needs no lock: who holds that is refused from here on, because the epoch is another one.
+pub const AGENT_REASSIGN: Statement = statement!(
+    "agent.reassign",
+    (agent, seen_epoch, seen_subscription, subscription),
+    "UPDATE agents SET subscription = $4, epoch = epoch + 1, container = NULL \
+    WHERE agent = $1 AND epoch = $2 AND subscription = $3 RETURNING epoch"
+);
 
-/// `$1` agent, `$2` by whom, `$3` epoch, `$4` the container that was seen, empty for none, `$5` the container that is there
-/// now. Repeated after a lost answer it is the same.
-pub const AGENT_CONTAINER: &str = "/* agent.container */ \
-    UPDATE agents SET container = $5 \
+/// Notes the container of an assignment, if it is still as it was seen; `seen_container` is empty for none. Repeated
+/// after a lost answer it is the same.
+pub const AGENT_CONTAINER: Statement = statement!(
+    "agent.container",
+    (agent, by, epoch, seen_container, container),
+    "UPDATE agents SET container = $5 \
     WHERE agent = $1 AND switching_by = $2 AND epoch = $3 AND (coalesce(container, '') = $4 OR container = $5) \
-    RETURNING container";
+    RETURNING container"
+);
 
-/// `$1` failure, `$2` agent, `$3` subscription, `$4` epoch, `$5` kind.
-pub const SUBSCRIPTION_FAIL: &str = "/* subscription.fail */ \
-    INSERT INTO subscription_failures (failure_id, agent, subscription, epoch, kind, at) \
-    VALUES ($1, $2, $3, $4, $5, now_us()) ON CONFLICT (failure_id) DO NOTHING";
+/// Records that a subscription failed, once for each `failure`.
+pub const SUBSCRIPTION_FAIL: Statement = statement!(
+    "subscription.fail",
+    (failure, agent, subscription, epoch, kind),
+    "INSERT INTO subscription_failures (failure_id, agent, subscription, epoch, kind, at) \
+    VALUES ($1, $2, $3, $4, $5, now_us()) ON CONFLICT (failure_id) DO NOTHING"
+);
 
-/// `$1` how long a failure counts, microseconds. Returns each subscription that has failed since, and in how long that
-/// will not count any more.
-pub const SUBSCRIPTION_FAILED_LATELY: &str = "/* subscription.failed_lately */ \
-    SELECT subscription, CAST(max(at) + $1 - now_us() AS bigint) AS counts_for FROM subscription_failures \
-    WHERE at > now_us() - $1 GROUP BY subscription";
+/// Returns each subscription that has failed within `counts_for`, microseconds, and in how long that will not count any
+/// more.
+pub const SUBSCRIPTION_FAILED_LATELY: Statement = statement!(
+    "subscription.failed_lately",
+    (counts_for),
+    "SELECT subscription, CAST(max(at) + $1 - now_us() AS bigint) AS counts_for FROM subscription_failures \
+    WHERE at > now_us() - $1 GROUP BY subscription"
+);
 
-/// `$1` how long failures are kept, microseconds.
-pub const SUBSCRIPTION_FORGET: &str = "/* subscription.forget */ \
-    DELETE FROM subscription_failures WHERE at < now_us() - $1";
+/// Deletes failures that are older than `kept_for`, microseconds.
+pub const SUBSCRIPTION_FORGET: Statement =
+    statement!("subscription.forget", (kept_for), "DELETE FROM subscription_failures WHERE at < now_us() - $1");
 
-/// `$1` agent, `$2` epoch, `$3` the subscription before it, empty for none, `$4` the subscription, `$5` the cause.
-pub const SWITCH_BEGIN: &str = "/* switch.begin */ \
-    INSERT INTO switches (agent, epoch, from_subscription, to_subscription, cause, state, created_at) \
-    VALUES ($1, $2, nullif($3, ''), $4, $5, 'assigned', now_us())";
+/// Records an assignment; `from` is empty for the first one.
+pub const SWITCH_BEGIN: Statement = statement!(
+    "switch.begin",
+    (agent, epoch, from, to, cause),
+    "INSERT INTO switches (agent, epoch, from_subscription, to_subscription, cause, state, created_at) \
+    VALUES ($1, $2, nullif($3, ''), $4, $5, 'assigned', now_us())"
+);
 
-/// `$1` agent, `$2` epoch. Another assignment has taken its place before it was finished.
-pub const SWITCH_FAIL: &str = "/* switch.fail */ \
-    UPDATE switches SET state = 'failed' WHERE agent = $1 AND epoch = $2 AND state IN ('assigned', 'ready')";
+/// Notes that an assignment was replaced by another one before it was finished.
+pub const SWITCH_FAIL: Statement = statement!(
+    "switch.fail",
+    (agent, epoch),
+    "UPDATE switches SET state = 'failed' WHERE agent = $1 AND epoch = $2 AND state IN ('assigned', 'ready')"
+);
 
-/// `$1` agent, `$2` epoch. Its agent has answered.
-pub const SWITCH_READY: &str = "/* switch.ready */ \
-    UPDATE switches SET state = 'ready' WHERE agent = $1 AND epoch = $2 AND state = 'assigned'";
+/// Notes that the agent has answered under an assignment.
+pub const SWITCH_READY: Statement = statement!(
+    "switch.ready",
+    (agent, epoch),
+    "UPDATE switches SET state = 'ready' WHERE agent = $1 AND epoch = $2 AND state = 'assigned'"
+);
 
-/// `$1` agent, `$2` epoch. Nothing is left to do for it.
-pub const SWITCH_NOTIFIED: &str = "/* switch.notified */ \
-    UPDATE switches SET state = 'notified' WHERE agent = $1 AND epoch = $2 AND state = 'ready'";
+/// Notes that nothing is left to do for an assignment.
+pub const SWITCH_NOTIFIED: Statement = statement!(
+    "switch.notified",
+    (agent, epoch),
+    "UPDATE switches SET state = 'notified' WHERE agent = $1 AND epoch = $2 AND state = 'ready'"
+);
 
-/// `$1` agent. Returns the switch of it that is not finished and that nobody is finishing.
-pub const SWITCH_UNFINISHED: &str = "/* switch.unfinished */ \
-    SELECT switches.epoch FROM switches \
+/// Returns the switch of an agent that is not finished and that nobody is finishing.
+pub const SWITCH_UNFINISHED: Statement = statement!(
+    "switch.unfinished",
+    (agent),
+    "SELECT switches.epoch FROM switches \
     JOIN agents ON agents.agent = switches.agent AND agents.epoch = switches.epoch \
     WHERE agents.agent = $1 AND switches.state IN ('assigned', 'ready') \
-      AND (agents.switching_by IS NULL OR agents.switching_until < now_us())";
+      AND (agents.switching_by IS NULL OR agents.switching_until < now_us())"
+);
 
-/// `$1` notice, `$2` agent, `$3` epoch, `$4` body. One an assignment.
-pub const NOTICE_SWITCH: &str = "/* notice.switch */ \
-    INSERT INTO notices (notice_id, agent, epoch, body, at) VALUES ($1, $2, $3, $4, now_us()) \
-    ON CONFLICT (agent, epoch) DO NOTHING";
+/// Tells the users of an agent of an assignment, once.
+pub const NOTICE_SWITCH: Statement = statement!(
+    "notice.switch",
+    (notice, agent, epoch, body),
+    "INSERT INTO notices (notice_id, agent, epoch, body, at) VALUES ($1, $2, $3, $4, now_us()) \
+    ON CONFLICT (agent, epoch) DO NOTHING"
+);
+
+/// Every statement, in the order of this file.
+pub const ALL: &[Statement] = &[
+    PROCESS_BOOT,
+    PROCESS_LOOK,
+    SESSION_LOCK,
+    SESSION_CREATE,
+    SESSION_AGENT,
+    SESSION_SUSPEND,
+    SESSION_UNSUSPEND,
+    MESSAGE_BY_KEY,
+    RUN_OPEN,
+    RUN_ENQUEUE,
+    MESSAGE_ACCEPT,
+    RUN_LOOK,
+    SESSION_LOOK,
+    SWEEP_READ,
+    SWEEP_SEEN,
+    RUN_CLAIM,
+    RUN_TOLD,
+    NOTICE_RUN,
+    NOTICES_READ,
+    RUN_MARK,
+    RUN_UNMARK,
+    RUN_BEAT,
+    RUN_HAND_BACK,
+    RUN_CHECKPOINT,
+    CHECKPOINT_WRITE,
+    CHECKPOINT_LOOK,
+    MESSAGE_CONSUME,
+    MESSAGE_REPORT,
+    RUN_TERMINAL,
+    RUN_END_UNOWNED,
+    RUN_CANCEL,
+    MESSAGES_READ,
+    CHECKPOINTS_READ,
+    RUN_CHECKPOINTS,
+    AGENT_ENSURE,
+    AGENT_LOOK,
+    AGENT_LOCK,
+    AGENT_RENEW,
+    AGENT_UNLOCK,
+    AGENT_ASSIGN,
+    AGENT_REASSIGN,
+    AGENT_CONTAINER,
+    SUBSCRIPTION_FAIL,
+    SUBSCRIPTION_FAILED_LATELY,
+    SUBSCRIPTION_FORGET,
+    SWITCH_BEGIN,
+    SWITCH_FAIL,
+    SWITCH_READY,
+    SWITCH_NOTIFIED,
+    SWITCH_UNFINISHED,
+    NOTICE_SWITCH,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_parameter_of_a_statement_has_a_name_and_every_name_a_parameter() {
+        for Statement { name, params, text } in ALL {
+            let numbers: BTreeSet<usize> = text
+                .split('$')
+                .skip(1)
+                .filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
+                .collect();
+            assert!(numbers.into_iter().eq(1..=params.len()), "{name} names {params:?}");
+            assert_eq!(params.iter().collect::<BTreeSet<_>>().len(), params.len(), "{name} names {params:?}");
+        }
+    }
+
+    #[test]
+    fn no_two_statements_have_one_name() {
+        assert_eq!(ALL.iter().map(|statement| statement.name).collect::<BTreeSet<_>>().len(), ALL.len());
+    }
+}

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate_sim::trace::event::{Event, What};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
-use crate::events::Did;
-use crate::health::{Health, matters_to_agent};
+use super::Promise;
+use super::world::{World, matters_to_agent};
+use crate::events::{AgentEvent, Did};
 
 /// From an assignment, a container's end or the healing of what they need, to an agent that is ready: a dead holder's
 /// lock, the next look of another, the stop of the old container and the start of the new one.
@@ -48,7 +49,6 @@ impl Agent {
 /// See the module.
 #[derive(Default)]
 pub struct AgentsReady {
-    health: Health,
     agents: BTreeMap<String, Agent>,
     armed: bool,
 }
@@ -59,7 +59,7 @@ impl AgentsReady {
     }
 }
 
-impl Invariant<Did> for AgentsReady {
+impl Promise for AgentsReady {
     fn name(&self) -> &'static str {
         "agents_ready"
     }
@@ -68,17 +68,16 @@ impl Invariant<Did> for AgentsReady {
         "at rest every agent is ready under the subscription that it is assigned, in one container"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, _: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::Assigned { agent, epoch, .. } => {
+            Did::Agent(AgentEvent::Assigned { agent, epoch, .. }) => {
                 self.armed |= *epoch > 1;
                 let agent = self.agent(agent);
                 (agent.epoch, agent.since) = (*epoch, event.at);
             }
-            Did::SwitchReady { agent, epoch } => self.agent(agent).ready = *epoch,
-            Did::ContainerCreated { agent, epoch, container } => {
+            Did::Agent(AgentEvent::SwitchReady { agent, epoch }) => self.agent(agent).ready = *epoch,
+            Did::Agent(AgentEvent::ContainerCreated { agent, epoch, container }) => {
                 let agent = self.agent(agent);
                 let created = Container { epoch: *epoch, runs: false, answers: false };
                 agent.containers.insert(container.clone(), created);
@@ -86,17 +85,17 @@ impl Invariant<Did> for AgentsReady {
                     agent.since = event.at;
                 }
             }
-            Did::ContainerStarted { agent, container, .. } => {
+            Did::Agent(AgentEvent::ContainerStarted { agent, container, .. }) => {
                 if let Some(container) = self.agent(agent).containers.get_mut(container) {
                     (container.runs, container.answers) = (true, false);
                 }
             }
-            Did::Probed { agent, status: Some(200), gauges, .. } => {
+            Did::Agent(AgentEvent::Probed { agent, status: Some(200), gauges, .. }) => {
                 let epoch = gauges.get("epoch").copied();
                 let answered = |container: &&mut Container| container.runs && Some(container.epoch) == epoch;
                 self.agent(agent).containers.values_mut().filter(answered).for_each(|it| it.answers = true);
             }
-            Did::ContainerEnded { agent, container } => {
+            Did::Agent(AgentEvent::ContainerEnded { agent, container }) => {
                 let agent = self.agent(agent);
                 if let Some(container) = agent.containers.get_mut(container).filter(|container| container.runs) {
                     container.runs = false;
@@ -104,7 +103,7 @@ impl Invariant<Did> for AgentsReady {
                     self.armed = true;
                 }
             }
-            Did::ContainerRemoved { agent, container } => {
+            Did::Agent(AgentEvent::ContainerRemoved { agent, container }) => {
                 let agent = self.agent(agent);
                 if agent.containers.remove(container).is_some_and(|gone| gone.runs || gone.epoch == agent.epoch) {
                     agent.since = event.at;
@@ -115,15 +114,15 @@ impl Invariant<Did> for AgentsReady {
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
-        let executor = self.health.executor_since();
+    fn pending(&self, world: &World) -> Vec<Obligation> {
+        let executor = world.health.executor_since();
         let owed = self.agents.iter().filter_map(|(name, agent)| {
             let says = match (agent.is_ready(), agent.leftover()) {
                 (true, false) => return None,
                 (true, true) => format!("no container of another assignment of {name} is left"),
                 (false, _) => format!("{name} is ready under the subscription that it is assigned"),
             };
-            let calm = self.health.calm_since(matters_to_agent(name));
+            let calm = world.health.calm_since(matters_to_agent(name));
             let due = calm.zip(executor).map(|(calm, executor)| calm.max(executor).max(agent.since) + READY);
             Some(Obligation::new(says, agent.since, due.unwrap_or(Duration::MAX)))
         });

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use lychgate::limits;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
-use crate::events::Did;
-use crate::health::{Health, Memory, leads_to};
-use crate::links::Links;
+use super::Promise;
+use super::world::{Memory, World, leads_to};
+use crate::events::{AgentEvent, DeliveryEvent, Did, How, KeyEvent, KeyKind, Queue, RunEvent};
+use crate::names::{self, Role, role};
 
 /// A connection that is replaced may overlap with its successor for as long as its end is on its way.
 const OVERLAP: Duration = Duration::from_secs(1);
@@ -28,7 +29,7 @@ const SLOPE_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// A key of Redis that does not lapse by itself.
 #[derive(Clone)]
 struct Key {
-    kind: &'static str,
+    kind: KeyKind,
     /// Who wrote it last, and since when it is as it is.
     process: String,
     since: Duration,
@@ -46,8 +47,6 @@ struct Gauges {
 /// See the module.
 pub struct BoundedMemory {
     slots: usize,
-    health: Health,
-    links: Links,
     /// Roads with more connections than their bound, and since when.
     above: BTreeMap<(String, String), Duration>,
     /// What has a time to live leaves it: nobody owes anything about it.
@@ -63,7 +62,7 @@ pub struct BoundedMemory {
     /// Messages of the queue of runs that wait: since when, by run. A run has one at least.
     ready: BTreeMap<String, Vec<Duration>>,
     /// Messages that were handed out, by process, connection and queue.
-    unacked: BTreeMap<(String, u32, String), usize>,
+    unacked: BTreeMap<(String, u32, Queue), usize>,
     /// Until when no executor could be handed one more of the queue of runs.
     crowded_until: Duration,
     gauges: BTreeMap<String, Gauges>,
@@ -76,8 +75,6 @@ impl BoundedMemory {
     pub fn new(slots: usize) -> Self {
         BoundedMemory {
             slots,
-            health: Health::default(),
-            links: Links::default(),
             above: BTreeMap::new(),
             keys: BTreeMap::new(),
             live: 0,
@@ -95,12 +92,12 @@ impl BoundedMemory {
     }
 
     /// The most connections of a process to a service. Where none is declared, none is asked for.
-    fn links_max(&self, near: &str, far: &str) -> Option<usize> {
-        let executor = near.starts_with("executor-");
-        if near.starts_with("agent-") && far == "provider" {
+    fn links_max(&self, world: &World, near: &str, far: &str) -> Option<usize> {
+        let executor = role(near) == Some(Role::Executor);
+        if role(near) == Some(Role::Agent) && far == "provider" {
             return Some(limits::AGENT_TURNS);
         }
-        if !executor && !near.starts_with("gateway-") {
+        if !executor && role(near) != Some(Role::Gateway) {
             return None;
         }
         match far {
@@ -108,20 +105,20 @@ impl BoundedMemory {
             "postgres" => Some(limits::POSTGRES_CONNECTIONS),
             "redis" if executor => Some(1),
             // One for each reader of a stream, and each of those is connected to the gateway.
-            "redis" => Some(1 + self.links.leading_to(near)),
+            "redis" => Some(1 + world.links.leading_to(near)),
             // The intake, and hints of its own.
             "rabbitmq" if executor => Some(2),
             "rabbitmq" => Some(1),
             // A call of each run, and whoever asks whether it is ready.
-            agent if executor && agent.starts_with("agent-") => Some(self.slots + 1),
+            agent if executor && role(agent) == Some(Role::Agent) => Some(self.slots + 1),
             _ => None,
         }
     }
 
-    fn count_links(&mut self, at: Duration) {
+    fn count_links(&mut self, world: &World, at: Duration) {
         let mut above = BTreeMap::new();
-        for (near, far, open) in self.links.roads() {
-            if self.links_max(near, far).is_some_and(|max| open.len() > max) {
+        for (near, far, open) in world.links.roads() {
+            if self.links_max(world, near, far).is_some_and(|max| open.len() > max) {
                 let road = (near.to_string(), far.to_string());
                 let since = self.above.get(&road).copied().unwrap_or(at);
                 above.insert(road, since);
@@ -130,49 +127,50 @@ impl BoundedMemory {
         self.above = above;
     }
 
-    fn link_owed(&self, near: &str, far: &str, since: Duration) -> Obligation {
-        let due = match near.starts_with("gateway-") && far == "redis" {
+    fn link_owed(&self, world: &World, near: &str, far: &str, since: Duration) -> Obligation {
+        let due = match role(near) == Some(Role::Gateway) && far == "redis" {
             // A gateway learns that its reader is gone over the reader's own link, and not while it stands still.
-            true => match self.health.calm_since(|target| target == near || leads_to(target, near)) {
+            true => match world.health.calm_since(|target| target == near || leads_to(target, near)) {
                 None => Duration::MAX,
                 Some(calm) => calm.max(since) + HEALED,
             },
             false => since + OVERLAP,
         };
-        let max = self.links_max(near, far).unwrap_or_default();
+        let max = self.links_max(world, near, far).unwrap_or_default();
         Obligation::new(format!("{near} has at most {max} connections to {far}"), since, due)
     }
 
     fn kept(
         &mut self,
+        world: &World,
         event: &Event<Did>,
         label: &str,
-        kind: &'static str,
+        kind: KeyKind,
         entries: usize,
         lasts: Option<u64>,
     ) -> Result<(), Breach> {
         let longest = match kind {
-            "live" => None,
-            "lease" => Some(limits::LEASE_TTL),
-            "stream" | "ended" => Some(limits::STREAM_TTL),
-            _ => return Err(Breach::now("Redis holds a key that no bound is known for")),
+            KeyKind::Live => None,
+            KeyKind::Lease => Some(limits::LEASE_TTL),
+            KeyKind::Stream | KeyKind::Ended => Some(limits::STREAM_TTL),
+            KeyKind::Unknown => return Err(Breach::now("Redis holds a key that no bound is known for")),
         };
         if let (Some(longest), Some(lasts)) = (longest, lasts)
-            && lasts > (longest + self.health.clock_off("redis")).as_secs()
+            && lasts > (longest + world.health.clock_off("redis")).as_secs()
         {
             return Err(Breach::now(format!("{label} is kept for longer than {} s", longest.as_secs())));
         }
-        if kind == "live" {
+        if kind == KeyKind::Live {
             self.live = entries;
             if entries > self.sessions.len() {
                 return Err(Breach::now(format!("the live view has {entries} entries, more than there are sessions")));
             }
         }
-        if kind == "stream" && entries > limits::STREAM_LENGTH + STREAM_SLACK {
+        if kind == KeyKind::Stream && entries > limits::STREAM_LENGTH + STREAM_SLACK {
             return Err(Breach::now(format!("{label} has {entries} entries")));
         }
-        self.armed |= kind == "stream" && lasts.is_some();
-        if entries == 0 || lasts.is_some() || kind == "live" {
+        self.armed |= kind == KeyKind::Stream && lasts.is_some();
+        if entries == 0 || lasts.is_some() || kind == KeyKind::Live {
             self.keys.remove(label);
         } else {
             self.keys.insert(label.to_string(), Key { kind, process: event.process.clone(), since: event.at });
@@ -182,30 +180,41 @@ impl BoundedMemory {
 
     /// A key that does not lapse soon does: who wrote it says so in the same breath. If it was cut off or died in
     /// between, whoever goes on with the run does.
-    fn key_owed(&self, label: &str, key: &Key) -> Option<Obligation> {
+    fn key_owed(&self, world: &World, label: &str, key: &Key) -> Option<Obligation> {
         let Key { kind, process, since } = key;
         let link = format!("{process}->redis");
-        let calm = self.health.calm_since(|target| target == link || target == process)?;
+        let calm = world.health.calm_since(|target| target == link || target == process)?;
         let undisturbed = calm.is_zero() || calm + HEALED <= *since;
-        let says = format!("{label}, a {kind} in Redis, is given a time to live");
+        let says = format!("{label}, a {} in Redis, is given a time to live", kind.word());
         Some(Obligation::new(says, *since, if undisturbed { *since + PIPELINE } else { calm.max(*since) + HEALED }))
     }
 
-    fn moved(&mut self, event: &Event<Did>, queue: &str, line: u32, run: &str, change: isize) -> Result<(), Breach> {
-        if change < 0 && !self.has_room() {
+    fn moved(
+        &mut self,
+        world: &World,
+        event: &Event<Did>,
+        queue: Queue,
+        line: u32,
+        run: &str,
+        change: isize,
+    ) -> Result<(), Breach> {
+        if change < 0 && !self.has_room(world) {
             self.crowded_until = event.at;
         }
-        let unacked = self.unacked.entry((event.process.clone(), line, queue.to_string())).or_default();
+        let unacked = self.unacked.entry((event.process.clone(), line, queue)).or_default();
         *unacked = unacked.saturating_add_signed(change);
         let prefetch = match queue {
-            "runs" => self.slots,
-            "cancels" => limits::HINTS_QUEUED,
-            _ => return Err(Breach::now(format!("a queue that no bound is known for: {queue}"))),
+            Queue::Runs => self.slots,
+            Queue::Cancels => limits::HINTS_QUEUED,
         };
         if *unacked > prefetch {
-            return Err(Breach::now(format!("{} has {unacked} deliveries of {queue} unsettled", event.process)));
+            return Err(Breach::now(format!(
+                "{} has {unacked} deliveries of {} unsettled",
+                event.process,
+                queue.word()
+            )));
         }
-        if queue == "runs"
+        if queue == Queue::Runs
             && change > 0
             && let Some(waiting) = self.ready.get_mut(run)
         {
@@ -218,19 +227,21 @@ impl BoundedMemory {
     }
 
     /// Whether some executor that is well may be handed one more of the queue of runs.
-    fn has_room(&self) -> bool {
-        self.health.ready_executors().any(|process| {
-            let handed = self.unacked.iter().filter(|((to, _, queue), _)| to == process && queue == "runs");
+    fn has_room(&self, world: &World) -> bool {
+        world.health.ready_executors().any(|process| {
+            let handed = self.unacked.iter().filter(|((to, _, queue), _)| to == process && *queue == Queue::Runs);
             handed.map(|(_, unacked)| unacked).sum::<usize>() < self.slots
         })
     }
 
     /// A hint whose run is over leaves the queue: some executor looks at it, and lets it go.
-    fn hint_owed(&self, run: &str, since: Duration) -> Option<Obligation> {
+    fn hint_owed(&self, world: &World, run: &str, since: Duration) -> Option<Obligation> {
         let since = since.max(*self.over.get(run)?);
-        let matters = |target: &str| target.starts_with("executor-");
-        let due = match (self.health.calm_since(matters), self.health.executor_since()) {
-            (Some(calm), Some(ready)) if self.has_room() => calm.max(ready).max(since).max(self.crowded_until) + HEALED,
+        let matters = |target: &str| role(names::near(target)) == Some(Role::Executor);
+        let due = match (world.health.calm_since(matters), world.health.executor_since()) {
+            (Some(calm), Some(ready)) if self.has_room(world) => {
+                calm.max(ready).max(since).max(self.crowded_until) + HEALED
+            }
             _ => Duration::MAX,
         };
         Some(Obligation::new(format!("the hint of {run}, which is over, leaves the queue"), since, due))
@@ -240,7 +251,7 @@ impl BoundedMemory {
     ///
     /// # Errors
     /// A collection is above its limit, or there are runs at rest.
-    pub fn gauges(&mut self, process: &str, body: &BTreeMap<String, i64>) -> Result<(), Breach> {
+    pub fn gauges(&mut self, at: Duration, process: &str, body: &BTreeMap<String, i64>) -> Result<(), Breach> {
         let told = |name: &str| body.get(name).copied();
         for name in body.keys() {
             let (Some(now), Some(limit)) = (told(name), told(&format!("{name}_limit"))) else { continue };
@@ -248,7 +259,6 @@ impl BoundedMemory {
                 return Err(Breach::now(format!("{process} tells of {now} {name}, and of a limit of {limit}")));
             }
         }
-        let at = self.health.now();
         if !self.open.is_empty() || at < self.idle_since + HEALED {
             return Ok(());
         }
@@ -281,7 +291,7 @@ impl Gauges {
     }
 }
 
-impl Invariant<Did> for BoundedMemory {
+impl Promise for BoundedMemory {
     fn name(&self) -> &'static str {
         "bounded_memory"
     }
@@ -290,8 +300,7 @@ impl Invariant<Did> for BoundedMemory {
         "no collection is above its bound, and at rest each is back at its baseline"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         match Memory::of(event) {
             Some(Memory::Lost) => (self.keys, self.live) = Default::default(),
             Some(Memory::Noted) => self.noted = (self.keys.clone(), self.live),
@@ -303,8 +312,8 @@ impl Invariant<Did> for BoundedMemory {
         {
             self.ready.clear();
         }
-        if self.links.observe(event) {
-            self.count_links(event.at);
+        if let What::World(WorldEvent::LinkOpened { .. } | WorldEvent::LinkClosed { .. }) = &event.what {
+            self.count_links(world, event.at);
         }
         let did = match &event.what {
             What::Product(did) => did,
@@ -315,24 +324,28 @@ impl Invariant<Did> for BoundedMemory {
             What::World(_) => return Ok(()),
         };
         match did {
-            Did::Accepted { session, run } => {
+            Did::Run(RunEvent::Accepted { session, run }) => {
                 self.sessions.insert(session.clone());
                 if let Some(open) = self.open.insert(session.clone(), run.clone()) {
                     return Err(Breach::now(format!("{session} has two runs that are not over: {open} and {run}")));
                 }
             }
-            Did::Ended { session, run, .. } => {
+            Did::Run(RunEvent::Ended { session, run, .. }) => {
                 self.open.retain(|of, open| of != session || open != run);
                 self.over.insert(run.clone(), event.at);
                 self.idle_since = event.at;
             }
-            Did::Probed { process, gauges, .. } => self.gauges(process, gauges)?,
-            Did::Kept { key, kind, entries, lasts, .. } => self.kept(event, key, kind, *entries, *lasts)?,
-            Did::Hinted { run, .. } => self.ready.entry(run.clone()).or_default().push(event.at),
-            Did::Delivered { run, queue, line, .. } => self.moved(event, queue, *line, run, 1)?,
-            Did::Settled { run, queue, line, how, .. } => {
-                self.moved(event, queue, *line, run, -1)?;
-                if queue == "runs" && matches!(*how, "given_back" | "returned") {
+            Did::Agent(AgentEvent::Probed { process, gauges, .. }) => self.gauges(event.at, process, gauges)?,
+            Did::Key(KeyEvent::Kept { key, kind, entries, lasts, .. }) => {
+                self.kept(world, event, key, *kind, *entries, *lasts)?
+            }
+            Did::Run(RunEvent::Hinted { run, .. }) => self.ready.entry(run.clone()).or_default().push(event.at),
+            Did::Delivery(DeliveryEvent::Delivered { run, queue, line, .. }) => {
+                self.moved(world, event, *queue, *line, run, 1)?
+            }
+            Did::Delivery(DeliveryEvent::Settled { run, queue, line, how, .. }) => {
+                self.moved(world, event, *queue, *line, run, -1)?;
+                if *queue == Queue::Runs && matches!(how, How::GivenBack | How::Returned) {
                     self.ready.entry(run.clone()).or_default().push(event.at);
                 }
             }
@@ -341,11 +354,11 @@ impl Invariant<Did> for BoundedMemory {
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
-        let links = self.above.iter().map(|((near, far), since)| self.link_owed(near, far, *since));
-        let keys = self.keys.iter().filter_map(|(label, key)| self.key_owed(label, key));
+    fn pending(&self, world: &World) -> Vec<Obligation> {
+        let links = self.above.iter().map(|((near, far), since)| self.link_owed(world, near, far, *since));
+        let keys = self.keys.iter().filter_map(|(label, key)| self.key_owed(world, label, key));
         let ready = self.ready.iter().flat_map(|(run, all)| all.iter().map(move |since| (run, *since)));
-        let hints = ready.filter_map(|(run, since)| self.hint_owed(run, since));
+        let hints = ready.filter_map(|(run, since)| self.hint_owed(world, run, since));
         links.chain(keys).chain(hints).collect()
     }
 
@@ -381,34 +394,27 @@ mod tests {
         gauges.iter().map(|(name, value)| ((*name).to_string(), *value)).collect()
     }
 
-    fn at(memory: &mut BoundedMemory, hours: u64) {
-        let event: Event<Did> = Event {
-            seq: 0,
-            at: Duration::from_secs(hours * 3600),
-            process: String::new(),
-            incarnation: 0,
-            what: What::Product(Did::Cancelled { session: "ann/1".into() }),
-        };
-        memory.observe(&event).unwrap();
+    fn hours(hours: u64) -> Duration {
+        Duration::from_secs(hours * 3600)
     }
 
     #[test]
     fn a_gauge_above_its_limit_is_a_breach_and_one_at_it_is_not() {
         let mut memory = BoundedMemory::new(4);
         assert_eq!(
-            memory.gauges("agent-1.1", &told(&[("history", 1000), ("history_limit", 1000), ("runs", 3)])),
+            memory.gauges(hours(0), "agent-1.1", &told(&[("history", 1000), ("history_limit", 1000), ("runs", 3)])),
             Ok(())
         );
-        let breach = memory.gauges("agent-1.1", &told(&[("history", 1001), ("history_limit", 1000)])).unwrap_err();
+        let breach =
+            memory.gauges(hours(0), "agent-1.1", &told(&[("history", 1001), ("history_limit", 1000)])).unwrap_err();
         assert!(breach.says.contains("1001 history"), "{}", breach.says);
     }
 
     #[test]
     fn runs_at_rest_are_a_breach() {
         let mut memory = BoundedMemory::new(4);
-        at(&mut memory, 1);
-        assert_eq!(memory.gauges("agent-1.1", &told(&[("runs", 0)])), Ok(()));
-        assert!(memory.gauges("agent-1.1", &told(&[("runs", 1)])).unwrap_err().says.contains("at rest"));
+        assert_eq!(memory.gauges(hours(1), "agent-1.1", &told(&[("runs", 0)])), Ok(()));
+        assert!(memory.gauges(hours(1), "agent-1.1", &told(&[("runs", 1)])).unwrap_err().says.contains("at rest"));
     }
 
     #[test]
@@ -416,9 +422,8 @@ mod tests {
         for (slope, grows) in [(0, false), (1, true)] {
             let mut memory = BoundedMemory::new(4);
             for hour in 1..=72 {
-                at(&mut memory, hour);
                 let tasks = 10 + (hour % 5) as i64 + slope * hour as i64;
-                memory.gauges("agent-1.1", &told(&[("tasks", tasks), ("threads", 2)])).unwrap();
+                memory.gauges(hours(hour), "agent-1.1", &told(&[("tasks", tasks), ("threads", 2)])).unwrap();
             }
             assert_eq!(memory.conclude().is_err(), grows, "slope {slope}");
         }

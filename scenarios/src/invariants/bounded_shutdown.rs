@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
-use crate::events::Did;
-use crate::health::Health;
+use super::Promise;
+use super::world::World;
+use crate::events::{Did, RunEvent};
 use crate::settings::Settings;
 
 /// For the way of a signal and of the last words.
@@ -19,15 +20,12 @@ const NOTHING_LEFT: Duration = Duration::from_secs(60);
 /// See the module.
 pub struct BoundedShutdown {
     settings: Settings,
-    health: Health,
     /// Processes that were told to stop, by name: when, and how much of the time since does not count.
     told: BTreeMap<String, (Duration, Duration)>,
     /// Runs by the process that owns them.
     owned: BTreeMap<String, BTreeSet<String>>,
     /// When a process last owned one.
     idle_since: BTreeMap<String, Duration>,
-    /// Who stands still, since when.
-    paused: BTreeMap<String, Duration>,
     armed: bool,
 }
 
@@ -36,18 +34,16 @@ impl BoundedShutdown {
     pub fn new(settings: Settings) -> Self {
         BoundedShutdown {
             settings,
-            health: Health::default(),
             told: BTreeMap::new(),
             owned: BTreeMap::new(),
             idle_since: BTreeMap::new(),
-            paused: BTreeMap::new(),
             armed: false,
         }
     }
 
     /// A process has stood still until now: what of that came after it was told to stop does not count.
-    fn goes_on(&mut self, process: &str, at: Duration) {
-        let since = self.paused.remove(process);
+    fn goes_on(&mut self, world: &World, process: &str, at: Duration) {
+        let since = world.health.life(process).stood_still;
         if let (Some((told, excused)), Some(since)) = (self.told.get_mut(process), since) {
             *excused += at.saturating_sub(since.max(*told));
         }
@@ -61,11 +57,11 @@ impl BoundedShutdown {
         }
     }
 
-    fn due(&self, process: &str, told: Duration, excused: Duration) -> Duration {
+    fn due(&self, world: &World, process: &str, told: Duration, excused: Duration) -> Duration {
         let budget = told + self.settings.shutdown(process) + SLACK;
         let link = format!("{process}->postgres");
         let idle = self.owned.get(process).is_none_or(BTreeSet::is_empty);
-        let early = self.health.calm_since(|target| target == link).filter(|_| idle).map(|calm| {
+        let early = world.health.calm_since(|target| target == link).filter(|_| idle).map(|calm| {
             let idle_since = self.idle_since.get(process).copied().unwrap_or_default();
             calm.max(idle_since).max(told) + NOTHING_LEFT
         });
@@ -73,7 +69,7 @@ impl BoundedShutdown {
     }
 }
 
-impl Invariant<Did> for BoundedShutdown {
+impl Promise for BoundedShutdown {
     fn name(&self) -> &'static str {
         "bounded_shutdown"
     }
@@ -82,37 +78,36 @@ impl Invariant<Did> for BoundedShutdown {
         "a process exits inside its stated budget, for any number of signals and any wedge"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         match &event.what {
             What::World(WorldEvent::Signalled { nth: 1 }) => {
                 self.told.insert(event.process.clone(), (event.at, Duration::ZERO));
                 self.armed |= self.owned.get(&event.process).is_some_and(|runs| !runs.is_empty());
             }
-            What::World(WorldEvent::Paused) => _ = self.paused.insert(event.process.clone(), event.at),
-            What::World(WorldEvent::Resumed) => self.goes_on(&event.process, event.at),
+            What::World(WorldEvent::Resumed) => self.goes_on(world, &event.process, event.at),
             What::World(WorldEvent::Exited { .. } | WorldEvent::Killed | WorldEvent::Panicked) => {
-                self.paused.remove(&event.process);
                 self.told.remove(&event.process);
                 self.owned.remove(&event.process);
             }
-            What::Product(Did::Claimed { run, owner, .. }) => {
+            What::Product(Did::Run(RunEvent::Claimed { run, owner, .. })) => {
                 self.let_go(run, event.at);
                 self.owned.entry(owner.clone()).or_default().insert(run.clone());
             }
-            What::Product(Did::HandedBack { run, .. } | Did::Ended { run, .. }) => self.let_go(run, event.at),
+            What::Product(Did::Run(RunEvent::HandedBack { run, .. }) | Did::Run(RunEvent::Ended { run, .. })) => {
+                self.let_go(run, event.at)
+            }
             _ => {}
         }
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
+    fn pending(&self, world: &World) -> Vec<Obligation> {
         let exits = self.told.iter().map(|(process, (told, excused))| {
             let says = format!("{process}, which was told to stop, has exited");
             // Who stands still cannot exit.
-            let due = match self.health.life(process).paused {
+            let due = match world.health.life(process).paused {
                 true => Duration::MAX,
-                false => self.due(process, *told, *excused),
+                false => self.due(world, process, *told, *excused),
             };
             Obligation::new(says, *told, due)
         });

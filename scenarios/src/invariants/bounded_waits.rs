@@ -7,47 +7,42 @@ use std::time::Duration;
 
 use lychgate::limits;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
-use crate::events::Did;
+use super::Promise;
+use super::world::World;
+use crate::events::{Did, ProcessEvent, RunEvent};
+use crate::names::{Role, far, near, role};
 
 /// For latency, and for a client to notice that its bound has passed.
 const SLACK: Duration = Duration::from_secs(5);
 
 /// How long a process may rightly wait for a byte on this link.
 fn bound(link: &str) -> Duration {
-    let service = link.split_once("->").map_or(link, |(_, service)| service);
-    match service {
+    match far(link) {
         "postgres" => limits::CONNECT.max(limits::POSTGRES_CALL),
         "redis" => limits::REDIS_CALL,
         // Acknowledgements are not answered; what must come is a heartbeat.
         "rabbitmq" => limits::BROKER_HEARTBEAT * 2 + limits::BROKER_CALL,
         // A stop answers when the container has ended.
         "engine" => limits::ENGINE_STOP,
-        agent if agent.starts_with("agent-") => limits::AGENT_FIRST_LINE.max(limits::AGENT_STALL),
+        agent if role(agent) == Some(Role::Agent) => limits::AGENT_FIRST_LINE.max(limits::AGENT_STALL),
         "provider" => limits::PROVIDER_FIRST_TOKEN.max(limits::PROVIDER_STALL),
         // Users leave a stream that is silent for longer than two heartbeats.
         _ => limits::SSE_HEARTBEAT * 2 + limits::POSTGRES_CALL * 2,
     }
 }
 
-/// Who waits on this link.
-fn near(link: &str) -> &str {
-    link.split_once("->").map_or(link, |(near, _)| near)
-}
-
 /// See the module.
 #[derive(Default)]
 pub struct BoundedWaits {
     waiting: BTreeMap<(String, u32), Duration>,
-    /// Processes that stand still: they cannot give up.
-    paused: BTreeSet<String>,
     /// Runs whose cancel is committed and which no beat has named since.
     cancels: BTreeSet<String>,
     armed: bool,
 }
 
-impl Invariant<Did> for BoundedWaits {
+impl Promise for BoundedWaits {
     fn name(&self) -> &'static str {
         "bounded_waits"
     }
@@ -56,31 +51,24 @@ impl Invariant<Did> for BoundedWaits {
         "no remote call outlives its bound; an acknowledged cancel is heard at the next beat"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+    fn observe(&mut self, event: &Event<Did>, _: &World) -> Result<(), Breach> {
         match &event.what {
             What::World(WorldEvent::Unanswered { link, conn, since }) => {
                 self.waiting.insert((link.clone(), *conn), *since);
-                self.armed |= !link.ends_with("->rabbitmq");
+                self.armed |= far(link) != "rabbitmq";
             }
             What::World(WorldEvent::Answered { link, conn, .. } | WorldEvent::LinkClosed { link, conn, .. }) => {
                 self.waiting.remove(&(link.clone(), *conn));
             }
-            What::World(WorldEvent::Paused) => {
-                self.paused.insert(event.process.clone());
-            }
             What::World(WorldEvent::Resumed) => {
-                self.paused.remove(&event.process);
                 let mine = self.waiting.iter_mut().filter(|((link, _), _)| near(link) == event.process);
                 // Its own clocks have gone on; what it does about them begins now.
                 mine.for_each(|(_, since)| *since = event.at);
             }
-            What::World(WorldEvent::Exited { .. } | WorldEvent::Killed | WorldEvent::Panicked) => {
-                self.paused.remove(&event.process);
-            }
-            What::Product(Did::CancelRequested { run, .. }) => {
+            What::Product(Did::Run(RunEvent::CancelRequested { run, .. })) => {
                 self.cancels.insert(run.clone());
             }
-            What::Product(Did::Beat { confirmed, .. }) => {
+            What::Product(Did::Process(ProcessEvent::Beat { confirmed, .. })) => {
                 for (run, _, cancel) in confirmed {
                     let asked = self.cancels.remove(run);
                     self.armed |= asked;
@@ -94,13 +82,14 @@ impl Invariant<Did> for BoundedWaits {
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
-        let able = self.waiting.iter().filter(|((link, _), _)| !self.paused.contains(near(link)));
+    fn pending(&self, world: &World) -> Vec<Obligation> {
+        // A process that stands still cannot give up.
+        let able = self.waiting.iter().filter(|((link, _), _)| !world.health.life(near(link)).paused);
         let waiting = able.map(|((link, _), since)| {
             let says = format!("a request on {link} is answered or given up");
             let due = *since + bound(link) + SLACK;
             // Our own heartbeats wait for the broker's, for ever.
-            let standing = link.ends_with("->rabbitmq");
+            let standing = far(link) == "rabbitmq";
             if standing { Obligation::standing(says, *since, due) } else { Obligation::new(says, *since, due) }
         });
         waiting.collect()

@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits;
+use lychgate::run::{NO_SUBSCRIPTION, Status};
 use lychgate_sim::standins::clock;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
-use crate::events::Did;
-use crate::health::{Health, matters_to_agent};
+use super::Promise;
+use super::world::{World, matters_to_agent};
+use crate::events::{AgentEvent, Did, RunEvent, TurnEvent, UserEvent};
 
 /// From a failure that an executor received to the next assignment, if nothing is faulty: a lock that is free, and a few
 /// statements. A look at the agent's container that is going on comes first.
@@ -64,7 +66,6 @@ struct Waiting {
 
 /// See the module.
 pub struct ExactlyOneSwitch {
-    health: Health,
     /// Every subscription, in the configured order.
     subscriptions: Vec<String>,
     agents: BTreeMap<String, Agent>,
@@ -88,7 +89,6 @@ impl ExactlyOneSwitch {
     /// For a run in which these subscriptions are configured.
     pub fn new(subscriptions: Vec<String>) -> Self {
         ExactlyOneSwitch {
-            health: Health::default(),
             subscriptions,
             agents: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -190,10 +190,10 @@ impl ExactlyOneSwitch {
     }
 
     /// A user looked at a session and found so many notices about its agent.
-    fn found(&self, session: &str, notices: usize, at: Duration) -> Result<(), Breach> {
+    fn found(&self, world: &World, session: &str, notices: usize, at: Duration) -> Result<(), Breach> {
         let Some((name, since)) = self.sessions.get(session) else { return Ok(()) };
         let noticed = self.agents.get(name).into_iter().flat_map(|agent| agent.noticed.values());
-        let off = if self.health.was_ever_off("postgres") { CLOCK_OFF } else { Duration::ZERO };
+        let off = if world.health.was_ever_off("postgres") { CLOCK_OFF } else { Duration::ZERO };
         let shown = |told: &&Duration| *since + off < **told && **told + LOOKING < at;
         let least = noticed.filter(shown).count().min(NOTICES_SHOWN);
         if notices < least {
@@ -214,16 +214,16 @@ impl ExactlyOneSwitch {
     }
 
     /// A run was given up.
-    fn failed(&self, run: &str, reason: &str, at: Duration) -> Result<(), Breach> {
+    fn failed(&self, world: &World, run: &str, reason: &str, at: Duration) -> Result<(), Breach> {
         let Some(waiting) = self.waiting.get(run) else { return Ok(()) };
         let present = self.agents[&waiting.agent].subscriptions.get(&waiting.epoch);
         let present = present.map(String::as_str).unwrap_or_default();
         let candidate = self.candidate(present, at);
-        let told = reason.starts_with("no_subscription");
+        let told = reason.starts_with(NO_SUBSCRIPTION);
         if told && candidate {
             return Err(Breach::now(format!("{run} was given up for want of a subscription, and there was one")));
         }
-        let calm = self.health.calm_since(matters_to_agent(&waiting.agent));
+        let calm = world.health.calm_since(matters_to_agent(&waiting.agent));
         if !told && !candidate && calm.is_some_and(|calm| calm + LOCK_LEFT <= waiting.since) {
             return Err(Breach::now(format!("{run} had no subscription left, and its user was told {reason:?}")));
         }
@@ -236,15 +236,15 @@ impl ExactlyOneSwitch {
     }
 
     /// Since when the executor that heard of a failure is there to see it through.
-    fn heard(&self, waiting: &Waiting) -> Option<Duration> {
-        let life = self.health.life(&waiting.owner.0);
+    fn heard(&self, world: &World, waiting: &Waiting) -> Option<Duration> {
+        let life = world.health.life(&waiting.owner.0);
         let there = life.alive && !life.draining && !life.paused && life.incarnation == waiting.owner.1;
         there.then_some(life.since)
     }
 
     /// When something is due that takes so long after `since`, if nothing is in `agent`'s way.
-    fn due(&self, agent: &str, since: Duration, calmly: Duration) -> Duration {
-        match self.health.calm_since(matters_to_agent(agent)) {
+    fn due(&self, world: &World, agent: &str, since: Duration, calmly: Duration) -> Duration {
+        match world.health.calm_since(matters_to_agent(agent)) {
             None => Duration::MAX,
             Some(calm) if calm.is_zero() || calm + SWITCHED + LOCK_LEFT < since => since + calmly,
             Some(calm) => calm.max(since) + SWITCHED + LOCK_LEFT,
@@ -252,34 +252,34 @@ impl ExactlyOneSwitch {
     }
 
     /// Whoever heard of a failure and is still there must see it through.
-    fn leaves(&self, name: &str, agent: &Agent) -> Option<Obligation> {
+    fn leaves(&self, world: &World, name: &str, agent: &Agent) -> Option<Obligation> {
         let first = *agent.refused.get(&agent.epoch)?;
         let about = |waiting: &&Waiting| waiting.agent == name && waiting.epoch == agent.epoch;
-        let heard = self.waiting.values().filter(about).filter_map(|waiting| self.heard(waiting)).min()?;
+        let heard = self.waiting.values().filter(about).filter_map(|waiting| self.heard(world, waiting)).min()?;
         self.candidate(agent.subscription(), first).then(|| {
             let says = format!("{name} leaves {}, which failed", agent.subscription());
-            Obligation::new(says, first, self.due(name, first.max(heard), ASSIGNED))
+            Obligation::new(says, first, self.due(world, name, first.max(heard), ASSIGNED))
         })
     }
 
     /// Who was refused is answered under another assignment, or told that there is none.
-    fn goes_on(&self, run: &str, waiting: &Waiting) -> Option<Obligation> {
-        let heard = self.heard(waiting)?;
+    fn goes_on(&self, world: &World, run: &str, waiting: &Waiting) -> Option<Obligation> {
+        let heard = self.heard(world, waiting)?;
         let says = format!("{run}, whose call {} could not make, is answered or ended", waiting.agent);
         let since = self.agents[&waiting.agent].ready.unwrap_or_default().max(waiting.since).max(heard);
-        Some(Obligation::new(says, waiting.since, self.due(&waiting.agent, since, SWITCHED)))
+        Some(Obligation::new(says, waiting.since, self.due(world, &waiting.agent, since, SWITCHED)))
     }
 
     /// The users of an agent are told.
-    fn tells(&self, name: &str, agent: &Agent) -> Option<Obligation> {
+    fn tells(&self, world: &World, name: &str, agent: &Agent) -> Option<Obligation> {
         let ready = agent.ready.filter(|_| agent.epoch > 1 && !agent.noticed.contains_key(&agent.epoch))?;
-        let due = self.health.executor_since().map(|there| self.due(name, ready.max(there), SWITCHED));
+        let due = world.health.executor_since().map(|there| self.due(world, name, ready.max(there), SWITCHED));
         let says = format!("the users of {name} are told that it uses {} now", agent.subscription());
         Some(Obligation::new(says, ready, due.unwrap_or(Duration::MAX)))
     }
 }
 
-impl Invariant<Did> for ExactlyOneSwitch {
+impl Promise for ExactlyOneSwitch {
     fn name(&self) -> &'static str {
         "exactly_one_switch"
     }
@@ -288,8 +288,7 @@ impl Invariant<Did> for ExactlyOneSwitch {
         "each assignment of an agent is left once, for one that is well, with one container and one notice"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let did = match &event.what {
             What::Product(did) => did,
             What::World(WorldEvent::FaultFelt { kind, .. }) => {
@@ -299,51 +298,53 @@ impl Invariant<Did> for ExactlyOneSwitch {
             What::World(_) => return Ok(()),
         };
         match did {
-            Did::Claimed { run, owner, .. } => {
-                let incarnation = self.health.life(owner).incarnation;
+            Did::Run(RunEvent::Claimed { run, owner, .. }) => {
+                let incarnation = world.health.life(owner).incarnation;
                 self.owners.insert(run.clone(), (owner.clone(), incarnation));
                 self.waiting.remove(run);
             }
-            Did::HandedBack { run, .. } | Did::CancelRequested { run, .. } | Did::Lost { run, .. } => {
+            Did::Run(RunEvent::HandedBack { run, .. })
+            | Did::Run(RunEvent::CancelRequested { run, .. })
+            | Did::Run(RunEvent::Lost { run, .. }) => {
                 self.owners.remove(run);
                 self.waiting.remove(run);
             }
-            Did::Suspended { session } => {
-                self.waiting.retain(|run, _| crate::reader::session_of(run) != *session);
+            Did::Run(RunEvent::Suspended { session }) => {
+                self.waiting.retain(|run, _| crate::names::session_of(run) != *session);
             }
-            Did::Ended { run, status, reason, .. } => {
-                if status == "failed" {
-                    self.failed(run, reason, event.at)?;
+            Did::Run(RunEvent::Ended { run, status, reason, .. }) => {
+                if *status == Status::Failed {
+                    self.failed(world, run, reason, event.at)?;
                 }
                 self.owners.remove(run);
                 self.waiting.remove(run);
             }
             // Of its own the provider may fail with any other status.
-            Did::Refused { run, agent, epoch, status: 401 | 403 | 429, .. } => {
+            Did::Turn(TurnEvent::Refused { run, agent, epoch, status: 401 | 403 | 429, .. }) => {
                 self.refused(agent, run, *epoch, event.at);
             }
-            Did::SubscriptionFailed { agent, subscription, epoch } => {
+            Did::Agent(AgentEvent::SubscriptionFailed { agent, subscription, epoch }) => {
                 self.recorded(agent, subscription, *epoch, event.at)?;
             }
-            Did::Assigned { agent, from, to, epoch, by_operator } => {
+            Did::Agent(AgentEvent::Assigned { agent, from, to, epoch, by_operator }) => {
                 self.assigned(agent, (from, to), *epoch, event.at, *by_operator)?;
             }
-            Did::ReassignAsked { agent, to, epoch } => {
+            Did::Agent(AgentEvent::ReassignAsked { agent, to, epoch }) => {
                 self.wishes.insert((agent.clone(), *epoch, to.clone()));
             }
-            Did::Reassigned { agent, to, epoch } => {
+            Did::Agent(AgentEvent::Reassigned { agent, to, epoch }) => {
                 self.armed = true;
                 self.reassigned(agent, to, *epoch)?;
             }
-            Did::Found { session, of_agent, .. } => self.found(session, *of_agent, event.at)?,
-            Did::ContainerCreated { agent, epoch, .. } => {
+            Did::User(UserEvent::Found { session, of_agent, .. }) => self.found(world, session, *of_agent, event.at)?,
+            Did::Agent(AgentEvent::ContainerCreated { agent, epoch, .. }) => {
                 let says = || format!("two containers of {agent} were created for one assignment");
                 Self::once(&mut self.agent(agent).created, *epoch, says)?;
             }
-            Did::SwitchNoticed { agent, epoch } => self.noticed(agent, *epoch, event.at)?,
-            Did::Called { run, .. } => self.calling.clone_from(run),
-            Did::TurnServed { agent, epoch, container } => {
-                let session = crate::reader::session_of(&self.calling);
+            Did::Agent(AgentEvent::SwitchNoticed { agent, epoch }) => self.noticed(agent, *epoch, event.at)?,
+            Did::Turn(TurnEvent::Called { run, .. }) => self.calling.clone_from(run),
+            Did::Agent(AgentEvent::TurnServed { agent, epoch, container }) => {
+                let session = crate::names::session_of(&self.calling);
                 self.sessions.entry(session).or_insert_with(|| (agent.clone(), event.at));
                 let serving = self.agent(agent).serving.entry(*epoch).or_insert_with(|| container.clone());
                 if serving != container {
@@ -353,7 +354,7 @@ impl Invariant<Did> for ExactlyOneSwitch {
                     self.waiting.remove(&self.calling);
                 }
             }
-            Did::SwitchReady { agent, epoch } => {
+            Did::Agent(AgentEvent::SwitchReady { agent, epoch }) => {
                 let agent = self.agent(agent);
                 if *epoch == agent.epoch {
                     agent.ready = Some(event.at);
@@ -364,10 +365,12 @@ impl Invariant<Did> for ExactlyOneSwitch {
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
-        let of_agents =
-            self.agents.iter().flat_map(|(name, agent)| [self.leaves(name, agent), self.tells(name, agent)]);
-        let of_runs = self.waiting.iter().map(|(run, waiting)| self.goes_on(run, waiting));
+    fn pending(&self, world: &World) -> Vec<Obligation> {
+        let of_agents = self
+            .agents
+            .iter()
+            .flat_map(|(name, agent)| [self.leaves(world, name, agent), self.tells(world, name, agent)]);
+        let of_runs = self.waiting.iter().map(|(run, waiting)| self.goes_on(world, run, waiting));
         of_agents.chain(of_runs).flatten().collect()
     }
 

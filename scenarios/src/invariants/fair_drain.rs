@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lychgate::run::Status;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
-use lychgate_sim::trace::invariant::{Breach, Invariant};
+use lychgate_sim::trace::invariant::Breach;
 
-use crate::events::Did;
-use crate::health::Health;
-use crate::reader::session_of;
+use super::Promise;
+use super::world::World;
+use crate::events::{Did, RunEvent};
+use crate::names::session_of;
 use crate::settings::Settings;
 
 /// How long after its line to Postgres has healed, or it has gone on, a process can still not know of a run that it
@@ -19,6 +21,22 @@ use crate::settings::Settings;
 const HEALED: Duration = Duration::from_secs(60);
 /// What was claimed so shortly before the signal may not have been known yet: it is handed back.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
+
+/// How a run has left its owner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    HandedBack,
+    Ended(Status),
+}
+
+impl Left {
+    fn word(self) -> &'static str {
+        match self {
+            Left::HandedBack => "handed back",
+            Left::Ended(status) => status.word(),
+        }
+    }
+}
 
 struct Run {
     process: String,
@@ -32,7 +50,6 @@ struct Run {
 /// See the module.
 pub struct FairDrain {
     settings: Settings,
-    health: Health,
     /// Runs that are going.
     runs: BTreeMap<String, Run>,
     /// Sessions that are, or were while their run was going, suspended.
@@ -45,29 +62,22 @@ pub struct FairDrain {
 impl FairDrain {
     /// For a run with these settings.
     pub fn new(settings: Settings) -> Self {
-        FairDrain {
-            settings,
-            health: Health::default(),
-            runs: BTreeMap::new(),
-            suspended: Vec::new(),
-            told: BTreeMap::new(),
-            armed: false,
-        }
+        FairDrain { settings, runs: BTreeMap::new(), suspended: Vec::new(), told: BTreeMap::new(), armed: false }
     }
 
-    fn excused(&self, process: &str, at: Duration) -> bool {
-        if self.health.has_just_gone_on(process, HEALED) {
+    fn excused(&self, world: &World, process: &str, at: Duration) -> bool {
+        if world.health.has_just_gone_on(process, HEALED) {
             return true;
         }
         let link = format!("{process}->postgres");
-        let calm = self.health.calm_since(|target| target == link);
+        let calm = world.health.calm_since(|target| target == link);
         calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > at)
     }
 
-    fn exited(&self, event: &Event<Did>) -> Result<(), Breach> {
+    fn exited(&self, world: &World, event: &Event<Did>) -> Result<(), Breach> {
         let mine = |run: &Run| run.process == event.process && run.incarnation == event.incarnation;
         match self.runs.iter().find(|(_, run)| mine(run)) {
-            Some((label, _)) if !self.excused(&event.process, event.at) => {
+            Some((label, _)) if !self.excused(world, &event.process, event.at) => {
                 Err(Breach::now(format!("{} has exited while {label} is still its own", event.process)))
             }
             _ => Ok(()),
@@ -75,36 +85,42 @@ impl FairDrain {
     }
 
     /// A run has left its owner: as `became`, by the owner's own doing.
-    fn left(&self, label: &str, run: &Run, became: &str, at: Duration) -> Result<(), Breach> {
+    fn left(&self, world: &World, label: &str, run: &Run, became: Left, at: Duration) -> Result<(), Breach> {
         let Some((_, told)) = self.told.get(&run.process).filter(|(life, _)| *life == run.incarnation) else {
             return Ok(());
         };
-        if run.finished && !matches!(became, "completed" | "handed back") {
+        if run.finished && !matches!(became, Left::HandedBack | Left::Ended(Status::Completed)) {
             // Postgres had the last turn before it was told of the end: nothing excuses that.
-            return Err(Breach::now(format!("{label} was done when its executor stopped, and yet it is {became}")));
+            return Err(Breach::now(format!(
+                "{label} was done when its executor stopped, and yet it is {}",
+                became.word()
+            )));
         }
         let known = run.claimed + IN_FLIGHT <= *told;
         let stopped = run.cancelled || self.suspended.contains(&session_of(label));
-        if !known || stopped || self.excused(&run.process, at) {
+        if !known || stopped || self.excused(world, &run.process, at) {
             return Ok(());
         }
         if self.settings.interrupts(&run.process) {
-            let fair = became != "handed back";
+            let fair = became != Left::HandedBack;
             return if fair {
                 Ok(())
             } else {
-                Err(Breach::now(format!("{label} was to be interrupted and is {became}")))
+                Err(Breach::now(format!("{label} was to be interrupted and is {}", became.word())))
             };
         }
-        let cut = matches!(became, "handed back" | "interrupted" | "cancelled");
+        let cut = matches!(became, Left::HandedBack | Left::Ended(Status::Interrupted | Status::Cancelled));
         if cut && at < *told + self.settings.drain_grace(&run.process) {
-            return Err(Breach::now(format!("{label} is {became}, although its executor had time to let it finish")));
+            return Err(Breach::now(format!(
+                "{label} is {}, although its executor had time to let it finish",
+                became.word()
+            )));
         }
         Ok(())
     }
 }
 
-impl Invariant<Did> for FairDrain {
+impl Promise for FairDrain {
     fn name(&self) -> &'static str {
         "fair_drain"
     }
@@ -113,8 +129,7 @@ impl Invariant<Did> for FairDrain {
         "a process that exits leaves no run behind; one that can finish in time is not cut, one that is done is completed"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let did = match &event.what {
             What::World(WorldEvent::Signalled { nth }) => {
                 let mine = |run: &Run| run.process == event.process && run.incarnation == event.incarnation;
@@ -124,41 +139,41 @@ impl Invariant<Did> for FairDrain {
                 }
                 return Ok(());
             }
-            What::World(WorldEvent::Exited { .. }) => return self.exited(event),
+            What::World(WorldEvent::Exited { .. }) => return self.exited(world, event),
             What::World(_) => return Ok(()),
             What::Product(did) => did,
         };
         match did {
-            Did::Claimed { run, owner, .. } => {
+            Did::Run(RunEvent::Claimed { run, owner, .. }) => {
                 let finished = self.runs.get(run).is_some_and(|run| run.finished);
                 let new = Run {
                     process: owner.clone(),
-                    incarnation: self.health.life(owner).incarnation,
+                    incarnation: world.health.life(owner).incarnation,
                     claimed: event.at,
                     finished,
                     cancelled: false,
                 };
                 self.runs.insert(run.clone(), new);
             }
-            Did::Checkpointed { run, last, .. } => {
+            Did::Run(RunEvent::Checkpointed { run, last, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.finished |= *last;
                 }
             }
-            Did::CancelRequested { run, .. } => {
+            Did::Run(RunEvent::CancelRequested { run, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.cancelled = true;
                 }
             }
-            Did::Suspended { session } => self.suspended.push(session.clone()),
-            Did::HandedBack { run: label, .. } => {
+            Did::Run(RunEvent::Suspended { session }) => self.suspended.push(session.clone()),
+            Did::Run(RunEvent::HandedBack { run: label, .. }) => {
                 if let Some(run) = self.runs.remove(label) {
-                    self.left(label, &run, "handed back", event.at)?;
+                    self.left(world, label, &run, Left::HandedBack, event.at)?;
                 }
             }
-            Did::Ended { run: label, status, by_owner, .. } => {
+            Did::Run(RunEvent::Ended { run: label, status, by_owner, .. }) => {
                 if let Some(run) = self.runs.remove(label).filter(|_| *by_owner) {
-                    self.left(label, &run, status, event.at)?;
+                    self.left(world, label, &run, Left::Ended(*status), event.at)?;
                 }
             }
             _ => {}

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
-use lychgate_sim::trace::invariant::{Breach, Invariant};
+use lychgate_sim::trace::invariant::Breach;
 
-use crate::events::Did;
-use crate::health::Health;
+use super::Promise;
+use super::world::World;
+use crate::events::{AgentEvent, Did, TurnEvent};
 
 /// A gauge may lag by so much behind what the provider sees, and lead it by as much.
 const MOMENT: Duration = Duration::from_millis(200);
@@ -20,26 +21,18 @@ const GAUGES: [&str; 5] = ["threads", "tasks", "runs", "history", "history_limit
 /// See the module.
 #[derive(Default)]
 pub struct HealthAnswers {
-    health: Health,
     /// Calls that are going at the provider, by berth: since when.
     calls: BTreeMap<String, BTreeMap<String, Duration>>,
-    /// Berths that stand still, or did a moment ago.
-    paused: BTreeMap<String, Option<Duration>>,
     armed: bool,
 }
 
-impl HealthAnswers {
-    /// Whether the process stood still at any time during the last `took`.
-    fn was_paused(&self, process: &str, since: Duration) -> bool {
-        match self.paused.get(process) {
-            None => false,
-            Some(None) => true,
-            Some(Some(resumed)) => *resumed >= since,
-        }
-    }
+/// Whether the process has stood still at any time since then.
+fn has_paused(world: &World, process: &str, since: Duration) -> bool {
+    let life = world.health.life(process);
+    life.paused || life.went_on.is_some_and(|went_on| went_on >= since)
 }
 
-impl Invariant<Did> for HealthAnswers {
+impl Promise for HealthAnswers {
     fn name(&self) -> &'static str {
         "health_answers"
     }
@@ -48,36 +41,28 @@ impl Invariant<Did> for HealthAnswers {
         "an agent's /health answers 200 in bounded time, with gauges that are true, whatever is stuck"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let process = event.process.clone();
         match &event.what {
-            What::World(WorldEvent::Paused) => {
-                self.paused.insert(process, None);
-            }
-            What::World(WorldEvent::Resumed) => {
-                self.paused.insert(process, Some(event.at));
-            }
             What::World(WorldEvent::Booted | WorldEvent::Exited { .. } | WorldEvent::Killed | WorldEvent::Panicked) => {
                 self.calls.remove(&process);
-                self.paused.remove(&process);
             }
-            What::Product(Did::Called { run, .. }) => {
+            What::Product(Did::Turn(TurnEvent::Called { run, .. })) => {
                 self.calls.entry(process).or_default().insert(run.clone(), event.at);
             }
             What::Product(
-                Did::Answered { run, .. }
-                | Did::HungUp { run, .. }
-                | Did::Spoiled { run, .. }
-                | Did::Refused { run, .. },
+                Did::Turn(TurnEvent::Answered { run, .. })
+                | Did::Turn(TurnEvent::HungUp { run, .. })
+                | Did::Turn(TurnEvent::Spoiled { run, .. })
+                | Did::Turn(TurnEvent::Refused { run, .. }),
             ) => {
                 if let Some(calls) = self.calls.get_mut(&process) {
                     calls.remove(run);
                 }
             }
-            What::Product(Did::Probed { process, agent, status, gauges, took }) => {
+            What::Product(Did::Agent(AgentEvent::Probed { process, agent, status, gauges, took })) => {
                 let asked = event.at.saturating_sub(*took);
-                if self.was_paused(process, asked) {
+                if has_paused(world, process, asked) {
                     return Ok(());
                 }
                 if *status != Some(200) {
@@ -90,7 +75,7 @@ impl Invariant<Did> for HealthAnswers {
                 let settled = |since: &&Duration| **since + MOMENT <= asked;
                 // Of a call over a faulty line the provider may not know yet that its caller is gone.
                 let line = format!("{process}->provider");
-                let calm = self.health.calm_since(|target| target == line);
+                let calm = world.health.calm_since(|target| target == line);
                 let hears = calm.is_some_and(|calm| calm.is_zero() || calm + HEARD <= asked);
                 let going = calls.filter(|_| hears).map_or(0, |calls| calls.values().filter(settled).count());
                 self.armed |= going > 0;

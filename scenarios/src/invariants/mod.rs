@@ -1,6 +1,7 @@
 //! What must hold in every run. One promise, one struct, one file; each sees events and nothing else.
 
 mod agents_ready;
+mod answers_make_sense;
 mod bounded_memory;
 mod bounded_shutdown;
 mod bounded_waits;
@@ -15,13 +16,17 @@ mod one_live_executor;
 mod resumable;
 mod stream_truth;
 mod terminal_once;
+pub mod world;
 
-use lychgate_sim::trace::invariant::Invariant;
+use lychgate_sim::trace::event::Event;
+use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 
+use self::world::{SharedWorld, World};
 use crate::events::Did;
 use crate::settings::Settings;
 
 pub use agents_ready::AgentsReady;
+pub use answers_make_sense::AnswersMakeSense;
 pub use bounded_memory::BoundedMemory;
 pub use bounded_shutdown::BoundedShutdown;
 pub use bounded_waits::BoundedWaits;
@@ -37,23 +42,95 @@ pub use resumable::Resumable;
 pub use stream_truth::StreamTruth;
 pub use terminal_once::TerminalOnce;
 
-/// All of them, for a run with these deadlines and settings, and so many slots per executor.
+/// One promise about every run. It judges by events and by the world that they have made, which it shares with all others.
+pub trait Promise: Send + 'static {
+    /// Its name, as in `no_zombies`.
+    fn name(&self) -> &'static str;
+
+    /// What it promises, in one line for `list`.
+    fn says(&self) -> &'static str;
+
+    /// Learns of `event`, of which `world` has learned before.
+    ///
+    /// # Errors
+    /// The event breaks the promise.
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach>;
+
+    /// What must still happen, each with its deadline.
+    fn pending(&self, _: &World) -> Vec<Obligation> {
+        Vec::new()
+    }
+
+    /// Speaks once more after settling.
+    ///
+    /// # Errors
+    /// The promise is broken at rest.
+    fn conclude(&mut self) -> Result<(), Breach> {
+        Ok(())
+    }
+
+    /// Whether this run put it to the test.
+    fn armed(&self) -> bool;
+}
+
+/// A promise with its handle to the world: what the simulation takes for an invariant.
+struct Judge<P> {
+    promise: P,
+    world: SharedWorld,
+}
+
+impl<P: Promise> Invariant<Did> for Judge<P> {
+    fn name(&self) -> &'static str {
+        self.promise.name()
+    }
+
+    fn says(&self) -> &'static str {
+        self.promise.says()
+    }
+
+    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
+        self.promise.observe(event, &self.world.after(event))
+    }
+
+    fn pending(&self) -> Vec<Obligation> {
+        self.promise.pending(&self.world.now())
+    }
+
+    fn conclude(&mut self) -> Result<(), Breach> {
+        self.promise.conclude()
+    }
+
+    fn armed(&self) -> bool {
+        self.promise.armed()
+    }
+}
+
+/// All of them, for a run with these deadlines and settings, and so many slots per executor. They share one world.
 pub fn all(deadlines: Deadlines, settings: &Settings, slots: usize) -> Vec<Box<dyn Invariant<Did>>> {
+    let world = SharedWorld::default();
     vec![
-        Box::new(NoZombies::new(deadlines, slots)),
-        Box::new(TerminalOnce::default()),
-        Box::new(OneLiveExecutor::new(deadlines, settings.clone())),
-        Box::new(FairDrain::new(settings.clone())),
-        Box::new(Resumable::new(settings.clone())),
-        Box::new(NoWriteAfterPoolClose::default()),
-        Box::new(ExactlyOneSwitch::new(settings.subscriptions())),
-        Box::new(AgentsReady::default()),
-        Box::new(HealthAnswers::default()),
-        Box::new(NothingLost::default()),
-        Box::new(BoundedWaits::default()),
-        Box::new(StreamTruth::default()),
-        Box::new(BoundedShutdown::new(settings.clone())),
-        Box::new(NoLeaks::default()),
-        Box::new(BoundedMemory::new(slots)),
+        world.judge(NoZombies::new(deadlines, slots)),
+        world.judge(TerminalOnce::default()),
+        world.judge(OneLiveExecutor::new(deadlines, settings.clone())),
+        world.judge(FairDrain::new(settings.clone())),
+        world.judge(Resumable::new(settings.clone())),
+        world.judge(NoWriteAfterPoolClose::default()),
+        world.judge(ExactlyOneSwitch::new(settings.subscriptions())),
+        world.judge(AgentsReady::default()),
+        world.judge(HealthAnswers::default()),
+        world.judge(NothingLost::default()),
+        world.judge(BoundedWaits::default()),
+        world.judge(StreamTruth::default()),
+        world.judge(BoundedShutdown::new(settings.clone())),
+        world.judge(NoLeaks::default()),
+        world.judge(BoundedMemory::new(slots)),
+        world.judge(AnswersMakeSense::default()),
     ]
+}
+
+impl SharedWorld {
+    /// The invariant that holds this promise about this world.
+    fn judge(&self, promise: impl Promise) -> Box<dyn Invariant<Did>> {
+        Box::new(Judge { promise, world: self.clone() })
+    }
 }

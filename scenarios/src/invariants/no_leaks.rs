@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use lychgate::limits::{BROKER_HEARTBEAT, LEASE_TTL};
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
-use crate::events::Did;
-use crate::health::Health;
-use crate::links::Links;
+use super::Promise;
+use super::world::World;
+use crate::events::{DeliveryEvent, Did, LiveEvent, Queue, RunEvent};
+use crate::names::{self, Role, role};
 
 /// Letting go of a lease, with a healthy Redis: as long as both terminal writes may take.
 const HEALTHY: Duration = Duration::from_secs(20);
@@ -36,7 +37,7 @@ struct Delivery {
     process: String,
     incarnation: u32,
     line: u32,
-    queue: String,
+    queue: Queue,
     run: String,
     since: Duration,
 }
@@ -44,8 +45,6 @@ struct Delivery {
 /// See the module.
 #[derive(Default)]
 pub struct NoLeaks {
-    health: Health,
-    links: Links,
     /// Runs that somebody works on.
     going: BTreeSet<String>,
     /// When each run was over, and who wrote that.
@@ -59,27 +58,34 @@ pub struct NoLeaks {
 }
 
 fn of<'a>(process: &'a str) -> impl Fn(&str) -> bool + 'a {
-    move |target| target.split("->").next() == Some(process)
+    move |target| names::near(target) == process
 }
 
 impl NoLeaks {
     /// Whether neither `process` nor any link of it has been faulty from a minute before `since` until now.
-    fn undisturbed(&self, process: &str, since: Duration) -> bool {
-        self.health.calm_since(of(process)).is_some_and(|calm| calm.is_zero() || calm + HEALED <= since)
+    fn undisturbed(&self, world: &World, process: &str, since: Duration) -> bool {
+        world.health.calm_since(of(process)).is_some_and(|calm| calm.is_zero() || calm + HEALED <= since)
     }
 
     fn over(&self, run: &str) -> Option<&(Duration, String)> {
         self.over.get(run)
     }
 
-    fn leased(&mut self, event: &Event<Did>, session: &str, lease: Lease, lasts: Option<u64>) -> Result<(), Breach> {
+    fn leased(
+        &mut self,
+        world: &World,
+        event: &Event<Did>,
+        session: &str,
+        lease: Lease,
+        lasts: Option<u64>,
+    ) -> Result<(), Breach> {
         if lasts.is_none_or(|lasts| lasts > LEASE_TTL.as_secs()) {
             return Err(Breach::now(format!("the lease on {session} outlasts its {} s", LEASE_TTL.as_secs())));
         }
         if let Some((over, _)) = self.over(&lease.run)
-            && self.undisturbed(&event.process, event.at)
+            && self.undisturbed(world, &event.process, event.at)
             // Who goes on after a pause learns a moment later that the run is over.
-            && event.at > self.health.life(&event.process).since.max(*over) + HEALED
+            && event.at > world.health.life(&event.process).since.max(*over) + HEALED
         {
             let says = format!("{} renews the lease on {session} long after {} is over", event.process, lease.run);
             return Err(Breach::now(says));
@@ -90,7 +96,7 @@ impl NoLeaks {
         Ok(())
     }
 
-    fn settled(&mut self, event: &Event<Did>, line: u32, queue: &str, run: &str) {
+    fn settled(&mut self, event: &Event<Did>, line: u32, queue: Queue, run: &str) {
         let this = |delivery: &Delivery| {
             delivery.process == event.process && delivery.line == line && delivery.queue == queue && delivery.run == run
         };
@@ -100,19 +106,20 @@ impl NoLeaks {
     }
 
     /// A life ended by itself, in order: it holds nothing any more.
-    fn left(&self, event: &Event<Did>) -> Result<(), Breach> {
+    fn left(&self, world: &World, event: &Event<Did>) -> Result<(), Breach> {
         let process = &event.process;
         let its = |name: &str, incarnation: u32| name == process && incarnation == event.incarnation;
         let lease = self.leases.iter().find(|(_, lease)| {
-            its(&lease.process, lease.incarnation) && lease.until > event.at && self.undisturbed(process, lease.since)
+            its(&lease.process, lease.incarnation)
+                && lease.until > event.at
+                && self.undisturbed(world, process, lease.since)
         });
         if let Some((session, _)) = lease {
             return Err(Breach::now(format!("{process} has left in order and holds the lease on {session}")));
         }
-        let delivery = self
-            .deliveries
-            .iter()
-            .find(|delivery| its(&delivery.process, delivery.incarnation) && self.undisturbed(process, delivery.since));
+        let delivery = self.deliveries.iter().find(|delivery| {
+            its(&delivery.process, delivery.incarnation) && self.undisturbed(world, process, delivery.since)
+        });
         if let Some(Delivery { run, .. }) = delivery {
             return Err(Breach::now(format!("{process} has left in order and has a delivery of {run} unsettled")));
         }
@@ -121,11 +128,11 @@ impl NoLeaks {
 
     /// A lease is let go of by who held it. One whose run somebody else has ended, or whose holder was cut off from
     /// Redis, lapses: nobody needs to see to that, as long as nobody renews it.
-    fn lease_owed(&self, session: &str, lease: &Lease) -> Option<Obligation> {
+    fn lease_owed(&self, world: &World, session: &str, lease: &Lease) -> Option<Obligation> {
         let (over, by) = self.over(&lease.run)?;
-        let life = self.health.life(&lease.process);
+        let life = world.health.life(&lease.process);
         let holder = *by == lease.process && life.alive && life.incarnation == lease.incarnation;
-        if !holder || !self.undisturbed(&lease.process, lease.since) {
+        if !holder || !self.undisturbed(world, &lease.process, lease.since) {
             return None;
         }
         let says = format!("{} lets go of the lease on {session}, as {} is over", lease.process, lease.run);
@@ -134,27 +141,27 @@ impl NoLeaks {
         Some(Obligation::new(says, *over, due))
     }
 
-    fn delivery_owed(&self, delivery: &Delivery) -> Option<Obligation> {
+    fn delivery_owed(&self, world: &World, delivery: &Delivery) -> Option<Obligation> {
         let Delivery { process, run, queue, .. } = delivery;
-        let since = match queue.as_str() {
-            "cancels" => delivery.since,
-            _ => self.over(run)?.0.max(delivery.since),
+        let since = match queue {
+            Queue::Cancels => delivery.since,
+            Queue::Runs => self.over(run)?.0.max(delivery.since),
         };
-        let life = self.health.life(process);
-        let calm = self.health.calm_since(of(process)).filter(|_| !life.paused);
+        let life = world.health.life(process);
+        let calm = world.health.calm_since(of(process)).filter(|_| !life.paused);
         let within = if life.alive { HEALED } else { MISSED };
         let due = calm.map_or(Duration::MAX, |calm| calm.max(since).max(life.since) + within);
-        let says = format!("the delivery of {run} from the queue of {queue} to {process} is settled");
+        let says = format!("the delivery of {run} from the queue of {} to {process} is settled", queue.word());
         Some(Obligation::new(says, since, due))
     }
 
-    fn links_owed(&self) -> Vec<Obligation> {
+    fn links_owed(&self, world: &World) -> Vec<Obligation> {
         let mut owed = Vec::new();
-        for (near, far, open) in self.links.roads() {
+        for (near, far, open) in world.links.roads() {
             if open.is_empty() {
                 continue;
             }
-            let life = self.health.life(near);
+            let life = world.health.life(near);
             // Users have no lives that the world counts.
             let of_user = life.incarnation == 0;
             for link in open.values() {
@@ -164,16 +171,20 @@ impl NoLeaks {
                 } else if self.going.is_empty() && matches!(far, "provider" | "agents") {
                     let since = self.idle_since.max(link.since);
                     let says = format!("{near}, which works on no run, closes its connection to {far}");
-                    let calm = self.health.calm_since(of(near));
+                    let calm = world.health.calm_since(of(near));
                     let due = calm.map_or(Duration::MAX, |calm| calm.max(since) + HEALED);
                     owed.push(Obligation::new(says, since, due));
                 }
             }
             // One connection is the gateway's own; the others belong to streams, and those to users.
-            if near.starts_with("gateway-") && far == "redis" && open.len() > 1 && self.links.leading_to(near) == 0 {
+            if role(near) == Some(Role::Gateway)
+                && far == "redis"
+                && open.len() > 1
+                && world.links.leading_to(near) == 0
+            {
                 let newest = open.values().map(|link| link.since).max().unwrap_or_default();
-                let since = newest.max(self.links.last_closed(near));
-                let calm = self.health.calm_since(|target| target.split("->").last() == Some(near));
+                let since = newest.max(world.links.last_closed(near));
+                let calm = world.health.calm_since(|target| names::far(target) == near);
                 let due = calm.map_or(Duration::MAX, |calm| calm.max(since) + HEALED);
                 let says = format!("{near}, which no user is connected to, closes its readers' connections to redis");
                 owed.push(Obligation::new(says, since, due));
@@ -183,7 +194,7 @@ impl NoLeaks {
     }
 }
 
-impl Invariant<Did> for NoLeaks {
+impl Promise for NoLeaks {
     fn name(&self) -> &'static str {
         "no_leaks"
     }
@@ -192,48 +203,46 @@ impl Invariant<Did> for NoLeaks {
         "leases, deliveries and connections are given back when their use is over, and all of them at a clean exit"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
-        self.links.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         if let What::World(WorldEvent::Exited { code: 0 }) = &event.what {
-            return self.left(event);
+            return self.left(world, event);
         }
         let What::Product(did) = &event.what else { return Ok(()) };
         let (process, incarnation) = (event.process.clone(), event.incarnation);
         match did {
-            Did::Claimed { run, .. } => _ = self.going.insert(run.clone()),
-            Did::HandedBack { run, .. } => {
+            Did::Run(RunEvent::Claimed { run, .. }) => _ = self.going.insert(run.clone()),
+            Did::Run(RunEvent::HandedBack { run, .. }) => {
                 self.going.remove(run);
                 self.idle_since = event.at;
             }
-            Did::Ended { run, .. } => {
+            Did::Run(RunEvent::Ended { run, .. }) => {
                 self.armed |= self.leases.values().any(|lease| lease.run == *run);
                 self.going.remove(run);
                 self.over.insert(run.clone(), (event.at, process));
                 self.idle_since = event.at;
             }
-            Did::Leased { session, run, fence, lasts } => {
+            Did::Live(LiveEvent::Leased { session, run, fence, lasts }) => {
                 let until = event.at + Duration::from_secs(lasts.unwrap_or_default());
                 let lease = Lease { run: run.clone(), fence: *fence, process, incarnation, since: event.at, until };
-                self.leased(event, session, lease, *lasts)?;
+                self.leased(world, event, session, lease, *lasts)?;
             }
-            Did::Released { session, run, fence } => {
+            Did::Live(LiveEvent::Released { session, run, fence }) => {
                 self.leases.retain(|of, lease| of != session || lease.run != *run || lease.fence != *fence);
             }
-            Did::Delivered { run, queue, line, .. } => {
-                let (run, queue, line) = (run.clone(), queue.clone(), *line);
+            Did::Delivery(DeliveryEvent::Delivered { run, queue, line, .. }) => {
+                let (run, queue, line) = (run.clone(), *queue, *line);
                 self.deliveries.push(Delivery { process, incarnation, line, queue, run, since: event.at });
             }
-            Did::Settled { run, queue, line, .. } => self.settled(event, *line, queue, run),
+            Did::Delivery(DeliveryEvent::Settled { run, queue, line, .. }) => self.settled(event, *line, *queue, run),
             _ => {}
         }
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
-        let leases = self.leases.iter().filter_map(|(session, lease)| self.lease_owed(session, lease));
-        let deliveries = self.deliveries.iter().filter_map(|delivery| self.delivery_owed(delivery));
-        leases.chain(deliveries).chain(self.links_owed()).collect()
+    fn pending(&self, world: &World) -> Vec<Obligation> {
+        let leases = self.leases.iter().filter_map(|(session, lease)| self.lease_owed(world, session, lease));
+        let deliveries = self.deliveries.iter().filter_map(|delivery| self.delivery_owed(world, delivery));
+        leases.chain(deliveries).chain(self.links_owed(world)).collect()
     }
 
     fn conclude(&mut self) -> Result<(), Breach> {

@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
-use lychgate_sim::trace::invariant::{Breach, Invariant};
+use lychgate_sim::trace::invariant::Breach;
 
-use crate::events::Did;
-use crate::health::Health;
+use super::Promise;
+use super::world::World;
+use crate::events::{Did, ProcessEvent, RunEvent, TurnEvent};
+use crate::names::{Role, role};
 
 /// The pool of checkpoints.
 const CHECKPOINTS: &str = "checkpoints";
@@ -30,7 +32,6 @@ struct Run {
 /// See the module.
 #[derive(Default)]
 pub struct NoWriteAfterPoolClose {
-    health: Health,
     runs: BTreeMap<String, Run>,
     /// The pools that a life has closed or abandoned, in order.
     closed: BTreeMap<Life, Vec<String>>,
@@ -39,12 +40,12 @@ pub struct NoWriteAfterPoolClose {
 
 impl NoWriteAfterPoolClose {
     /// Whether its line to Postgres is, or was lately, sick; or it has just stood still, and its budget is spent.
-    fn excused(&self, process: &str, at: Duration) -> bool {
-        if self.health.has_just_gone_on(process, HEALED) {
+    fn excused(&self, world: &World, process: &str, at: Duration) -> bool {
+        if world.health.has_just_gone_on(process, HEALED) {
             return true;
         }
         let link = format!("{process}->postgres");
-        let calm = self.health.calm_since(|target| target == link);
+        let calm = world.health.calm_since(|target| target == link);
         calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > at)
     }
 
@@ -52,18 +53,18 @@ impl NoWriteAfterPoolClose {
         self.closed.get(life).is_some_and(|closed| closed.iter().any(|closed| closed == pool))
     }
 
-    fn close(&mut self, life: Life, pool: &str, at: Duration) -> Result<(), Breach> {
+    fn close(&mut self, world: &World, life: Life, pool: &str, at: Duration) -> Result<(), Breach> {
         let (process, _) = &life;
         if self.has_closed(&life, pool) {
             return Err(Breach::now(format!("{process} closed its pool `{pool}` twice")));
         }
-        let executor = process.starts_with("executor-");
+        let executor = role(process) == Some(Role::Executor);
         if pool == STORE && executor && !self.has_closed(&life, CHECKPOINTS) {
             let says = format!("{process} closed its pool `{pool}`, which it opened first, before `{CHECKPOINTS}`");
             return Err(Breach::now(says));
         }
         let going = self.runs.iter().find(|(_, run)| run.owner.as_ref() == Some(&life));
-        if let Some((run, _)) = going.filter(|_| !self.excused(process, at)) {
+        if let Some((run, _)) = going.filter(|_| !self.excused(world, process, at)) {
             return Err(Breach::now(format!("{process} closed its pool `{pool}` while {run} was going")));
         }
         self.closed.entry(life).or_default().push(pool.to_string());
@@ -71,9 +72,9 @@ impl NoWriteAfterPoolClose {
     }
 
     fn exit(&self, life: &Life) -> Result<(), Breach> {
-        let pools: &[&str] = match life.0.split('-').next() {
-            Some("executor") => &[CHECKPOINTS, STORE],
-            Some("gateway") => &[STORE],
+        let pools: &[&str] = match role(&life.0) {
+            Some(Role::Executor) => &[CHECKPOINTS, STORE],
+            Some(Role::Gateway) => &[STORE],
             _ => &[],
         };
         match pools.iter().find(|pool| !self.has_closed(life, pool)) {
@@ -83,7 +84,7 @@ impl NoWriteAfterPoolClose {
     }
 }
 
-impl Invariant<Did> for NoWriteAfterPoolClose {
+impl Promise for NoWriteAfterPoolClose {
     fn name(&self) -> &'static str {
         "no_write_after_pool_close"
     }
@@ -92,8 +93,7 @@ impl Invariant<Did> for NoWriteAfterPoolClose {
         "runs end before the checkpoint pool is closed; afterwards nothing is written through it, and nothing tries"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let life = (event.process.clone(), event.incarnation);
         let did = match &event.what {
             What::World(WorldEvent::Signalled { .. }) => {
@@ -106,35 +106,35 @@ impl Invariant<Did> for NoWriteAfterPoolClose {
             What::Product(did) => did,
         };
         match did {
-            Did::Claimed { run, owner, .. } => {
-                let owner = (owner.clone(), self.health.life(owner).incarnation);
+            Did::Run(RunEvent::Claimed { run, owner, .. }) => {
+                let owner = (owner.clone(), world.health.life(owner).incarnation);
                 self.runs.insert(run.clone(), Run { owner: Some(owner), answered: false });
             }
-            Did::Answered { run, .. } => {
+            Did::Turn(TurnEvent::Answered { run, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.answered = true;
                 }
             }
-            Did::HandedBack { run, .. } | Did::Ended { run, .. } => {
+            Did::Run(RunEvent::HandedBack { run, .. }) | Did::Run(RunEvent::Ended { run, .. }) => {
                 self.runs.remove(run);
             }
-            Did::Checkpointed { run, pool, .. } => {
+            Did::Run(RunEvent::Checkpointed { run, pool, .. }) => {
                 if pool != CHECKPOINTS {
                     return Err(Breach::now(format!("a turn of {run} was committed through the pool `{pool}`")));
                 }
-                if self.has_closed(&life, pool) && !self.excused(&life.0, event.at) {
+                if self.has_closed(&life, pool) && !self.excused(world, &life.0, event.at) {
                     return Err(Breach::now(format!("a turn of {run} was committed after {} closed the pool", life.0)));
                 }
                 if let Some(run) = self.runs.get_mut(run) {
                     run.answered = false;
                 }
             }
-            Did::CheckpointTried { run, .. } => {
+            Did::Run(RunEvent::CheckpointTried { run, .. }) => {
                 return Err(Breach::now(format!("a turn of {run} was to be committed after the pool was closed")));
             }
-            Did::PoolClosed { pool, .. } => self.close(life, pool, event.at)?,
-            Did::PoolAbandoned { process, pool } => {
-                if !self.excused(process, event.at) {
+            Did::Process(ProcessEvent::PoolClosed { pool, .. }) => self.close(world, life, pool, event.at)?,
+            Did::Process(ProcessEvent::PoolAbandoned { process, pool }) => {
+                if !self.excused(world, process, event.at) {
                     return Err(Breach::now(format!("{process} abandoned its pool `{pool}`")));
                 }
                 self.closed.entry(life).or_default().push(pool.clone());

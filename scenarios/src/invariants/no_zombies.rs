@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate_sim::trace::event::{Event, What};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
-use crate::events::Did;
-use crate::health::{Health, Memory, matters_to_ends};
-use crate::reader::session_of;
+use super::Promise;
+use super::world::{Memory, World, matters_to_ends};
+use crate::events::{Did, LiveEvent, RunEvent};
+use crate::names::session_of;
 
 /// Both terminal writes of a run, with healthy stores.
 const HEALTHY: Duration = Duration::from_secs(20);
@@ -59,7 +60,6 @@ impl Run {
 /// See the module.
 pub struct NoZombies {
     deadlines: Deadlines,
-    health: Health,
     runs: BTreeMap<String, Run>,
     /// Those of them that are not at rest: what is pending is asked for every second, of days.
     going: BTreeSet<String>,
@@ -77,7 +77,6 @@ impl NoZombies {
     pub fn new(deadlines: Deadlines, slots: usize) -> Self {
         NoZombies {
             deadlines,
-            health: Health::default(),
             runs: BTreeMap::new(),
             going: BTreeSet::new(),
             noted: BTreeMap::new(),
@@ -115,19 +114,19 @@ impl NoZombies {
     }
 
     /// Whether some executor has a free slot, and since when.
-    fn look_for_room(&mut self) {
+    fn look_for_room(&mut self, world: &World) {
         let works = |name: &str| {
-            let incarnation = self.health.life(name).incarnation;
+            let incarnation = world.health.life(name).incarnation;
             let its = Stage::Running { owner: name.to_owned(), incarnation };
             self.going.iter().filter(|label| self.runs.get(*label).is_some_and(|run| run.stage == its)).count()
         };
-        let room = self.health.ready_executors().any(|name| works(name) < self.slots);
-        self.room = room.then(|| self.room.unwrap_or(self.health.now()));
+        let room = world.health.ready_executors().any(|name| works(name) < self.slots);
+        self.room = room.then(|| self.room.unwrap_or(world.health.now()));
     }
 
     /// What must happen within `healthy` of `since` with healthy stores, else within `healed` of their healing.
-    fn within(&self, says: String, since: Duration, healthy: Duration, healed: Duration) -> Obligation {
-        let due = match self.health.calm_since(matters_to_ends) {
+    fn within(&self, world: &World, says: String, since: Duration, healthy: Duration, healed: Duration) -> Obligation {
+        let due = match world.health.calm_since(matters_to_ends) {
             None => Duration::MAX,
             // Undisturbed for a minute before it began, and ever since.
             Some(calm) if calm + HEALED <= since || calm.is_zero() => since + healthy,
@@ -136,54 +135,54 @@ impl NoZombies {
         Obligation::new(says, since, due)
     }
 
-    fn owner_lives(&self, owner: &str, incarnation: u32) -> bool {
-        let life = self.health.life(owner);
+    fn owner_lives(&self, world: &World, owner: &str, incarnation: u32) -> bool {
+        let life = world.health.life(owner);
         life.alive && life.incarnation == incarnation
     }
 
-    fn owed(&self, label: &str, run: &Run) -> Option<Obligation> {
+    fn owed(&self, world: &World, label: &str, run: &Run) -> Option<Obligation> {
         let Deadlines { takeover_after, queued_claim_after, sweep_max } = self.deadlines;
         let takeover = takeover_after + sweep_max + HEALED;
         let waits = |says: String, since: Duration, wait: Duration| match self.room {
             None => Obligation::new(says, since, Duration::MAX),
-            Some(room) => self.within(says, room.max(since), wait, wait),
+            Some(room) => self.within(world, says, room.max(since), wait, wait),
         };
         match &run.stage {
             Stage::Queued => {
                 let says = format!("{label} is claimed");
                 Some(waits(says, run.since, queued_claim_after + sweep_max + HEALED))
             }
-            Stage::Running { owner, incarnation } if !self.owner_lives(owner, *incarnation) => {
-                let died = self.health.life(owner).since;
+            Stage::Running { owner, incarnation } if !self.owner_lives(world, owner, *incarnation) => {
+                let died = world.health.life(owner).since;
                 let says = format!("{label}, whose owner is gone, is claimed anew or over");
                 Some(waits(says, run.since.max(died), takeover))
             }
             Stage::Running { .. } => Some(match run.finished {
                 Some(finished) => {
                     let says = format!("the end of {label}, whose last turn is checkpointed, is written to Postgres");
-                    self.within(says, finished, HEALTHY, HEALED)
+                    self.within(world, says, finished, HEALTHY, HEALED)
                 }
                 None if run.cancelled.is_some() => {
                     let says = format!("{label}, which its user stopped, is over");
                     let since = run.cancelled.unwrap_or_default().max(run.since);
-                    self.within(says, since, HEALTHY, HEALED)
+                    self.within(world, says, since, HEALTHY, HEALED)
                 }
                 None if run.shown.is_none_or(|shown| shown < run.fence) => {
                     let says = format!("the live view shows {label} under its newest fence");
-                    self.within(says, run.since, HEALED, HEALED)
+                    self.within(world, says, run.since, HEALED, HEALED)
                 }
                 None => Obligation::new(format!("{label} comes to an end"), run.since, Duration::MAX),
             }),
             Stage::Over if run.rests() => None,
             Stage::Over => {
                 let says = format!("{label}, which is over, leaves the live view");
-                Some(self.within(says, run.since, HEALTHY, HEALED))
+                Some(self.within(world, says, run.since, HEALTHY, HEALED))
             }
         }
     }
 }
 
-impl Invariant<Did> for NoZombies {
+impl Promise for NoZombies {
     fn name(&self) -> &'static str {
         "no_zombies"
     }
@@ -192,8 +191,7 @@ impl Invariant<Did> for NoZombies {
         "a run that nobody works on is soon over, or claimed anew, in Postgres and in the live view"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         if let Some(memory) = Memory::of(event) {
             self.remembers(memory);
             self.sort();
@@ -202,13 +200,13 @@ impl Invariant<Did> for NoZombies {
             What::Product(did) => did,
             What::World(happening) => {
                 if happening.is_of_life() {
-                    self.look_for_room();
+                    self.look_for_room(world);
                 }
                 return Ok(());
             }
         };
         match did {
-            Did::Accepted { run, .. } => {
+            Did::Run(RunEvent::Accepted { run, .. }) => {
                 let new = Run {
                     stage: Stage::Queued,
                     since: event.at,
@@ -220,27 +218,27 @@ impl Invariant<Did> for NoZombies {
                 };
                 self.runs.insert(run.clone(), new);
             }
-            Did::Claimed { run, owner, fence, .. } => {
-                let incarnation = self.health.life(owner).incarnation;
+            Did::Run(RunEvent::Claimed { run, owner, fence, .. }) => {
+                let incarnation = world.health.life(owner).incarnation;
                 self.stage(run, event.at, Stage::Running { owner: owner.clone(), incarnation }, *fence);
             }
-            Did::Checkpointed { run, last: true, .. } => {
+            Did::Run(RunEvent::Checkpointed { run, last: true, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.finished = Some(event.at);
                 }
             }
-            Did::CancelRequested { run, .. } => {
+            Did::Run(RunEvent::CancelRequested { run, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.cancelled.get_or_insert(event.at);
                 }
             }
-            Did::HandedBack { run, fence, .. } => self.stage(run, event.at, Stage::Queued, fence + 1),
-            Did::Ended { run, fence, .. } => {
+            Did::Run(RunEvent::HandedBack { run, fence, .. }) => self.stage(run, event.at, Stage::Queued, fence + 1),
+            Did::Run(RunEvent::Ended { run, fence, .. }) => {
                 self.stage(run, event.at, Stage::Over, *fence);
-                let calm = self.health.calm_since(matters_to_ends);
+                let calm = world.health.calm_since(matters_to_ends);
                 self.armed |= calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
             }
-            Did::Shown { session, run: shown, fence, .. } => {
+            Did::Live(LiveEvent::Shown { session, run: shown, fence, .. }) => {
                 for (label, run) in &mut self.runs {
                     if label == shown {
                         (run.shown, run.unshown) = (Some(*fence), false);
@@ -250,7 +248,7 @@ impl Invariant<Did> for NoZombies {
                     }
                 }
             }
-            Did::Unshown { run, .. } => {
+            Did::Live(LiveEvent::Unshown { run, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     (run.shown, run.unshown) = (None, true);
                 }
@@ -258,12 +256,12 @@ impl Invariant<Did> for NoZombies {
             _ => return Ok(()),
         }
         self.sort();
-        self.look_for_room();
+        self.look_for_room(world);
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
-        self.going.iter().filter_map(|label| self.owed(label, self.runs.get(label)?)).collect()
+    fn pending(&self, world: &World) -> Vec<Obligation> {
+        self.going.iter().filter_map(|label| self.owed(world, label, self.runs.get(label)?)).collect()
     }
 
     fn armed(&self) -> bool {

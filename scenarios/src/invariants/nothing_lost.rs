@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits::ATTEMPTS_PER_TURN;
+use lychgate::run::{MessageState, Status};
 use lychgate_sim::trace::event::{Event, What};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
-use crate::events::Did;
-use crate::health::{Health, leads_to};
+use super::Promise;
+use super::world::{World, leads_to};
+use crate::events::{Did, RunEvent, TurnEvent, UserEvent};
 
 #[derive(Default)]
 struct Run {
@@ -31,7 +33,6 @@ struct Run {
 /// See the module.
 #[derive(Default)]
 pub struct NothingLost {
-    health: Health,
     runs: BTreeMap<String, Run>,
     /// Those of them that are over, with a message that is neither consumed nor reported.
     unread: BTreeSet<String>,
@@ -55,7 +56,7 @@ impl NothingLost {
     }
 }
 
-impl Invariant<Did> for NothingLost {
+impl Promise for NothingLost {
     fn name(&self) -> &'static str {
         "nothing_lost"
     }
@@ -64,20 +65,19 @@ impl Invariant<Did> for NothingLost {
         "an accepted message is consumed or reported, a turn answered whole; what is over or checkpointed is not done again"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::Accepted { run: label, .. } => {
+            Did::Run(RunEvent::Accepted { run: label, .. }) => {
                 if self.runs.contains_key(label) {
                     return Err(Breach::now(format!("{label} was accepted twice")));
                 }
                 self.run(label).accepted = event.at;
             }
-            Did::Heard { run: label, .. } if !self.runs.contains_key(label) => {
+            Did::User(UserEvent::Heard { run: label, .. }) if !self.runs.contains_key(label) => {
                 return Err(Breach::now(format!("{label} was acknowledged, but is nowhere")));
             }
-            Did::Claimed { run: label, fence, .. } => {
+            Did::Run(RunEvent::Claimed { run: label, fence, .. }) => {
                 let run = self.run(label);
                 if run.ended.is_some() {
                     return Err(Breach::now(format!("{label} was over and was claimed again")));
@@ -85,7 +85,7 @@ impl Invariant<Did> for NothingLost {
                 run.newest = *fence;
                 run.claims += 1;
             }
-            Did::Called { run: label, fence, turn, attempt, .. } => {
+            Did::Turn(TurnEvent::Called { run: label, fence, turn, attempt, .. }) => {
                 let run = self.run(label);
                 run.calls += 1;
                 run.attempt = *attempt;
@@ -96,8 +96,10 @@ impl Invariant<Did> for NothingLost {
                     return Err(Breach::now(format!("{label} was over and was called again")));
                 }
             }
-            Did::Answered { run: label, fence, turn, .. } => self.run(label).answered = (*fence, *turn),
-            Did::Checkpointed { run: label, turn, fence, last, .. } => {
+            Did::Turn(TurnEvent::Answered { run: label, fence, turn, .. }) => {
+                self.run(label).answered = (*fence, *turn)
+            }
+            Did::Run(RunEvent::Checkpointed { run: label, turn, fence, last, .. }) => {
                 let run = self.run(label);
                 if run.answered != (*fence, *turn) {
                     return Err(Breach::now(format!("turn {turn} of {label} was checkpointed without a whole answer")));
@@ -108,31 +110,32 @@ impl Invariant<Did> for NothingLost {
                 run.checkpointed = *turn;
                 run.finished = *last;
             }
-            Did::Consumed { message, .. } => {
+            Did::Run(RunEvent::Consumed { message, .. }) => {
                 self.run(message).consumed = true;
                 self.sort(message);
             }
-            Did::Reported { run, .. } => {
+            Did::Run(RunEvent::Reported { run, .. }) => {
                 self.run(run).reported = true;
                 self.sort(run);
             }
-            Did::Ended { run: label, status, .. } => {
-                let calm = self.health.calm_since(|_| true);
-                let provider = self.health.calm_since(|target| leads_to(target, "provider"));
+            Did::Run(RunEvent::Ended { run: label, status, .. }) => {
+                let calm = world.health.calm_since(|_| true);
+                let provider = world.health.calm_since(|target| leads_to(target, "provider"));
                 let run = self.run(label);
                 run.ended = Some(event.at);
-                if run.finished && status != "completed" {
+                if run.finished && *status != Status::Completed {
                     return Err(Breach::now(format!(
-                        "the last turn of {label} is checkpointed, and yet it is {status}"
+                        "the last turn of {label} is checkpointed, and yet it is {}",
+                        status.word()
                     )));
                 }
                 let tries = i64::from(ATTEMPTS_PER_TURN);
-                if status == "failed" && provider.is_some_and(|calm| calm.is_zero()) && run.attempt < tries {
+                if *status == Status::Failed && provider.is_some_and(|calm| calm.is_zero()) && run.attempt < tries {
                     return Err(Breach::now(format!(
                         "{label} has failed, although its model was there and was not asked often enough"
                     )));
                 }
-                if status == "completed" && !run.consumed {
+                if *status == Status::Completed && !run.consumed {
                     return Err(Breach::now(format!("{label} is completed, but nobody has read its message")));
                 }
                 let tried = run.claims > 1 || run.calls as i64 > run.checkpointed;
@@ -140,11 +143,12 @@ impl Invariant<Did> for NothingLost {
                 self.armed |= tried || disturbed;
                 self.sort(label);
             }
-            Did::Found { run: label, state, .. } => {
+            Did::User(UserEvent::Found { run: label, state, .. }) => {
                 let run = self.run(label);
-                let expected = if run.consumed { "consumed" } else { "reported" };
-                if run.ended.is_some() && state != expected {
-                    let says = format!("{label} is over; its user finds its message {state}, not {expected}");
+                let expected = if run.consumed { MessageState::Consumed } else { MessageState::Reported };
+                if run.ended.is_some() && *state != expected {
+                    let (found, expected) = (state.word(), expected.word());
+                    let says = format!("{label} is over; its user finds its message {found}, not {expected}");
                     return Err(Breach::now(says));
                 }
             }
@@ -153,7 +157,7 @@ impl Invariant<Did> for NothingLost {
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
+    fn pending(&self, _: &World) -> Vec<Obligation> {
         let owed = |label: &String| {
             let since = self.runs.get(label)?.ended?;
             let says = format!("the message of {label}, which is over, is consumed or reported");

@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lychgate::live::Kind;
 use lychgate_sim::trace::event::{Event, What};
-use lychgate_sim::trace::invariant::{Breach, Invariant};
+use lychgate_sim::trace::invariant::Breach;
 
 use super::Deadlines;
-use crate::events::Did;
-use crate::health::Health;
+use super::Promise;
+use super::world::World;
+use crate::answers::Shown;
+use crate::events::{Did, LiveEvent, ProcessEvent, RunEvent, TurnEvent, UserEvent};
 use crate::settings::Settings;
 
 /// What a call or a frame may be on its way.
@@ -37,7 +40,6 @@ struct Owner {
 pub struct OneLiveExecutor {
     deadlines: Deadlines,
     settings: Settings,
-    health: Health,
     runs: BTreeMap<String, Run>,
     armed: bool,
 }
@@ -45,7 +47,7 @@ pub struct OneLiveExecutor {
 impl OneLiveExecutor {
     /// For a run with these deadlines and settings.
     pub fn new(deadlines: Deadlines, settings: Settings) -> Self {
-        OneLiveExecutor { deadlines, settings, health: Health::default(), runs: BTreeMap::new(), armed: false }
+        OneLiveExecutor { deadlines, settings, runs: BTreeMap::new(), armed: false }
     }
 
     fn run(&mut self, label: &str) -> &mut Run {
@@ -54,12 +56,12 @@ impl OneLiveExecutor {
 
     /// A claim by `claimant`, while the run was somebody's. Times are Postgres's alone: whatever other clocks show, an owner
     /// has been silent for as long as that says, and it errs only where it has stepped ahead since the last beat.
-    fn taken(&self, label: &str, (claimant, name): (&str, &str), at: Duration) -> Result<(), Breach> {
+    fn taken(&self, world: &World, label: &str, (claimant, name): (&str, &str), at: Duration) -> Result<(), Breach> {
         let owner = self.runs.get(label).and_then(|run| run.owners.get(&run.newest));
         let Some(Owner { process, beat, .. }) = owner.filter(|owner| owner.name != name) else { return Ok(()) };
         let silent = at.saturating_sub(*beat);
         if silent + LATE_COMMIT >= self.settings.takeover_after(claimant)
-            || self.health.has_stepped_since("postgres", *beat)
+            || world.health.has_stepped_since("postgres", *beat)
         {
             return Ok(());
         }
@@ -77,7 +79,7 @@ impl OneLiveExecutor {
     }
 
     /// A frame under `fence`, or a call that an agent passes on for its executor.
-    fn sent(&self, label: &str, fence: i64, at: Duration, by_agent: Option<&str>) -> Result<(), Breach> {
+    fn sent(&self, world: &World, label: &str, fence: i64, at: Duration, by_agent: Option<&str>) -> Result<(), Breach> {
         let Some(owner) = self.runs.get(label).and_then(|run| run.owners.get(&fence)) else {
             return Err(Breach::now(format!("{label} was worked on under a fence that nobody was given")));
         };
@@ -90,11 +92,11 @@ impl OneLiveExecutor {
             Some(agent) => vec![format!("{}->{agent}", owner.process), format!("{agent}->provider")],
         };
         // What a faulty link has kept was sent earlier.
-        let calm = self.health.calm_since(|target| links.iter().any(|link| link == target));
+        let calm = world.health.calm_since(|target| links.iter().any(|link| link == target));
         let held = calm.is_none_or(|calm| !calm.is_zero() && calm + ON_THE_WAY >= owner.beat);
         // Who was stopped in the middle of a step takes that step before it can look at its clock.
         let mut steps = [Some(owner.process.as_str()), by_agent].into_iter().flatten();
-        let woken = steps.any(|process| self.health.has_just_gone_on(process, ON_THE_WAY));
+        let woken = steps.any(|process| world.health.has_just_gone_on(process, ON_THE_WAY));
         if !held && !woken {
             let says = format!("{} worked on {label} long after its last confirmed beat", owner.process);
             return Err(Breach::now(says));
@@ -103,7 +105,7 @@ impl OneLiveExecutor {
     }
 }
 
-impl Invariant<Did> for OneLiveExecutor {
+impl Promise for OneLiveExecutor {
     fn name(&self) -> &'static str {
         "one_live_executor"
     }
@@ -112,13 +114,12 @@ impl Invariant<Did> for OneLiveExecutor {
         "once a newer claim has committed, no write, call or frame of an older one counts"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::Claimed { run: label, fence, owner, mark, .. } => {
+            Did::Run(RunEvent::Claimed { run: label, fence, owner, mark, .. }) => {
                 let name = mark.rsplit_once('/').map_or(mark.as_str(), |(name, _)| name);
-                self.taken(label, (owner, name), event.at)?;
+                self.taken(world, label, (owner, name), event.at)?;
                 let owner = Owner { process: owner.clone(), name: name.to_owned(), beat: event.at };
                 let run = self.run(label);
                 if *fence <= run.newest {
@@ -129,29 +130,33 @@ impl Invariant<Did> for OneLiveExecutor {
                 run.owners.insert(*fence, owner);
                 self.armed |= again;
             }
-            Did::Beat { confirmed, .. } => {
+            Did::Process(ProcessEvent::Beat { confirmed, .. }) => {
                 for (label, fence, _) in confirmed {
                     if let Some(owner) = self.run(label).owners.get_mut(fence) {
                         owner.beat = event.at;
                     }
                 }
             }
-            Did::HandedBack { run, fence, .. } => {
+            Did::Run(RunEvent::HandedBack { run, fence, .. }) => {
                 self.wrote(run, *fence, "a hand-back")?;
                 let run = self.run(run);
                 run.newest = run.newest.max(fence + 1);
             }
-            Did::Checkpointed { run, fence, .. } => self.wrote(run, *fence, "a checkpoint")?,
-            Did::Ended { run, fence, by_owner: true, .. } => {
+            Did::Run(RunEvent::Checkpointed { run, fence, .. }) => self.wrote(run, *fence, "a checkpoint")?,
+            Did::Run(RunEvent::Ended { run, fence, by_owner: true, .. }) => {
                 self.wrote(run, *fence, "an end")?;
                 // It went through under this fence: nobody else has the run, nor will. Its last frames follow it.
                 if let Some(owner) = self.run(run).owners.get_mut(fence) {
                     owner.beat = event.at;
                 }
             }
-            Did::Called { run, fence, .. } => self.sent(run, *fence, event.at, Some(&event.process))?,
-            Did::Framed { run, fence, kind, .. } if kind == "token" => self.sent(run, *fence, event.at, None)?,
-            Did::Saw { run: label, id, kind, .. } if kind != "gap" => {
+            Did::Turn(TurnEvent::Called { run, fence, .. }) => {
+                self.sent(world, run, *fence, event.at, Some(&event.process))?
+            }
+            Did::Live(LiveEvent::Framed { run, fence, kind, .. }) if *kind == Kind::Token => {
+                self.sent(world, run, *fence, event.at, None)?
+            }
+            Did::User(UserEvent::Saw { run: label, id, kind, .. }) if *kind != Shown::Gap => {
                 let fence = id.split('.').next().and_then(|fence| fence.parse().ok()).unwrap_or(0);
                 let run = self.run(label);
                 if fence < run.seen {

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits;
+use lychgate::run::{SUSPENDED, Status};
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
-use crate::events::Did;
-use crate::health::Health;
+use super::Promise;
+use super::world::World;
+use crate::events::{Did, ProcessEvent, RunEvent, UserEvent};
+use crate::names::ends;
 use crate::settings::Settings;
 
 /// For the way of a signal.
@@ -50,7 +53,6 @@ struct Mark {
 /// See the module.
 pub struct Resumable {
     settings: Settings,
-    health: Health,
     runs: BTreeMap<String, Run>,
     suspended: BTreeSet<String>,
     /// Runs that must be marked: by whom, and since when.
@@ -69,7 +71,6 @@ impl Resumable {
     pub fn new(settings: Settings) -> Self {
         Resumable {
             settings,
-            health: Health::default(),
             runs: BTreeMap::new(),
             suspended: BTreeSet::new(),
             owed: BTreeMap::new(),
@@ -80,12 +81,12 @@ impl Resumable {
         }
     }
 
-    fn calm(&self, process: &str) -> Option<Duration> {
+    fn calm(&self, world: &World, process: &str) -> Option<Duration> {
         let link = format!("{process}->postgres");
-        self.health.calm_since(|target| target == link)
+        world.health.calm_since(|target| target == link)
     }
 
-    fn world(&mut self, event: &Event<Did>, happening: &WorldEvent) -> Result<(), Breach> {
+    fn world(&mut self, world: &World, event: &Event<Did>, happening: &WorldEvent) -> Result<(), Breach> {
         let mine = |owner: &Owner| owner.process == event.process && owner.incarnation == event.incarnation;
         match happening {
             WorldEvent::Signalled { nth: 1 } => {
@@ -100,7 +101,7 @@ impl Resumable {
             }
             WorldEvent::Exited { .. } => {
                 // A transaction that stands still, whoever's it is, holds up the one that takes marks off.
-                let calm = self.health.calm_since(|target| target.ends_with("->postgres"));
+                let calm = world.health.calm_since(|target| ends(target).is_some_and(|(_, far)| far == "postgres"));
                 let excused = calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
                 let life = (event.process.clone(), event.incarnation);
                 let own = |run: &Run| run.mark.as_ref().is_some_and(|mark| mark.life == life);
@@ -160,17 +161,17 @@ impl Resumable {
         Ok(())
     }
 
-    fn ended(&mut self, label: &str, status: &str, reason: &str, by_owner: bool) -> Result<(), Breach> {
+    fn ended(&mut self, label: &str, status: Status, reason: &str, by_owner: bool) -> Result<(), Breach> {
         for open in [&mut self.given_up, &mut self.held] {
             open.remove(label);
         }
         self.owed.remove(label);
         let Some(run) = self.runs.get_mut(label) else { return Ok(()) };
         (run.owner, run.over) = (None, true);
-        if !by_owner || status == "interrupted" {
+        if !by_owner || status == Status::Interrupted {
             run.mark = None;
         }
-        let wins = by_owner || status != "interrupted" || reason == "suspended";
+        let wins = by_owner || status != Status::Interrupted || reason == SUSPENDED;
         if self.suspended.contains(&run.session) && !wins {
             return Err(Breach::now(format!("{label} ended as {reason}, although its session is suspended")));
         }
@@ -178,7 +179,7 @@ impl Resumable {
     }
 }
 
-impl Invariant<Did> for Resumable {
+impl Promise for Resumable {
     fn name(&self) -> &'static str {
         "resumable"
     }
@@ -187,35 +188,38 @@ impl Invariant<Did> for Resumable {
         "what is in flight is marked before any wait, and resumed with a notice; own marks only; suspended wins"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let did = match &event.what {
-            What::World(happening) => return self.world(event, happening),
+            What::World(happening) => return self.world(world, event, happening),
             What::Product(did) => did,
         };
         match did {
-            Did::Accepted { session, run } => {
+            Did::Run(RunEvent::Accepted { session, run }) => {
                 let new = Run { session: session.clone(), owner: None, over: false, mark: None, notices: 0 };
                 self.runs.insert(run.clone(), new);
             }
-            Did::Claimed { run, owner: process, mark, .. } => {
+            Did::Run(RunEvent::Claimed { run, owner: process, mark, .. }) => {
                 let owner = Owner {
                     process: process.clone(),
-                    incarnation: self.health.life(process).incarnation,
+                    incarnation: world.health.life(process).incarnation,
                     mark: mark.clone(),
                     since: event.at,
                 };
                 self.claimed(run, owner, event.at)?;
             }
-            Did::Marked { run, by, .. } => self.marked(run, by, (event.process.clone(), event.incarnation))?,
-            Did::Unmarked { run, by, marked_by, .. } => self.unmarked(run, by, marked_by)?,
-            Did::MarkFailed { process } => self.owed.retain(|_, (owner, _)| owner.process != *process),
-            Did::Found { run: label, notices, .. }
+            Did::Run(RunEvent::Marked { run, by, .. }) => {
+                self.marked(run, by, (event.process.clone(), event.incarnation))?
+            }
+            Did::Run(RunEvent::Unmarked { run, by, marked_by, .. }) => self.unmarked(run, by, marked_by)?,
+            Did::Process(ProcessEvent::MarkFailed { process }) => {
+                self.owed.retain(|_, (owner, _)| owner.process != *process)
+            }
+            Did::User(UserEvent::Found { run: label, notices, .. })
                 if self.runs.get(label).is_some_and(|run| *notices < run.notices) =>
             {
                 return Err(Breach::now(format!("the user of {label} does not find the notice about it")));
             }
-            Did::Noticed { run, .. } => {
+            Did::Run(RunEvent::Noticed { run, .. }) => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.notices += 1;
                 }
@@ -223,14 +227,16 @@ impl Invariant<Did> for Resumable {
                     self.given_up.insert(run.clone(), event.at);
                 }
             }
-            Did::HandedBack { run: label, .. } => {
+            Did::Run(RunEvent::HandedBack { run: label, .. }) => {
                 self.owed.remove(label);
                 if let Some(run) = self.runs.get_mut(label) {
                     run.owner = None;
                 }
             }
-            Did::Ended { run, status, reason, by_owner, .. } => self.ended(run, status, reason, *by_owner)?,
-            Did::Suspended { session } => {
+            Did::Run(RunEvent::Ended { run, status, reason, by_owner, .. }) => {
+                self.ended(run, *status, reason, *by_owner)?
+            }
+            Did::Run(RunEvent::Suspended { session }) => {
                 self.suspended.insert(session.clone());
                 for (label, run) in self.runs.iter().filter(|(_, run)| run.session == *session) {
                     self.owed.remove(label);
@@ -240,7 +246,7 @@ impl Invariant<Did> for Resumable {
                     }
                 }
             }
-            Did::Unsuspended { session } => {
+            Did::Run(RunEvent::Unsuspended { session }) => {
                 self.suspended.remove(session);
                 let runs = &self.runs;
                 self.held.retain(|label, _| runs.get(label).is_some_and(|run| run.session != *session));
@@ -250,13 +256,13 @@ impl Invariant<Did> for Resumable {
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
+    fn pending(&self, world: &World) -> Vec<Obligation> {
         let marks = self.owed.iter().map(|(label, (owner, since))| {
             let says = format!("{label}, which {} has in flight, is marked", owner.process);
-            let life = self.health.life(&owner.process);
+            let life = world.health.life(&owner.process);
             // One that stands still hears of the signal when it goes on.
             let moves = (!life.paused).then(|| life.went_on.map_or(*since, |at| at.max(*since)));
-            let due = self.calm(&owner.process).zip(moves);
+            let due = self.calm(world, &owner.process).zip(moves);
             let due = due.map(|(calm, moves)| calm.max(moves) + limits::MARK + SLACK);
             Obligation::new(says, *since, due.unwrap_or(Duration::MAX))
         });
@@ -269,12 +275,12 @@ impl Invariant<Did> for Resumable {
         });
         let held = self.held.iter().map(|(label, since)| {
             let owner = self.runs.get(label).and_then(|run| run.owner.as_ref());
-            let life = owner.map(|owner| (owner, self.health.life(&owner.process)));
+            let life = owner.map(|owner| (owner, world.health.life(&owner.process)));
             // Whose owner is gone waits for a takeover, with everybody else's.
             let lives = life.filter(|(owner, life)| life.alive && life.incarnation == owner.incarnation);
             let due = lives.and_then(|(owner, _)| {
                 let within = self.settings.beat_every(&owner.process) + limits::POSTGRES_CALL + HEALED;
-                self.calm(&owner.process).map(|calm| calm.max(*since) + within)
+                self.calm(world, &owner.process).map(|calm| calm.max(*since) + within)
             });
             let says = format!("{label}, whose session is suspended, is over");
             Obligation::new(says, *since, due.unwrap_or(Duration::MAX))

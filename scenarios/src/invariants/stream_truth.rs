@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use lychgate::limits;
 use lychgate_sim::trace::event::{Event, What};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Obligation};
 
-use crate::events::Did;
-use crate::health::Health;
+use super::Promise;
+use super::world::World;
+use crate::answers::Shown;
+use crate::events::{Did, RunEvent, UserEvent};
+use crate::names::{Role, ends, far, near, role, user_of};
 
 /// Two heartbeats and what the gateway may wait for its stores in between.
 const SILENCE: Duration = Duration::from_secs(2 * limits::SSE_HEARTBEAT.as_secs() + 5);
@@ -45,7 +48,6 @@ struct Stream {
 /// See the module.
 #[derive(Default)]
 pub struct StreamTruth {
-    health: Health,
     streams: BTreeMap<String, Stream>,
     /// Those of them that somebody reads.
     open: BTreeSet<String>,
@@ -90,44 +92,43 @@ fn place(id: &str) -> Option<Place> {
 
 impl Stream {
     /// Whether the words of an event are the model's, each once and in order.
-    fn hear(&mut self, label: &str, kind: &str, turn: i64, text: &str) -> Result<(), Breach> {
+    fn hear(&mut self, label: &str, kind: Shown, turn: i64, text: &str) -> Result<(), Breach> {
         if self.words.turn != turn {
             self.words = Words { turn, last: (!self.gap).then_some(0) };
         }
         match kind {
-            "gap" => self.words.last = None,
-            "turn_restarted" => self.words.last = Some(0),
-            "token" => {
+            Shown::Gap => self.words.last = None,
+            Shown::TurnRestarted => self.words.last = Some(0),
+            Shown::Token => {
                 let nth = nth_word(label, turn, text.trim());
                 if nth.is_none() || self.words.last.is_some_and(|last| nth != Some(last + 1)) {
                     return Err(Breach::now(format!("the user of {label} was shown words that do not follow: {text}")));
                 }
                 self.words.last = nth;
             }
-            "turn" => {
+            Shown::Turn => {
                 let Some(length) = whole_answer(label, turn, text) else {
                     return Err(Breach::now(format!("the user of {label} was shown another answer: {text}")));
                 };
                 self.lengths.insert(turn, length);
             }
-            "turn_done" => {
+            Shown::TurnDone => {
                 if let Some(length) = self.words.last {
                     self.lengths.insert(turn, length);
                 }
             }
-            _ => {}
         }
         Ok(())
     }
 
-    fn see(&mut self, label: &str, kind: &str, id: &str) -> Result<(), Breach> {
+    fn see(&mut self, label: &str, kind: Shown, id: &str) -> Result<(), Breach> {
         if self.ended {
             return Err(Breach::now(format!("something follows the end of {label}")));
         }
         let Some(next) = place(id) else {
             return Err(Breach::now(format!("an event of {label} has no place: `{id}`")));
         };
-        if kind == "gap" {
+        if kind == Shown::Gap {
             (self.gap, self.gaps) = (true, self.gaps + 1);
             return Ok(());
         }
@@ -137,7 +138,7 @@ impl Stream {
         }
         let follows = match kind {
             // A turn that is given whole stands in for its frames.
-            "turn" => next.1 == self.whole + 1 || self.gap,
+            Shown::Turn => next.1 == self.whole + 1 || self.gap,
             _ if next.0 > fence => next.2 == 1 && next.1 <= self.whole + 1,
             _ if whole => next.1 == turn + 1 && next.2 == 1,
             _ => next.1 == turn && next.2 == seq + 1,
@@ -145,7 +146,7 @@ impl Stream {
         if !follows && !self.gap {
             return Err(Breach::now(format!("the stream of {label} has a hole that nobody told of")));
         }
-        if matches!(kind, "turn" | "turn_done") {
+        if matches!(kind, Shown::Turn | Shown::TurnDone) {
             self.whole = next.1;
         }
         (self.place, self.gap) = (next, false);
@@ -171,7 +172,7 @@ impl StreamTruth {
     }
 }
 
-impl Invariant<Did> for StreamTruth {
+impl Promise for StreamTruth {
     fn name(&self) -> &'static str {
         "stream_truth"
     }
@@ -180,11 +181,10 @@ impl Invariant<Did> for StreamTruth {
         "a user sees each frame once, every gap told, the end once and last, and heartbeats meanwhile"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, _: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::Opened { run, nth, .. } => {
+            Did::User(UserEvent::Opened { run, nth, .. }) => {
                 let new = Stream {
                     alive: event.at,
                     read: event.at,
@@ -208,33 +208,33 @@ impl Invariant<Did> for StreamTruth {
                 }
                 self.armed |= *nth > 1;
             }
-            Did::Broke { run, .. } => {
+            Did::User(UserEvent::Broke { run, .. }) => {
                 self.open.remove(run);
                 if let Some(stream) = self.streams.get_mut(run) {
                     stream.lost = event.at;
                 }
             }
-            Did::Heartbeat { run, .. } => {
+            Did::User(UserEvent::Heartbeat { run, .. }) => {
                 self.armed = true;
                 if let Some(stream) = self.streams.get_mut(run) {
                     stream.alive = event.at;
                 }
             }
-            Did::Saw { run, kind, id, turn, text, .. } => {
+            Did::User(UserEvent::Saw { run, kind, id, turn, text, .. }) => {
                 if let Some(stream) = self.streams.get_mut(run) {
                     (stream.alive, stream.read) = (event.at, event.at);
-                    stream.hear(run, kind, *turn, text)?;
-                    stream.see(run, kind, id)?;
+                    stream.hear(run, *kind, *turn, text)?;
+                    stream.see(run, *kind, id)?;
                 }
             }
-            Did::Checkpointed { run, turn, .. } => {
+            Did::Run(RunEvent::Checkpointed { run, turn, .. }) => {
                 self.turns.insert(run.clone(), *turn);
             }
-            Did::Ended { run, .. } => {
+            Did::Run(RunEvent::Ended { run, .. }) => {
                 self.ended.insert(run.clone(), event.at);
             }
-            Did::Found { run: label, answers, .. } => self.found(label, answers)?,
-            Did::SawEnd { run: label, .. } => {
+            Did::User(UserEvent::Found { run: label, answers, .. }) => self.found(label, answers)?,
+            Did::User(UserEvent::SawEnd { run: label, .. }) => {
                 let turns = self.turns.get(label).copied().unwrap_or(0);
                 if let Some(stream) = self.streams.get_mut(label) {
                     if stream.ended {
@@ -253,16 +253,16 @@ impl Invariant<Did> for StreamTruth {
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Obligation> {
+    fn pending(&self, world: &World) -> Vec<Obligation> {
         let open = self.open.iter().filter_map(|label| Some((label, self.streams.get(label)?)));
         let owed = open.flat_map(|(label, stream)| {
-            let user = label.split('/').next().unwrap_or_default();
+            let user = user_of(label);
             // Her own links, the gateways, and their stores: Redis's silence is theirs to bear.
             let matters = |target: &str| {
-                target.strip_prefix(user).is_some_and(|rest| rest.starts_with("->"))
-                    || target.starts_with("gateway-") && !target.ends_with("->redis") && !target.ends_with("->rabbitmq")
+                ends(target).is_some_and(|(near, _)| near == user)
+                    || role(near(target)) == Some(Role::Gateway) && !matches!(far(target), "redis" | "rabbitmq")
             };
-            let calm = self.health.calm_since(matters);
+            let calm = world.health.calm_since(matters);
             let due = |since: Duration, within: Duration| {
                 calm.map_or(Duration::MAX, |calm| calm.max(since).saturating_add(within))
             };

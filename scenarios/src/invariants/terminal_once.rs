@@ -2,23 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use lychgate::run::Status;
 use lychgate_sim::trace::event::{Event, What};
-use lychgate_sim::trace::invariant::{Breach, Invariant};
+use lychgate_sim::trace::invariant::Breach;
 
-use crate::events::Did;
-use crate::health::{Health, matters_to_ends};
+use super::Promise;
+use super::world::{World, matters_to_ends};
+use crate::events::{Did, RunEvent, UserEvent};
 
 #[derive(Default)]
 struct Run {
     fence: i64,
-    ended: Option<String>,
+    ended: Option<Status>,
     contested: bool,
 }
 
 /// See the module.
 #[derive(Default)]
 pub struct TerminalOnce {
-    health: Health,
     runs: BTreeMap<String, Run>,
     armed: bool,
 }
@@ -29,7 +30,7 @@ impl TerminalOnce {
     }
 }
 
-impl Invariant<Did> for TerminalOnce {
+impl Promise for TerminalOnce {
     fn name(&self) -> &'static str {
         "terminal_once"
     }
@@ -38,33 +39,41 @@ impl Invariant<Did> for TerminalOnce {
         "a run gets one terminal status, under its newest fence, and everybody hears the same one"
     }
 
-    fn observe(&mut self, event: &Event<Did>) -> Result<(), Breach> {
-        self.health.observe(event);
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::Claimed { run, fence, .. } => {
+            Did::Run(RunEvent::Claimed { run, fence, .. }) => {
                 let known = self.run(run);
                 known.contested |= known.fence > 0;
                 known.fence = *fence;
             }
-            Did::CancelRequested { run, .. } => self.run(run).contested = true,
-            Did::Ended { run: label, fence, status, by_owner, .. } => {
+            Did::Run(RunEvent::CancelRequested { run, .. }) => self.run(run).contested = true,
+            Did::Run(RunEvent::Ended { run: label, fence, status, by_owner, .. }) => {
                 let run = self.run(label);
                 if let Some(before) = &run.ended {
-                    return Err(Breach::now(format!("{label} was {before} and became {status}")));
+                    return Err(Breach::now(format!("{label} was {} and became {}", before.word(), status.word())));
                 }
                 if *by_owner && *fence != run.fence {
                     return Err(Breach::now(format!("{label} was ended under a fence that is not its newest")));
                 }
-                run.ended = Some(status.clone());
+                run.ended = Some(*status);
                 let contested = run.contested;
-                let calm = self.health.calm_since(matters_to_ends).is_some_and(|calm| calm.is_zero());
+                let calm = world.health.calm_since(matters_to_ends).is_some_and(|calm| calm.is_zero());
                 self.armed |= contested || !calm;
             }
-            Did::SawEnd { run: label, status, .. } => match &self.run(label).ended {
-                None => return Err(Breach::now(format!("the user was told that {label} is {status} before it was"))),
+            Did::User(UserEvent::SawEnd { run: label, status, .. }) => match &self.run(label).ended {
+                None => {
+                    return Err(Breach::now(format!(
+                        "the user was told that {label} is {} before it was",
+                        status.word()
+                    )));
+                }
                 Some(ended) if ended != status => {
-                    return Err(Breach::now(format!("{label} is {ended}, but its user was told {status}")));
+                    return Err(Breach::now(format!(
+                        "{label} is {}, but its user was told {}",
+                        ended.word(),
+                        status.word()
+                    )));
                 }
                 Some(_) => {}
             },

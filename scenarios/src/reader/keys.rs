@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use lychgate::live::keys;
 use lychgate_sim::standins::observation::{Command, Key};
 
-use super::session_of;
-use crate::events::Did;
+use super::Misread;
+use super::commands::Script;
+use crate::events::{Did, KeyEvent, KeyKind, LiveEvent};
+use crate::names::session_of;
 
 /// Entries of a stream after which it is told again.
 const STREAM_STEP: usize = 1000;
@@ -21,20 +24,28 @@ pub(super) struct Keys {
 
 impl Keys {
     /// `label` knows the label of a run by its id.
-    pub(super) fn read(&mut self, command: &Command, label: impl Fn(&str) -> Option<String>) -> Vec<Did> {
+    pub(super) fn read(
+        &mut self,
+        command: &Command,
+        label: impl Fn(&str) -> Option<String>,
+    ) -> Result<Vec<Did>, Misread> {
         let mut all = Vec::new();
         for key in &command.keys {
             let name = String::from_utf8_lossy(&key.name).into_owned();
-            let did = match name.strip_prefix("lychgate:").unwrap_or_default().split_once(':') {
-                Some(("lease", _)) => self.lease(command, name, key, &label),
-                Some(("stream", rest)) => self.stream(&name, rest, key, &label),
-                Some(("ended", run)) => label(run).map(|run| kept("ended", Some(run), key)),
-                None if name == "lychgate:live" => Some(kept("live", None, key)),
-                _ => Some(kept("unknown", None, key)),
+            let did = if name.starts_with(keys::LEASE_OF) {
+                self.lease(command, name, key, &label)?
+            } else if let Some(rest) = name.strip_prefix(keys::STREAM) {
+                self.stream(&name, rest, key, &label)
+            } else if let Some(run) = name.strip_prefix(keys::ENDED) {
+                label(run).map(|run| kept(KeyKind::Ended, Some(run), key))
+            } else if name == keys::LIVE {
+                Some(kept(KeyKind::Live, None, key))
+            } else {
+                Some(kept(KeyKind::Unknown, None, key))
             };
             all.extend(did);
         }
-        all
+        Ok(all)
     }
 
     fn lease(
@@ -43,18 +54,19 @@ impl Keys {
         name: String,
         key: &Key,
         label: &impl Fn(&str) -> Option<String>,
-    ) -> Option<Did> {
+    ) -> Result<Option<Did>, Misread> {
         if key.entries == 0 {
-            let (run, fence) = self.leases.remove(&name)?;
-            return Some(Did::Released { session: session_of(&run), run, fence });
+            let released =
+                |(run, fence): (String, i64)| Did::Live(LiveEvent::Released { session: session_of(&run), run, fence });
+            return Ok(self.leases.remove(&name).map(released));
         }
-        let word = |n: usize| command.words.get(n).map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
-        if !word(1).starts_with("-- lease.take") || command.reply.as_ref() != b":1\r\n" {
-            return None;
-        }
-        let (run, fence) = (label(&word(4))?, word(5).parse().ok()?);
+        let taken = command.reply.as_ref() == b":1\r\n";
+        let script = Script::of(command)?.filter(|script| *script.source == keys::LEASE_SOURCE && taken);
+        let Some(script) = script else { return Ok(None) };
+        let Some(run) = label(script.text("run")?) else { return Ok(None) };
+        let fence = script.int("fence")?;
         self.leases.insert(name, (run.clone(), fence));
-        Some(Did::Leased { session: session_of(&run), run, fence, lasts: lasts(key) })
+        Ok(Some(Did::Live(LiveEvent::Leased { session: session_of(&run), run, fence, lasts: lasts(key) })))
     }
 
     fn stream(&mut self, name: &str, rest: &str, key: &Key, label: &impl Fn(&str) -> Option<String>) -> Option<Did> {
@@ -66,8 +78,8 @@ impl Keys {
         } else if self.streams.insert(name.to_string(), now) == Some(now) {
             return None;
         }
-        let mut kept = kept("stream", Some(run), key);
-        if let Did::Kept { key, .. } = &mut kept {
+        let mut kept = kept(KeyKind::Stream, Some(run), key);
+        if let Did::Key(KeyEvent::Kept { key, .. }) = &mut kept {
             *key = format!("{key} under {fence}");
         }
         Some(kept)
@@ -78,8 +90,8 @@ fn lasts(key: &Key) -> Option<u64> {
     key.ttl.map(|ttl| ttl.as_millis().div_ceil(1000) as u64)
 }
 
-fn kept(kind: &'static str, run: Option<String>, key: &Key) -> Did {
+fn kept(kind: KeyKind, run: Option<String>, key: &Key) -> Did {
     let session = run.as_deref().map(session_of);
-    let label = run.map_or_else(|| kind.to_string(), |run| format!("{kind} {run}"));
-    Did::Kept { session, key: label, kind, entries: key.entries, lasts: lasts(key) }
+    let label = run.map_or_else(|| kind.word().to_string(), |run| format!("{} {run}", kind.word()));
+    Did::Key(KeyEvent::Kept { session, key: label, kind, entries: key.entries, lasts: lasts(key) })
 }

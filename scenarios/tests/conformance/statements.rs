@@ -20,66 +20,10 @@ use crate::arms::Place;
 
 const BODY: &str = include_str!("statements.txt");
 
-/// All that `src` says to tables. One that is missing here is missed by the scenarios.
-const STATEMENTS: &[&str] = &[
-    sql::PROCESS_BOOT,
-    sql::PROCESS_LOOK,
-    sql::SESSION_LOCK,
-    sql::SESSION_CREATE,
-    sql::SESSION_AGENT,
-    sql::SESSION_SUSPEND,
-    sql::SESSION_UNSUSPEND,
-    sql::MESSAGE_BY_KEY,
-    sql::RUN_OPEN,
-    sql::RUN_ENQUEUE,
-    sql::MESSAGE_ACCEPT,
-    sql::RUN_LOOK,
-    sql::SESSION_LOOK,
-    sql::SWEEP_READ,
-    sql::SWEEP_SEEN,
-    sql::RUN_CLAIM,
-    sql::RUN_TOLD,
-    sql::NOTICE_RUN,
-    sql::NOTICES_READ,
-    sql::RUN_MARK,
-    sql::RUN_UNMARK,
-    sql::RUN_BEAT,
-    sql::RUN_HAND_BACK,
-    sql::RUN_CHECKPOINT,
-    sql::CHECKPOINT_WRITE,
-    sql::CHECKPOINT_LOOK,
-    sql::MESSAGE_CONSUME,
-    sql::MESSAGE_REPORT,
-    sql::RUN_TERMINAL,
-    sql::RUN_END_UNOWNED,
-    sql::RUN_CANCEL,
-    sql::MESSAGES_READ,
-    sql::CHECKPOINTS_READ,
-    sql::RUN_CHECKPOINTS,
-    sql::AGENT_ENSURE,
-    sql::AGENT_LOOK,
-    sql::AGENT_LOCK,
-    sql::AGENT_RENEW,
-    sql::AGENT_UNLOCK,
-    sql::AGENT_ASSIGN,
-    sql::AGENT_REASSIGN,
-    sql::AGENT_CONTAINER,
-    sql::SUBSCRIPTION_FAIL,
-    sql::SUBSCRIPTION_FAILED_LATELY,
-    sql::SUBSCRIPTION_FORGET,
-    sql::SWITCH_BEGIN,
-    sql::SWITCH_FAIL,
-    sql::SWITCH_READY,
-    sql::SWITCH_NOTIFIED,
-    sql::SWITCH_UNFINISHED,
-    sql::NOTICE_SWITCH,
-];
-
 /// A statement by its name.
 fn named(name: &str) -> &'static str {
-    let comment = format!("/* {name} */");
-    let found = STATEMENTS.iter().find(|statement| statement.starts_with(&comment));
-    found.unwrap_or_else(|| panic!("`src` has no statement {name}"))
+    let found = sql::ALL.iter().find(|statement| statement.name == name);
+    found.unwrap_or_else(|| panic!("`src` has no statement {name}")).text
 }
 
 enum Param {
@@ -223,7 +167,7 @@ pub async fn body(place: Place) -> String {
     place.make(Control::End(Kind::of(&TOO_MANY_CONNECTIONS))).await;
     let client = connect(place.tapped).await;
     client.batch_execute("SET lock_timeout = '300ms'").await.expect("it may be set");
-    let seen = async || client.execute_typed(sql::SWEEP_SEEN, &[]).await;
+    let seen = async || client.execute_typed(sql::SWEEP_SEEN.text, &[]).await;
     place.make(Control::Begin(Kind::of(&TABLE_LOCK))).await;
     let refused = seen().await.expect_err("somebody has the table to himself");
     let refused = refused.as_db_error().expect("in its own words");

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use super::{Outcome, Usage, choose};
 use crate::cli::table::{Table, cut};
 use crate::plan::{FaultRow, TargetKind, Vocabulary};
-use crate::trace::event::{ProductEvent, WorldEvent};
+use crate::trace::event::{EventWord, ProductEvent, WorldEvent};
 use crate::world::product::Product;
 use crate::world::words;
 
@@ -46,14 +46,7 @@ pub(super) fn list<P: Product>(what: What) -> Outcome {
                  Any value in the file of a plan may offer alternatives, `lasts = \"<1m|61m>\"`: seed 1 takes the first."
             );
         }
-        What::Events => {
-            let mut table = Table::new(&["event", "whose"]);
-            WorldEvent::NAMES.iter().for_each(|name| table.row([(*name).to_owned(), "the world's".to_owned()]));
-            <P::Event as ProductEvent>::NAMES
-                .iter()
-                .for_each(|name| table.row([(*name).to_owned(), "the product's".to_owned()]));
-            table.print();
-        }
+        What::Events => events::<P::Event>().print(),
         What::Invariants => {
             let mut table = Table::new(&["invariant", "promises"]);
             words::invariants::<P>().into_iter().for_each(|(name, says)| table.row([name.to_owned(), says.to_owned()]));
@@ -76,6 +69,26 @@ fn help(row: &FaultRow, vocabulary: &Vocabulary) -> String {
     }
     let told: Vec<_> = by_help.iter().map(|(services, help)| format!("{}: {help}", services.join(", "))).collect();
     if told.is_empty() { row.help.to_owned() } else { told.join("; ") }
+}
+
+/// Each name once: a trigger that uses a name which the world and the product share is set off by both.
+fn events<E: ProductEvent>() -> Table {
+    let described = |words: &[EventWord], name: &str| words.iter().find(|word| word.name == name).copied();
+    let of_product = E::NAMES.iter().filter(|name| !WorldEvent::NAMES.contains(name));
+    let mut table = Table::new(&["event", "whose", "fields", "says"]);
+    for name in WorldEvent::NAMES.iter().chain(of_product) {
+        let world = described(WorldEvent::WORDS, name);
+        let whose = match (world, E::NAMES.contains(name)) {
+            (Some(_), true) => "the world's, the product's",
+            (Some(_), false) => "the world's",
+            (None, _) => "the product's",
+        };
+        let words: Vec<EventWord> = [world, described(E::WORDS, name)].into_iter().flatten().collect();
+        let says: Vec<&str> = words.iter().map(|word| word.about.trim()).collect();
+        let fields: Vec<String> = words.iter().map(|word| word.fields.join(", ")).collect();
+        table.row([(*name).to_owned(), whose.to_owned(), fields.join(" / "), says.join(" / ")]);
+    }
+    table
 }
 
 fn scenarios<P: Product>() -> Outcome {

@@ -7,10 +7,22 @@ use serde::Serialize;
 
 use crate::trace::fault::{FaultId, FaultKind};
 
+/// A word that triggers and `must_reach` may use: an event's name, what it says, the names of its fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the fields are named as in the line above
+pub struct EventWord {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub fields: &'static [&'static str],
+}
+
 /// What a product's reader makes of observations: its own events, named and labelled.
 pub trait ProductEvent: Clone + Debug + Serialize + Send + 'static {
     /// Each name that [`ProductEvent::name`] can give. Triggers may use these and no others.
     const NAMES: &'static [&'static str];
+
+    /// What `list events` says of each, for a product that says more than names.
+    const WORDS: &'static [EventWord] = &[];
 
     /// The event's name in plans, as `run_claimed`.
     fn name(&self) -> &'static str;
@@ -122,7 +134,38 @@ pub enum Side {
     Fault,
 }
 
+const fn word(name: &'static str, about: &'static str, fields: &'static [&'static str]) -> EventWord {
+    EventWord { name, about, fields }
+}
+
 impl WorldEvent {
+    /// What `list events` says of each.
+    pub const WORDS: &'static [EventWord] = &[
+        word("booted", "An incarnation of a process began.", &[]),
+        word("signalled", "A process got SIGTERM for the `nth` time.", &["nth"]),
+        word("exited", "A process ended by itself.", &["code"]),
+        word("killed", "A process was killed.", &[]),
+        word("panicked", "The main of a process panicked.", &[]),
+        word("paused", "A process stands still, as after SIGSTOP.", &[]),
+        word("resumed", "A process goes on, as after SIGCONT.", &[]),
+        word("link_opened", "A process connected through a link.", &["link", "conn"]),
+        word("link_closed", "A connection ended.", &["link", "conn", "by", "unanswered"]),
+        word(
+            "unanswered",
+            "A request on a connection has waited long without a byte of answer.",
+            &["link", "conn", "since"],
+        ),
+        word("answered", "After `unanswered`: a byte came back.", &["link", "conn", "waited"]),
+        word("fault_struck", "A fault of the plan began.", &["fault", "kind", "target"]),
+        word(
+            "fault_felt",
+            "A fault reached an operation of a run that was going.",
+            &["fault", "kind", "target", "label"],
+        ),
+        word("fault_healed", "A fault ended.", &["fault", "kind", "target", "lasted"]),
+        word("phase", "A phase began: `chaos`, `heal` or `settle`.", &["name"]),
+    ];
+
     /// Each name that [`WorldEvent::name`] can give.
     pub const NAMES: &'static [&'static str] = &[
         "booted",
@@ -170,5 +213,15 @@ impl WorldEvent {
             WorldEvent::FaultHealed { .. } => "fault_healed",
             WorldEvent::Phase { .. } => "phase",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_of_the_world_is_described() {
+        assert!(WorldEvent::WORDS.iter().map(|word| word.name).eq(WorldEvent::NAMES.iter().copied()));
     }
 }

@@ -204,6 +204,10 @@ impl<O> Moments<O> for () {
 pub trait Reader<O>: Send {
     /// The events that `observation` stands for, in order.
     fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<O>;
+    /// What of the last observation made no sense, if anything: the run stops with it as an error of the harness.
+    fn misread(&mut self) -> Option<String> {
+        None
+    }
     /// The label of a run that is not over, which these bytes of a request mention.
     fn mentioned(&self, request: &[u8]) -> Option<String>;
     /// The label of a run that has been claimed by this process and is not over.

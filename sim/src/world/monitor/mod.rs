@@ -304,6 +304,9 @@ impl<O: ProductEvent> Monitor<O> {
         for occurrence in self.reader.read(observation, origin) {
             self.emit(&origin.process, origin.incarnation, What::Product(occurrence));
         }
+        if let Some(why) = self.reader.misread() {
+            self.fail(why);
+        }
     }
 
     pub(crate) fn happened(&mut self, process: &str, incarnation: u32, happening: WorldEvent) {

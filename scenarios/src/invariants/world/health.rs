@@ -7,6 +7,8 @@ use lychgate_sim::standins::clock;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::fault::{FaultId, FaultKind};
 
+use crate::names::{Role, ends, role};
+
 /// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
 const ORDERS: [&str; 6] = ["sigterm", "rolling_restart", "lost_signal", "scale_up", "scale_down", "reconfigure"];
 
@@ -53,6 +55,8 @@ pub struct Life {
     pub draining: bool,
     /// Whether it stands still. It is not ready then, and cannot know that it is late.
     pub paused: bool,
+    /// When it last began to stand still.
+    pub stood_still: Option<Duration>,
     /// When it last went on after standing still.
     pub went_on: Option<Duration>,
     /// When any of this last changed.
@@ -68,6 +72,8 @@ pub struct Health {
     healed: BTreeMap<String, Duration>,
     /// By fault of a clock, with its target: until when what it made look old or young may show. It steps back when it heals.
     misled: BTreeMap<(FaultId, String), Duration>,
+    /// By target and kind of fault: until when it lasts, or lasted.
+    kinds: BTreeMap<(String, &'static str), Duration>,
     /// When the clock of a service last stepped ahead: struck so, or set right after it was behind.
     stepped: BTreeMap<String, Duration>,
     /// By process name.
@@ -85,6 +91,7 @@ impl Health {
             WorldEvent::FaultStruck { kind, .. } if ORDERS.contains(&kind.word) => {}
             WorldEvent::FaultStruck { fault, target, kind, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
+                self.kinds.insert((target.clone(), kind.word), Duration::MAX);
                 if is_of_clock(kind) {
                     self.misled.insert((*fault, target.clone()), Duration::MAX);
                 }
@@ -96,6 +103,7 @@ impl Health {
             WorldEvent::FaultHealed { fault, target, kind, .. } => {
                 self.faults.remove(&(*fault, target.clone()));
                 self.healed.insert(target.clone(), event.at);
+                self.kinds.insert((target.clone(), kind.word), event.at);
                 if is_of_clock(kind) {
                     self.misled.insert((*fault, target.clone()), event.at + clock::OFF_MAX);
                 }
@@ -112,7 +120,7 @@ impl Health {
             }
             WorldEvent::Paused => {
                 let before = self.lives.entry(event.process.clone()).or_insert(life(true));
-                *before = Life { paused: true, since: event.at, ..*before };
+                *before = Life { paused: true, stood_still: Some(event.at), since: event.at, ..*before };
             }
             WorldEvent::Resumed => {
                 let before = self.lives.entry(event.process.clone()).or_insert(life(true));
@@ -137,6 +145,12 @@ impl Health {
         let moved = self.lives.iter().filter(|(name, life)| life.incarnation > 1 && matters(name));
         let moved = moved.map(|(_, life)| life.since).max();
         Some(healed.max(moved).unwrap_or(Duration::ZERO))
+    }
+
+    /// Whether a fault of one of these kinds has been on a target that matters at any time since then.
+    pub fn was_struck_since(&self, kinds: &[&str], matters: impl Fn(&str) -> bool, since: Duration) -> bool {
+        let mut all = self.kinds.iter();
+        all.any(|((target, kind), until)| kinds.contains(kind) && *until >= since && matters(target))
     }
 
     /// Whether a fault on `target` is one on what matters. What ails a service is on every process's link to it.
@@ -179,7 +193,7 @@ impl Health {
     /// The executors that may take a run.
     pub fn ready_executors(&self) -> impl Iterator<Item = &str> {
         let ready = |life: &Life| life.alive && !life.draining && !life.paused;
-        let ready = self.lives.iter().filter(move |(name, life)| name.starts_with("executor-") && ready(life));
+        let ready = self.lives.iter().filter(move |(name, life)| role(name) == Some(Role::Executor) && ready(life));
         ready.map(|(name, _)| name.as_str())
     }
 
@@ -198,18 +212,16 @@ pub fn leads_to(target: &str, service: &str) -> bool {
 
 /// Whether it is a link to Postgres or Redis, or an executor: what a run's end depends on.
 pub fn matters_to_ends(target: &str) -> bool {
-    leads_to(target, "postgres")
-        || leads_to(target, "redis")
-        || target.starts_with("executor-") && !target.contains("->")
+    leads_to(target, "postgres") || leads_to(target, "redis") || role(target) == Some(Role::Executor)
 }
 
 /// Whether it is in the way of this agent, no other one's: its containers and whoever calls them, the engine, Postgres, an
 /// executor.
 pub fn matters_to_agent(agent: &str) -> impl Fn(&str) -> bool {
     let berths = format!("{agent}.");
-    move |target: &str| match target.split_once("->") {
+    move |target: &str| match ends(target) {
         Some((from, to)) => to == "engine" || to == "postgres" || from.starts_with(&berths) || to.starts_with(&berths),
-        None => target.starts_with(&berths) || target.starts_with("executor-"),
+        None => target.starts_with(&berths) || role(target) == Some(Role::Executor),
     }
 }
 

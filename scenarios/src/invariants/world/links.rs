@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 
+use crate::names::ends;
+
 /// A connection that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
@@ -23,23 +25,22 @@ pub struct Links {
 }
 
 impl Links {
-    /// Learns of an event. Says whether it was about a connection.
-    pub fn observe<O>(&mut self, event: &Event<O>) -> bool {
-        let road = |link: &str| link.split_once("->").map(|(near, far)| (near.to_string(), far.to_string()));
+    /// Learns of an event.
+    pub fn observe<O>(&mut self, event: &Event<O>) {
+        let road = |link: &str| ends(link).map(|(near, far)| (near.to_string(), far.to_string()));
         match &event.what {
             What::World(WorldEvent::LinkOpened { link, conn }) => {
-                let Some(road) = road(link) else { return false };
+                let Some(road) = road(link) else { return };
                 let open = Open { incarnation: event.incarnation, since: event.at };
                 self.roads.entry(road).or_default().insert(*conn, open);
             }
             What::World(WorldEvent::LinkClosed { link, conn, .. }) => {
-                let Some(road) = road(link) else { return false };
+                let Some(road) = road(link) else { return };
                 self.roads.entry(road.clone()).or_default().remove(conn);
                 self.closed.insert(road, event.at);
             }
-            _ => return false,
+            _ => {}
         }
-        true
     }
 
     /// Every road that was ever used, and what is open on it.

@@ -1,0 +1,53 @@
+//! The one model of the world that every invariant shares: who is up, what is sick and since when, which clocks are off, who
+//! stands still, which connections are open, what Redis remembers. It is fed each event once, before any invariant sees it.
+
+mod health;
+mod links;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lychgate_sim::trace::event::Event;
+
+pub use health::{Health, Memory, leads_to, matters_to_agent, matters_to_ends};
+pub use links::Links;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct World {
+    /// Faults, clocks and processes.
+    pub health: Health,
+    /// Open connections.
+    pub links: Links,
+    /// The number of events that it has learned.
+    learned: u64,
+}
+
+impl World {
+    /// Learns of an event, in order. An event that it has learned before changes nothing.
+    fn learn<O>(&mut self, event: &Event<O>) {
+        if event.seq < self.learned {
+            return;
+        }
+        self.learned = event.seq + 1;
+        self.health.observe(event);
+        self.links.observe(event);
+    }
+}
+
+/// A handle to the world of one run. Every invariant of the run has one.
+#[derive(Clone, Debug, Default)]
+pub struct SharedWorld(Arc<Mutex<World>>);
+
+impl SharedWorld {
+    /// The world as it is now.
+    pub fn now(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The world after `event`. The first invariant that is given an event teaches it to the world of all.
+    pub fn after<O>(&self, event: &Event<O>) -> MutexGuard<'_, World> {
+        let mut world = self.now();
+        world.learn(event);
+        world
+    }
+}
