@@ -253,7 +253,7 @@ fn faults_of_processes_and_callers_must_make_sense() {
         (
             "kind = \"wedge\"\ntarget = \"executor-1->redis\"\nstatus = 429",
             "p.toml:5:10",
-            "belongs to `refuse` and `answer`",
+            "belongs to `answer` and `refuse`",
         ),
         ("kind = \"sigkill\"\ntarget = \"origin\"", "p.toml:4:10", "it needs `on = { event"),
     ] {
