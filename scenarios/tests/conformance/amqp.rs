@@ -11,7 +11,7 @@ use lychgate::broker::{Arrival, Hints, Intake, Topic};
 use lychgate::config::Address;
 use lychgate::ids::{RunId, SessionId};
 use lychgate_sim::plan::ServiceFault;
-use lychgate_sim::world::product::Control;
+use lychgate_sim::standins::Control;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 

@@ -11,7 +11,7 @@ use lychgate::ids::{Fence, RunId, SessionId};
 use lychgate::live::{FrameId, Frames, Kind, Live, Redis, StreamReader};
 use lychgate::run::{End, Status};
 use lychgate_sim::plan::ServiceFault;
-use lychgate_sim::world::product::Control;
+use lychgate_sim::standins::Control;
 
 use crate::arms::Place;
 

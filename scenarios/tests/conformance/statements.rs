@@ -13,7 +13,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 
 use lychgate_sim::plan::ServiceFault;
-use lychgate_sim::world::product::Control;
+use lychgate_sim::standins::Control;
 
 use crate::arms::Place;
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use lychgate_sim::standins::observation::{Broker, Command, Observation};
+use lychgate_sim::standins::observation::Observation;
+use lychgate_sim::standins::rabbit::observation::Broker;
+use lychgate_sim::standins::redis::observation::Command;
 use lychgate_sim::trace::event::ProductEvent;
 use lychgate_sim::world::product::{Origin, Reader};
 use serde::Serialize;
@@ -68,11 +70,8 @@ pub struct Ledger {
 
 impl Reader<Did> for Ledger {
     fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<Did> {
-        match observation {
-            Observation::Broker(broker) => vec![self.broker(broker, origin)].into_iter().flatten().collect(),
-            Observation::Command(command) => counted(command).into_iter().collect(),
-            _ => Vec::new(),
-        }
+        let queued = observation.of::<Broker>().and_then(|broker| self.broker(broker, origin));
+        queued.or_else(|| observation.of::<Command>().and_then(counted)).into_iter().collect()
     }
 
     fn mentioned(&self, request: &[u8]) -> Option<String> {

@@ -1,13 +1,16 @@
 //! The binding: what the world must know of this service. Everything in it is either data or one line to the service.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use lychgate_sim::plan::Plan;
 use lychgate_sim::plan::seed::Seed;
-use lychgate_sim::standins::{rabbit, redis};
+use lychgate_sim::standins::StandIn;
+use lychgate_sim::standins::rabbit::{Rabbit, Settings};
+use lychgate_sim::standins::redis::Redis;
 use lychgate_sim::trace::invariant::Invariant;
-use lychgate_sim::world::product::{Boot, Product, Reader, Role, Scenario, Service, Source, User};
+use lychgate_sim::world::product::{Boot, Product, Reader, Role, Scenario, Source, User};
 
 use super::counted_once::CountedOnce;
 use super::customers::{self, Customers};
@@ -54,8 +57,8 @@ impl Product for Tally {
         SETTINGS
     }
 
-    fn services(_: &Plan<Customers>, _: Seed) -> Vec<Service> {
-        vec![rabbit::service(rabbit::Rabbit::new(rabbit::Settings::default())), redis::service(&redis::Redis::new())]
+    fn services(_: &Plan<Customers>, _: Seed) -> Vec<Arc<dyn StandIn>> {
+        vec![Arc::new(Rabbit::new(Settings::default())), Arc::new(Redis::new())]
     }
 
     /// One life of one process, until it ends or SIGTERM comes. There is nothing to finish: what a worker has not

@@ -58,12 +58,17 @@ fn of_role(role: &Role, topology: &BTreeMap<String, usize>) -> Vec<(String, Stri
 /// The links of a topology: each process to each of its services, or to each container that it reaches by that name; each
 /// user to each process that serves users.
 pub fn links<P: Product>(topology: &BTreeMap<String, usize>, users: &P::Workload) -> Vec<String> {
+    links_of(P::roles(), topology, &users.users())
+}
+
+/// The links of a topology of these roles.
+pub(crate) fn links_of(roles: &[Role], topology: &BTreeMap<String, usize>, users: &[String]) -> Vec<String> {
     let mut links = Vec::new();
-    for role in P::roles() {
+    for role in roles {
         for (_, process) in of_role(role, topology) {
             for service in role.services {
                 let reached = |role: &&Role| role.contained.as_ref().is_some_and(|it| it.reached_as == *service);
-                match P::roles().iter().find(reached) {
+                match roles.iter().find(reached) {
                     Some(role) => {
                         links.extend(of_role(role, topology).iter().map(|(_, far)| format!("{process}->{far}")));
                     }
@@ -71,7 +76,7 @@ pub fn links<P: Product>(topology: &BTreeMap<String, usize>, users: &P::Workload
                 }
             }
             if role.port.is_some() && role.contained.is_none() {
-                links.extend(users.users().iter().map(|user| format!("{user}->{process}")));
+                links.extend(users.iter().map(|user| format!("{user}->{process}")));
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The model provider as a stand-in: OpenAI's chat completions, streamed. What it says and how long it takes stands in a
 //! script; the words it says depend on the prompt and the turn alone, so that an answer betrays what it is an answer to.
 
+pub mod observation;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
@@ -9,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream::poll_fn;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
@@ -23,10 +26,11 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use self::observation::Provider as Seen;
 use crate::plan::StreamFault;
 use crate::standins::listener::{Listener, Stream};
-use crate::standins::observation::{Observation, Provider as Seen, Tap};
-use crate::world::product::{Control, Service};
+use crate::standins::observation::Tap;
+use crate::standins::{Control, StandIn};
 
 /// Where the provider listens.
 pub const PORT: u16 = 8081;
@@ -139,18 +143,6 @@ impl fmt::Debug for Provider {
     }
 }
 
-/// The stand-in as the world runs it.
-pub fn service(provider: &Provider) -> Service {
-    let (provider, controlled) = (provider.clone(), provider.clone());
-    Service {
-        name: "provider",
-        port: PORT,
-        serve: Arc::new(move |listener, tap| Box::pin(provider.clone().serve(listener, tap))),
-        control: Some(Arc::new(move |control| controlled.control(control))),
-        engine: None,
-    }
-}
-
 impl Provider {
     /// One that says what is in `script`.
     pub fn new(script: Script) -> Self {
@@ -227,6 +219,25 @@ impl Provider {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StandIn for Provider {
+    fn name(&self) -> &'static str {
+        "provider"
+    }
+
+    fn port(&self) -> u16 {
+        PORT
+    }
+
+    fn serve(&self, listener: Listener, tap: Tap) -> BoxFuture<'static, ()> {
+        Box::pin(Provider::serve(self.clone(), listener, tap))
+    }
+
+    fn control(&self, control: Control) -> Result<(), String> {
+        Provider::control(self, control);
+        Ok(())
     }
 }
 
@@ -327,13 +338,13 @@ impl Call {
             return Err(bad("invalid_messages", "There is no user message with content.".into()));
         };
         let (peer, called) = (self.peer, headers.clone());
-        (self.tap)(Observation::Provider(Seen::Called { peer, headers: called, turn, prompt: prompt.clone() }));
+        (self.tap)(Seen::Called { peer, headers: called, turn, prompt: prompt.clone() }.into());
         let authorization = authorization.clone();
         let refused = self.provider.state().refused.get(&authorization).cloned();
         if let Some(refusal) = refused {
             let token = token(&authorization);
             let (peer, status) = (self.peer, refusal.status.as_u16());
-            (self.tap)(Observation::Provider(Seen::Refused { peer, headers, token, status }));
+            (self.tap)(Seen::Refused { peer, headers, token, status }.into());
             return Err(refusal);
         }
         if !completion.stream {
@@ -459,7 +470,7 @@ impl Answer {
     async fn run(self) {
         if let Err(Cut::Abandoned) = self.speak().await {
             let Answer { peer, headers, tap, .. } = self;
-            tap(Observation::Provider(Seen::Abandoned { peer, headers }));
+            tap(Seen::Abandoned { peer, headers }.into());
         }
     }
 
@@ -480,7 +491,7 @@ impl Answer {
             self.tell(StreamFault::Malformed, true);
         } else {
             let (peer, headers) = (self.peer, self.headers.clone());
-            (self.tap)(Observation::Provider(Seen::Answered { peer, headers, finish_reason: finish_reason.into() }));
+            (self.tap)(Seen::Answered { peer, headers, finish_reason: finish_reason.into() }.into());
         }
         permit.send((event + "data: [DONE]\n\n").into());
         Ok(())
@@ -532,7 +543,7 @@ impl Answer {
 
     fn tell(&self, disturbance: StreamFault, over: bool) {
         let (peer, headers, token) = (self.peer, self.headers.clone(), token(&self.authorization));
-        (self.tap)(Observation::Provider(Seen::Disturbed { peer, headers, token, disturbance, over }));
+        (self.tap)(Seen::Disturbed { peer, headers, token, disturbance, over }.into());
     }
 
     async fn sleep_until(&self, due: Duration) -> Result<(), Cut> {

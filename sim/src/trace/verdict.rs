@@ -91,7 +91,7 @@ pub struct Report {
     pub story: Vec<String>,
     /// What makes it vacuous, why it made no progress, what panicked.
     pub because: Vec<String>,
-    /// The [shapes](crate::explore::coverage) of what was said to services, if they were asked for.
+    /// The shapes of what was said to services, if they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shapes: Vec<String>,
 }

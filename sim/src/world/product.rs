@@ -13,10 +13,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::plan::seed::Seed;
-use crate::plan::{Plan, ServiceFault, StreamFault};
-use crate::standins::engine::Engine;
-use crate::standins::listener::Listener;
-use crate::standins::observation::{Observation, Tap};
+use crate::plan::{Plan, words};
+use crate::standins::StandIn;
+use crate::standins::observation::Observation;
 use crate::trace::event::{Event, ProductEvent};
 use crate::trace::invariant::Invariant;
 
@@ -34,7 +33,7 @@ pub trait Product: Sized + 'static {
     fn settings() -> &'static [&'static str];
 
     /// The stand-ins that it talks to, fresh for one run.
-    fn services(plan: &Plan<Self::Workload>, seed: Seed) -> Vec<Service>;
+    fn services(plan: &Plan<Self::Workload>, seed: Seed) -> Vec<Arc<dyn StandIn>>;
 
     /// One life of one process. Its output is the exit code.
     fn boot(boot: Boot) -> BoxFuture<'static, i32>;
@@ -65,6 +64,57 @@ pub trait Product: Sized + 'static {
 
     /// The crates whose `tracing` events are statements of the product's. Libraries and the world itself log, too.
     fn crates() -> &'static [&'static str];
+}
+
+/// How a life of a process runs. Its output is the exit code.
+pub(crate) type BootFn = Arc<dyn Fn(Boot) -> BoxFuture<'static, i32> + Send + Sync>;
+
+/// A system under test as values, for one run: what lives in the world, and who judges it.
+pub(crate) struct System<O> {
+    pub(crate) actors: Actors<O>,
+    pub(crate) judges: Judges<O>,
+}
+
+/// What lives in the world of one run.
+pub(crate) struct Actors<O> {
+    pub(crate) roles: &'static [Role],
+    /// Whose `tracing` events are the product's statements.
+    pub(crate) crates: &'static [&'static str],
+    pub(crate) standins: Vec<Arc<dyn StandIn>>,
+    pub(crate) boot: BootFn,
+    pub(crate) users: Vec<User<O>>,
+    pub(crate) settle_max: Duration,
+}
+
+/// Who judges one run.
+pub(crate) struct Judges<O> {
+    pub(crate) reader: Box<dyn Reader<O>>,
+    pub(crate) invariants: Vec<Box<dyn Invariant<O>>>,
+    pub(crate) moments: Box<dyn Moments<O>>,
+}
+
+impl<O: ProductEvent> System<O> {
+    /// A product as values.
+    pub(crate) fn of<P: Product<Event = O>>(plan: &Plan<P::Workload>, seed: Seed) -> System<O> {
+        let actors = Actors {
+            roles: P::roles(),
+            crates: P::crates(),
+            standins: P::services(plan, seed),
+            boot: Arc::new(P::boot),
+            users: P::users(plan, seed),
+            settle_max: P::settle_max(plan),
+        };
+        let judges = Judges { reader: P::reader(plan), invariants: P::invariants(plan), moments: P::moments() };
+        System { actors, judges }
+    }
+}
+
+impl<O> Actors<O> {
+    /// Every link of this topology.
+    pub(crate) fn links(&self, topology: &BTreeMap<String, usize>) -> Vec<String> {
+        let users: Vec<String> = self.users.iter().map(|user| user.name.clone()).collect();
+        words::links_of(self.roles, topology, &users)
+    }
 }
 
 /// What users do: data, so that it can be printed, shrunk and replayed.
@@ -138,38 +188,6 @@ impl Role {
         let berths = |agent: String| (1..=contained.berths).map(move |nth| (agent.clone(), format!("{agent}.{nth}")));
         agents.flat_map(berths).collect()
     }
-}
-
-/// A stand-in on a node of its own.
-pub struct Service {
-    /// As in `executor-1->redis`.
-    pub name: &'static str,
-    /// Where it listens.
-    pub port: u16,
-    /// One life of it. State that outlives a restart is shared by the calls.
-    pub serve: Arc<dyn Fn(Listener, Tap) -> BoxFuture<'static, ()> + Send + Sync>,
-    /// How faults inside of it reach it; `None` if it has none.
-    pub control: Option<Arc<dyn Fn(Control) + Send + Sync>>,
-    /// Itself, if it is a container engine: the world says what runs its containers.
-    pub engine: Option<Engine>,
-}
-
-/// What a service is told to do: to one of its callers, by the name with which that one authenticates, or to all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the variants say what the fields are
-pub enum Control {
-    /// From now on its new calls are answered with this HTTP status, and with Retry-After if that is said.
-    Refuse { name: String, status: u16, retry_after: Option<Duration> },
-    /// It is served again.
-    Accept { name: String },
-    /// From now on what is streamed to it goes wrong in this way.
-    Disturb { name: String, disturbance: StreamFault },
-    /// In this way it goes wrong no longer.
-    Calm { name: String, disturbance: StreamFault },
-    /// From now on this ails it.
-    Ail(ServiceFault),
-    /// It is well again.
-    Recover(ServiceFault),
 }
 
 /// What one incarnation is born with.

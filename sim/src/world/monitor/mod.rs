@@ -10,12 +10,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::plan::{Kind, Lifetime, Scope, ServiceFault, StreamFault, TargetKind};
-use crate::standins::observation::{Observation, Provider};
+use crate::standins::Control;
+use crate::standins::observation::{Observation, Suffering};
 use crate::trace::event::{Event, ProductEvent, What, WorldEvent};
 use crate::trace::invariant::{Breach, Invariant, Obligation};
 use crate::trace::recorder::Recorder;
 use crate::world::nemesis::{Move, Nemesis, ScheduledMove};
-use crate::world::product::{Control, Moments, Origin, Reader};
+use crate::world::product::{Moments, Origin, Reader};
 
 /// How often obligations are asked for while events come: far below any deadline that a product has.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -233,28 +234,24 @@ impl<O: ProductEvent> Monitor<O> {
         let nobody = Origin { process: String::new(), incarnation: 0 };
         let origin = observation.peer().and_then(|peer| self.origins.get(&peer)).cloned().unwrap_or(nobody);
         self.read(observation, &origin);
-        match observation {
-            Observation::Provider(Provider::Refused { headers, token, .. }) => {
-                let target = format!("provider/{token}");
-                let faults = self.refusals.get(&target).into_iter().flatten().map(|(index, _)| *index).collect();
-                self.felt_by_caller(faults, &target, headers);
+        match observation.suffering() {
+            Some(Suffering { fault, caller: Some(caller), request }) => {
+                self.felt_by_caller(fault, &format!("{}/{caller}", observation.service), &request);
             }
-            Observation::Provider(Provider::Disturbed { headers, token, disturbance, .. }) => {
-                let key = (format!("provider/{token}"), *disturbance);
-                let faults = self.disturbed.get(&key).into_iter().flatten().copied().collect();
-                self.felt_by_caller(faults, &key.0, headers);
+            Some(Suffering { fault, caller: None, request }) => {
+                self.suffered(observation.service, fault, &request, &origin.process);
             }
-            _ => {}
-        }
-        if let Observation::FaultObserved(suffered) = observation {
-            self.suffered(suffered.service, suffered.ailment, &suffered.request, &origin.process);
+            None => {}
         }
     }
 
-    /// A service has done to a call of a caller what these faults want.
-    fn felt_by_caller(&mut self, faults: Vec<usize>, target: &str, headers: &BTreeMap<String, String>) {
-        let request: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        if let Some(label) = self.reader.mentioned(request.as_bytes()) {
+    /// A service has done to a call of the caller `target` what the faults of this kind that stand want.
+    fn felt_by_caller(&mut self, fault: &str, target: &str, request: &[u8]) {
+        let refused = self.refusals.get(target).filter(|_| fault == "refuse").into_iter().flatten();
+        let disturbed = self.disturbed.iter().filter(|((whom, how), _)| whom == target && how.name() == fault);
+        let faults = refused.map(|(index, _)| *index).chain(disturbed.flat_map(|(_, faults)| faults.iter().copied()));
+        let faults: Vec<usize> = faults.collect();
+        if let Some(label) = self.reader.mentioned(request) {
             faults.into_iter().for_each(|index| self.felt(index, target, &label));
         }
     }
