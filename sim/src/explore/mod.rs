@@ -12,6 +12,8 @@ pub(crate) mod rerun;
 pub mod run;
 #[cfg(madsim)]
 pub(crate) mod shrink;
+#[cfg(madsim)]
+pub mod sim;
 #[cfg(feature = "cli")]
 pub(crate) mod spinner;
 #[cfg(madsim)]
