@@ -15,6 +15,8 @@ use lychgate_sim::world::product::{Boot, Product, Reader, Role, Scenario, Source
 use super::counted_once::CountedOnce;
 use super::customers::{self, Customers};
 use super::events::{Did, Ledger};
+use super::objects::Objects;
+use super::receipted::Receipted;
 use super::{swarm, till, worker};
 
 /// The system under test.
@@ -33,7 +35,7 @@ static ROLES: [Role; 2] = [
     },
     Role {
         name: "worker",
-        services: &["rabbitmq", "redis"],
+        services: &["rabbitmq", "redis", "objects"],
         port: None,
         count: 1,
         grace: Duration::from_secs(5),
@@ -58,7 +60,7 @@ impl Product for Tally {
     }
 
     fn services(_: &Plan<Customers>, _: Seed) -> Vec<Arc<dyn StandIn>> {
-        vec![Arc::new(Rabbit::new(Settings::default())), Arc::new(Redis::new())]
+        vec![Arc::new(Rabbit::new(Settings::default())), Arc::new(Redis::new()), Arc::new(Objects::default())]
     }
 
     /// One life of one process, until it ends or SIGTERM comes. There is nothing to finish: what a worker has not
@@ -69,8 +71,14 @@ impl Product for Tally {
             let life = match (boot.role, boot.listen) {
                 ("till", Some(listen)) => till::serve(listen, broker).map(|ended| i32::from(ended.is_err())).boxed(),
                 ("worker", _) => {
-                    let count_then_ack = boot.config.get("TALLY_BUG").is_some_and(|bug| bug == "count-then-ack");
-                    let settings = worker::Settings { broker, redis: boot.links["redis"], count_then_ack };
+                    let bug = boot.config.get("TALLY_BUG").map(String::as_str);
+                    let settings = worker::Settings {
+                        broker,
+                        redis: boot.links["redis"],
+                        objects: boot.links["objects"],
+                        count_then_ack: bug == Some("count-then-ack"),
+                        ack_then_receipt: bug == Some("ack-then-receipt"),
+                    };
                     worker::serve(settings).map(|never| match never {}).boxed()
                 }
                 (role, _) => panic!("no role is called {role}"),
@@ -93,7 +101,7 @@ impl Product for Tally {
     }
 
     fn invariants(_: &Plan<Customers>) -> Vec<Box<dyn Invariant<Did>>> {
-        vec![Box::new(CountedOnce::default())]
+        vec![Box::new(CountedOnce::default()), Box::new(Receipted::default())]
     }
 
     /// A restart, a dead connection found, a backlog counted: a minute. This is far more.
@@ -115,6 +123,11 @@ impl Product for Tally {
             file!("reply_lost"),
             file!("bug_killed_between"),
             file!("bug_reply_lost"),
+            file!("bug_receipt_after_ack"),
+            Scenario {
+                name: "store_full".to_owned(),
+                source: Source::Drawn { about: swarm::STORE_FULL, draw: swarm::store_full },
+            },
             Scenario { name: "swarm".to_owned(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lychgate_sim::plan::seed::{Purpose, Seed};
-use lychgate_sim::plan::{EventMatch, Fault, Kind, Lifetime, Plan, Trigger, words};
+use lychgate_sim::plan::{EventMatch, Fault, Kind, Lifetime, Plan, ServiceFault, Trigger, words};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
@@ -14,7 +14,7 @@ use super::product::Tally;
 pub const ABOUT: &str = "Customers, link faults and kills drawn from the seed";
 
 const NAMES: [&str; 3] = ["ann", "ben", "cid"];
-const LINKS: [&str; 3] = ["worker-1->redis", "worker-1->rabbitmq", "till-1->rabbitmq"];
+const LINKS: [&str; 4] = ["worker-1->redis", "worker-1->rabbitmq", "worker-1->objects", "till-1->rabbitmq"];
 const EVENTS: [&str; 4] = ["ordered", "taken", "counted", "counted"];
 
 /// The plan of a seed. Each purpose has a stream of its own: one more draw for the faults leaves the customers as they are.
@@ -27,6 +27,24 @@ pub fn draw(seed: Seed) -> Plan<Customers> {
         about: format!("Drawn from seed {}", seed.0),
         users: Customers(customers),
         faults: (0..count).map(|_| fault(&mut faults)).collect(),
+        ..words::bare::<Tally>()
+    }
+}
+
+/// For `list`.
+pub const STORE_FULL: &str = "The object store takes no receipts for a while: orders wait, and count once all the same";
+
+/// The same for every seed: a plan in a file knows the faults of the world's own stand-ins alone.
+pub fn store_full(_: Seed) -> Plan<Customers> {
+    let (at, every) = (Duration::from_secs(1), Duration::from_secs(2));
+    let counted = EventMatch { event: "counted".to_owned(), session: None, nth: 2, after: Duration::ZERO };
+    let (target, lasts) = (vec!["objects".to_owned()], Lifetime::Lasts(Duration::from_secs(10)));
+    Plan {
+        about: STORE_FULL.to_owned(),
+        arms: vec!["counted_once".to_owned(), "receipted".to_owned()],
+        must_reach: vec!["counted_before".to_owned(), "receipted".to_owned()],
+        users: Customers(vec![Customer { name: "ann".to_owned(), orders: 3, at, every }]),
+        faults: vec![Fault::new(Kind::Ail(ServiceFault::Full), target, Trigger::On(counted), lasts)],
         ..words::bare::<Tally>()
     }
 }
