@@ -193,7 +193,7 @@ mod tests {
         let shared = Shared::new(SocketAddr::from(([127, 0, 0, 1], 1)));
         let mut redis = Redis::new(SocketAddr::from(([0, 0, 0, 1], 1)), shared);
         for byte in b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n" {
-            assert_eq!(redis.up(&[*byte]), Ok(Vec::new()));
+            assert!(redis.up(&[*byte]).expect("a whole command or none").is_empty());
         }
         let mut told = Vec::new();
         for byte in b"*2\r\n$1\r\nx\r\n:5\r\n+PONG\r\n" {
