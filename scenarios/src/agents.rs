@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use lychgate::engine::{LABEL_AGENT, LABEL_EPOCH};
-use lychgate_sim::standins::observation::{Engine, Statement, Value};
+use lychgate_sim::standins::engine::observation::Engine;
+use lychgate_sim::standins::postgres::observation::{Statement, Value};
 
 use crate::events::Did;
 

@@ -8,7 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lychgate::broker::RUNS;
 use lychgate::engine::LABEL_AGENT;
-use lychgate_sim::standins::observation::{Broker, Command, Log, Observation, Provider, Statement, Value};
+use lychgate_sim::standins::engine::observation::Engine;
+use lychgate_sim::standins::observation::{Log, Observation};
+use lychgate_sim::standins::postgres::observation::{Statement, Value};
+use lychgate_sim::standins::provider::observation::Provider;
+use lychgate_sim::standins::rabbit::observation::Broker;
+use lychgate_sim::standins::redis::observation::Command;
 use lychgate_sim::world::product::{Origin, Reader};
 
 use self::deliveries::Deliveries;
@@ -79,27 +84,26 @@ fn int(value: Option<&Value>) -> i64 {
 
 impl Reader<Did> for LychgateReader {
     fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<Did> {
-        match observation {
-            Observation::Statement(statement) => self.statement(statement, &origin.process),
-            Observation::Command(command) => {
-                self.read_along(command, &origin.process);
-                let did = self.command(command);
-                let label = |id: &str| self.runs.get(id).map(|run| run.label.clone());
-                did.into_iter().chain(self.keys.read(command, label)).collect()
-            }
-            Observation::Broker(Broker::Published { queues, body, .. }) if queues.iter().any(|to| to == RUNS) => {
-                self.hint(body)
-            }
-            Observation::Broker(broker) => {
-                let label = |id: &str| self.runs.get(id).map(|run| run.label.clone());
-                self.deliveries.read(broker, label).into_iter().collect()
-            }
-            Observation::Provider(call) => self.call(call, &origin.process),
-            Observation::Engine(seen) => self.agents.engine(seen),
-            // What follows from it shows by itself.
-            Observation::FaultObserved(_) => Vec::new(),
-            Observation::Log(log) => self.log(log).into_iter().collect(),
+        if let Some(statement) = observation.of::<Statement>() {
+            return self.statement(statement, &origin.process);
         }
+        if let Some(command) = observation.of::<Command>() {
+            self.read_along(command, &origin.process);
+            let did = self.command(command);
+            let label = |id: &str| self.runs.get(id).map(|run| run.label.clone());
+            return did.into_iter().chain(self.keys.read(command, label)).collect();
+        }
+        if let Some(broker) = observation.of::<Broker>() {
+            return self.broker(broker);
+        }
+        if let Some(call) = observation.of::<Provider>() {
+            return self.call(call, &origin.process);
+        }
+        if let Some(seen) = observation.of::<Engine>() {
+            return self.agents.engine(seen);
+        }
+        // Of a fault that was felt: what follows from it shows by itself.
+        observation.of::<Log>().and_then(|log| self.log(log)).into_iter().collect()
     }
 
     fn mentioned(&self, request: &[u8]) -> Option<String> {
@@ -119,6 +123,16 @@ impl Reader<Did> for LychgateReader {
 }
 
 impl LychgateReader {
+    fn broker(&mut self, broker: &Broker) -> Vec<Did> {
+        match broker {
+            Broker::Published { queues, body, .. } if queues.iter().any(|to| to == RUNS) => self.hint(body),
+            other => {
+                let label = |id: &str| self.runs.get(id).map(|run| run.label.clone());
+                self.deliveries.read(other, label).into_iter().collect()
+            }
+        }
+    }
+
     /// The label of a live run of the agent that a request to the container engine was about, by its label.
     fn needing(&self, request: &[u8]) -> Option<String> {
         let text = std::str::from_utf8(request).ok()?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lychgate_sim::standins::observation::{Command, Key};
+use lychgate_sim::standins::redis::observation::{Command, Key};
 
 use super::session_of;
 use crate::events::Did;

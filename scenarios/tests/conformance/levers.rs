@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lychgate_sim::world::product::Control;
+use lychgate_sim::standins::Control;
 
 use crate::arms::Lever;
 use lychgate_sim::real::servers::postgres::knock;
