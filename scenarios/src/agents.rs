@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use lychgate::engine::{LABEL_AGENT, LABEL_EPOCH};
 use lychgate::store::Cause;
 use lychgate::store::sql;
-use lychgate_sim::standins::observation::Engine;
+use lychgate_sim::standins::engine::observation::Engine;
 
 use crate::events::{AgentEvent, Did};
 use crate::reader::{Executed, Misread};

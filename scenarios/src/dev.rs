@@ -11,14 +11,16 @@ use futures_util::future::BoxFuture;
 use lychgate::config;
 use lychgate::signal::Signal;
 pub use lychgate_sim::plan::Kind;
-use lychgate_sim::standins::engine::{self, Engine, KILLED, Runner, Running, Spec};
+pub use lychgate_sim::standins::Control;
+use lychgate_sim::standins::StandIn;
+use lychgate_sim::standins::engine::{Engine, KILLED, Runner, Running, Spec};
 use lychgate_sim::standins::observation::untapped;
+use lychgate_sim::standins::postgres::Postgres;
 pub use lychgate_sim::standins::provider::Reply;
 pub use lychgate_sim::standins::provider::faults::REFUSE;
 use lychgate_sim::standins::provider::{Provider, Script};
-use lychgate_sim::standins::{postgres, provider, rabbit, redis};
-pub use lychgate_sim::world::product::Control;
-use lychgate_sim::world::product::Service;
+use lychgate_sim::standins::rabbit::{self, Rabbit};
+use lychgate_sim::standins::redis::Redis;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -124,14 +126,10 @@ impl Loopback {
     /// Loopback has no free port.
     pub async fn start(reply: Reply) -> std::io::Result<Self> {
         let provider = Provider::new(Script { replies: BTreeMap::new(), default_reply: Some(reply) });
-        let services = [
-            postgres::service(&postgres::Postgres::new()),
-            redis::service(&redis::Redis::new()),
-            rabbit::service(rabbit::Rabbit::new(rabbit::Settings::default())),
-            provider::service(&provider),
-        ];
+        let services: [&dyn StandIn; 4] =
+            [&Postgres::new(), &Redis::new(), &Rabbit::new(rabbit::Settings::default()), &provider];
         let (links, tasks, containers) = (BTreeMap::new(), Vec::new(), Containers::default());
-        let mut loopback = Loopback { links, provider, tasks, containers };
+        let mut loopback = Loopback { links, provider: provider.clone(), tasks, containers };
         for service in services {
             loopback.serve(service).await?;
         }
@@ -150,7 +148,7 @@ impl Loopback {
         let engine = Engine::new([0; 32]);
         let (run, containers) = (Arc::new(run), self.containers.clone());
         engine.run_with(Runner(Box::new(move |spec| Box::pin(begin(spec, run.clone(), containers.clone())))));
-        self.serve(engine::service(&engine)).await?;
+        self.serve(&engine).await?;
         Ok(engine)
     }
 
@@ -168,14 +166,14 @@ impl Loopback {
     /// # Errors
     /// Loopback has no free port.
     pub async fn start_levers(&mut self, tokens: Vec<String>) -> std::io::Result<()> {
-        self.serve(fault_admin::service(self.provider.clone(), tokens)).await
+        self.serve(&fault_admin::service(self.provider.clone(), tokens)).await
     }
 
-    async fn serve(&mut self, service: Service) -> std::io::Result<()> {
-        let Service { name, serve, .. } = service;
+    async fn serve(&mut self, service: &dyn StandIn) -> std::io::Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let name = service.name();
         self.links.insert(name, listener.local_addr()?);
-        let serving = serve(listener.into(), untapped());
+        let serving = service.serve(listener.into(), untapped());
         self.tasks.push(tokio::spawn(async move {
             serving.await;
             name

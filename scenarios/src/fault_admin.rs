@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -13,9 +14,10 @@ use hyper_util::rt::TokioIo;
 use lychgate::limits::SKIP_WINDOW;
 use lychgate_sim::plan::Kind;
 use lychgate_sim::standins::listener::{Listener, Stream};
+use lychgate_sim::standins::observation::Tap;
 use lychgate_sim::standins::provider::Provider;
 use lychgate_sim::standins::provider::faults::{REFUSALS, REFUSE};
-use lychgate_sim::world::product::{Control, Service};
+use lychgate_sim::standins::{Control, StandIn};
 
 /// The name under which they stand among the stand-ins.
 pub const NAME: &str = "levers";
@@ -31,14 +33,21 @@ struct FaultAdmin {
 }
 
 /// The levers of the subscriptions with these bearer tokens, over HTTP.
-pub fn service(provider: Provider, tokens: Vec<String>) -> Service {
-    let levers = FaultAdmin { provider, tokens: Arc::new(tokens) };
-    Service {
-        name: NAME,
-        port: 0,
-        serve: Arc::new(move |listener, _| Box::pin(levers.clone().serve(listener))),
-        control: None,
-        engine: None,
+pub fn service(provider: Provider, tokens: Vec<String>) -> impl StandIn {
+    FaultAdmin { provider, tokens: Arc::new(tokens) }
+}
+
+impl StandIn for FaultAdmin {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn port(&self) -> u16 {
+        0
+    }
+
+    fn serve(&self, listener: Listener, _: Tap) -> BoxFuture<'static, ()> {
+        Box::pin(FaultAdmin::serve(self.clone(), listener))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod settings;
 pub mod swarm;
 pub mod users;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -26,10 +27,12 @@ use lychgate::limits::Limits;
 use lychgate_sim::plan::seed::Seed;
 use lychgate_sim::plan::{Plan, ServiceWords};
 use lychgate_sim::standins::engine::Engine;
+use lychgate_sim::standins::postgres::Postgres;
 use lychgate_sim::standins::provider::Provider;
-use lychgate_sim::standins::{engine, postgres, provider, rabbit, redis};
+use lychgate_sim::standins::redis::Redis;
+use lychgate_sim::standins::{StandIn, engine, postgres, provider, rabbit, redis};
 use lychgate_sim::trace::invariant::Invariant;
-use lychgate_sim::world::product::{Boot, Moments, Product, Reader, Role, Scenario, Service, Source, User};
+use lychgate_sim::world::product::{Boot, Moments, Product, Reader, Role, Scenario, Source, User};
 
 use crate::events::Did;
 use crate::invariants::Deadlines;
@@ -63,13 +66,13 @@ impl Product for Lychgate {
         &SETTINGS
     }
 
-    fn services(plan: &Plan<LychgateWorkload>, seed: Seed) -> Vec<Service> {
+    fn services(plan: &Plan<LychgateWorkload>, seed: Seed) -> Vec<Arc<dyn StandIn>> {
         vec![
-            postgres::service(&postgres::Postgres::new()),
-            redis::service(&redis::Redis::new()),
-            rabbit::service(rabbit::Rabbit::new(broker())),
-            provider::service(&Provider::new(users::script(&plan.users))),
-            engine::service(&Engine::new(seed.key("engine"))),
+            Arc::new(Postgres::new()),
+            Arc::new(Redis::new()),
+            Arc::new(rabbit::Rabbit::new(broker())),
+            Arc::new(Provider::new(users::script(&plan.users))),
+            Arc::new(Engine::new(seed.key("engine"))),
         ]
     }
 

@@ -13,7 +13,12 @@ use lychgate::broker::RUNS;
 use lychgate::engine::LABEL_AGENT;
 use lychgate::facts::{self, Fact};
 use lychgate::provider::CALL;
-use lychgate_sim::standins::observation::{Broker, Log, Observation, Provider};
+use lychgate_sim::standins::engine::observation::Engine;
+use lychgate_sim::standins::observation::{Log, Observation};
+use lychgate_sim::standins::postgres::observation::Statement;
+use lychgate_sim::standins::provider::observation::Provider;
+use lychgate_sim::standins::rabbit::observation::Broker;
+use lychgate_sim::standins::redis::observation::Command;
 use lychgate_sim::world::product::{Origin, Reader};
 
 use self::deliveries::Deliveries;
@@ -101,22 +106,38 @@ impl Reader<Did> for LychgateReader {
 
 impl LychgateReader {
     fn make_sense(&mut self, observation: &Observation, process: &str) -> Result<Vec<Did>, Misread> {
-        match observation {
-            Observation::Statement(statement) => self.statement(statement, process),
-            Observation::Command(command) => self.command(command, process),
-            Observation::Broker(Broker::Published { queues, body, .. }) if queues.iter().any(|to| to == RUNS) => {
+        if let Some(statement) = observation.of::<Statement>() {
+            return self.statement(statement, process);
+        }
+        if let Some(command) = observation.of::<Command>() {
+            return self.command(command, process);
+        }
+        if let Some(broker) = observation.of::<Broker>() {
+            return self.broker(broker);
+        }
+        if let Some(call) = observation.of::<Provider>() {
+            return self.call(call, process);
+        }
+        if let Some(seen) = observation.of::<Engine>() {
+            return self.agents.engine(seen);
+        }
+        // Of a fault that was felt: what follows from it shows by itself.
+        match observation.of::<Log>() {
+            Some(log) => Ok(self.log(log)?.into_iter().collect()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn broker(&mut self, broker: &Broker) -> Result<Vec<Did>, Misread> {
+        match broker {
+            Broker::Published { queues, body, .. } if queues.iter().any(|to| to == RUNS) => {
                 let run = hinted(body)?.and_then(|id| self.named(&id));
                 Ok(run.map(|(session, run)| Did::Run(RunEvent::Hinted { session, run })).into_iter().collect())
             }
-            Observation::Broker(broker) => {
+            other => {
                 let label = |id: &str| self.runs.get(id).map(|run| run.label.clone());
-                Ok(self.deliveries.read(broker, label)?.into_iter().collect())
+                Ok(self.deliveries.read(other, label)?.into_iter().collect())
             }
-            Observation::Provider(call) => self.call(call, process),
-            Observation::Engine(seen) => self.agents.engine(seen),
-            // What follows from it shows by itself.
-            Observation::FaultObserved(_) => Ok(Vec::new()),
-            Observation::Log(log) => Ok(self.log(log)?.into_iter().collect()),
         }
     }
 

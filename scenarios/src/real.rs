@@ -120,9 +120,9 @@ impl Servers {
     /// Where they are, by the service whose stand-in each replaces.
     pub fn elsewhere(&self) -> BTreeMap<&'static str, RealServer> {
         [
-            ("postgres", RealServer::postgres(self.postgres.addr)),
-            ("redis", RealServer::redis(self.redis.addr)),
-            ("rabbitmq", RealServer::rabbitmq(self.rabbitmq.addr)),
+            ("postgres", RealServer { addr: self.postgres.addr }),
+            ("redis", RealServer { addr: self.redis.addr }),
+            ("rabbitmq", RealServer { addr: self.rabbitmq.addr }),
         ]
         .into()
     }

@@ -15,9 +15,10 @@ use lychgate::ids::{Fence, RunId, SessionId};
 use lychgate::provider::{CallName, Finish, Role, Said};
 use lychgate::signal::{Exit, Signal};
 use lychgate_sim::plan::FaultRow;
-use lychgate_sim::standins::observation::{Observation, Provider as Seen, Tap};
+use lychgate_sim::standins::observation::{Observation, Tap};
 use lychgate_sim::standins::provider::faults::{MALFORMED, STALL, TRUNCATE};
-use lychgate_sim::standins::provider::{PORT, Provider, Refusal, Reply, Script, service};
+use lychgate_sim::standins::provider::observation::Provider as Seen;
+use lychgate_sim::standins::provider::{PORT, Provider, Refusal, Reply, Script};
 use madsim::runtime::{Handle, Runtime};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
@@ -53,16 +54,13 @@ impl World {
         let (provider, seen) = (Provider::new(script), Arc::new(Mutex::new(Vec::new())));
         let tap: Tap = {
             let seen = seen.clone();
-            Arc::new(move |observation| match observation {
-                Observation::Provider(what) => seen.lock().unwrap().push(what),
-                other => panic!("{other:?}"),
+            Arc::new(move |observation: Observation| {
+                seen.lock().unwrap().push(observation.take().unwrap_or_else(|other| panic!("{other:?}")));
             })
         };
-        let served = service(&provider);
+        let served = provider.clone();
         let node = Handle::current().create_node().name("provider").ip([10, 0, 0, 1].into()).build();
-        node.spawn(
-            async move { (served.serve)(TcpListener::bind(("0.0.0.0", PORT)).await.unwrap().into(), tap).await },
-        );
+        node.spawn(async move { served.serve(TcpListener::bind(("0.0.0.0", PORT)).await.unwrap(), tap).await });
 
         let mut environment: BTreeMap<_, _> = [
             ("LYCHGATE_AGENT", "agent-1"),

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lychgate::amqp::{Channel, Connection, Consumer, Error, ExchangeKind, Message, Options, Outcome, QueueDeclare};
-use lychgate_sim::standins::observation::{Broker, Observation, Tap};
-use lychgate_sim::standins::rabbit::{Rabbit, Settings, Version, service};
+use lychgate_sim::standins::observation::{FaultObserved, Observation, Tap};
+use lychgate_sim::standins::rabbit::observation::Broker;
+use lychgate_sim::standins::rabbit::{PORT, Rabbit, Settings, Version};
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,26 +32,23 @@ impl World {
         let log = Arc::new(Mutex::new(Vec::new()));
         let tap: Tap = {
             let log = log.clone();
-            Arc::new(move |observation| match observation {
-                Observation::Broker(broker) => log.lock().unwrap().push(broker),
+            Arc::new(move |observation: Observation| {
                 // What was held back shows by what comes of it.
-                Observation::FaultObserved(_) => {}
-                other => panic!("{other:?}"),
+                if observation.of::<FaultObserved>().is_none() {
+                    log.lock().unwrap().push(observation.take().unwrap_or_else(|other| panic!("{other:?}")));
+                }
             })
         };
         let served = rabbit.clone();
-        let broker =
-            Handle::current()
-                .create_node()
-                .name("rabbitmq")
-                .ip("10.0.0.1".parse().unwrap())
-                .init(move || {
-                    let (service, tap) = (service(served.clone()), tap.clone());
-                    async move {
-                        (service.serve)(TcpListener::bind(("0.0.0.0", service.port)).await.unwrap().into(), tap).await
-                    }
-                })
-                .build();
+        let broker = Handle::current()
+            .create_node()
+            .name("rabbitmq")
+            .ip("10.0.0.1".parse().unwrap())
+            .init(move || {
+                let (served, tap) = (served.clone(), tap.clone());
+                async move { served.serve(TcpListener::bind(("0.0.0.0", PORT)).await.unwrap(), tap).await }
+            })
+            .build();
         World { rabbit, broker, log }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lychgate::config::Address;
 use lychgate::live;
-use lychgate_sim::standins::redis::{PORT, Redis, service};
+use lychgate_sim::standins::redis::{PORT, Redis};
 use madsim::runtime::{Handle, Runtime};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -22,10 +22,10 @@ async fn ping(redis: &live::Redis) -> Result<String, live::RedisDown> {
 async fn asks_a_restarted_redis_once() {
     let stand_in = Redis::new();
     let boot = move || {
-        let served = service(&stand_in);
+        let served = stand_in.clone();
         async move {
             let listener = TcpListener::bind(("0.0.0.0", PORT)).await.expect("the port is free");
-            (served.serve)(listener.into(), Arc::new(drop)).await;
+            served.serve(listener, Arc::new(drop)).await;
         }
     };
     let world = Handle::current();

@@ -15,12 +15,13 @@ use lychgate::ids::Mint;
 use lychgate::signal::Signal;
 use lychgate::store::Store;
 use lychgate_scenarios::roles;
+use lychgate_sim::standins::engine::observation::Engine as Did;
 use lychgate_sim::standins::engine::{Engine, Failure, KILLED, Runner, Running, Spec, Verb};
-use lychgate_sim::standins::observation::{Engine as Did, Observation, Tap, Value, untapped};
+use lychgate_sim::standins::observation::{Observation, Tap, untapped};
 use lychgate_sim::standins::postgres::Postgres;
+use lychgate_sim::standins::postgres::observation::Value;
 use lychgate_sim::standins::provider::{Provider, Refusal, Reply, Script};
-use lychgate_sim::standins::{engine, postgres, provider, rabbit, redis};
-use lychgate_sim::world::product::Service;
+use lychgate_sim::standins::{StandIn, rabbit, redis};
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -98,19 +99,20 @@ impl World {
         let (postgres, provider, engine) = (Postgres::new(), Provider::new(script), Engine::new([7; 32]));
         let done = Arc::new(Mutex::new(Vec::new()));
         engine.run_with(runner(node("agents", AGENTS)));
-        let services = [
-            postgres::service(&postgres),
-            redis::service(&redis::Redis::new()),
-            rabbit::service(rabbit::Rabbit::new(rabbit::Settings::default())),
-            provider::service(&provider),
-            engine::service(&engine),
+        let services: [Arc<dyn StandIn>; 5] = [
+            Arc::new(postgres.clone()),
+            Arc::new(redis::Redis::new()),
+            Arc::new(rabbit::Rabbit::new(rabbit::Settings::default())),
+            Arc::new(provider.clone()),
+            Arc::new(engine.clone()),
         ];
         let mut links = BTreeMap::new();
-        for (Service { name, port, serve, .. }, last) in services.into_iter().zip(1..) {
+        for (service, last) in services.into_iter().zip(1..) {
+            let (name, port) = (service.name(), service.port());
             links.insert(name, SocketAddr::from(([10, 0, 0, last], port)));
             let tap = if name == "engine" { noting(done.clone()) } else { untapped() };
             node(name, [10, 0, 0, last]).spawn(async move {
-                serve(TcpListener::bind(("0.0.0.0", port)).await.unwrap().into(), tap).await;
+                service.serve(TcpListener::bind(("0.0.0.0", port)).await.unwrap().into(), tap).await;
             });
         }
         links.insert("agents", SocketAddr::from((AGENTS, 0)));
@@ -194,13 +196,13 @@ impl World {
 }
 
 fn noting(done: Arc<Mutex<Vec<String>>>) -> Tap {
-    Arc::new(move |observation| {
-        let line = match observation {
-            Observation::Engine(Did::Created { name, .. }) => format!("created {name}"),
-            Observation::Engine(Did::Started { name, .. }) => format!("started {name}"),
-            Observation::Engine(Did::Stopped { name, .. }) => format!("stopped {name}"),
-            Observation::Engine(Did::Exited { name, code, .. }) => format!("exited {name} {code}"),
-            Observation::Engine(Did::Removed { name, .. }) => format!("removed {name}"),
+    Arc::new(move |observation: Observation| {
+        let line = match observation.of() {
+            Some(Did::Created { name, .. }) => format!("created {name}"),
+            Some(Did::Started { name, .. }) => format!("started {name}"),
+            Some(Did::Stopped { name, .. }) => format!("stopped {name}"),
+            Some(Did::Exited { name, code, .. }) => format!("exited {name} {code}"),
+            Some(Did::Removed { name, .. }) => format!("removed {name}"),
             _ => return,
         };
         done.lock().unwrap().push(line);

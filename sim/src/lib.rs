@@ -14,12 +14,21 @@
 //! trace      what happened, as events; invariants; the verdict
 //! ```
 //!
-//! Start with [`world::product::Product`]: what a system under test must say of itself. This package knows no product.
+//! Start with [`world::product::Product`]: what a system under test must say of itself. This package knows no product. For a
+//! small test of your own, inside a plain `#[test]`, there is `explore::sim::Sim`.
+//!
+//! Features, all of them on unless you say otherwise: `redis`, `postgres`, `rabbitmq`, `engine` and `provider` are the
+//! stand-ins, each with what it is built from; `cli` is the command line and the known bugs, `real` the world of real
+//! processes. Stand-ins of your own need none.
+// On the production runtime nothing else runs a world.
+#![cfg_attr(all(not(madsim), not(feature = "real")), allow(dead_code))]
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod explore;
 pub mod link;
 pub mod plan;
+#[cfg(feature = "real")]
 pub mod real;
 pub mod standins;
 pub mod trace;

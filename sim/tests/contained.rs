@@ -16,14 +16,16 @@ use lychgate_sim::explore::run::{Options, run_here};
 use lychgate_sim::link::faults::DELAY;
 use lychgate_sim::plan::seed::Seed;
 use lychgate_sim::plan::{Expect, Fault, Kind, Lifetime, Plan, Trigger};
-use lychgate_sim::standins::engine::{Engine, service};
+use lychgate_sim::standins::StandIn;
+use lychgate_sim::standins::engine::Engine;
+use lychgate_sim::standins::engine::observation::Engine as Seen;
 use lychgate_sim::standins::listener::Listener;
-use lychgate_sim::standins::observation::{Engine as Seen, Observation};
+use lychgate_sim::standins::observation::{Log, Observation, Tap};
 use lychgate_sim::trace::event::{Event, ProductEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 use lychgate_sim::trace::verdict::{Report, Verdict};
 use lychgate_sim::world::process_faults::{SIGKILL, SIGTERM};
-use lychgate_sim::world::product::{Boot, Contained, Origin, Product, Reader, Role, Scenario, Service, User, Workload};
+use lychgate_sim::world::product::{Boot, Contained, Origin, Product, Reader, Role, Scenario, User, Workload};
 use lychgate_sim::world::words;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -68,14 +70,14 @@ struct Ears;
 
 impl Reader<Told> for Ears {
     fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<Told> {
-        let told = match observation {
-            Observation::Engine(Seen::Probed { name, process, status, body, took, .. }) => {
+        let told = match (observation.of(), observation.of::<Log>()) {
+            (Some(Seen::Probed { name, process, status, body, took, .. }), _) => {
                 assert_eq!(origin.process, "");
                 assert!(*took <= Duration::from_secs(2) && body.len() <= 2, "{observation:?}");
                 format!("probed {name} in {process}: {status:?}")
             }
-            Observation::Engine(Seen::Exited { name, code, .. }) => format!("exited {name}: {code}"),
-            Observation::Engine(seen) => {
+            (Some(Seen::Exited { name, code, .. }), _) => format!("exited {name}: {code}"),
+            (Some(seen), _) => {
                 assert_eq!((origin.process.as_str(), origin.incarnation), ("keeper-1", 1), "{seen:?}");
                 match seen {
                     Seen::Created { name, .. } => format!("created {name}"),
@@ -85,8 +87,8 @@ impl Reader<Told> for Ears {
                     Seen::Exited { .. } | Seen::Probed { .. } => unreachable!("they stand above"),
                 }
             }
-            Observation::Log(log) => format!("{}/{}: {}", log.process, log.incarnation, log.message),
-            _ => return Vec::new(),
+            (None, Some(log)) => format!("{}/{}: {}", log.process, log.incarnation, log.message),
+            (None, None) => return Vec::new(),
         };
         vec![Told(told)]
     }
@@ -95,6 +97,23 @@ impl Reader<Told> for Ears {
     }
     fn served_by(&self, process: &str) -> Option<String> {
         Some(process.to_owned())
+    }
+}
+
+/// Says what it is told.
+struct Echo;
+
+impl StandIn for Echo {
+    fn name(&self) -> &'static str {
+        "echo"
+    }
+
+    fn port(&self) -> u16 {
+        7
+    }
+
+    fn serve(&self, listener: Listener, _: Tap) -> BoxFuture<'static, ()> {
+        Box::pin(echo(listener))
     }
 }
 
@@ -151,16 +170,8 @@ impl Product for Kept {
     fn settings() -> &'static [&'static str] {
         &["COLOR", "STUBBORN", "PLAY"]
     }
-    fn services(_: &Plan<Play>, seed: Seed) -> Vec<Service> {
-        let serve = |listener| Box::pin(echo(listener)) as BoxFuture<'static, ()>;
-        let echo = Service {
-            name: "echo",
-            port: 7,
-            serve: Arc::new(move |listener, _| serve(listener)),
-            control: None,
-            engine: None,
-        };
-        vec![echo, service(&Engine::new(seed.key("engine")))]
+    fn services(_: &Plan<Play>, seed: Seed) -> Vec<Arc<dyn StandIn>> {
+        vec![Arc::new(Echo), Arc::new(Engine::new(seed.key("engine")))]
     }
     fn boot(boot: Boot) -> BoxFuture<'static, i32> {
         match boot.role {

@@ -14,12 +14,11 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use lychgate_sim::plan::Kind;
+use lychgate_sim::standins::Control;
 use lychgate_sim::standins::engine::faults::{self, FAILED_CREATE, NOT_READY, SLOW_STOP, STALE_HANDLE};
-use lychgate_sim::standins::engine::{
-    Engine, FIRST_PUBLISHED, Failure, KILLED, PORT, Runner, Running, Spec, Verb, service,
-};
-use lychgate_sim::standins::observation::{Engine as Seen, FaultObserved, Observation, Tap};
-use lychgate_sim::world::product::Control;
+use lychgate_sim::standins::engine::observation::Engine as Seen;
+use lychgate_sim::standins::engine::{Engine, FIRST_PUBLISHED, Failure, KILLED, PORT, Runner, Running, Spec, Verb};
+use lychgate_sim::standins::observation::{FaultObserved, Observation, Tap};
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,14 +30,10 @@ use tokio::time::{Instant, sleep};
 type Log = Arc<Mutex<Vec<String>>>;
 
 fn told(observation: Observation) -> String {
-    let seen = match observation {
-        Observation::Engine(seen) => seen,
-        Observation::FaultObserved(FaultObserved { ailment, request, .. }) => {
-            return format!("suffered {ailment} {}", String::from_utf8_lossy(&request).trim_end());
-        }
-        other => panic!("{other:?} is not the engine's"),
-    };
-    match seen {
+    if let Some(FaultObserved { ailment, request, .. }) = observation.of() {
+        return format!("suffered {ailment} {}", String::from_utf8_lossy(request).trim_end());
+    }
+    match observation.take().unwrap_or_else(|other| panic!("{other:?} is not the engine's")) {
         Seen::Created { name, labels, .. } => format!("created {name} {labels:?}"),
         Seen::Started { name, process, .. } => format!("started {name} as {process}"),
         Seen::Stopped { name, .. } => format!("stopped {name}"),
@@ -139,14 +134,14 @@ async fn world<F: Future<Output = ()> + Send + 'static>(log: Log, client: fn(Eng
     let hosts = handle.create_node().name("containers").ip([10, 0, 0, 2].into()).build();
     let engine = Engine::new([7; 32]);
     engine.run_with(fake(&hosts, Arc::default()));
-    let served = service(&engine);
+    let served = engine.clone();
     let node = handle.create_node().name("engine").ip([10, 0, 0, 1].into()).build();
     // Two lives: whoever calls `restart` below ends the first one.
-    let serve = move |listener| (served.serve)(listener, tap.clone());
+    let serve = move |listener: TcpListener| served.clone().serve(listener, tap.clone());
     node.spawn(async move {
         let listener = TcpListener::bind(("0.0.0.0", PORT)).await.expect("the port is free");
         tokio::select! {
-            () = serve(listener.into()) => {}
+            () = serve(listener) => {}
             () = sleep(RESTART) => {}
         }
         let listener = loop {
@@ -155,7 +150,7 @@ async fn world<F: Future<Output = ()> + Send + 'static>(log: Log, client: fn(Eng
                 break listener;
             }
         };
-        serve(listener.into()).await;
+        serve(listener).await;
     });
     sleep(Duration::from_millis(10)).await;
     let node = handle.create_node().ip([10, 0, 1, 1].into()).build();

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lychgate_sim::plan::Kind;
+use lychgate_sim::standins::Control;
 use lychgate_sim::standins::clock;
-use lychgate_sim::standins::observation::{Observation, Statement, Tap, Value};
+use lychgate_sim::standins::observation::{Observation, Tap};
 use lychgate_sim::standins::postgres::Postgres;
 use lychgate_sim::standins::postgres::faults::TABLE_LOCK;
-use lychgate_sim::world::product::Control;
+use lychgate_sim::standins::postgres::observation::{Statement, Value};
 use madsim::runtime::{Handle, Runtime};
 use madsim::task::JoinHandle;
 use tokio::net::{TcpListener, TcpStream};
@@ -44,8 +45,8 @@ struct World {
 impl World {
     fn serve(&self) {
         let (postgres, log) = (self.postgres.clone(), self.log.clone());
-        let tap: Tap = Arc::new(move |seen| {
-            if let Observation::Statement(statement) = seen {
+        let tap: Tap = Arc::new(move |seen: Observation| {
+            if let Ok(statement) = seen.take::<Statement>() {
                 log.lock().unwrap().push(statement);
             }
         });

@@ -12,9 +12,11 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use lychgate_sim::plan::FaultRow;
-use lychgate_sim::standins::observation::{Observation, Provider as Seen, Tap};
+use lychgate_sim::standins::StandIn;
+use lychgate_sim::standins::observation::{Observation, Tap};
 use lychgate_sim::standins::provider::faults::{MALFORMED, STALL, TRUNCATE};
-use lychgate_sim::standins::provider::{PORT, Provider, Refusal, Reply, Script, service};
+use lychgate_sim::standins::provider::observation::Provider as Seen;
+use lychgate_sim::standins::provider::{PORT, Provider, Refusal, Reply, Script};
 use madsim::runtime::{Handle, Runtime};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -45,16 +47,16 @@ where
 
 async fn world<F: Future<Output = ()> + Send + 'static>(log: Log, caller: fn(Provider) -> F) {
     let provider = Provider::new(script());
-    let tap: Tap = Arc::new(move |observation| {
-        let Observation::Provider(seen) = observation else { panic!("{observation:?} is not the provider's") };
+    let tap: Tap = Arc::new(move |observation: Observation| {
+        let seen = observation.take().unwrap_or_else(|other| panic!("{other:?} is not the provider's"));
         log.lock().expect("nobody panicked").push(seen);
     });
     let handle = Handle::current();
-    let served = service(&provider);
+    let served = provider.clone();
     let node = handle.create_node().name("provider").ip([10, 0, 0, 1].into()).build();
     node.spawn(async move {
         let listener = TcpListener::bind(("0.0.0.0", PORT)).await.expect("the port is free");
-        (served.serve)(listener.into(), tap).await;
+        StandIn::serve(&served, listener.into(), tap).await;
     });
     tokio::time::sleep(Duration::from_millis(10)).await;
     let node = handle.create_node().ip([10, 0, 1, 1].into()).build();

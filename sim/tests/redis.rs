@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lychgate_sim::plan::Kind;
+use lychgate_sim::standins::Control;
 use lychgate_sim::standins::clock;
-use lychgate_sim::standins::observation::{Observation, Tap};
+use lychgate_sim::standins::observation::{FaultObserved, Observation, Tap};
 use lychgate_sim::standins::redis::faults::{EVICT, FLUSH};
-use lychgate_sim::standins::redis::{PORT, Redis, resp, service};
-use lychgate_sim::world::product::Control;
+use lychgate_sim::standins::redis::observation::Command;
+use lychgate_sim::standins::redis::{PORT, Redis, resp};
 use madsim::runtime::{Handle, Runtime};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, AsyncConnectionConfig, RedisConnectionInfo, Script, Value};
@@ -40,12 +41,11 @@ where
 async fn world<F: Future<Output = ()>>(log: Log, clients: fn(Handle, Redis) -> F) {
     let redis = Redis::new();
     let started = Instant::now();
-    let tap: Tap = Arc::new(move |observation| {
-        let command = match observation {
-            Observation::Command(command) => command,
-            Observation::FaultObserved(_) => return,
-            other => panic!("{other:?} is not Redis's"),
-        };
+    let tap: Tap = Arc::new(move |observation: Observation| {
+        if observation.of::<FaultObserved>().is_some() {
+            return;
+        }
+        let command: Command = observation.take().unwrap_or_else(|other| panic!("{other:?} is not Redis's"));
         let words: Vec<_> = command.words.iter().map(|word| String::from_utf8_lossy(word)).collect();
         let reply = command.reply.escape_ascii();
         log.lock().expect("nobody panicked").push(format!("{:?} {words:?} {reply}", started.elapsed()));
@@ -53,10 +53,10 @@ async fn world<F: Future<Output = ()>>(log: Log, clients: fn(Handle, Redis) -> F
     let handle = Handle::current();
     let served = redis.clone();
     let boot = move || {
-        let (service, tap) = (service(&served), tap.clone());
+        let (served, tap) = (served.clone(), tap.clone());
         async move {
             let listener = TcpListener::bind(("0.0.0.0", PORT)).await.expect("the port is free");
-            (service.serve)(listener.into(), tap).await;
+            served.serve(listener, tap).await;
         }
     };
     handle.create_node().name("redis").ip([10, 0, 0, 1].into()).init(boot).build();

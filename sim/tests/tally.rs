@@ -39,7 +39,7 @@ mod trials {
 
     /// Whatever goes wrong, each order counts once.
     pub fn passes() {
-        for scenario in ["calm", "killed_between", "reply_lost"] {
+        for scenario in ["calm", "killed_between", "reply_lost", "store_slow"] {
             let (code, text) = said(&["run", scenario, "--seeds", "1..11"]);
             assert!(code == Some(0) && text.contains("10 of 10 seeds passed"), "{scenario}: {text}");
         }
@@ -62,10 +62,13 @@ mod trials {
             let (code, text) = said(&["run", &format!("bug_{name}")]);
             assert_eq!(code, Some(0), "{name}: {text}");
         }
+        // What the object store shows is judged as well.
+        let (code, text) = said(&["run", "bug_receipt_after_ack"]);
+        assert_eq!(code, Some(0), "{text}");
     }
 
     pub fn is_deterministic() {
-        for seed in ["swarm@1", "swarm@2", "killed_between@3"] {
+        for seed in ["swarm@1", "swarm@2", "killed_between@3", "store_slow@1"] {
             let (code, text) = said(&["check-determinism", seed]);
             assert_eq!(code, Some(0), "{text}");
         }

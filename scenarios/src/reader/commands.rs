@@ -3,7 +3,7 @@
 use lychgate::live::Kind;
 use lychgate::live::keys::{self, Source};
 use lychgate::run::Status;
-use lychgate_sim::standins::observation::Command;
+use lychgate_sim::standins::redis::observation::Command;
 
 use super::{LychgateReader, Misread};
 use crate::events::{Did, LiveEvent};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use lychgate::broker::{CANCELS, RUNS};
-use lychgate_sim::standins::observation::Broker;
+use lychgate_sim::standins::rabbit::observation::Broker;
 
 use super::{Misread, hinted};
 use crate::events::{DeliveryEvent, Did, How, Queue};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lychgate::live::keys;
-use lychgate_sim::standins::observation::{Command, Key};
+use lychgate_sim::standins::redis::observation::{Command, Key};
 
 use super::Misread;
 use super::commands::Script;

@@ -2,7 +2,7 @@
 
 use lychgate::run::Status;
 use lychgate::store::sql;
-use lychgate_sim::standins::observation::{Statement, Value};
+use lychgate_sim::standins::postgres::observation::{Statement, Value};
 
 use super::{LychgateReader, Misread, Run};
 use crate::events::{Did, ProcessEvent, RunEvent};

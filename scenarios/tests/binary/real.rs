@@ -127,7 +127,7 @@ fn by_run<'s>(story: &[&'s str], left_out: &str) -> BTreeMap<&'s str, Vec<&'s st
 fn what_ails_a_service_is_refused_where_a_real_server_stands_in_its_place() {
     let plan = plan("redis_ill", 2, &RealStory::default()).expect("there is such a story");
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
-    let servers = [("redis", RealServer::redis(nowhere))].into();
+    let servers = [("redis", RealServer { addr: nowhere })].into();
     let report = tell("redis_ill", &plan, Path::new(BINARY), servers, None);
     assert_eq!(report.verdict, Verdict::Error, "{report:#?}");
     assert!(report.because[0].contains("fault 1: nothing here does `readonly` to a real redis"), "{report:#?}");

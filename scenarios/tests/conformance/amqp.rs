@@ -11,8 +11,8 @@ use lychgate::broker::{Arrival, HintConsumer, Hints, Topic};
 use lychgate::config::Address;
 use lychgate::ids::{RunId, SessionId};
 use lychgate_sim::plan::Kind;
+use lychgate_sim::standins::Control;
 use lychgate_sim::standins::rabbit::faults::{FULL, RESTART};
-use lychgate_sim::world::product::Control;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 

@@ -11,7 +11,7 @@ use lychgate_sim::standins::postgres::Postgres;
 use lychgate_sim::standins::rabbit::faults::RESTART;
 use lychgate_sim::standins::rabbit::{Rabbit, Settings};
 use lychgate_sim::standins::redis::Redis;
-use lychgate_sim::world::product::Control;
+use lychgate_sim::standins::{Control, StandIn};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(not(madsim))]
@@ -66,28 +66,25 @@ impl Service {
         }
     }
 
-    /// It, serving, and its lever.
-    fn stand_in(self) -> (Serving, Lever) {
+    fn stand_in(self) -> Arc<dyn StandIn> {
         match self {
-            Service::Redis => {
-                let redis = Redis::new();
-                let lever = redis.clone();
-                let serving: Serving = Arc::new(move |listener| Box::pin(redis.clone().serve(listener, untapped())));
-                (serving, Arc::new(move |control| lever.control(control)))
-            }
-            Service::Rabbit => {
-                let rabbit = Rabbit::new(Settings::default());
-                let lever = rabbit.clone();
-                let serving: Serving = Arc::new(move |listener| Box::pin(rabbit.clone().serve(listener, untapped())));
-                (serving, Arc::new(move |control| lever.control(control)))
-            }
-            Service::Postgres => {
-                let postgres = Postgres::new();
-                let lever = postgres.clone();
-                let serving: Serving = Arc::new(move |listener| Box::pin(postgres.clone().serve(listener, untapped())));
-                (serving, Arc::new(move |control| lever.control(control)))
-            }
+            Service::Redis => Arc::new(Redis::new()),
+            Service::Rabbit => Arc::new(Rabbit::new(Settings::default())),
+            Service::Postgres => Arc::new(Postgres::new()),
         }
+    }
+
+    /// It, serving, and its lever.
+    fn served(self) -> (Serving, Lever) {
+        let standin = self.stand_in();
+        let lever = standin.clone();
+        let serving: Serving = Arc::new(move |listener| standin.serve(listener.into(), untapped()));
+        (serving, Arc::new(move |control| lever.control(control).expect("it knows the fault")))
+    }
+
+    /// Keeps the shapes of what is said to it.
+    fn tape(self) -> Tape {
+        Arc::new(Mutex::new(Coverage::of(&[self.stand_in()])))
     }
 }
 
@@ -143,7 +140,7 @@ pub fn stand_in<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     service: Service,
     body: impl FnOnce(Place) -> F + Send + 'static,
 ) -> (T, Tape) {
-    let tape = Tape::default();
+    let tape = service.tape();
     let taped = tape.clone();
     // Each world has a thread of its own.
     let said = std::thread::spawn(move || in_world(service, taped, body)).join();
@@ -161,7 +158,7 @@ fn in_world<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     Runtime::with_seed_and_config(1, madsim::Config::default()).block_on(async move {
         let node = |ip: &str| Handle::current().create_node().ip(ip.parse().expect("an address")).build();
         let (direct, tapped) = ("10.0.0.1:1000".parse().expect("a place"), "10.0.0.2:1000".parse().expect("a place"));
-        let (serve, lever) = service.stand_in();
+        let (serve, lever) = service.served();
         let live = move || {
             let serve = serve.clone();
             async move { serve(TcpListener::bind(direct).await.expect("free")).await }
@@ -189,7 +186,7 @@ fn in_world<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     on_loopback(async move {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is free");
         let direct = listener.local_addr().expect("it is bound");
-        let (serve, lever) = service.stand_in();
+        let (serve, lever) = service.served();
         let crash = Arc::new(Notify::new());
         let crashed = crash.clone();
         tokio::spawn(async move {
@@ -221,7 +218,7 @@ pub fn real<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     lever: Lever,
     body: impl FnOnce(Place) -> F + Send + 'static,
 ) -> (T, Tape) {
-    let tape = Tape::default();
+    let tape = service.tape();
     (on_loopback(tapped(service, direct, lever, tape.clone(), body)), tape)
 }
 

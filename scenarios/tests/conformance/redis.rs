@@ -11,8 +11,8 @@ use lychgate::ids::{Fence, RunId, SessionId};
 use lychgate::live::{FrameId, Frames, Kind, Live, Redis, StreamReader};
 use lychgate::run::{End, Status};
 use lychgate_sim::plan::{FaultRow, Kind as FaultKind};
+use lychgate_sim::standins::Control;
 use lychgate_sim::standins::redis::faults::{FLUSH, FULL, READONLY, RESTART};
-use lychgate_sim::world::product::Control;
 
 use crate::arms::Place;
 

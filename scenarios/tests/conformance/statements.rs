@@ -13,8 +13,8 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 
 use lychgate_sim::plan::Kind;
+use lychgate_sim::standins::Control;
 use lychgate_sim::standins::postgres::faults::{TABLE_LOCK, TOO_MANY_CONNECTIONS};
-use lychgate_sim::world::product::Control;
 
 use crate::arms::Place;
 

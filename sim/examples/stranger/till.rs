@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use lychgate_sim::plan::seed::Seed;
 use lychgate_sim::plan::{Plan, ServiceWords};
 use lychgate_sim::real::{Options, RealServer, run, servers};
+use lychgate_sim::standins::StandIn;
 use lychgate_sim::standins::observation::Observation;
-use lychgate_sim::standins::redis;
+use lychgate_sim::standins::redis::{Redis, faults, observation};
 use lychgate_sim::trace::event::{Event, ProductEvent, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
 use lychgate_sim::trace::verdict::Report;
-use lychgate_sim::world::product::{
-    Boot, Origin, Product, Reader, Role, Scenario, Service, User, UserContext, Workload,
-};
+use lychgate_sim::world::product::{Boot, Origin, Product, Reader, Role, Scenario, User, UserContext, Workload};
 use lychgate_sim::world::words;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -61,7 +61,7 @@ pub fn tell(python: &'static str, bug: bool) -> Report {
         }
         command
     };
-    let servers = [("redis", RealServer::redis(server.addr))].into();
+    let servers = [("redis", RealServer { addr: server.addr })].into();
     let wall_max = Duration::from_secs(200);
     run::<Till>("stranger", &plan, Options { servers, command: Box::new(command), trace: None, wall_max })
 }
@@ -92,12 +92,12 @@ impl Product for Till {
     }
 
     fn service_words() -> &'static [&'static ServiceWords] {
-        static WORDS: &[&ServiceWords] = &[&redis::faults::WORDS];
+        static WORDS: &[&ServiceWords] = &[&faults::WORDS];
         WORDS
     }
 
-    fn services(_: &Plan<Customers>, _: Seed) -> Vec<Service> {
-        vec![redis::service(&redis::Redis::new())]
+    fn services(_: &Plan<Customers>, _: Seed) -> Vec<Arc<dyn StandIn>> {
+        vec![Arc::new(Redis::new())]
     }
 
     fn boot(_: Boot) -> BoxFuture<'static, i32> {
@@ -241,7 +241,7 @@ struct Ledger;
 
 impl Reader<Did> for Ledger {
     fn read(&mut self, observation: &Observation, _: &Origin) -> Vec<Did> {
-        let Observation::Command(command) = observation else { return Vec::new() };
+        let Some(command) = observation.of::<observation::Command>() else { return Vec::new() };
         if !command.words.first().is_some_and(|word| word.eq_ignore_ascii_case(b"EVAL")) {
             return Vec::new();
         }

@@ -1,11 +1,15 @@
-//! What happened, as the judge sees it: read from what RabbitMQ and Redis did, never asked of the service.
+//! What happened, as the judge sees it: read from what RabbitMQ, Redis and the object store did, never asked of the service.
 
 use std::collections::BTreeMap;
 
-use lychgate_sim::standins::observation::{Broker, Command, Observation};
+use lychgate_sim::standins::observation::Observation;
+use lychgate_sim::standins::rabbit::observation::Broker;
+use lychgate_sim::standins::redis::observation::Command;
 use lychgate_sim::trace::event::ProductEvent;
 use lychgate_sim::world::product::{Origin, Reader};
 use serde::Serialize;
+
+use super::objects::Stored;
 
 /// One event. `order` is a label of the plan, as `ann/1`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,12 +25,15 @@ pub enum Did {
     Counted { customer: String, total: u64 },
     /// It did not, because the order had been counted.
     CountedBefore { customer: String },
+    /// Its receipt is kept; `again` if there was one.
+    Receipted { order: String, again: bool },
     /// RabbitMQ is rid of the order.
     Acked { order: String },
 }
 
 impl ProductEvent for Did {
-    const NAMES: &'static [&'static str] = &["ordered", "accepted", "taken", "counted", "counted_before", "acked"];
+    const NAMES: &'static [&'static str] =
+        &["ordered", "accepted", "taken", "counted", "counted_before", "receipted", "acked"];
 
     fn name(&self) -> &'static str {
         match self {
@@ -35,15 +42,15 @@ impl ProductEvent for Did {
             Did::Taken { .. } => "taken",
             Did::Counted { .. } => "counted",
             Did::CountedBefore { .. } => "counted_before",
+            Did::Receipted { .. } => "receipted",
             Did::Acked { .. } => "acked",
         }
     }
 
     fn session(&self) -> Option<&str> {
         match self {
-            Did::Ordered { order } | Did::Accepted { order } | Did::Taken { order, .. } | Did::Acked { order } => {
-                Some(order)
-            }
+            Did::Ordered { order } | Did::Accepted { order } | Did::Acked { order } => Some(order),
+            Did::Taken { order, .. } | Did::Receipted { order, .. } => Some(order),
             Did::Counted { .. } | Did::CountedBefore { .. } => None,
         }
     }
@@ -53,6 +60,7 @@ impl ProductEvent for Did {
             Did::Ordered { order } => Some(format!("{order} is ordered")),
             Did::Taken { order, again: true } => Some(format!("{order} is handed out again")),
             Did::Counted { customer, total } => Some(format!("{customer} has {total}")),
+            Did::Receipted { order, again: false } => Some(format!("{order} has a receipt")),
             Did::CountedBefore { customer } => Some(format!("{customer} has no more than before")),
             _ => None,
         }
@@ -68,11 +76,10 @@ pub struct Ledger {
 
 impl Reader<Did> for Ledger {
     fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<Did> {
-        match observation {
-            Observation::Broker(broker) => vec![self.broker(broker, origin)].into_iter().flatten().collect(),
-            Observation::Command(command) => counted(command).into_iter().collect(),
-            _ => Vec::new(),
-        }
+        let queued = observation.of::<Broker>().and_then(|broker| self.broker(broker, origin));
+        let counted = || observation.of::<Command>().and_then(counted);
+        let stored = || observation.of::<Stored>().and_then(receipted);
+        queued.or_else(counted).or_else(stored).into_iter().collect()
     }
 
     fn mentioned(&self, request: &[u8]) -> Option<String> {
@@ -110,6 +117,12 @@ impl Ledger {
             }
         }
     }
+}
+
+/// The receipt that an object is, if it is one.
+fn receipted(stored: &Stored) -> Option<Did> {
+    let order = stored.key.strip_prefix("receipts/")?.to_owned();
+    Some(Did::Receipted { order, again: stored.again })
 }
 
 /// What a command did to a tally, if it is about one: its last word is the tally's key, its answer the total.

@@ -1,5 +1,5 @@
 //! Another service in the same world, small enough to copy: orders come in over TCP, wait in RabbitMQ and are counted in
-//! Redis, each once.
+//! Redis, each once; a receipt of each is kept in an object store.
 //!
 //! ```sh
 //! cargo run -p lychgate-sim --example tally                               # every scenario on a handful of seeds
@@ -7,14 +7,15 @@
 //! cargo run -p lychgate-sim --example tally -- replay killed_between@1
 //! ```
 //!
-//! The service is `till`, `worker`, `count` and `amqp`: they would run in production as they stand, and know of no
+//! The service is `till`, `worker`, `count`, `receipts` and `amqp`: they would run in production as they stand, and know of no
 //! simulation. The binding is the rest; read it in this order:
 //!
 //! 1. `product`: the processes, the stand-ins that they talk to, how each boots;
 //! 2. `customers`: who uses it, as data that a plan can print and shrink;
 //! 3. `events`: what happened, as the judge sees it, read from what RabbitMQ and Redis did;
-//! 4. `counted_once`: what must hold;
-//! 5. `scenarios/` and `swarm`: what goes wrong, written down or drawn from the seed.
+//! 4. `counted_once` and `receipted`: what must hold;
+//! 5. `scenarios/` and `swarm`: what goes wrong, written down or drawn from the seed;
+//! 6. `objects`: a stand-in of its own, for a service that the world does not bring along.
 
 #[cfg(madsim)]
 mod amqp;
@@ -27,7 +28,13 @@ mod customers;
 #[cfg(madsim)]
 mod events;
 #[cfg(madsim)]
+mod objects;
+#[cfg(madsim)]
 mod product;
+#[cfg(madsim)]
+mod receipted;
+#[cfg(madsim)]
+mod receipts;
 #[cfg(madsim)]
 mod swarm;
 #[cfg(madsim)]

@@ -1,17 +1,22 @@
 //! The binding: what the world must know of this service. Everything in it is either data or one line to the service.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use lychgate_sim::plan::seed::Seed;
 use lychgate_sim::plan::{Plan, ServiceWords};
-use lychgate_sim::standins::{rabbit, redis};
+use lychgate_sim::standins::rabbit::{Rabbit, Settings};
+use lychgate_sim::standins::redis::Redis;
+use lychgate_sim::standins::{StandIn, rabbit, redis};
 use lychgate_sim::trace::invariant::Invariant;
-use lychgate_sim::world::product::{Boot, Product, Reader, Role, Scenario, Service, Source, User};
+use lychgate_sim::world::product::{Boot, Product, Reader, Role, Scenario, Source, User};
 
 use super::counted_once::CountedOnce;
 use super::customers::{self, Customers};
 use super::events::{Did, Ledger};
+use super::objects::{self, Objects};
+use super::receipted::Receipted;
 use super::{swarm, till, worker};
 
 /// The system under test.
@@ -30,7 +35,7 @@ static ROLES: [Role; 2] = [
     },
     Role {
         name: "worker",
-        services: &["rabbitmq", "redis"],
+        services: &["rabbitmq", "redis", "objects"],
         port: None,
         count: 1,
         grace: Duration::from_secs(5),
@@ -55,12 +60,12 @@ impl Product for Tally {
     }
 
     fn service_words() -> &'static [&'static ServiceWords] {
-        static WORDS: &[&ServiceWords] = &[&redis::faults::WORDS, &rabbit::faults::WORDS];
+        static WORDS: &[&ServiceWords] = &[&redis::faults::WORDS, &rabbit::faults::WORDS, &objects::WORDS];
         WORDS
     }
 
-    fn services(_: &Plan<Customers>, _: Seed) -> Vec<Service> {
-        vec![rabbit::service(rabbit::Rabbit::new(rabbit::Settings::default())), redis::service(&redis::Redis::new())]
+    fn services(_: &Plan<Customers>, _: Seed) -> Vec<Arc<dyn StandIn>> {
+        vec![Arc::new(Rabbit::new(Settings::default())), Arc::new(Redis::new()), Arc::new(Objects::default())]
     }
 
     /// One life of one process, until it ends or SIGTERM comes. There is nothing to finish: what a worker has not
@@ -71,8 +76,14 @@ impl Product for Tally {
             let life = match (boot.role, boot.listen) {
                 ("till", Some(listen)) => till::serve(listen, broker).map(|ended| i32::from(ended.is_err())).boxed(),
                 ("worker", _) => {
-                    let count_then_ack = boot.config.get("TALLY_BUG").is_some_and(|bug| bug == "count-then-ack");
-                    let settings = worker::Settings { broker, redis: boot.links["redis"], count_then_ack };
+                    let bug = boot.config.get("TALLY_BUG").map(String::as_str);
+                    let settings = worker::Settings {
+                        broker,
+                        redis: boot.links["redis"],
+                        objects: boot.links["objects"],
+                        count_then_ack: bug == Some("count-then-ack"),
+                        ack_then_receipt: bug == Some("ack-then-receipt"),
+                    };
                     worker::serve(settings).map(|never| match never {}).boxed()
                 }
                 (role, _) => panic!("no role is called {role}"),
@@ -95,7 +106,7 @@ impl Product for Tally {
     }
 
     fn invariants(_: &Plan<Customers>) -> Vec<Box<dyn Invariant<Did>>> {
-        vec![Box::new(CountedOnce::default())]
+        vec![Box::new(CountedOnce::default()), Box::new(Receipted::default())]
     }
 
     /// A restart, a dead connection found, a backlog counted: a minute. This is far more.
@@ -115,8 +126,10 @@ impl Product for Tally {
             file!("calm"),
             file!("killed_between"),
             file!("reply_lost"),
+            file!("store_slow"),
             file!("bug_killed_between"),
             file!("bug_reply_lost"),
+            file!("bug_receipt_after_ack"),
             Scenario { name: "swarm".to_owned(), source: Source::Drawn { about: swarm::ABOUT, draw: swarm::draw } },
         ]
     }

@@ -17,7 +17,7 @@ use super::product::Tally;
 pub const ABOUT: &str = "Customers, link faults and kills drawn from the seed";
 
 const NAMES: [&str; 3] = ["ann", "ben", "cid"];
-const LINKS: [&str; 3] = ["worker-1->redis", "worker-1->rabbitmq", "till-1->rabbitmq"];
+const LINKS: [&str; 4] = ["worker-1->redis", "worker-1->rabbitmq", "worker-1->objects", "till-1->rabbitmq"];
 const EVENTS: [&str; 4] = ["ordered", "taken", "counted", "counted"];
 
 /// The plan of a seed. Each purpose has a stream of its own: one more draw for the faults leaves the customers as they are.

@@ -1,5 +1,5 @@
-//! Takes orders from RabbitMQ and counts them. Its one law: an order is acknowledged after it was counted, never before;
-//! so it may come again, and must not count again. In any trouble it starts afresh.
+//! Takes orders from RabbitMQ and counts them. Its one law: an order is acknowledged after it was counted and its receipt
+//! kept, never before; so it may come again, and must not count again. In any trouble it starts afresh.
 
 use std::convert::Infallible;
 use std::io::{Error, Result};
@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::amqp::Connection;
 use super::count::Count;
+use super::receipts;
 
 /// So many orders are on their way to a worker: the next one is there when one is done.
 const PREFETCH: u16 = 10;
@@ -22,8 +23,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Settings {
     pub broker: SocketAddr,
     pub redis: SocketAddr,
+    pub objects: SocketAddr,
     /// Counts without a note of what was counted. Only a scenario that shows what follows wants it.
     pub count_then_ack: bool,
+    /// Acknowledges an order before its receipt is kept. Likewise.
+    pub ack_then_receipt: bool,
 }
 
 /// Works until it is dropped.
@@ -50,6 +54,12 @@ async fn work(settings: &Settings) -> Result<Infallible> {
                 0
             }
         };
-        orders.ack(delivery.tag).await?;
+        if settings.ack_then_receipt {
+            orders.ack(delivery.tag).await?;
+        }
+        receipts::keep(settings.objects, &order).await?;
+        if !settings.ack_then_receipt {
+            orders.ack(delivery.tag).await?;
+        }
     }
 }

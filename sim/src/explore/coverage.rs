@@ -1,271 +1,56 @@
-//! The shapes of what processes and services say to each other: which command with which options, which script, which
-//! statement, which frame; never with what values. What occurs in a run and in no conformance body is a promise of a
-//! stand-in that nobody has compared with the real server. Its one law: looking at bytes changes nothing about them.
+//! The shapes of what processes and services say to each other, as the stand-ins tell them. What occurs in a run and in no
+//! conformance body is a promise of a stand-in that nobody has compared with the real server.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::str::from_utf8;
+use std::fmt;
+use std::sync::Arc;
 
-use bytes::{Buf, Bytes, BytesMut};
-
-use crate::standins::redis::resp::take_command;
+use crate::standins::StandIn;
+use crate::standins::shapes::{Lane, Shapes};
 
 /// What was seen so far.
-#[derive(Debug, Default)]
 pub struct Coverage {
-    seen: BTreeSet<String>,
+    /// By service; those without conformance have none.
+    shapes: BTreeMap<&'static str, Box<dyn Shapes>>,
     /// By connection and direction: the bytes of what has not arrived whole.
     lanes: BTreeMap<(String, u32, bool), Lane>,
-    /// Scripts by their hash, named by their first line.
-    scripts: BTreeMap<String, String>,
-    /// Hashes that were called. One that is never loaded never runs either.
-    called: BTreeSet<String>,
 }
 
-#[derive(Debug, Default)]
-struct Lane {
-    bytes: BytesMut,
-    /// Past what opens a connection: AMQP's header, Postgres's start-up.
-    open: bool,
-    /// Nothing that follows can be read.
-    lost: bool,
+impl fmt::Debug for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coverage").field("all", &self.all()).finish_non_exhaustive()
+    }
 }
 
 impl Coverage {
+    /// Nothing of what is said to these stand-ins.
+    pub fn of(standins: &[Arc<dyn StandIn>]) -> Coverage {
+        let shapes = standins.iter().filter_map(|standin| Some((standin.name(), standin.shapes()?)));
+        Coverage { shapes: shapes.collect(), lanes: BTreeMap::new() }
+    }
+
     /// Bytes on a connection with `service`: `up` from the client. Those of services without conformance count for nothing.
     pub fn carried(&mut self, service: &str, place: &str, conn: u32, up: bool, bytes: &[u8]) {
-        let take = match (service, up) {
-            ("redis", true) => Coverage::redis,
-            ("rabbitmq", _) => Coverage::amqp,
-            ("postgres", true) => Coverage::postgres,
-            _ => return,
-        };
-        let key = (place.to_owned(), conn, up);
-        let mut lane = self.lanes.remove(&key).unwrap_or_default();
+        let Some(shapes) = self.shapes.get_mut(service) else { return };
+        let lane = self.lanes.entry((place.to_owned(), conn, up)).or_default();
         lane.bytes.extend_from_slice(bytes);
-        while !lane.lost && take(self, &mut lane, up).is_some() {}
-        self.lanes.insert(key, lane);
+        while !lane.lost && shapes.read(lane, up).is_some() {}
     }
 
     /// Every shape that was seen, as `redis XADD MAXLEN ~`, `postgres run.claim`, `amqp < basic.deliver`.
     pub fn all(&self) -> BTreeSet<String> {
-        let called = self.called.iter().map(|hash| match self.scripts.get(hash) {
-            Some(name) => format!("redis script {name}"),
-            None => "redis EVALSHA of what is not loaded".to_owned(),
-        });
-        self.seen.iter().cloned().chain(called).collect()
-    }
-
-    fn redis(&mut self, lane: &mut Lane, _: bool) -> Option<()> {
-        let Ok(words) = take_command(&mut lane.bytes) else {
-            lane.lost = true;
-            self.seen.insert("redis bytes that are no command".to_owned());
-            return None;
-        };
-        let words = words?;
-        let name = String::from_utf8_lossy(words.first()?).to_ascii_uppercase();
-        let shape = match name.as_str() {
-            "EVAL" => self.script(words.get(1)?),
-            "SCRIPT" if words.len() == 3 => self.script(&words[2]),
-            "EVALSHA" => {
-                self.called.insert(String::from_utf8_lossy(words.get(1)?).to_ascii_lowercase());
-                return Some(());
-            }
-            _ => options(&name, &words),
-        };
-        self.seen.insert(format!("redis {name}{shape}"));
-        Some(())
-    }
-
-    fn script(&mut self, body: &Bytes) -> String {
-        let hash = sha1_smol::Sha1::from(body).digest().to_string();
-        let text = String::from_utf8_lossy(body);
-        let first = text.lines().next().and_then(|line| line.strip_prefix("-- "));
-        let name = first.map_or_else(|| hash.clone(), str::to_owned);
-        self.scripts.insert(hash, name.clone());
-        format!(" {name}")
-    }
-
-    fn amqp(&mut self, lane: &mut Lane, up: bool) -> Option<()> {
-        const HEADER: usize = 8;
-        let way = if up { '>' } else { '<' };
-        if up && !lane.open {
-            lane.open = lane.bytes.len() >= HEADER;
-            lane.open.then(|| lane.bytes.advance(HEADER))?;
-            self.seen.insert("amqp > protocol header".to_owned());
-        }
-        let length = u32::from_be_bytes(lane.bytes.get(3..7)?.try_into().ok()?) as usize;
-        let whole = lane.bytes.len() > 7 + length;
-        let frame = whole.then(|| lane.bytes.split_to(7 + length + 1))?;
-        let shape = match frame[0] {
-            1 => method(u16::from_be_bytes([frame[7], frame[8]]), u16::from_be_bytes([frame[9], frame[10]])),
-            2 => "content header".to_owned(),
-            3 => "content body".to_owned(),
-            8 => "heartbeat".to_owned(),
-            other => format!("frame of type {other}"),
-        };
-        self.seen.insert(format!("amqp {way} {shape}"));
-        Some(())
-    }
-
-    fn postgres(&mut self, lane: &mut Lane, _: bool) -> Option<()> {
-        let head = usize::from(lane.open);
-        let length = u32::from_be_bytes(lane.bytes.get(head..head + 4)?.try_into().ok()?) as usize;
-        let whole = lane.bytes.len() >= head + length;
-        let message = whole.then(|| lane.bytes.split_to(head + length))?;
-        if !lane.open {
-            // Only a start-up is followed by messages with a type; what asks for TLS is followed by another of its kind.
-            lane.open = message.get(4..8) == Some(&[0, 3, 0, 0]);
-            let what = if lane.open { "start-up" } else { "request before start-up" };
-            self.seen.insert(format!("postgres {what}"));
-            return Some(());
-        }
-        let text = |from: usize| from_utf8(message.get(from..)?.split(|byte| *byte == 0).next()?).ok();
-        match message[0] {
-            b'Q' => self.statement(text(5)?),
-            b'P' => self.statement(text(5 + text(5)?.len() + 1)?),
-            _ => {}
-        }
-        self.seen.insert(format!("postgres message {}", char::from(message[0])));
-        Some(())
-    }
-
-    /// By its name in the leading comment, or else by its first word.
-    fn statement(&mut self, text: &str) {
-        let text = text.trim_start();
-        let named = text.strip_prefix("/* ").and_then(|rest| rest.split_once(" */"));
-        let name = named.map_or_else(
-            || text.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default().to_ascii_uppercase(),
-            |(name, _)| name.to_owned(),
-        );
-        self.seen.insert(format!("postgres {name}"));
+        self.shapes.values().flat_map(|shapes| shapes.seen()).collect()
     }
 }
 
-/// The options of a command, in their order, where its grammar has them: values cannot be mistaken for one.
-fn options(name: &str, words: &[Bytes]) -> String {
-    const OPTIONS: &[&str] = &[
-        "EX",
-        "PX",
-        "NX",
-        "XX",
-        "GT",
-        "LT",
-        "GET",
-        "KEEPTTL",
-        "NOMKSTREAM",
-        "MAXLEN",
-        "MINID",
-        "~",
-        "=",
-        "LIMIT",
-        "COUNT",
-        "BLOCK",
-        "STREAMS",
-    ];
-    let first = match name {
-        "SET" | "EXPIRE" | "PEXPIRE" => 3,
-        "XADD" | "XTRIM" => 2,
-        "XREAD" => 1,
-        "XRANGE" | "XREVRANGE" => 4,
-        "CLIENT" | "SCRIPT" => return format!(" {}", String::from_utf8_lossy(&words[1]).to_ascii_uppercase()),
-        _ => return String::new(),
-    };
-    let mut shape = String::new();
-    for word in words.iter().skip(first) {
-        let word = String::from_utf8_lossy(word).to_ascii_uppercase();
-        if OPTIONS.contains(&word.as_str()) {
-            shape.push(' ');
-            shape.push_str(&word);
-        } else if word.parse::<u64>().is_err() {
-            break;
-        }
-        if word == "STREAMS" {
-            break;
-        }
-    }
-    shape
-}
-
-/// A method by its numbers in the protocol.
-fn method(class: u16, method: u16) -> String {
-    type Methods = &'static [(u16, &'static str)];
-    const CLASSES: &[(u16, &str, Methods)] = &[
-        (
-            10,
-            "connection",
-            &[
-                (10, "start"),
-                (11, "start-ok"),
-                (20, "secure"),
-                (21, "secure-ok"),
-                (30, "tune"),
-                (31, "tune-ok"),
-                (40, "open"),
-                (41, "open-ok"),
-                (50, "close"),
-                (51, "close-ok"),
-                (60, "blocked"),
-                (61, "unblocked"),
-            ],
-        ),
-        (
-            20,
-            "channel",
-            &[(10, "open"), (11, "open-ok"), (20, "flow"), (21, "flow-ok"), (40, "close"), (41, "close-ok")],
-        ),
-        (40, "exchange", &[(10, "declare"), (11, "declare-ok"), (20, "delete"), (21, "delete-ok")]),
-        (
-            50,
-            "queue",
-            &[
-                (10, "declare"),
-                (11, "declare-ok"),
-                (20, "bind"),
-                (21, "bind-ok"),
-                (30, "purge"),
-                (31, "purge-ok"),
-                (40, "delete"),
-                (41, "delete-ok"),
-                (50, "unbind"),
-                (51, "unbind-ok"),
-            ],
-        ),
-        (
-            60,
-            "basic",
-            &[
-                (10, "qos"),
-                (11, "qos-ok"),
-                (20, "consume"),
-                (21, "consume-ok"),
-                (30, "cancel"),
-                (31, "cancel-ok"),
-                (40, "publish"),
-                (50, "return"),
-                (60, "deliver"),
-                (70, "get"),
-                (71, "get-ok"),
-                (72, "get-empty"),
-                (80, "ack"),
-                (90, "reject"),
-                (110, "recover"),
-                (111, "recover-ok"),
-                (120, "nack"),
-            ],
-        ),
-        (85, "confirm", &[(10, "select"), (11, "select-ok")]),
-    ];
-    let class_of = CLASSES.iter().find(|(number, ..)| *number == class);
-    let name = class_of.and_then(|(_, name, methods)| {
-        let (_, method) = methods.iter().find(|(number, _)| *number == method)?;
-        Some(format!("{name}.{method}"))
-    });
-    name.unwrap_or_else(|| format!("method {class}.{method}"))
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres", feature = "rabbitmq", feature = "redis"))]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+
+    use crate::standins::postgres::Postgres;
+    use crate::standins::rabbit::{Rabbit, Settings};
+    use crate::standins::redis::Redis;
     use crate::standins::redis::resp::encode_command;
 
     fn words(line: &str) -> Vec<u8> {
@@ -273,7 +58,11 @@ mod tests {
     }
 
     fn seen(service: &str, up: bool, bytes: &[u8]) -> Vec<String> {
-        let mut shapes = Coverage::default();
+        let mut shapes = Coverage::of(&[
+            Arc::new(Redis::new()),
+            Arc::new(Rabbit::new(Settings::default())),
+            Arc::new(Postgres::new()),
+        ]);
         // Byte by byte: nothing depends on how it was cut.
         bytes.iter().for_each(|byte| shapes.carried(service, "a->b", 1, up, &[*byte]));
         shapes.all().into_iter().collect()

@@ -4,6 +4,7 @@
 pub mod coverage;
 #[cfg(madsim)]
 pub(crate) mod divergence;
+#[cfg(feature = "cli")]
 pub mod known_bugs;
 #[cfg(madsim)]
 pub(crate) mod rerun;
@@ -11,6 +12,9 @@ pub(crate) mod rerun;
 pub mod run;
 #[cfg(madsim)]
 pub(crate) mod shrink;
+#[cfg(madsim)]
+pub mod sim;
+#[cfg(feature = "cli")]
 pub(crate) mod spinner;
 #[cfg(madsim)]
 pub(crate) mod sweep;

@@ -11,23 +11,25 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
+use crate::explore::coverage::Coverage;
 use crate::plan::Plan;
 use crate::plan::seed::Seed;
-use crate::trace::recorder::Recorder;
+use crate::standins::StandIn;
+use crate::trace::event::ProductEvent;
+use crate::trace::recorder::{ChunkEar, Recorder};
 use crate::trace::verdict::{Report, Verdict};
 use crate::world;
 use crate::world::dispatcher::Dispatcher;
 use crate::world::monitor::Monitor;
 use crate::world::nemesis::Nemesis;
 use crate::world::nodes::NodeId;
-use crate::world::product::Product;
+use crate::world::product::{Product, System};
 use crate::world::report::{Lived, blank, judge};
-use crate::world::words;
 
 /// How to run, apart from what.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ pub struct Options {
     pub strict: bool,
     /// Where to stream every [`Step`](crate::trace::step::Step) while the run goes on, a JSON object a line.
     pub items: Option<Arc<File>>,
-    /// Whether to keep the [shapes](crate::explore::coverage) of what processes say to Redis, RabbitMQ and Postgres.
+    /// Whether to keep the [shapes](crate::explore::coverage) of what processes say to services.
     pub shapes: bool,
 }
 
@@ -67,11 +69,22 @@ thread_local! {
 /// Runs in this process, on a fresh thread. The caller must be a child that does nothing else, or a test that does not
 /// compare digests across processes.
 pub fn run_here<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Seed, options: &Options) -> Report {
+    run_system(scenario, plan, seed, options, || System::of::<P>(plan, seed))
+}
+
+/// Runs what `system` makes, in this process, on a fresh thread.
+pub(crate) fn run_system<O: ProductEvent, W: Sync>(
+    scenario: &str,
+    plan: &Plan<W>,
+    seed: Seed,
+    options: &Options,
+    system: impl FnOnce() -> System<O> + Send,
+) -> Report {
     let began = Instant::now();
     let mut report = std::thread::scope(|scope| {
         // As much as a main thread has.
         let run = std::thread::Builder::new().name("run".into()).stack_size(8 << 20);
-        match run.spawn_scoped(scope, || on_this_thread::<P>(scenario, plan, seed, options)) {
+        match run.spawn_scoped(scope, || on_this_thread(scenario, plan, seed, options, system)) {
             Ok(thread) => thread.join().unwrap_or_else(|panic| {
                 blank(scenario, seed, Verdict::Error, format!("the harness panicked: {}", message(&*panic)))
             }),
@@ -82,24 +95,34 @@ pub fn run_here<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Seed
     report
 }
 
-fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Seed, options: &Options) -> Report {
+fn on_this_thread<O: ProductEvent, W>(
+    scenario: &str,
+    plan: &Plan<W>,
+    seed: Seed,
+    options: &Options,
+    system: impl FnOnce() -> System<O>,
+) -> Report {
     hook();
     SCENE.set(Some(Scene { title: format!("scenario {scenario}, seed {}", seed.0), lives: false, panics: Vec::new() }));
     let recorder = match Recorder::new(options.trace.as_deref(), scenario, seed.0) {
-        Ok(recorder) => recorder.streaming(options.items.clone()).shaping(options.shapes),
+        Ok(recorder) => recorder.streaming(options.items.clone()),
         Err(error) => return blank(scenario, seed, Verdict::Error, format!("the trace cannot be written: {error}")),
     };
     // The runtime is first: it seeds the keys of every hash map that this thread makes from here on.
     let runtime = madsim::runtime::Runtime::with_seed_and_config(seed.number("schedule"), madsim::Config::default());
-    let slot = OnceCell::new();
+    let (slot, shapes) = (OnceCell::new(), OnceCell::new());
     let lived = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
             lives(true);
             turn_selects(seed);
-            let nemesis = Nemesis::new(&plan.faults, words::links::<P>(plan));
-            let watch = Monitor::new(recorder, nemesis, P::invariants(plan), P::reader(plan), P::moments());
+            let System { actors, judges } = system();
+            let (ear, coverage) = options.shapes.then(|| listening(&actors.standins)).unzip();
+            shapes.set(coverage).unwrap_or_else(|_| unreachable!("a run begins once"));
+            let recorder = recorder.heard_by(ear);
+            let nemesis = Nemesis::new(&plan.faults, actors.links(&plan.topology));
+            let watch = Monitor::new(recorder, nemesis, judges.invariants, judges.reader, judges.moments);
             let dispatcher = slot.get_or_init(|| Dispatcher::new(watch)).clone();
-            let because = world::live::<P>(dispatcher.clone(), plan, seed).await;
+            let because = world::live(dispatcher.clone(), actors, plan, seed).await;
             dispatcher.look(|watch| watch.close());
             lives(false);
             because
@@ -108,13 +131,17 @@ fn on_this_thread<P: Product>(scenario: &str, plan: &Plan<P::Workload>, seed: Se
     // Dropping the world would run destructors of everything in it, for nothing.
     std::mem::forget(runtime);
     let lived = lived.map_or_else(|panic| panicked(&*panic), Lived::Settled);
-    let report = match (slot.get(), lived) {
+    let mut report = match (slot.get(), lived) {
         (Some(dispatcher), lived) => judge(dispatcher, scenario, plan, seed, options.strict, lived),
         (None, Lived::Panicked { says, .. }) => {
             blank(scenario, seed, Verdict::Error, format!("the harness panicked: {says}"))
         }
         (None, Lived::Settled(_)) => blank(scenario, seed, Verdict::Error, "the run had no world".to_owned()),
     };
+    if let Some(Some(coverage)) = shapes.get() {
+        let coverage: &Mutex<Coverage> = coverage;
+        report.shapes = coverage.lock().unwrap_or_else(PoisonError::into_inner).all().into_iter().collect();
+    }
     std::mem::forget(slot);
     SCENE.set(None);
     report
@@ -131,6 +158,18 @@ fn panicked(panic: &(dyn Any + Send)) -> Lived {
     // The last is the one that ended the run; the product may have caught others before.
     let (says, node) = panics.and_then(|mut panics| panics.pop()).unwrap_or_else(|| (message(panic), None));
     Lived::Panicked { says, node }
+}
+
+/// What hears the shapes of what is said to these stand-ins, and where they are kept.
+fn listening(standins: &[Arc<dyn StandIn>]) -> (ChunkEar, Arc<Mutex<Coverage>>) {
+    let coverage = Arc::new(Mutex::new(Coverage::of(standins)));
+    let kept = coverage.clone();
+    let ear = Box::new(move |link: &str, conn, up, bytes: &[u8]| {
+        if let Some((_, service)) = link.split_once("->") {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).carried(service, link, conn, up, bytes);
+        }
+    });
+    (ear, coverage)
 }
 
 /// `futures::select!` takes its order from a counter of the thread, whatever the seed: some dummies turn it on.

@@ -13,7 +13,7 @@ mod section;
 pub mod seed;
 #[cfg(test)]
 mod tests;
-mod vocabulary;
+pub(crate) mod vocabulary;
 mod workload;
 
 use std::collections::BTreeMap;

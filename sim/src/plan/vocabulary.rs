@@ -139,27 +139,9 @@ impl Vocabulary {
         agents
     }
 
-    /// The links of a topology: each process to each of its services, or to each container that it reaches by that name;
-    /// each user to each process that serves users.
+    /// The links of a topology of its roles.
     pub fn links(&self, topology: &BTreeMap<String, usize>, users: &[String]) -> Vec<String> {
-        let mut links = Vec::new();
-        for role in self.roles {
-            for (_, process) in of_role(role, topology) {
-                for service in role.services {
-                    let reached = |role: &&Role| role.contained.as_ref().is_some_and(|it| it.reached_as == *service);
-                    match self.roles.iter().find(reached) {
-                        Some(role) => {
-                            links.extend(of_role(role, topology).iter().map(|(_, far)| format!("{process}->{far}")));
-                        }
-                        None => links.push(format!("{process}->{service}")),
-                    }
-                }
-                if role.port.is_some() && role.contained.is_none() {
-                    links.extend(users.iter().map(|user| format!("{user}->{process}")));
-                }
-            }
-        }
-        links
+        links(self.roles, topology, users)
     }
 
     /// The services that any process talks to.
@@ -169,6 +151,29 @@ impl Vocabulary {
         services.dedup();
         services
     }
+}
+
+/// The links of a topology: each process to each of its services, or to each container that it reaches by that name;
+/// each user to each process that serves users.
+pub(crate) fn links(roles: &[Role], topology: &BTreeMap<String, usize>, users: &[String]) -> Vec<String> {
+    let mut links = Vec::new();
+    for role in roles {
+        for (_, process) in of_role(role, topology) {
+            for service in role.services {
+                let reached = |role: &&Role| role.contained.as_ref().is_some_and(|it| it.reached_as == *service);
+                match roles.iter().find(reached) {
+                    Some(role) => {
+                        links.extend(of_role(role, topology).iter().map(|(_, far)| format!("{process}->{far}")));
+                    }
+                    None => links.push(format!("{process}->{service}")),
+                }
+            }
+            if role.port.is_some() && role.contained.is_none() {
+                links.extend(users.iter().map(|user| format!("{user}->{process}")));
+            }
+        }
+    }
+    links
 }
 
 fn of_role(role: &Role, topology: &BTreeMap<String, usize>) -> Vec<(String, String)> {

@@ -1,7 +1,6 @@
 //! One plan, run outside of the simulation.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -15,10 +14,9 @@ use crate::world;
 use crate::world::dispatcher::Dispatcher;
 use crate::world::monitor::Monitor;
 use crate::world::nemesis::Nemesis;
-use crate::world::product::{Boot, Product};
+use crate::world::product::{Boot, Product, System};
 use crate::world::report::{Lived, blank, judge};
-use crate::world::taps::{RealServer, RealWorld, Speaks};
-use crate::world::words;
+use crate::world::taps::{RealServer, RealWorld};
 
 /// What a run outside of the simulation needs besides its plan.
 pub struct Options {
@@ -30,23 +28,6 @@ pub struct Options {
     pub trace: Option<PathBuf>,
     /// How long all of it may take.
     pub wall_max: Duration,
-}
-
-impl RealServer {
-    /// A Redis.
-    pub fn redis(addr: SocketAddr) -> RealServer {
-        RealServer { addr, speaks: Speaks::Redis }
-    }
-
-    /// A PostgreSQL.
-    pub fn postgres(addr: SocketAddr) -> RealServer {
-        RealServer { addr, speaks: Speaks::Postgres }
-    }
-
-    /// A RabbitMQ.
-    pub fn rabbitmq(addr: SocketAddr) -> RealServer {
-        RealServer { addr, speaks: Speaks::RabbitMq }
-    }
 }
 
 /// Why a plan cannot be run with these servers, if it cannot: a stand-in does what a fault of a service asks, a server not.
@@ -85,10 +66,11 @@ pub fn run<P: Product>(scenario: &str, plan: &Plan<P::Workload>, options: Option
     };
     let slot = OnceLock::new();
     let lived = runtime.block_on(async {
-        let nemesis = Nemesis::new(&plan.faults, words::links::<P>(plan));
-        let monitor = Monitor::new(recorder, nemesis, P::invariants(plan), P::reader(plan), P::moments());
+        let System { actors, judges } = System::of::<P>(plan, seed);
+        let nemesis = Nemesis::new(&plan.faults, actors.links(&plan.topology));
+        let monitor = Monitor::new(recorder, nemesis, judges.invariants, judges.reader, judges.moments);
         let dispatcher = slot.get_or_init(|| Dispatcher::new(monitor, RealWorld::new(servers, command))).clone();
-        let lived = tokio::time::timeout(wall_max, world::live::<P>(dispatcher.clone(), plan, seed)).await;
+        let lived = tokio::time::timeout(wall_max, world::live(dispatcher.clone(), actors, plan, seed)).await;
         dispatcher.look(|monitor| monitor.close());
         lived.unwrap_or_else(|_| vec![format!("it has not ended after {} s", wall_max.as_secs())])
     });

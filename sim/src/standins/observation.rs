@@ -1,72 +1,96 @@
 //! What a stand-in or a process shows to the outside. The judge sees nothing else.
 //!
-//! A stand-in calls its [`Tap`] once for each thing that it did, after it took effect and before the answer leaves.
+//! A stand-in calls its [`Tap`] once for each thing that it did, after it took effect and before the answer leaves. Each
+//! stand-in has a type of its own for that; all of them travel in one envelope, [`Observation`].
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
 
 /// Where a stand-in says what it did. Called in the order in which things took effect.
 pub type Tap = Arc<dyn Fn(Observation) + Send + Sync>;
 
-/// A tap for stand-ins that nobody watches, as under `cargo dev`.
+/// A tap for stand-ins that nobody watches, as on loopback.
 pub fn untapped() -> Tap {
     Arc::new(|_| {})
 }
 
+/// A type of what a stand-in does or sees.
+pub trait Observed: Any + fmt::Debug + Send + Sync {
+    /// The connection that it is about, as the stand-in sees its other end; `None` if it is about none.
+    fn peer(&self) -> Option<SocketAddr>;
+
+    /// The fault of the service that has changed an answer, if this says that one has.
+    fn suffering(&self) -> Option<Suffering> {
+        None
+    }
+}
+
 /// One thing that a stand-in did, or that a process logged.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Observation {
-    /// Postgres executed a statement and, if it stood in a transaction, committed it.
-    Statement(Statement),
-    /// Redis executed a command.
-    Command(Command),
-    /// RabbitMQ moved a message or a consumer.
-    Broker(Broker),
-    /// The model provider was called, or an answer of its ended.
-    Provider(Provider),
-    /// The container engine did something to a container, or saw what became of one.
-    Engine(Engine),
-    /// What ails a service has changed what somebody was answered.
-    FaultObserved(FaultObserved),
-    /// A process logged a line through `tracing`.
-    Log(Log),
+pub struct Observation {
+    /// The service, as in `executor-1->redis`: the world writes it in. Empty of what a process logged.
+    pub service: &'static str,
+    what: Box<dyn Observed>,
+}
+
+impl<T: Observed> From<T> for Observation {
+    fn from(what: T) -> Observation {
+        Observation { service: "", what: Box::new(what) }
+    }
+}
+
+impl fmt::Debug for Observation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.what.fmt(f)
+    }
 }
 
 impl Observation {
+    /// The same, of this service.
+    pub(crate) fn at(self, service: &'static str) -> Observation {
+        Observation { service, ..self }
+    }
+
+    /// What was observed, if it is of this type.
+    pub fn of<T: Observed>(&self) -> Option<&T> {
+        let what: &dyn Any = &*self.what;
+        what.downcast_ref()
+    }
+
+    /// What was observed, taken out of its envelope.
+    ///
+    /// # Errors
+    /// The observation, if it is of another type.
+    pub fn take<T: Observed>(self) -> Result<T, Observation> {
+        if self.of::<T>().is_none() {
+            return Err(self);
+        }
+        let what: Box<dyn Any> = self.what;
+        Ok(*what.downcast().expect("its type was looked at"))
+    }
+
     /// The connection that it is about, as the stand-in sees its other end.
     pub fn peer(&self) -> Option<SocketAddr> {
-        match self {
-            Observation::Statement(statement) => Some(statement.peer),
-            Observation::Command(command) => Some(command.peer),
-            Observation::FaultObserved(suffered) => Some(suffered.peer),
-            Observation::Broker(
-                Broker::Published { peer, .. }
-                | Broker::Delivered { peer, .. }
-                | Broker::Acked { peer, .. }
-                | Broker::Nacked { peer, .. }
-                | Broker::Requeued { peer, .. }
-                | Broker::DeadLettered { peer, .. },
-            ) => Some(*peer),
-            Observation::Provider(
-                Provider::Called { peer, .. }
-                | Provider::Answered { peer, .. }
-                | Provider::Abandoned { peer, .. }
-                | Provider::Refused { peer, .. }
-                | Provider::Disturbed { peer, .. },
-            ) => Some(*peer),
-            Observation::Engine(
-                Engine::Created { peer, .. }
-                | Engine::Started { peer, .. }
-                | Engine::Stopped { peer, .. }
-                | Engine::Removed { peer, .. },
-            ) => Some(*peer),
-            Observation::Engine(Engine::Exited { .. } | Engine::Probed { .. }) | Observation::Log(_) => None,
-        }
+        self.what.peer()
     }
+
+    /// The fault of the service that has changed an answer, if this says that one has.
+    pub fn suffering(&self) -> Option<Suffering> {
+        self.what.suffering()
+    }
+}
+
+/// A fault of a service that a caller has felt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suffering {
+    /// The fault, by its word in plans.
+    pub fault: &'static str,
+    /// The name with which the caller authenticates, if the fault is one of `SERVICE/NAME`.
+    pub caller: Option<String>,
+    /// Bytes of the request, or what is known of it: enough to find out whom it was about.
+    pub request: Vec<u8>,
 }
 
 /// The peer of what suffered without having been asked for.
@@ -85,132 +109,14 @@ pub struct FaultObserved {
     pub request: Vec<u8>,
 }
 
-/// A committed statement. Those of one transaction are shown together, in order, at its commit.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Statement {
-    /// The connection, as the stand-in sees its other end.
-    pub peer: SocketAddr,
-    /// The connection's `application_name`, as its start-up message gave it; empty without one.
-    pub application: String,
-    /// The name in the leading comment, as `run.claim` in `/* run.claim */ UPDATE …`. Empty for BEGIN and the like.
-    pub name: String,
-    /// The parameters, `$1` first.
-    pub params: Vec<Value>,
-    /// The rows that were returned, each by column name.
-    pub rows: Vec<BTreeMap<String, Value>>,
-    /// How many rows it changed or returned, as in Postgres's command tag.
-    pub affected: u64,
-}
-
-/// A value in the intersection of Postgres and SQLite.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// SQL NULL.
-    Null,
-    /// `bigint`; times are microseconds.
-    Int(i64),
-    /// `text`.
-    Text(String),
-    /// `bytea`.
-    Bytes(Vec<u8>),
-    /// `boolean`.
-    Bool(bool),
-}
-
-impl Value {
-    /// The text in it, if it is text.
-    pub fn as_text(&self) -> Option<&str> {
-        match self {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
+impl Observed for FaultObserved {
+    fn peer(&self) -> Option<SocketAddr> {
+        Some(self.peer)
     }
 
-    /// The number in it, if it is a number.
-    pub fn as_int(&self) -> Option<i64> {
-        match self {
-            Value::Int(number) => Some(*number),
-            _ => None,
-        }
+    fn suffering(&self) -> Option<Suffering> {
+        Some(Suffering { fault: self.ailment, caller: None, request: self.request.clone() })
     }
-}
-
-/// A Redis command and its answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Command {
-    /// The connection, as the stand-in sees its other end.
-    pub peer: SocketAddr,
-    /// The command and its arguments. For a script: `EVALSHA` or `EVAL` as it was sent, with the body in place of the hash.
-    pub words: Vec<Bytes>,
-    /// The answer as RESP2 bytes.
-    pub reply: Bytes,
-    /// The keys that it may have written, as they are after it. FLUSHALL names none.
-    pub keys: Vec<Key>,
-}
-
-/// A key of Redis, as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// Its name.
-    pub name: Bytes,
-    /// How many entries it has: fields of a hash, entries of a stream, 1 for a string; 0 if there is no such key.
-    pub entries: usize,
-    /// How long it lasts if nobody touches it; for ever, if there is nothing.
-    pub ttl: Option<Duration>,
-}
-
-/// What RabbitMQ did with a message.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // the fields are AMQP's and HTTP's own words; `peer` is the connection's other end
-pub enum Broker {
-    /// A message was routed to `queues` (none: unroutable), before its confirm leaves.
-    Published { peer: SocketAddr, exchange: String, routing_key: String, queues: Vec<String>, body: Bytes },
-    /// A message was handed to a consumer.
-    Delivered { peer: SocketAddr, queue: String, redelivered: bool, body: Bytes },
-    /// A delivery was acknowledged.
-    Acked { peer: SocketAddr, queue: String, body: Bytes },
-    /// A delivery was refused; `requeue` says whether it went back.
-    Nacked { peer: SocketAddr, queue: String, requeue: bool, body: Bytes },
-    /// A delivery went back because its channel or connection ended.
-    Requeued { peer: SocketAddr, queue: String, body: Bytes },
-    /// A delivery was refused for good (`rejected`), or refused or left behind too often (`delivery_limit`), and its queue
-    /// gave it up: `queues` have it now (none: it is gone). It stands in place of `Nacked` and `Requeued`.
-    DeadLettered { peer: SocketAddr, queue: String, reason: &'static str, queues: Vec<String>, body: Bytes },
-}
-
-/// What the model provider saw of a call.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // the fields are AMQP's and HTTP's own words; `peer` is the connection's other end
-pub enum Provider {
-    /// A request arrived whole. `headers` are lower-case.
-    Called { peer: SocketAddr, headers: BTreeMap<String, String>, turn: u32, prompt: String },
-    /// The last token was sent, with the reason that the answer ends with.
-    Answered { peer: SocketAddr, headers: BTreeMap<String, String>, finish_reason: String },
-    /// The caller hung up before the last token.
-    Abandoned { peer: SocketAddr, headers: BTreeMap<String, String> },
-    /// After `Called`: this bearer token is turned away for now.
-    Refused { peer: SocketAddr, headers: BTreeMap<String, String>, token: String, status: u16 },
-    /// In the middle of an answer to this bearer token: it goes wrong here. If it is `over` with that, no `Answered` and no
-    /// `Abandoned` follows: whatever its caller got is no whole answer.
-    Disturbed { peer: SocketAddr, headers: BTreeMap<String, String>, token: String, fault: &'static str, over: bool },
-}
-
-/// What the container engine did or saw. `id` and `name` are the container's.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // `peer` is the connection's other end
-pub enum Engine {
-    /// A client created it.
-    Created { peer: SocketAddr, id: String, name: String, labels: BTreeMap<String, String> },
-    /// A client started it: from here on it is this process.
-    Started { peer: SocketAddr, id: String, name: String, process: String },
-    /// It ended because a client had stopped it.
-    Stopped { peer: SocketAddr, id: String, name: String },
-    /// It ended by itself or was killed.
-    Exited { id: String, name: String, code: i32 },
-    /// A client removed it.
-    Removed { peer: SocketAddr, id: String, name: String },
-    /// It was asked for its `/health`. No `status`: it did not answer, or not in time.
-    Probed { id: String, name: String, process: String, status: Option<u16>, body: String, took: Duration },
 }
 
 /// A `tracing` event of a process.
@@ -226,4 +132,26 @@ pub struct Log {
     pub message: String,
     /// The fields, as text.
     pub fields: BTreeMap<String, String>,
+}
+
+impl Observed for Log {
+    fn peer(&self) -> Option<SocketAddr> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_gives_out_what_was_put_in_and_nothing_else() {
+        let fault = FaultObserved { peer: NOBODY, service: "redis", ailment: "full", request: b"SET k".to_vec() };
+        let observation = Observation::from(fault.clone());
+        assert_eq!(observation.peer(), Some(NOBODY));
+        assert_eq!(observation.suffering().map(|felt| (felt.fault, felt.caller)), Some(("full", None)));
+        assert!(observation.of::<Log>().is_none());
+        let observation = observation.take::<Log>().expect_err("it is no line of a log");
+        assert_eq!(observation.take::<FaultObserved>().expect("it is one"), fault);
+    }
 }

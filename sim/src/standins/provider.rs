@@ -2,6 +2,7 @@
 //! script; the words it says depend on the prompt and the turn alone, so that an answer betrays what it is an answer to.
 
 pub mod faults;
+pub mod observation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream::poll_fn;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
@@ -26,10 +28,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use self::faults::{MALFORMED, REFUSE, STALL, TRUNCATE};
+use self::observation::Provider as Seen;
 use crate::plan::{FaultRow, Kind};
 use crate::standins::listener::{Listener, Stream};
-use crate::standins::observation::{Observation, Provider as Seen, Tap};
-use crate::world::product::{Control, Service};
+use crate::standins::observation::Tap;
+use crate::standins::{Control, StandIn};
 
 /// Where the provider listens.
 pub const PORT: u16 = 8081;
@@ -142,18 +145,6 @@ impl fmt::Debug for Provider {
     }
 }
 
-/// The stand-in as the world runs it.
-pub fn service(provider: &Provider) -> Service {
-    let (provider, controlled) = (provider.clone(), provider.clone());
-    Service {
-        name: "provider",
-        port: PORT,
-        serve: Arc::new(move |listener, tap| Box::pin(provider.clone().serve(listener, tap))),
-        control: Some(Arc::new(move |control| controlled.control(control))),
-        engine: None,
-    }
-}
-
 impl Provider {
     /// One that says what is in `script`.
     pub fn new(script: Script) -> Self {
@@ -223,6 +214,25 @@ impl Provider {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StandIn for Provider {
+    fn name(&self) -> &'static str {
+        "provider"
+    }
+
+    fn port(&self) -> u16 {
+        PORT
+    }
+
+    fn serve(&self, listener: Listener, tap: Tap) -> BoxFuture<'static, ()> {
+        Box::pin(Provider::serve(self.clone(), listener, tap))
+    }
+
+    fn control(&self, control: Control) -> Result<(), String> {
+        Provider::control(self, control);
+        Ok(())
     }
 }
 
@@ -323,13 +333,13 @@ impl Call {
             return Err(bad("invalid_messages", "There is no user message with content.".into()));
         };
         let (peer, called) = (self.peer, headers.clone());
-        (self.tap)(Observation::Provider(Seen::Called { peer, headers: called, turn, prompt: prompt.clone() }));
+        (self.tap)(Seen::Called { peer, headers: called, turn, prompt: prompt.clone() }.into());
         let authorization = authorization.clone();
         let refused = self.provider.state().refused.get(&authorization).cloned();
         if let Some(refusal) = refused {
             let token = token(&authorization);
             let (peer, status) = (self.peer, refusal.status.as_u16());
-            (self.tap)(Observation::Provider(Seen::Refused { peer, headers, token, status }));
+            (self.tap)(Seen::Refused { peer, headers, token, status }.into());
             return Err(refusal);
         }
         if !completion.stream {
@@ -455,7 +465,7 @@ impl Answer {
     async fn run(self) {
         if let Err(Cut::Abandoned) = self.speak().await {
             let Answer { peer, headers, tap, .. } = self;
-            tap(Observation::Provider(Seen::Abandoned { peer, headers }));
+            tap(Seen::Abandoned { peer, headers }.into());
         }
     }
 
@@ -476,7 +486,7 @@ impl Answer {
             self.tell(&MALFORMED, true);
         } else {
             let (peer, headers) = (self.peer, self.headers.clone());
-            (self.tap)(Observation::Provider(Seen::Answered { peer, headers, finish_reason: finish_reason.into() }));
+            (self.tap)(Seen::Answered { peer, headers, finish_reason: finish_reason.into() }.into());
         }
         permit.send((event + "data: [DONE]\n\n").into());
         Ok(())
@@ -528,7 +538,7 @@ impl Answer {
 
     fn tell(&self, fault: &'static FaultRow, over: bool) {
         let (peer, headers, token) = (self.peer, self.headers.clone(), token(&self.authorization));
-        (self.tap)(Observation::Provider(Seen::Disturbed { peer, headers, token, fault: fault.word(), over }));
+        (self.tap)(Seen::Disturbed { peer, headers, token, fault: fault.word(), over }.into());
     }
 
     async fn sleep_until(&self, due: Duration) -> Result<(), Cut> {

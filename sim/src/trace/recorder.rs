@@ -11,7 +11,6 @@ use std::time::Duration;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::explore::coverage::Coverage;
 use crate::trace::event::{Event, ProductEvent, What, WorldEvent};
 use crate::trace::step::{Line, Step, Steps};
 
@@ -26,6 +25,9 @@ struct Header<'a> {
     seed: u64,
 }
 
+/// Hears chunks on links: the link, the connection, whether it goes up, the bytes.
+pub type ChunkEar = Box<dyn FnMut(&str, u32, bool, &[u8]) + Send>;
+
 /// Keeps what happened.
 pub struct Recorder {
     digest: Sha256,
@@ -37,7 +39,8 @@ pub struct Recorder {
     events: u64,
     reached: BTreeMap<&'static str, u64>,
     story: Vec<String>,
-    shapes: Option<Coverage>,
+    /// Hears every chunk as well.
+    ear: Option<ChunkEar>,
 }
 
 impl Recorder {
@@ -64,7 +67,7 @@ impl Recorder {
             events: 0,
             reached: BTreeMap::new(),
             story: Vec::new(),
-            shapes: None,
+            ear: None,
         })
     }
 
@@ -74,9 +77,9 @@ impl Recorder {
         self
     }
 
-    /// Keeps the shapes of what is said as well.
-    pub fn shaping(mut self, shaping: bool) -> Recorder {
-        self.shapes = shaping.then(Coverage::default);
+    /// Lets `ear` hear every chunk as well: the link, the connection, whether it goes up, the bytes.
+    pub fn heard_by(mut self, ear: Option<ChunkEar>) -> Recorder {
+        self.ear = ear;
         self
     }
 
@@ -110,8 +113,8 @@ impl Recorder {
         digest.update(at.as_nanos().to_le_bytes());
         digest.update((bytes.len() as u64).to_le_bytes());
         digest.update(bytes);
-        if let (Some(shapes), Some((_, service))) = (&mut self.shapes, link.split_once("->")) {
-            shapes.carried(service, link, conn, up, bytes);
+        if let Some(ear) = &mut self.ear {
+            ear(link, conn, up, bytes);
         }
         self.stream(|digest| Step::chunk(link, conn, up, bytes, at, digest));
     }
@@ -134,11 +137,6 @@ impl Recorder {
     /// How often each event happened.
     pub fn reached(&self) -> BTreeMap<String, u64> {
         self.reached.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
-    }
-
-    /// The shapes that were seen, if any were looked for.
-    pub fn shapes(&self) -> Vec<String> {
-        self.shapes.as_ref().map(|shapes| shapes.all().into_iter().collect()).unwrap_or_default()
     }
 
     /// The story so far.

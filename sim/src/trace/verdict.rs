@@ -94,7 +94,7 @@ pub struct Report {
     /// The file of a smaller plan that fails in the same way, if one was found and kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repro: Option<String>,
-    /// The [shapes](crate::explore::coverage) of what was said to services, if they were asked for.
+    /// The shapes of what was said to services, if they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shapes: Vec<String>,
 }

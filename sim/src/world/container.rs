@@ -10,11 +10,11 @@ use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::Mutex as Turn;
 use tokio::sync::oneshot;
 
-use crate::standins::engine::{FIRST_PUBLISHED, KILLED, Runner, Running, Spec};
+use crate::standins::container::{FIRST_PUBLISHED, KILLED, Runner, Running, Spec};
+use crate::trace::event::ProductEvent;
 use crate::world::dispatcher::Dispatcher;
 use crate::world::nodes::NodeHandle;
 use crate::world::process::{Ended, Supervised};
-use crate::world::product::Product;
 
 /// The port of the host at which the berth with this index, over all agents and from 0, is reached.
 pub(crate) fn published(index: usize) -> u16 {
@@ -34,8 +34,8 @@ struct ContainerSlot {
 }
 
 /// Runs containers in these berths; their lives are kept by tasks on `stage`.
-pub(crate) fn runner<P: Product>(
-    dispatcher: &Arc<Dispatcher<P::Event>>,
+pub(crate) fn runner<O: ProductEvent>(
+    dispatcher: &Arc<Dispatcher<O>>,
     stage: &NodeHandle,
     label: &'static str,
     berths: Vec<(String, Supervised)>,
@@ -51,7 +51,7 @@ pub(crate) fn runner<P: Product>(
     Runner(Box::new(move |spec| -> BoxFuture<'static, Result<Running, String>> {
         let berth = take(&berths, label, &spec);
         let (dispatcher, stage) = (dispatcher.clone(), stage.clone());
-        Box::pin(async move { Ok(boot::<P>(dispatcher, &stage, berth?, spec.env).await) })
+        Box::pin(async move { Ok(boot(dispatcher, &stage, berth?, spec.env).await) })
     }))
 }
 
@@ -70,14 +70,14 @@ fn take(berths: &[Arc<ContainerSlot>], label: &str, spec: &Spec) -> Result<Arc<C
     })
 }
 
-async fn boot<P: Product>(
-    dispatcher: Arc<Dispatcher<P::Event>>,
+async fn boot<O: ProductEvent>(
+    dispatcher: Arc<Dispatcher<O>>,
     stage: &NodeHandle,
     berth: Arc<ContainerSlot>,
     env: BTreeMap<String, String>,
 ) -> Running {
     let mut manned = berth.manned.clone().lock_owned().await;
-    let life = manned.bear::<P>(&dispatcher, env);
+    let life = manned.bear(&dispatcher, env);
     let incarnation = life.incarnation;
     let (died, death) = oneshot::channel();
     // The world keeps each life to its end; it drops one only when it ends itself.

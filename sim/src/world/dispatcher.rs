@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 use crate::link::{Effect, HALF_OPEN, Link, LinkObserver};
+use crate::standins::Control;
 use crate::standins::observation::{Observation, Tap};
 use crate::trace::event::{ProductEvent, What, WorldEvent};
 use crate::trace::fault::FaultId;
@@ -16,7 +17,6 @@ use crate::world::monitor::{Action, Monitor};
 use crate::world::nemesis::ScheduledMove;
 use crate::world::nodes::{NodeHandle, TimeHandle};
 use crate::world::process::ProcessHandle;
-use crate::world::product::Control;
 #[cfg(not(madsim))]
 use crate::world::taps::RealWorld;
 
@@ -24,7 +24,7 @@ use crate::world::taps::RealWorld;
 pub(crate) struct Handles {
     pub(crate) links: BTreeMap<String, Arc<Link>>,
     pub(crate) keepers: BTreeMap<String, ProcessHandle>,
-    /// Of the services that have faults of their own.
+    /// By service: what is done to it.
     pub(crate) controls: BTreeMap<&'static str, mpsc::UnboundedSender<Control>>,
     /// Rung to end the life of a service; the next begins at once.
     pub(crate) restarts: BTreeMap<&'static str, Arc<Notify>>,
@@ -175,7 +175,7 @@ impl<O: ProductEvent> Dispatcher<O> {
             Action::Control { service, control } => match hands.controls.get(service.as_str()) {
                 // Whoever would hear it is gone only with the world.
                 Some(told) => _ = told.send(control),
-                None => self.act(|monitor| monitor.fail(format!("the service {service} knows no faults of its own"))),
+                None => self.act(|monitor| monitor.fail(format!("there is no service {service}"))),
             },
             Action::Down { fault, service, down } => {
                 let links = hands.links.values().filter(|link| link.far == service);
@@ -196,10 +196,13 @@ impl<O: ProductEvent> Dispatcher<O> {
         });
     }
 
-    /// Where a stand-in says what it did.
-    pub(crate) fn tap(self: &Arc<Self>) -> Tap {
+    /// Where the stand-in of a service says what it did.
+    pub(crate) fn tap(self: &Arc<Self>, service: &'static str) -> Tap {
         let dispatcher = self.clone();
-        Arc::new(move |observation: Observation| dispatcher.act(|monitor| monitor.observed(&observation)))
+        Arc::new(move |observation: Observation| {
+            let observation = observation.at(service);
+            dispatcher.act(|monitor| monitor.observed(&observation));
+        })
     }
 
     /// Where a user says what it saw.

@@ -35,17 +35,17 @@ use tokio::sync::{Notify, mpsc};
 use crate::link::{Link, Target, relay};
 use crate::plan::seed::Seed;
 use crate::plan::{Plan, ServiceManager};
-use crate::standins::engine::Engine;
 use crate::standins::listener::MemoryListener;
 #[cfg(madsim)]
-use crate::standins::observation::{Log, Observation};
+use crate::standins::observation::Log;
+use crate::standins::{Control, StandIn};
 use crate::trace::event::{ProductEvent, WorldEvent};
 #[cfg(madsim)]
 use crate::trace::log::{Line, LogCapture};
 use crate::world::dispatcher::{Dispatcher, DispatcherObserver, Handles};
 use crate::world::nodes::{NodeAllocator, NodeHandle, NodeId};
 use crate::world::process::{ProcessHandle, ProcessSpec, keep, man, settings};
-use crate::world::product::{Contained, Control, Product, Role, Service, UserContext};
+use crate::world::product::{Actors, BootFn, Contained, Role, UserContext};
 
 /// For how long faults that are still to come are waited for once the users have ended, and for how long one without an
 /// end of its own stands then.
@@ -69,6 +69,7 @@ struct Road {
 struct Builder<O> {
     ground: NodeAllocator,
     dispatcher: Arc<Dispatcher<O>>,
+    boot: BootFn,
     links: BTreeMap<String, Arc<Link>>,
     /// By service.
     services: BTreeMap<&'static str, (Site, u16)>,
@@ -105,14 +106,15 @@ struct Fleet {
     berths: Vec<(String, ProcessSpec)>,
 }
 
-/// Lives through a whole run. Returns why it made no progress, if it did not.
-pub(crate) async fn live<P: Product>(
-    dispatcher: Arc<Dispatcher<P::Event>>,
-    plan: &Plan<P::Workload>,
+/// Lives through a whole run of these actors. Returns why it made no progress, if it did not.
+pub(crate) async fn live<O: ProductEvent, W>(
+    dispatcher: Arc<Dispatcher<O>>,
+    actors: Actors<O>,
+    plan: &Plan<W>,
     seed: Seed,
 ) -> Vec<String> {
-    let mut users = build::<P>(&dispatcher, plan, seed).await;
-    let settle_max = P::settle_max(plan);
+    let settle_max = actors.settle_max;
+    let mut users = build(&dispatcher, actors, plan, seed).await;
     if chaos(&dispatcher, &mut users, settle_max).await {
         return Vec::new();
     }
@@ -140,37 +142,50 @@ impl Crowd {
 
 /// Tells a service what is done to it in the order in which it is done, and in a task of its own: the service may be in the
 /// middle of the very step that brought it about.
-fn orderly(stage: &NodeHandle, tell: Arc<dyn Fn(Control) + Send + Sync>) -> mpsc::UnboundedSender<Control> {
+fn orderly<O: ProductEvent>(
+    stage: &NodeHandle,
+    dispatcher: &Arc<Dispatcher<O>>,
+    standin: Arc<dyn StandIn>,
+) -> mpsc::UnboundedSender<Control> {
     let (told, mut hears) = mpsc::unbounded_channel();
+    let dispatcher = dispatcher.clone();
     stage.spawn(async move {
         while let Some(control) = hears.recv().await {
-            tell(control);
+            if let Err(why) = standin.control(control) {
+                dispatcher.act(|monitor| monitor.fail(why));
+            }
         }
     });
     told
 }
 
-async fn build<P: Product>(dispatcher: &Arc<Dispatcher<P::Event>>, plan: &Plan<P::Workload>, seed: Seed) -> Crowd {
+async fn build<O: ProductEvent, W>(
+    dispatcher: &Arc<Dispatcher<O>>,
+    actors: Actors<O>,
+    plan: &Plan<W>,
+    seed: Seed,
+) -> Crowd {
+    let Actors { roles, crates, standins, boot, users, .. } = actors;
     let ground = NodeAllocator::new();
     let (services, fleets) = (BTreeMap::new(), Vec::new());
     let (links, restarts) = (BTreeMap::new(), BTreeMap::new());
-    let mut builder = Builder { ground, dispatcher: dispatcher.clone(), links, services, fleets, restarts };
+    let mut builder = Builder { ground, dispatcher: dispatcher.clone(), boot, links, services, fleets, restarts };
     let (stage, _) = builder.ground.node("world");
-    let (mut engines, mut controls) = (BTreeMap::new(), BTreeMap::new());
-    for service in P::services(plan, seed) {
-        controls.extend(service.control.clone().map(|tell| (service.name, orderly(&stage, tell))));
-        engines.extend(service.engine.clone().map(|engine| (service.name, engine)));
-        builder.service(service);
+    let (mut services, mut controls) = (BTreeMap::new(), BTreeMap::new());
+    for standin in standins {
+        controls.insert(standin.name(), orderly(&stage, dispatcher, standin.clone()));
+        services.insert(standin.name(), standin.clone());
+        builder.service(standin);
     }
     let count = |role: &Role| plan.topology.get(role.name).copied().unwrap_or(role.count);
-    for role in P::roles() {
+    for role in roles {
         if let Some(contained) = &role.contained {
             builder.fleet(plan, role, contained, count(role), seed).await;
         }
     }
     let mut births = Vec::new();
     let mut serving = BTreeMap::new();
-    for role in P::roles().iter().filter(|role| role.contained.is_none()) {
+    for role in roles.iter().filter(|role| role.contained.is_none()) {
         for (_, process) in role.processes(count(role)) {
             let birth = builder.process(plan, role, process.clone(), &process, seed).await;
             serving.extend(birth.listen.map(|listen| (birth.process.clone(), listen)));
@@ -178,7 +193,7 @@ async fn build<P: Product>(dispatcher: &Arc<Dispatcher<P::Event>>, plan: &Plan<P
         }
     }
     let mut seats = Vec::new();
-    for user in P::users(plan, seed) {
+    for user in users {
         let mut links = BTreeMap::new();
         for (process, listen) in &serving {
             let road = builder.road(&user.name, process, listen.port(), |_| Target::Address(*listen)).await;
@@ -193,10 +208,10 @@ async fn build<P: Product>(dispatcher: &Arc<Dispatcher<P::Event>>, plan: &Plan<P
     let nodes = births.iter().chain(contained).map(|birth| (birth.node, birth.process.clone())).collect();
     let nodes: BTreeMap<NodeId, String> = nodes;
     dispatcher.act(|monitor| monitor.runs_on(nodes.keys().copied()));
-    listen(dispatcher, P::crates(), nodes);
+    listen(dispatcher, crates, nodes);
     let mut keepers = BTreeMap::new();
     for fleet in std::mem::take(&mut builder.fleets) {
-        fleet.moor::<P>(dispatcher, &stage, &engines, &mut keepers);
+        fleet.moor(dispatcher, &stage, &services, &mut keepers);
     }
     let mut managers = Vec::new();
     for birth in births {
@@ -207,7 +222,7 @@ async fn build<P: Product>(dispatcher: &Arc<Dispatcher<P::Event>>, plan: &Plan<P
                 monitor.lingers(&process);
             }
         });
-        let (keeper, manager) = keep::<P>(dispatcher.clone(), birth);
+        let (keeper, manager) = keep(dispatcher.clone(), birth);
         keepers.insert(process, keeper);
         managers.push(manager);
     }
@@ -236,15 +251,15 @@ async fn build<P: Product>(dispatcher: &Arc<Dispatcher<P::Event>>, plan: &Plan<P
 
 impl Fleet {
     /// Handles the berths to their engine.
-    fn moor<P: Product>(
+    fn moor<O: ProductEvent>(
         self,
-        dispatcher: &Arc<Dispatcher<P::Event>>,
+        dispatcher: &Arc<Dispatcher<O>>,
         stage: &NodeHandle,
-        engines: &BTreeMap<&'static str, Engine>,
+        services: &BTreeMap<&'static str, Arc<dyn StandIn>>,
         keepers: &mut BTreeMap<String, ProcessHandle>,
     ) {
         let Contained { engine, label, .. } = self.contained;
-        let engine = engines.get(engine).unwrap_or_else(|| panic!("service {engine} is no container engine"));
+        let service = services.get(engine).unwrap_or_else(|| panic!("there is no service {engine}"));
         let mut berths = Vec::new();
         for (agent, birth) in self.berths {
             let process = birth.process.clone();
@@ -253,7 +268,8 @@ impl Fleet {
             keepers.insert(process, keeper);
             berths.push((agent, manned));
         }
-        engine.run_with(container::runner::<P>(dispatcher, stage, label, berths));
+        let told = service.run_with(container::runner(dispatcher, stage, label, berths));
+        assert!(told.is_ok(), "service {engine} is no container engine");
     }
 }
 
@@ -273,7 +289,7 @@ fn listen<O: ProductEvent>(
         dispatcher.try_act(|monitor| {
             monitor.logged(process, |incarnation| {
                 let Line { level, message, fields } = line;
-                Observation::Log(Log { process: process.to_owned(), incarnation, level, message, fields })
+                Log { process: process.to_owned(), incarnation, level, message, fields }.into()
             });
         });
     };
@@ -282,24 +298,26 @@ fn listen<O: ProductEvent>(
 }
 
 impl<O: ProductEvent> Builder<O> {
-    fn service(&mut self, service: Service) {
+    fn service(&mut self, standin: Arc<dyn StandIn>) {
+        let name = standin.name();
         #[cfg(not(madsim))]
-        if let Some(server) = self.dispatcher.around.servers.get(service.name) {
-            self.services.insert(service.name, (Site::Server(server.addr), server.addr.port()));
+        if let Some(server) = self.dispatcher.around.servers.get(name) {
+            self.services.insert(name, (Site::Server(server.addr), server.addr.port()));
+            self.dispatcher.around.tap(name, &*standin, server.addr);
             return;
         }
-        let (node, _) = self.ground.node(service.name);
-        let (tap, dock) = (self.dispatcher.tap(), MemoryListener::default());
-        self.services.insert(service.name, (Site::MemoryListener(dock.clone()), service.port));
+        let (node, _) = self.ground.node(name);
+        let (tap, dock) = (self.dispatcher.tap(name), MemoryListener::default());
+        self.services.insert(name, (Site::MemoryListener(dock.clone()), standin.port()));
         let restart = Arc::new(Notify::new());
-        self.restarts.insert(service.name, restart.clone());
+        self.restarts.insert(name, restart.clone());
         let mut listener = dock.open();
         node.spawn(async move {
             loop {
                 tokio::select! {
                     biased;
                     () = restart.notified() => {}
-                    () = (service.serve)(listener, tap.clone()) => {}
+                    () = standin.serve(listener, tap.clone()) => {}
                 }
                 tokio::time::sleep(SERVICE_PAUSE).await;
                 listener = dock.open();
@@ -356,6 +374,7 @@ impl<O: ProductEvent> Builder<O> {
         let config = settings(plan, role.name, &[agent, &process]);
         let (node, far) = (node.id(), Vec::new());
         ProcessSpec {
+            boot: self.boot.clone(),
             role,
             process,
             node,

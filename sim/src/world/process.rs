@@ -17,7 +17,7 @@ use crate::trace::event::{PANICKED, ProductEvent};
 use crate::world::backend::{BURIAL, ProcessBackend, RunningProcess};
 use crate::world::dispatcher::Dispatcher;
 use crate::world::nodes::NodeId;
-use crate::world::product::{Boot, Product, Role};
+use crate::world::product::{Boot, BootFn, Role};
 
 /// After a life this long the next delay is the shortest again, as a kubelet has it.
 const LONG: Duration = Duration::from_secs(600);
@@ -45,6 +45,7 @@ pub(crate) struct ProcessHandle {
 
 /// Everything that a life of one process needs.
 pub(crate) struct ProcessSpec {
+    pub(crate) boot: BootFn,
     pub(crate) role: &'static Role,
     pub(crate) process: String,
     pub(crate) node: NodeId,
@@ -159,22 +160,22 @@ pub(crate) fn man(birth: ProcessSpec) -> (ProcessHandle, Supervised) {
 }
 
 /// Starts the service manager of a process; the future keeps it alive for ever.
-pub(crate) fn keep<P: Product>(
-    dispatcher: Arc<Dispatcher<P::Event>>,
+pub(crate) fn keep<O: ProductEvent>(
+    dispatcher: Arc<Dispatcher<O>>,
     birth: ProcessSpec,
 ) -> (ProcessHandle, impl Future<Output = ()> + Send + 'static) {
     let (keeper, manned) = man(birth);
-    (keeper, manage::<P>(dispatcher, manned))
+    (keeper, manage(dispatcher, manned))
 }
 
-async fn manage<P: Product>(dispatcher: Arc<Dispatcher<P::Event>>, mut manned: Supervised) {
+async fn manage<O: ProductEvent>(dispatcher: Arc<Dispatcher<O>>, mut manned: Supervised) {
     if !manned.birth.first_boot.is_zero() {
         manned.wait().await;
     }
     let mut delay = manned.birth.restart_delay;
     while !dispatcher.look(|monitor| monitor.is_retired(manned.process())) {
         let began = dispatcher.now();
-        let life = manned.bear::<P>(&dispatcher, BTreeMap::new());
+        let life = manned.bear(&dispatcher, BTreeMap::new());
         let grace = manned.birth.grace;
         manned.live(&dispatcher, life, Some(grace)).await;
         if dispatcher.now() - began >= LONG {
@@ -214,9 +215,9 @@ impl Supervised {
     }
 
     /// Begins a life. What the plan sets wins over `environment`.
-    pub(crate) fn bear<P: Product>(
+    pub(crate) fn bear<O: ProductEvent>(
         &mut self,
-        dispatcher: &Arc<Dispatcher<P::Event>>,
+        dispatcher: &Arc<Dispatcher<O>>,
         environment: BTreeMap<String, String>,
     ) -> Life {
         let birth = &self.birth;
@@ -241,7 +242,7 @@ impl Supervised {
         birth.near.iter().for_each(|link| link.near_up(incarnation));
         birth.far.iter().for_each(|link| link.far_up());
         dispatcher.act(|monitor| monitor.booted(&birth.process, incarnation));
-        let (living, exit) = self.body.begin::<P>(dispatcher, boot);
+        let (living, exit) = self.body.begin(dispatcher, &birth.boot, boot);
         dispatcher.act(|monitor| monitor.born(&birth.process));
         Life { incarnation, living, exit }
     }

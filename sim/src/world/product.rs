@@ -11,10 +11,9 @@ use tokio::sync::mpsc;
 
 use crate::plan::seed::Seed;
 pub use crate::plan::{Contained, Role, Workload};
-use crate::plan::{Kind, Plan, ServiceWords};
-use crate::standins::engine::Engine;
-use crate::standins::listener::Listener;
-use crate::standins::observation::{Observation, Tap};
+use crate::plan::{Plan, ServiceWords, vocabulary};
+use crate::standins::StandIn;
+use crate::standins::observation::Observation;
 use crate::trace::event::{Event, ProductEvent};
 use crate::trace::invariant::Invariant;
 
@@ -32,7 +31,7 @@ pub trait Product: Sized + 'static {
     fn settings() -> &'static [&'static str];
 
     /// The stand-ins that it talks to, fresh for one run.
-    fn services(plan: &Plan<Self::Workload>, seed: Seed) -> Vec<Service>;
+    fn services(plan: &Plan<Self::Workload>, seed: Seed) -> Vec<Arc<dyn StandIn>>;
 
     /// What plans may say of the services: a fault inside of one, or of its callers, is one that stands here.
     fn service_words() -> &'static [&'static ServiceWords] {
@@ -70,6 +69,57 @@ pub trait Product: Sized + 'static {
     fn crates() -> &'static [&'static str];
 }
 
+/// How a life of a process runs. Its output is the exit code.
+pub(crate) type BootFn = Arc<dyn Fn(Boot) -> BoxFuture<'static, i32> + Send + Sync>;
+
+/// A system under test as values, for one run: what lives in the world, and who judges it.
+pub(crate) struct System<O> {
+    pub(crate) actors: Actors<O>,
+    pub(crate) judges: Judges<O>,
+}
+
+/// What lives in the world of one run.
+pub(crate) struct Actors<O> {
+    pub(crate) roles: &'static [Role],
+    /// Whose `tracing` events are the product's statements.
+    pub(crate) crates: &'static [&'static str],
+    pub(crate) standins: Vec<Arc<dyn StandIn>>,
+    pub(crate) boot: BootFn,
+    pub(crate) users: Vec<User<O>>,
+    pub(crate) settle_max: Duration,
+}
+
+/// Who judges one run.
+pub(crate) struct Judges<O> {
+    pub(crate) reader: Box<dyn Reader<O>>,
+    pub(crate) invariants: Vec<Box<dyn Invariant<O>>>,
+    pub(crate) moments: Box<dyn Moments<O>>,
+}
+
+impl<O: ProductEvent> System<O> {
+    /// A product as values.
+    pub(crate) fn of<P: Product<Event = O>>(plan: &Plan<P::Workload>, seed: Seed) -> System<O> {
+        let actors = Actors {
+            roles: P::roles(),
+            crates: P::crates(),
+            standins: P::services(plan, seed),
+            boot: Arc::new(P::boot),
+            users: P::users(plan, seed),
+            settle_max: P::settle_max(plan),
+        };
+        let judges = Judges { reader: P::reader(plan), invariants: P::invariants(plan), moments: P::moments() };
+        System { actors, judges }
+    }
+}
+
+impl<O> Actors<O> {
+    /// Every link of this topology.
+    pub(crate) fn links(&self, topology: &BTreeMap<String, usize>) -> Vec<String> {
+        let users: Vec<String> = self.users.iter().map(|user| user.name.clone()).collect();
+        vocabulary::links(self.roles, topology, &users)
+    }
+}
+
 /// A scenario by name.
 pub struct Scenario<W> {
     /// As typed on the command line.
@@ -85,49 +135,6 @@ pub enum Source<W> {
     File { path: String, text: String },
     /// Drawn from the seed.
     Drawn { about: &'static str, draw: fn(Seed) -> Plan<W> },
-}
-
-/// A stand-in on a node of its own.
-pub struct Service {
-    /// As in `executor-1->redis`.
-    pub name: &'static str,
-    /// Where it listens.
-    pub port: u16,
-    /// One life of it. State that outlives a restart is shared by the calls.
-    pub serve: Arc<dyn Fn(Listener, Tap) -> BoxFuture<'static, ()> + Send + Sync>,
-    /// How faults inside of it reach it; `None` if it has none.
-    pub control: Option<Arc<dyn Fn(Control) + Send + Sync>>,
-    /// Itself, if it is a container engine: the world says what runs its containers.
-    pub engine: Option<Engine>,
-}
-
-/// What a service is told to do: to all, or to the caller who authenticates with a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the variants say what the fields are
-pub enum Control {
-    /// From now on it has this fault.
-    Begin(Kind),
-    /// It has no fault of this kind any more.
-    End(Kind),
-    /// From now on this caller has this fault of it. It takes the place of one of the same kind.
-    BeginFor { caller: String, fault: Kind },
-    /// This caller has no fault of this kind any more.
-    EndFor { caller: String, fault: Kind },
-}
-
-impl Control {
-    /// Whether the fault begins.
-    pub fn begins(&self) -> bool {
-        matches!(self, Control::Begin(_) | Control::BeginFor { .. })
-    }
-
-    /// The fault.
-    pub fn fault(&self) -> &Kind {
-        match self {
-            Control::Begin(fault) | Control::End(fault) => fault,
-            Control::BeginFor { fault, .. } | Control::EndFor { fault, .. } => fault,
-        }
-    }
 }
 
 /// What one incarnation is born with.

@@ -41,7 +41,6 @@ pub(crate) fn judge<O: ProductEvent, W>(
         report.reached = monitor.recorder.reached();
         report.faults = monitor.nemesis.report();
         report.story = monitor.recorder.story().to_vec();
-        report.shapes = monitor.recorder.shapes();
         let armed = monitor.invariants.iter().filter(|invariant| invariant.armed());
         report.armed = armed.map(|invariant| invariant.name().to_owned()).collect();
         match (lived, monitor.stop(), broken) {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::link::Link;
-use crate::standins::wire::{self, Wire};
-use crate::standins::{postgres, rabbit, redis};
+use crate::standins::StandIn;
+use crate::standins::wire::{self, ServerTap, Wire};
 use crate::trace::event::ProductEvent;
 use crate::world::dispatcher::Dispatcher;
 use crate::world::product::Boot;
@@ -15,16 +15,8 @@ use crate::world::product::Boot;
 /// A real server in a stand-in's place.
 #[derive(Clone, Copy, Debug)]
 pub struct RealServer {
-    pub(crate) addr: SocketAddr,
-    pub(crate) speaks: Speaks,
-}
-
-/// What is spoken on the way to it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Speaks {
-    Redis,
-    Postgres,
-    RabbitMq,
+    /// Where it listens.
+    pub addr: SocketAddr,
 }
 
 type CommandLine = Box<dyn Fn(&Boot) -> Command + Send + Sync>;
@@ -42,39 +34,37 @@ struct WireTaps {
     wires: BTreeMap<(String, u32), Box<dyn Wire>>,
     /// How many there have been: each has an address of its own that nobody else can have.
     count: u32,
-    /// What connections to the same server know of each other, by service.
-    redis: BTreeMap<String, Arc<Mutex<redis::tap::Shared>>>,
-    rabbit: BTreeMap<String, Arc<Mutex<rabbit::tap::Shared>>>,
+    /// What reads the connections to each server, by service.
+    servers: BTreeMap<&'static str, ServerTap>,
 }
 
 impl RealWorld {
     pub(crate) fn new(servers: BTreeMap<&'static str, RealServer>, command: CommandLine) -> RealWorld {
         RealWorld { servers, command, ears: Mutex::default() }
     }
+
+    /// The connections to the server of a service are read as its stand-in says.
+    pub(crate) fn tap(&self, service: &'static str, standin: &dyn StandIn, server: SocketAddr) {
+        let tap = standin.tap(server).unwrap_or_else(|| panic!("nothing reads the wire of a real {service}"));
+        self.ears().servers.insert(service, tap);
+    }
+
+    fn ears(&self) -> MutexGuard<'_, WireTaps> {
+        self.ears.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<O: ProductEvent> Dispatcher<O> {
     /// A connection was opened through a link.
     pub(crate) fn opened(&self, link: &Link, conn: u32, incarnation: u32) {
-        let Some(server) = self.around.servers.get(link.far.as_str()) else { return };
-        let mut ears = self.around.ears.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ears = self.around.ears();
         let ears = &mut *ears;
+        let Some(tap) = ears.servers.get_mut(link.far.as_str()) else { return };
         ears.count += 1;
         // 0.0.0.0/8 is nobody's: no real connection has it.
         let peer = SocketAddr::from((Ipv4Addr::from_bits(ears.count & 0x00ff_ffff), 1));
         self.look(|monitor| monitor.dialled(peer, &link.near, incarnation));
-        let wire: Box<dyn Wire> = match server.speaks {
-            Speaks::Postgres => Box::new(postgres::tap::Postgres::new(peer)),
-            Speaks::Redis => {
-                let shared = ears.redis.entry(link.far.clone());
-                let shared = shared.or_insert_with(|| redis::tap::Shared::new(server.addr));
-                Box::new(redis::tap::Redis::new(peer, shared.clone()))
-            }
-            Speaks::RabbitMq => {
-                let shared = ears.rabbit.entry(link.far.clone()).or_default();
-                Box::new(rabbit::tap::Rabbit::new(peer, shared.clone()))
-            }
-        };
+        let wire = tap(peer);
         ears.wires.insert((link.name.clone(), conn), wire);
     }
 
@@ -86,13 +76,15 @@ impl<O: ProductEvent> Dispatcher<O> {
         hear: impl FnOnce(&mut dyn Wire) -> wire::Heard,
     ) -> bool {
         let heard = {
-            let mut ears = self.around.ears.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ears = self.around.ears();
             let Some(wire) = ears.wires.get_mut(&(link.name.clone(), conn)) else { return false };
             hear(&mut **wire)
         };
         match heard {
             Ok(observations) => {
+                let service = self.around.servers.keys().find(|service| **service == link.far).copied();
                 for observation in observations {
+                    let observation = observation.at(service.unwrap_or_default());
                     self.act(|monitor| monitor.observed(&observation));
                 }
             }

@@ -1,5 +1,6 @@
 //! A product that is never booted: enough of one to read, print, sweep and shrink plans in tests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -7,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::seed::Seed;
 use crate::plan::{Plan, ServiceWords};
+use crate::standins::StandIn;
 use crate::standins::clock;
 use crate::standins::observation::Observation;
 use crate::standins::provider::faults as provider;
 use crate::standins::redis::faults as redis;
 use crate::trace::event::{Event, ProductEvent};
 use crate::trace::invariant::{Breach, Invariant, Obligation};
-use crate::world::product::{Boot, Origin, Product, Reader, Role, Scenario, Service, Source, User, Workload};
+use crate::world::product::{Boot, Origin, Product, Reader, Role, Scenario, Source, User, Workload};
 
 /// The product.
 pub struct TestProduct;
@@ -138,7 +140,7 @@ impl Product for TestProduct {
     fn settings() -> &'static [&'static str] {
         &["TOY_TAKEOVER_AFTER", "TOY_SLOTS"]
     }
-    fn services(_: &Plan<Visitors>, _: Seed) -> Vec<Service> {
+    fn services(_: &Plan<Visitors>, _: Seed) -> Vec<Arc<dyn StandIn>> {
         Vec::new()
     }
     fn service_words() -> &'static [&'static ServiceWords] {

@@ -11,13 +11,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lychgate_sim::plan::seed::Seed;
 use lychgate_sim::plan::{EventMatch, Expect, Fault, Kind, Lifetime, Plan, Trigger};
+use lychgate_sim::standins::StandIn;
 use lychgate_sim::standins::listener::Listener;
-use lychgate_sim::standins::observation::{Command, Observation, Tap};
+use lychgate_sim::standins::observation::{Log, Observation, Observed, Tap};
 use lychgate_sim::trace::event::{Event, ProductEvent, What};
 use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
-use lychgate_sim::world::product::{
-    Boot, Origin, Product, Reader, Role, Scenario, Service, User, UserContext, Workload,
-};
+use lychgate_sim::world::product::{Boot, Origin, Product, Reader, Role, Scenario, User, UserContext, Workload};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -89,36 +88,38 @@ struct Ears {
     done: BTreeSet<String>,
 }
 
+impl Ears {
+    fn line(&mut self, line: &Line, origin: &Origin) -> TestProduct {
+        assert!(origin.process.starts_with("worker-"), "the store is reached through links: {origin:?}");
+        let session = line.words[1].clone();
+        match line.words[0].as_str() {
+            "CLAIM" => {
+                if !self.done.contains(&session) {
+                    self.live.insert(session.clone(), origin.process.clone());
+                }
+                TestProduct::Claimed { session }
+            }
+            "STEP" => TestProduct::Stepped { session, step: line.words[2].parse().expect("a number") },
+            "DONE" => {
+                self.live.remove(&session);
+                self.done.insert(session.clone());
+                TestProduct::Done { session }
+            }
+            other => panic!("the reader knows no {other}"),
+        }
+    }
+}
+
 impl Reader<TestProduct> for Ears {
     fn read(&mut self, observation: &Observation, origin: &Origin) -> Vec<TestProduct> {
-        match observation {
-            Observation::Command(command) => {
-                assert!(origin.process.starts_with("worker-"), "the store is reached through links: {origin:?}");
-                let word = |index: usize| String::from_utf8_lossy(&command.words[index]).into_owned();
-                let session = word(1);
-                match word(0).as_str() {
-                    "CLAIM" => {
-                        if !self.done.contains(&session) {
-                            self.live.insert(session.clone(), origin.process.clone());
-                        }
-                        vec![TestProduct::Claimed { session }]
-                    }
-                    "STEP" => vec![TestProduct::Stepped { session, step: word(2).parse().expect("a number") }],
-                    "DONE" => {
-                        self.live.remove(&session);
-                        self.done.insert(session.clone());
-                        vec![TestProduct::Done { session }]
-                    }
-                    other => panic!("the reader knows no {other}"),
-                }
-            }
-            Observation::Log(log) if log.message == "drained" => {
-                assert_eq!((&log.process, log.incarnation), (&origin.process, origin.incarnation));
-                assert_eq!(log.fields["color"], "red");
-                vec![TestProduct::Drained]
-            }
-            _ => Vec::new(),
+        if let Some(line) = observation.of::<Line>() {
+            assert_eq!(observation.service, "store");
+            return vec![self.line(line, origin)];
         }
+        let Some(log) = observation.of::<Log>().filter(|log| log.message == "drained") else { return Vec::new() };
+        assert_eq!((&log.process, log.incarnation), (&origin.process, origin.incarnation));
+        assert_eq!(log.fields["color"], "red");
+        vec![TestProduct::Drained]
     }
 
     fn mentioned(&self, request: &[u8]) -> Option<String> {
@@ -194,20 +195,12 @@ impl Product for Toys {
         &["STUBBORN"]
     }
 
-    fn services(plan: &Plan<Jobs>, _: Seed) -> Vec<Service> {
-        let store = |name: &'static str, port, quirks: BTreeSet<String>| {
-            let served = Arc::new(Mutex::new(0));
-            Service {
-                name,
-                port,
-                serve: Arc::new(move |listener, tap| {
-                    Box::pin(store(listener, tap, quirks.clone(), served.clone())) as BoxFuture<'static, ()>
-                }),
-                control: None,
-                engine: None,
-            }
-        };
-        vec![store("store", 6000, plan.users.quirks.clone()), store("spare", 6001, BTreeSet::new())]
+    fn services(plan: &Plan<Jobs>, _: Seed) -> Vec<Arc<dyn StandIn>> {
+        let quirks = plan.users.quirks.clone();
+        vec![
+            Arc::new(LineStore { name: "store", port: 6000, quirks, served: Arc::default() }),
+            Arc::new(LineStore { name: "spare", port: 6001, quirks: BTreeSet::new(), served: Arc::default() }),
+        ]
     }
 
     fn boot(boot: Boot) -> BoxFuture<'static, i32> {
@@ -244,6 +237,41 @@ impl Product for Toys {
     }
 }
 
+/// A store that speaks lines.
+struct LineStore {
+    name: &'static str,
+    port: u16,
+    quirks: BTreeSet<String>,
+    served: Arc<Mutex<u32>>,
+}
+
+impl StandIn for LineStore {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn serve(&self, listener: Listener, tap: Tap) -> BoxFuture<'static, ()> {
+        Box::pin(store(listener, tap, self.quirks.clone(), self.served.clone()))
+    }
+}
+
+/// A line that the store has read.
+#[derive(Debug)]
+struct Line {
+    peer: SocketAddr,
+    words: Vec<String>,
+}
+
+impl Observed for Line {
+    fn peer(&self) -> Option<SocketAddr> {
+        Some(self.peer)
+    }
+}
+
 async fn store(mut listener: Listener, tap: Tap, quirks: BTreeSet<String>, served: Arc<Mutex<u32>>) {
     loop {
         let Ok((stream, peer)) = listener.accept().await else { return };
@@ -252,7 +280,7 @@ async fn store(mut listener: Listener, tap: Tap, quirks: BTreeSet<String>, serve
             let mut stream = BufReader::new(stream);
             let mut line = String::new();
             while stream.read_line(&mut line).await.unwrap_or(0) > 0 {
-                let words: Vec<_> = line.split_whitespace().map(|word| word.to_owned().into_bytes().into()).collect();
+                let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
                 let count = {
                     let mut served = served.lock().expect("no panic holds it");
                     *served += 1;
@@ -262,7 +290,7 @@ async fn store(mut listener: Listener, tap: Tap, quirks: BTreeSet<String>, serve
                 if quirks.contains("other byte") && count == 2 {
                     reply = "OK !\n".into();
                 }
-                tap(Observation::Command(Command { peer, words, reply: reply.clone().into(), keys: Vec::new() }));
+                tap(Line { peer, words }.into());
                 if quirks.contains("store panics") && count == 2 {
                     panic!("the store does not know this");
                 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::Verb;
 use crate::plan::{Arg, FaultRow, Kind, ServiceWords, Takes};
+pub use crate::standins::container::NOT_READY;
 use crate::standins::faults;
 use crate::trace::fault::FaultKind;
 
@@ -32,13 +33,6 @@ pub static SLOW_STOP: FaultRow = FaultRow {
 pub static FAILED_CREATE: FaultRow = FaultRow {
     kind: FaultKind { word: "failed_create", struck: Some("{} creates no container"), ..FaultRow::SERVICE.kind },
     help: "creations are answered with 500",
-    ..FaultRow::SERVICE
-};
-
-/// A container that is started hangs before it does anything, until the fault heals.
-pub static NOT_READY: FaultRow = FaultRow {
-    kind: FaultKind { word: "not_ready", struck: Some("what {} starts hangs"), ..FaultRow::SERVICE.kind },
-    help: "what is started hangs until the fault heals",
     ..FaultRow::SERVICE
 };
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Engine;
-use crate::standins::observation::Engine as Seen;
+use super::observation::Engine as Seen;
 use crate::standins::probe;
 
 /// From the end of one probe to the next, as Docker has it unless it is told otherwise.

@@ -9,67 +9,25 @@ mod actions;
 pub mod faults;
 mod health_checks;
 mod http;
+pub mod observation;
 mod store;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use self::faults::RESTART;
 use self::store::Store;
+pub use crate::standins::container::{FIRST_PUBLISHED, KILLED, Runner, Running, Spec};
 use crate::standins::listener::Listener;
 use crate::standins::observation::Tap;
-use crate::world::product::{Control, Service};
+use crate::standins::{Control, StandIn};
 
 /// Where the engine listens: Docker's own port for plain HTTP.
 pub const PORT: u16 = 2375;
-/// The first port that is published, as Docker takes them from Linux's range of ephemeral ports.
-pub const FIRST_PUBLISHED: u16 = 32768;
-/// The exit code of what SIGKILL ended, as a shell tells it.
-pub const KILLED: i32 = 137;
-
-/// A container as it was created.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spec {
-    /// 64 lower-case hex digits.
-    pub id: String,
-    /// Without the slash that Docker shows before it.
-    pub name: String,
-    /// What it is made of; the stand-in has every image.
-    pub image: String,
-    /// Its environment.
-    pub env: BTreeMap<String, String>,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// The port on which it listens inside.
-    pub port: u16,
-}
-
-/// What runs containers. Its answer is a message for Docker's 500 if the container cannot start.
-pub struct Runner(pub Box<dyn Fn(Spec) -> BoxFuture<'static, Result<Running, String>> + Send + Sync>);
-
-/// A container that runs. Clones are the same one.
-#[derive(Clone)]
-pub struct Running {
-    /// The process that it is, as the world calls it.
-    pub process: String,
-    /// The port of the host at which its own is reached.
-    pub published: u16,
-    /// Where its port is reached from inside, for the health probe.
-    pub inside: SocketAddr,
-    /// Its exit code once it has ended. (Not tokio's `watch`: it wakes whoever waits in an order that no seed rules.)
-    pub exit: Shared<BoxFuture<'static, i32>>,
-    /// SIGTERM.
-    pub terminate: Arc<dyn Fn() + Send + Sync>,
-    /// SIGKILL.
-    pub kill: Arc<dyn Fn() + Send + Sync>,
-}
-
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // Docker's own words
@@ -176,14 +134,26 @@ impl Engine {
     }
 }
 
-/// The engine as the world boots it: `engine` on port 2375.
-pub fn service(engine: &Engine) -> Service {
-    let (served, told) = (engine.clone(), engine.clone());
-    Service {
-        name: "engine",
-        port: PORT,
-        serve: Arc::new(move |listener, tap| Box::pin(served.clone().serve(listener, tap))),
-        control: Some(Arc::new(move |control| told.control(&control))),
-        engine: Some(engine.clone()),
+impl StandIn for Engine {
+    fn name(&self) -> &'static str {
+        "engine"
+    }
+
+    fn port(&self) -> u16 {
+        PORT
+    }
+
+    fn serve(&self, listener: Listener, tap: Tap) -> BoxFuture<'static, ()> {
+        Box::pin(Engine::serve(self.clone(), listener, tap))
+    }
+
+    fn control(&self, control: Control) -> Result<(), String> {
+        Engine::control(self, &control);
+        Ok(())
+    }
+
+    fn run_with(&self, runner: Runner) -> Result<(), Runner> {
+        Engine::run_with(self, runner);
+        Ok(())
     }
 }

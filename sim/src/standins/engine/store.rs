@@ -11,9 +11,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex as Turn;
 
 use super::faults::Faults;
+use super::observation::Engine as Seen;
 use super::{Failure, Running, Spec, Verb};
 use crate::plan::FaultRow;
-use crate::standins::observation::{Engine as Seen, FaultObserved, Observation, Tap, untapped};
+use crate::standins::observation::{FaultObserved, Tap, untapped};
 
 /// A container is unhealthy after so many probes in a row have failed: Docker's default.
 const RETRIES: u32 = 3;
@@ -84,19 +85,14 @@ impl Store {
     }
 
     pub(super) fn tell(&self, seen: Seen) {
-        (self.tap)(Observation::Engine(seen));
+        (self.tap)(seen.into());
     }
 
     /// A request about a container with these labels was answered otherwise because of what ails the engine.
     pub(super) fn suffer(&self, fault: &FaultRow, labels: &BTreeMap<String, String>, peer: SocketAddr) {
         let request: String = labels.iter().map(|(label, value)| format!("{label}={value}\n")).collect();
         let request = request.into_bytes();
-        (self.tap)(Observation::FaultObserved(FaultObserved {
-            peer,
-            service: "engine",
-            ailment: fault.word(),
-            request,
-        }));
+        (self.tap)(FaultObserved { peer, service: "engine", ailment: fault.word(), request }.into());
     }
 
     /// By id or by name.

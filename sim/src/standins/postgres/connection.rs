@@ -17,14 +17,15 @@ use pgwire::messages::{PgWireBackendMessage as Out, PgWireFrontendMessage as In,
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Shared;
-use super::column::Type;
-use super::database::Plan;
+use super::engine::Plan;
 use super::faults::TOO_MANY_CONNECTIONS;
+use super::observation::Value;
 use super::refusal::Refusal;
 use super::session::{Answer, Session, Transaction};
 use super::statement::{Statement, Verb, set, statements};
+use super::types::Type;
 use super::wire::{Format, Wire, description, parameter, row};
-use crate::standins::observation::{FaultObserved, Observation, Tap, Value};
+use crate::standins::observation::{FaultObserved, Tap};
 
 /// How long a client may take over its start-up, as `authentication_timeout` has it.
 const STARTUP_MAX: Duration = Duration::from_secs(60);
@@ -68,7 +69,7 @@ where
         Ok(registration) => registration,
         Err(refusal) => {
             let (ailment, request) = (TOO_MANY_CONNECTIONS.word(), Vec::new());
-            tap(Observation::FaultObserved(FaultObserved { peer, service: "postgres", ailment, request }));
+            tap(FaultObserved { peer, service: "postgres", ailment, request }.into());
             wire.answer(Out::ErrorResponse(refusal.response()));
             let _ = wire.flush().await;
             return;

@@ -4,17 +4,18 @@
 //! What lies outside stops the run with a message that names it. One law: **one transaction at a time**, first come first
 //! served; the races of READ COMMITTED are for the real server to show.
 
-mod column;
 mod connection;
-mod database;
+mod engine;
 pub mod faults;
-mod order;
+pub mod observation;
 mod refusal;
 mod session;
+mod shapes;
 mod statement;
 #[cfg(not(madsim))]
 pub(crate) mod tap;
 mod token;
+mod types;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -22,17 +23,26 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::BoxFuture;
 use pgwire::messages::startup::SecretKey;
 use tokio::sync::{Notify, Semaphore, watch};
 
-use self::database::Database;
+use self::engine::Database;
 use self::faults::Faults;
 use self::faults::TABLE_LOCK;
+use self::observation::Value;
 use self::refusal::Refusal;
+use self::shapes::Messages;
 use crate::plan::FaultRow;
 use crate::standins::listener::{Listener, Stream};
-use crate::standins::observation::{Tap, Value};
-use crate::world::product::{Control, Service};
+use crate::standins::observation::Tap;
+use crate::standins::shapes::Shapes;
+#[cfg(not(madsim))]
+use crate::standins::wire::ServerTap;
+use crate::standins::{Control, StandIn};
+
+/// Where Postgres listens.
+pub const PORT: u16 = 5432;
 
 /// Postgres's default `max_connections`; one more is refused with 53300.
 pub const CONNECTIONS_MAX: usize = 100;
@@ -194,14 +204,30 @@ async fn serve_one(stream: Stream, peer: SocketAddr, shared: Arc<Shared>, tap: T
     }
 }
 
-/// The stand-in as a service of the world, named `postgres`, on Postgres's port.
-pub fn service(postgres: &Postgres) -> Service {
-    let (postgres, controlled) = (postgres.clone(), postgres.clone());
-    Service {
-        name: "postgres",
-        port: 5432,
-        serve: Arc::new(move |listener, tap| Box::pin(postgres.clone().serve(listener, tap))),
-        control: Some(Arc::new(move |control| controlled.control(control))),
-        engine: None,
+impl StandIn for Postgres {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn port(&self) -> u16 {
+        PORT
+    }
+
+    fn serve(&self, listener: Listener, tap: Tap) -> BoxFuture<'static, ()> {
+        Box::pin(Postgres::serve(self.clone(), listener, tap))
+    }
+
+    fn control(&self, control: Control) -> Result<(), String> {
+        Postgres::control(self, control);
+        Ok(())
+    }
+
+    fn shapes(&self) -> Option<Box<dyn Shapes>> {
+        Some(Box::new(Messages::default()))
+    }
+
+    #[cfg(not(madsim))]
+    fn tap(&self, _: SocketAddr) -> Option<ServerTap> {
+        Some(Box::new(|peer| Box::new(tap::Postgres::new(peer))))
     }
 }

@@ -10,12 +10,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::Shared;
-use super::database::{Outcome, Plan, named};
+use super::engine::{Outcome, Plan, named};
 use super::faults::{SLOW_COMMIT, TABLE_LOCK};
+use super::observation::{Statement, Value};
 use super::refusal::Refusal;
 use super::statement::{Setting, Verb};
 use crate::plan::FaultRow;
-use crate::standins::observation::{FaultObserved, Observation, Statement, Tap, Value};
+use crate::standins::observation::{FaultObserved, Tap};
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +255,7 @@ impl Session {
             self.changed = false;
             committed?;
             for statement in done {
-                (self.tap)(Observation::Statement(statement));
+                (self.tap)(statement.into());
             }
             drop(turn);
         }
@@ -288,7 +289,7 @@ impl Session {
         let texts = params.iter().filter_map(Value::as_text).collect::<Vec<_>>().join(" ");
         let request = format!("{name} {texts}").into_bytes();
         let (peer, service, ailment) = (self.peer, "postgres", fault.word());
-        (self.tap)(Observation::FaultObserved(FaultObserved { peer, service, ailment, request }));
+        (self.tap)(FaultObserved { peer, service, ailment, request }.into());
     }
 
     /// After an error: the transaction is undone at once, and a BEGIN's waits for its ROLLBACK.

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use crate::standins::observation::{Observation, Statement, Value};
+use super::observation::{Statement, Value};
+use crate::standins::observation::Observation;
 use crate::standins::wire::{Heard, Wire};
 
 /// Type and length.
@@ -198,7 +199,7 @@ impl Postgres {
                 self.done.clear();
                 Vec::new()
             }
-            b'I' => std::mem::take(&mut self.done).into_iter().map(Observation::Statement).collect(),
+            b'I' => std::mem::take(&mut self.done).into_iter().map(Observation::from).collect(),
             _ => Vec::new(),
         }
     }
@@ -376,11 +377,9 @@ mod tests {
     fn told(postgres: &mut Postgres, answers: &[(u8, &[u8])]) -> Vec<String> {
         let bytes = answers.iter().flat_map(|(kind, body)| message(*kind, body));
         let heard = bytes.flat_map(|byte| postgres.down(&[byte]).unwrap());
-        let name = |observation| match observation {
-            Observation::Statement(Statement { name, affected, application, .. }) => {
-                format!("{application}: {name} {affected}")
-            }
-            other => panic!("{other:?}"),
+        let name = |observation: Observation| {
+            let Statement { name, affected, application, .. } = observation.take().expect("a statement");
+            format!("{application}: {name} {affected}")
         };
         heard.map(name).collect()
     }

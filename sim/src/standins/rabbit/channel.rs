@@ -9,11 +9,11 @@ use amq_protocol::protocol::{AMQPClass, BasicProperties, basic, channel, confirm
 use amq_protocol::types::{AMQPValue, FieldTable};
 
 use super::core::{Core, Effects, Refusal, short};
+use super::observation::Broker;
 use super::queue::{Entry, Subscriber};
 use super::settle::{Answer, Unacked};
 use super::store::Message;
 use super::timeout;
-use crate::standins::observation::Broker;
 
 /// A channel. None of it outlives its connection.
 #[derive(Debug, Default)]

@@ -12,12 +12,13 @@ use tokio::time::Instant;
 use super::Settings;
 use super::channel::Channel;
 use super::faults::{FULL, PURGE};
+use super::observation::Broker;
 use super::queue::Subscriber;
 use super::settle::Unacked;
 use super::store::Store;
 use super::wire::content;
 use crate::plan::FaultRow;
-use crate::standins::observation::{Broker, FaultObserved, NOBODY};
+use crate::standins::observation::{FaultObserved, NOBODY};
 
 /// What the core wants done, in order.
 #[derive(Debug)]

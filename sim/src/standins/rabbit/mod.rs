@@ -11,9 +11,11 @@ mod core;
 mod dead_letter;
 mod declare;
 pub mod faults;
+pub mod observation;
 mod queue;
 mod serve;
 mod settle;
+mod shapes;
 mod store;
 #[cfg(not(madsim))]
 pub(crate) mod tap;
@@ -22,15 +24,26 @@ mod version;
 mod wire;
 
 use std::fmt;
+#[cfg(not(madsim))]
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use self::faults::{FULL, PURGE, RESTART};
+use self::shapes::Frames;
 use crate::standins::listener::Listener;
 use crate::standins::observation::Tap;
-use crate::world::product::{Control, Service};
+use crate::standins::shapes::Shapes;
+#[cfg(not(madsim))]
+use crate::standins::wire::ServerTap;
+use crate::standins::{Control, StandIn};
 
 pub use version::Version;
+
+/// Where RabbitMQ listens.
+pub const PORT: u16 = 5672;
 
 /// How the broker is configured.
 #[derive(Clone, Debug)]
@@ -163,14 +176,31 @@ impl Rabbit {
     }
 }
 
-/// The broker as the world boots it: `rabbitmq` on port 5672.
-pub fn service(rabbit: Rabbit) -> Service {
-    let controlled = rabbit.clone();
-    Service {
-        name: "rabbitmq",
-        port: 5672,
-        serve: Arc::new(move |listener, tap| Box::pin(rabbit.clone().serve(listener, tap))),
-        control: Some(Arc::new(move |control| controlled.control(control))),
-        engine: None,
+impl StandIn for Rabbit {
+    fn name(&self) -> &'static str {
+        "rabbitmq"
+    }
+
+    fn port(&self) -> u16 {
+        PORT
+    }
+
+    fn serve(&self, listener: Listener, tap: Tap) -> BoxFuture<'static, ()> {
+        Box::pin(Rabbit::serve(self.clone(), listener, tap))
+    }
+
+    fn control(&self, control: Control) -> Result<(), String> {
+        Rabbit::control(self, control);
+        Ok(())
+    }
+
+    fn shapes(&self) -> Option<Box<dyn Shapes>> {
+        Some(Box::new(Frames::default()))
+    }
+
+    #[cfg(not(madsim))]
+    fn tap(&self, _: SocketAddr) -> Option<ServerTap> {
+        let shared = Arc::<Mutex<tap::Shared>>::default();
+        Some(Box::new(move |peer| Box::new(tap::Rabbit::new(peer, shared.clone()))))
     }
 }

@@ -51,10 +51,8 @@ impl Inner {
         deed(&mut self.core, &mut effects);
         for effect in effects.list {
             match effect {
-                Effect::FaultObserved(suffered) => {
-                    (self.tap)(crate::standins::observation::Observation::FaultObserved(suffered))
-                }
-                Effect::Saw(broker) => (self.tap)(crate::standins::observation::Observation::Broker(broker)),
+                Effect::FaultObserved(suffered) => (self.tap)(suffered.into()),
+                Effect::Saw(broker) => (self.tap)(broker.into()),
                 Effect::Send(connection, frame) => self.tell(connection, Line::Frame(Box::new(frame))),
                 Effect::Heartbeat(connection, interval) => self.tell(connection, Line::Heartbeat(interval)),
                 Effect::Hangup(connection) => self.tell(connection, Line::Hangup),

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::core::{Core, Effects, Refusal};
 use super::dead_letter::{self, Reason};
+use super::observation::Broker;
 use super::queue::{Entry, Kind, Place, Return, Subscriber};
 use super::store::Message;
-use crate::standins::observation::Broker;
 
 /// Above so many RabbitMQ takes messages back in an order of its own.
 const RETURNED_MAX: usize = 32;

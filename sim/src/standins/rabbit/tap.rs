@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use amq_protocol::frame::{AMQPFrame, parse_frame};
 use amq_protocol::protocol::{AMQPClass, basic, channel, exchange, queue};
 
-use crate::standins::observation::{Broker, Observation};
+use super::observation::Broker;
+use crate::standins::observation::Observation;
 use crate::standins::wire::{Heard, Wire};
 
 /// Type, channel and size before the payload, the end marker after it.
@@ -236,7 +237,7 @@ impl Rabbit {
                 other => return Err(format!("what is no frame: {other:?}")),
             };
             inbox.drain(..length);
-            heard.extend(self.frame(frame, up)?.into_iter().map(Observation::Broker));
+            heard.extend(self.frame(frame, up)?.into_iter().map(Observation::from));
         }
         *(if up { &mut self.up } else { &mut self.down }) = inbox;
         Ok(heard)
@@ -255,7 +256,7 @@ impl Wire for Rabbit {
     fn over(&mut self) -> Heard {
         self.over = true;
         let channels = std::mem::take(&mut self.channels).into_values();
-        Ok(channels.flat_map(|channel| returned(self.peer, channel)).map(Observation::Broker).collect())
+        Ok(channels.flat_map(|channel| returned(self.peer, channel)).map(Observation::from).collect())
     }
 }
 

@@ -8,13 +8,13 @@ use bytes::Bytes;
 pub use super::channels::Client;
 use super::commands::{self, Store};
 use super::keyspace::{Refusal, Value};
+use super::observation::Key;
 use super::resp::Reply;
 use super::script::Scripts;
 use super::streams::Read;
 use super::strings::Answer;
 use super::words::is;
 use crate::plan::Kind;
-use crate::standins::observation::Key;
 
 /// What a command ends in for its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,9 +8,11 @@ pub mod faults;
 pub mod hash;
 pub mod keys;
 pub mod keyspace;
+pub mod observation;
 pub mod resp;
 pub mod script;
 mod server;
+mod shapes;
 pub mod stream;
 pub mod streams;
 pub mod strings;
@@ -18,4 +20,4 @@ pub mod strings;
 pub(crate) mod tap;
 mod words;
 
-pub use server::{PORT, Redis, service};
+pub use server::{PORT, Redis};

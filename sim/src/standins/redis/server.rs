@@ -7,16 +7,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use super::core::{Client, Core, Outcome};
 use super::faults::{EVICT, FLUSH, RESTART};
+use super::observation::Command;
 use super::resp::{Reply, take_command};
+use super::shapes::Commands;
+#[cfg(not(madsim))]
+use super::tap;
 use crate::standins::listener::{Listener, Stream};
-use crate::standins::observation::{Command, FaultObserved, NOBODY, Observation, Tap};
-use crate::world::product::{Control, Service};
+use crate::standins::observation::{FaultObserved, NOBODY, Observation, Tap};
+use crate::standins::shapes::Shapes;
+#[cfg(not(madsim))]
+use crate::standins::wire::ServerTap;
+use crate::standins::{Control, StandIn};
 
 /// Where Redis listens.
 pub const PORT: u16 = 6379;
@@ -55,18 +63,6 @@ struct Outgoing {
     bytes: Bytes,
     /// The connection's blocked command is answered: go on.
     unblocks: bool,
-}
-
-/// The stand-in as the world runs it.
-pub fn service(redis: &Redis) -> Service {
-    let (redis, controlled) = (redis.clone(), redis.clone());
-    Service {
-        name: "redis",
-        port: PORT,
-        serve: Arc::new(move |listener, tap| Box::pin(redis.clone().serve(listener, tap))),
-        control: Some(Arc::new(move |control| controlled.control(control))),
-        engine: None,
-    }
 }
 
 impl Redis {
@@ -126,8 +122,37 @@ impl Redis {
     }
 }
 
+impl StandIn for Redis {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn port(&self) -> u16 {
+        PORT
+    }
+
+    fn serve(&self, listener: Listener, tap: Tap) -> BoxFuture<'static, ()> {
+        Box::pin(Redis::serve(self.clone(), listener, tap))
+    }
+
+    fn control(&self, control: Control) -> Result<(), String> {
+        Redis::control(self, control);
+        Ok(())
+    }
+
+    fn shapes(&self) -> Option<Box<dyn Shapes>> {
+        Some(Box::new(Commands::default()))
+    }
+
+    #[cfg(not(madsim))]
+    fn tap(&self, server: SocketAddr) -> Option<ServerTap> {
+        let shared = tap::Shared::new(server);
+        Some(Box::new(move |peer| Box::new(tap::Redis::new(peer, shared.clone()))))
+    }
+}
+
 fn suffered(peer: SocketAddr, ailment: &'static str, request: &[u8]) -> Observation {
-    Observation::FaultObserved(FaultObserved { peer, service: "redis", ailment, request: request.to_vec() })
+    FaultObserved { peer, service: "redis", ailment, request: request.to_vec() }.into()
 }
 
 impl State {
@@ -176,7 +201,7 @@ impl State {
         let Some(outbox) = self.outboxes.get(&client) else { return };
         let bytes = reply.encode();
         let keys = self.core.written(&words);
-        tap(Observation::Command(Command { peer: outbox.peer, words, reply: bytes.clone(), keys }));
+        tap(Command { peer: outbox.peer, words, reply: bytes.clone(), keys }.into());
         self.send(client, Outgoing { bytes, unblocks });
     }
 

@@ -11,12 +11,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::link::Link;
-use crate::standins::engine::KILLED;
-use crate::standins::observation::{Log, Observation};
+use crate::standins::container::KILLED;
+use crate::standins::observation::Log;
 use crate::trace::event::ProductEvent;
 use crate::world::dispatcher::Dispatcher;
 use crate::world::nodes::NodeId;
-use crate::world::product::{Boot, Product};
+use crate::world::product::{Boot, BootFn};
 
 /// The least time from a death to the next boot: relays have seen the ends of its connections by then.
 pub(crate) const BURIAL: Duration = Duration::from_millis(50);
@@ -77,9 +77,10 @@ impl ProcessBackend {
     pub(crate) fn wake(&self) {}
 
     /// Begins a life; the receiver is told its exit code after its last line.
-    pub(crate) fn begin<P: Product>(
+    pub(crate) fn begin<O: ProductEvent>(
         &self,
-        dispatcher: &Arc<Dispatcher<P::Event>>,
+        dispatcher: &Arc<Dispatcher<O>>,
+        _: &BootFn,
         boot: Boot,
     ) -> (RunningProcess, oneshot::Receiver<i32>) {
         let (child, exit) = start(dispatcher, &boot.process, (dispatcher.around.command)(&boot));
@@ -179,8 +180,9 @@ fn start<O: ProductEvent>(
     tokio::spawn(async move {
         while let Some(said) = told.recv().await {
             match said {
-                Ok(line) => dispatcher
-                    .act(|monitor| monitor.logged(&process, |life| Observation::Log(log(&process, life, &line)))),
+                Ok(line) => {
+                    dispatcher.act(|monitor| monitor.logged(&process, |life| log(&process, life, &line).into()))
+                }
                 Err(code) => return ended.send(code).unwrap_or_default(), // nobody waits for one whose world is gone
             }
         }

@@ -16,9 +16,10 @@ use madsim::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::link::Link;
+use crate::trace::event::ProductEvent;
 use crate::world::dispatcher::Dispatcher;
 use crate::world::nodes::NodeId;
-use crate::world::product::{Boot, Product};
+use crate::world::product::{Boot, BootFn};
 
 /// The world's network takes less than 10 ms for a chunk: by then what was flushed before a death has arrived.
 const LAST_WORDS: Duration = Duration::from_millis(11);
@@ -78,17 +79,19 @@ impl ProcessBackend {
     }
 
     /// Begins a life; the receiver is told its exit code.
-    pub(crate) fn begin<P: Product>(
+    pub(crate) fn begin<O: ProductEvent>(
         &self,
-        _: &Arc<Dispatcher<P::Event>>,
+        _: &Arc<Dispatcher<O>>,
+        main: &BootFn,
         mut boot: Boot,
     ) -> (RunningProcess, oneshot::Receiver<i32>) {
         let (signals, received) = mpsc::unbounded_channel();
         let (ended, exit) = oneshot::channel();
         boot.signals = received;
         let node = Handle::current().get_node(self.node).expect("nodes are never removed");
+        let main = main.clone();
         node.spawn(async move {
-            let code = P::boot(boot).await;
+            let code = main(boot).await;
             let _ = ended.send(code); // nobody listens to one that is being killed
         });
         (RunningProcess(signals), exit)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Action, Life, Monitor};
-use crate::standins::engine::faults::NOT_READY;
+use crate::standins::container::NOT_READY;
 use crate::trace::event::{ProductEvent, WorldEvent};
 use crate::trace::fault::FaultId;
 

@@ -11,15 +11,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::plan::{Kind, Scope};
-use crate::standins::observation::{Observation, Provider};
-use crate::standins::provider::faults::REFUSE;
+use crate::standins::Control;
+use crate::standins::observation::{Log, Observation, Suffering};
 use crate::trace::event::{Event, ProductEvent, What, WorldEvent};
 use crate::trace::fault::FaultId;
 use crate::trace::invariant::{Breach, Invariant, Obligation};
 use crate::trace::recorder::Recorder;
 use crate::world::nemesis::{Nemesis, ScheduledMove};
 use crate::world::nodes::NodeId;
-use crate::world::product::{Control, Moments, Origin, Reader};
+use crate::world::product::{Moments, Origin, Reader};
 
 /// How often obligations are asked for while events come: far below any deadline that a product has.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -231,28 +231,21 @@ impl<O: ProductEvent> Monitor<O> {
         let nobody = Origin { process: String::new(), incarnation: 0 };
         let origin = observation.peer().and_then(|peer| self.origins.get(&peer)).cloned().unwrap_or(nobody);
         self.read(observation, &origin);
-        match observation {
-            Observation::Provider(Provider::Refused { headers, token, .. }) => {
-                let target = format!("provider/{token}");
-                let faults = self.nemesis.books.of_caller(&target, REFUSE.word());
-                self.felt_by_caller(faults, &target, headers);
+        match observation.suffering() {
+            Some(Suffering { fault, caller: Some(caller), request }) => {
+                self.felt_by_caller(fault, &format!("{}/{caller}", observation.service), &request);
             }
-            Observation::Provider(Provider::Disturbed { headers, token, fault, .. }) => {
-                let target = format!("provider/{token}");
-                let faults = self.nemesis.books.of_caller(&target, fault);
-                self.felt_by_caller(faults, &target, headers);
+            Some(Suffering { fault, caller: None, request }) => {
+                self.suffered(observation.service, fault, &request, &origin.process);
             }
-            _ => {}
-        }
-        if let Observation::FaultObserved(suffered) = observation {
-            self.suffered(suffered.service, suffered.ailment, &suffered.request, &origin.process);
+            None => {}
         }
     }
 
-    /// A service has done to a call of a caller what these faults want.
-    fn felt_by_caller(&mut self, faults: Vec<FaultId>, target: &str, headers: &BTreeMap<String, String>) {
-        let request: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        if let Some(label) = self.reader.mentioned(request.as_bytes()) {
+    /// A service has done to a call of the caller `target` what the faults of this kind that stand want.
+    fn felt_by_caller(&mut self, kind: &str, target: &str, request: &[u8]) {
+        let faults = self.nemesis.books.of_caller(target, kind);
+        if let Some(label) = self.reader.mentioned(request) {
             faults.into_iter().for_each(|fault| self.felt(fault, target, &label));
         }
     }
@@ -270,7 +263,7 @@ impl<O: ProductEvent> Monitor<O> {
 
     /// Keeps what a process warned of: a run that comes to no end is explained by that more often than by anything else.
     fn warned(&mut self, process: &str, observation: &Observation) {
-        let Observation::Log(log) = observation else { return };
+        let Some(log) = observation.of::<Log>() else { return };
         if !matches!(log.level, "WARN" | "ERROR") {
             return;
         }

@@ -3,7 +3,8 @@
 
 use super::{Action, Monitor};
 use crate::plan::{Cast, Connections, Kind, Lifetime, TargetKind};
-use crate::standins::engine::faults::NOT_READY;
+use crate::standins::Control;
+use crate::standins::container::NOT_READY;
 use crate::trace::event::{ProductEvent, WorldEvent};
 use crate::trace::fault::FaultId;
 use crate::world::nemesis::books::Ended;
@@ -11,7 +12,6 @@ use crate::world::nemesis::{Move, ScheduledMove};
 use crate::world::process_faults::{
     HOST_LOSS, LOST_SIGNAL, PANIC, PAUSE, RECONFIGURE, ROLLING_RESTART, SCALE_DOWN, SCALE_UP, SIGKILL, SIGTERM,
 };
-use crate::world::product::Control;
 
 impl<O: ProductEvent> Monitor<O> {
     /// The plan's clock starts.

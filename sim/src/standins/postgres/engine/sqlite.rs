@@ -12,19 +12,21 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement as Prepared, ffi};
 
-use super::column::{FUNCTIONS, Schema, Type, types};
+use super::column::{FUNCTIONS, Schema, types};
 use super::order::nulls_as_in_postgres;
-use super::refusal::{Names, Refusal, translate};
-use super::statement::{Statement, Verb, outer};
-use super::token::{Kind, Token, tokens};
-use crate::standins::observation::Value;
+use super::translate::{Names, translate};
+use crate::standins::postgres::observation::Value;
+use crate::standins::postgres::refusal::Refusal;
+use crate::standins::postgres::statement::{Statement, Verb, outer};
+use crate::standins::postgres::token::{Kind, Token, tokens};
+use crate::standins::postgres::types::Type;
 
 /// Plans that are kept until the schema changes. A product has some dozens of statements.
 const PLANS_MAX: usize = 1024;
 
 /// A statement that Postgres would have accepted: what it takes and gives.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(in crate::standins::postgres) struct Plan {
     pub statement: Statement,
     /// The text as SQLite gets it.
     sqlite: String,
@@ -37,13 +39,13 @@ pub(super) struct Plan {
 
 /// What a statement did.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(in crate::standins::postgres) struct Outcome {
     pub rows: Vec<Vec<Value>>,
     /// As in Postgres's command tag.
     pub affected: u64,
 }
 
-pub(super) struct Database {
+pub(in crate::standins::postgres) struct Database {
     sqlite: Connection,
     /// What `now_us()` says: set at the start of each statement.
     now: Arc<AtomicI64>,
@@ -289,7 +291,7 @@ impl Database {
 }
 
 /// Rows by column name.
-pub(super) fn named(plan: &Plan, rows: Vec<Vec<Value>>) -> Vec<BTreeMap<String, Value>> {
+pub(in crate::standins::postgres) fn named(plan: &Plan, rows: Vec<Vec<Value>>) -> Vec<BTreeMap<String, Value>> {
     let names = || plan.columns.iter().flatten().map(|(name, _)| name.clone());
     rows.into_iter().map(|row| names().zip(row).collect()).collect()
 }

@@ -1,7 +1,7 @@
 //! Postgres sorts NULL as the greatest value, SQLite as the smallest: what a statement leaves open is written out.
 
-use super::statement::outer;
-use super::token::Token;
+use crate::standins::postgres::statement::outer;
+use crate::standins::postgres::token::Token;
 
 /// The text with the place of NULLs in every `ORDER BY` term that does not say it.
 pub(super) fn nulls_as_in_postgres(text: &str, words: &[Token<'_>]) -> String {
@@ -49,8 +49,8 @@ fn addition(term: &[Token<'_>]) -> Option<(usize, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::token::tokens;
     use super::*;
+    use crate::standins::postgres::token::tokens;
 
     #[test]
     fn open_terms_are_closed() {

@@ -1,0 +1,46 @@
+//! What the model provider shows of itself: calls, and how its answers end.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::faults::REFUSE;
+use crate::standins::observation::{Observed, Suffering};
+
+/// What the model provider saw of a call.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // the fields are AMQP's and HTTP's own words; `peer` is the connection's other end
+pub enum Provider {
+    /// A request arrived whole. `headers` are lower-case.
+    Called { peer: SocketAddr, headers: BTreeMap<String, String>, turn: u32, prompt: String },
+    /// The last token was sent, with the reason that the answer ends with.
+    Answered { peer: SocketAddr, headers: BTreeMap<String, String>, finish_reason: String },
+    /// The caller hung up before the last token.
+    Abandoned { peer: SocketAddr, headers: BTreeMap<String, String> },
+    /// After `Called`: this bearer token is turned away for now.
+    Refused { peer: SocketAddr, headers: BTreeMap<String, String>, token: String, status: u16 },
+    /// In the middle of an answer to this bearer token: it goes wrong here. If it is `over` with that, no `Answered` and no
+    /// `Abandoned` follows: whatever its caller got is no whole answer.
+    Disturbed { peer: SocketAddr, headers: BTreeMap<String, String>, token: String, fault: &'static str, over: bool },
+}
+
+impl Observed for Provider {
+    fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Provider::Called { peer, .. }
+            | Provider::Answered { peer, .. }
+            | Provider::Abandoned { peer, .. }
+            | Provider::Refused { peer, .. }
+            | Provider::Disturbed { peer, .. } => Some(*peer),
+        }
+    }
+
+    fn suffering(&self) -> Option<Suffering> {
+        let (headers, token, fault) = match self {
+            Provider::Refused { headers, token, .. } => (headers, token, REFUSE.word()),
+            Provider::Disturbed { headers, token, fault, .. } => (headers, token, *fault),
+            Provider::Called { .. } | Provider::Answered { .. } | Provider::Abandoned { .. } => return None,
+        };
+        let request: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        Some(Suffering { fault, caller: Some(token.clone()), request: request.into_bytes() })
+    }
+}
