@@ -17,8 +17,8 @@
 //! - [`config`], [`limits`]: every setting and every bound, with its reason.
 //! - [`ids`], [`signal`]: the names of things and where they come from; how a process is told to stop, and its exit.
 //! - `http`: client and server. [`socket`]: the TCP connection under every protocol.
-//! - `retry`, [`backoff`], `owned_task`, [`task_tracker`]: repeating a call while Postgres is unavailable, the pauses,
-//! a   task that ends with its owner, a count of tasks.
+//! - `retry`, [`backoff`], `owned_task`, [`task_tracker`]: repeating a call while Postgres is unavailable, the
+//!   pauses, a task that ends with its owner, a count of tasks.
 //!
 //! Absent: nothing here knows that a simulator exists. There is no clock to inject, no hook and no `cfg` of it.
 

@@ -25,7 +25,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lychgate::limits::Limits;
 use lychgate_sim::plan::seed::Seed;
-use lychgate_sim::plan::{Plan, ServiceWords};
+use lychgate_sim::plan::{Plan, ServiceWords, Setting};
 use lychgate_sim::standins::engine::Engine;
 use lychgate_sim::standins::postgres::Postgres;
 use lychgate_sim::standins::provider::Provider;
@@ -46,9 +46,11 @@ pub struct Lychgate;
 /// The stories: name and text of each file in `stories/`, as `build.rs` lists them.
 const STORIES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/stories.rs"));
 
-/// The product's settings, by name.
-static SETTINGS: std::sync::LazyLock<Vec<&'static str>> =
-    std::sync::LazyLock::new(|| lychgate::config::SETTINGS.iter().map(|(name, ..)| *name).collect());
+/// The product's settings.
+static SETTINGS: std::sync::LazyLock<Vec<Setting>> = std::sync::LazyLock::new(|| {
+    let settings = lychgate::config::SETTINGS.iter();
+    settings.map(|(name, says, default)| Setting { name, says, default }).collect()
+});
 
 /// The longest that everything which must follow healing may take, apart from what the model takes: takeovers, sweeps,
 /// attempts.
@@ -62,7 +64,7 @@ impl Product for Lychgate {
         roles::ROLES
     }
 
-    fn settings() -> &'static [&'static str] {
+    fn settings() -> &'static [Setting] {
         &SETTINGS
     }
 

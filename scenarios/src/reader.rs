@@ -14,7 +14,7 @@ use lychgate::engine::LABEL_AGENT;
 use lychgate::facts::{self, Fact};
 use lychgate::provider::CALL;
 use lychgate_sim::standins::engine::observation::Engine;
-use lychgate_sim::standins::observation::{Log, Observation};
+use lychgate_sim::standins::observation::{FaultObserved, Log, Observation};
 use lychgate_sim::standins::postgres::observation::Statement;
 use lychgate_sim::standins::provider::observation::Provider;
 use lychgate_sim::standins::rabbit::observation::Broker;
@@ -121,10 +121,15 @@ impl LychgateReader {
         if let Some(seen) = observation.of::<Engine>() {
             return self.agents.engine(seen);
         }
-        // Of a fault that was felt: what follows from it shows by itself.
-        match observation.of::<Log>() {
-            Some(log) => Ok(self.log(log)?.into_iter().collect()),
-            None => Ok(Vec::new()),
+        if let Some(log) = observation.of::<Log>() {
+            return Ok(self.log(log)?.into_iter().collect());
+        }
+        // What follows from a fault that was felt shows by itself.
+        match observation.of::<FaultObserved>() {
+            Some(_) => Ok(Vec::new()),
+            None => {
+                Err(Misread(format!("the reader does not know what {} shows: {observation:?}", observation.service)))
+            }
         }
     }
 

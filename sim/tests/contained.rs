@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use lychgate_sim::explore::run::{Options, run_here};
 use lychgate_sim::link::faults::DELAY;
 use lychgate_sim::plan::seed::Seed;
-use lychgate_sim::plan::{Expect, Fault, Kind, Lifetime, Plan, Trigger};
+use lychgate_sim::plan::{Expect, Fault, Kind, Lifetime, Plan, Setting, Trigger};
 use lychgate_sim::standins::StandIn;
 use lychgate_sim::standins::engine::Engine;
 use lychgate_sim::standins::engine::observation::Engine as Seen;
@@ -167,8 +167,14 @@ impl Product for Kept {
     fn roles() -> &'static [Role] {
         &ROLES
     }
-    fn settings() -> &'static [&'static str] {
-        &["COLOR", "STUBBORN", "PLAY"]
+    fn settings() -> &'static [Setting] {
+        const {
+            &[
+                Setting { name: "COLOR", says: "what a process calls itself", default: "none" },
+                Setting { name: "STUBBORN", says: "whether a process ignores SIGTERM", default: "no" },
+                Setting { name: "PLAY", says: "what a process does", default: "nothing" },
+            ]
+        }
     }
     fn services(_: &Plan<Play>, seed: Seed) -> Vec<Arc<dyn StandIn>> {
         vec![Arc::new(Echo), Arc::new(Engine::new(seed.key("engine")))]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use lychgate_sim::plan::seed::Seed;
-use lychgate_sim::plan::{Plan, ServiceWords};
+use lychgate_sim::plan::{Plan, ServiceWords, Setting};
 use lychgate_sim::real::{Options, RealServer, run, servers};
 use lychgate_sim::standins::StandIn;
 use lychgate_sim::standins::observation::Observation;
@@ -87,7 +87,7 @@ impl Product for Till {
         &ROLES
     }
 
-    fn settings() -> &'static [&'static str] {
+    fn settings() -> &'static [Setting] {
         &[]
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use lychgate_sim::plan::seed::Seed;
-use lychgate_sim::plan::{Plan, ServiceWords};
+use lychgate_sim::plan::{Plan, ServiceWords, Setting};
 use lychgate_sim::standins::rabbit::{Rabbit, Settings};
 use lychgate_sim::standins::redis::Redis;
 use lychgate_sim::standins::{StandIn, rabbit, redis};
@@ -45,7 +45,8 @@ static ROLES: [Role; 2] = [
 ];
 
 /// What `[config.worker]` of a plan may set.
-const SETTINGS: &[&str] = &["TALLY_BUG"];
+const SETTINGS: &[Setting] =
+    &[Setting { name: "TALLY_BUG", says: "whether orders are counted before they are acknowledged", default: "no" }];
 
 impl Product for Tally {
     type Event = Did;
@@ -55,7 +56,7 @@ impl Product for Tally {
         &ROLES
     }
 
-    fn settings() -> &'static [&'static str] {
+    fn settings() -> &'static [Setting] {
         SETTINGS
     }
 

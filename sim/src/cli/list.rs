@@ -52,7 +52,11 @@ pub(super) fn list<P: Product>(what: What) -> Outcome {
             words::invariants::<P>().into_iter().for_each(|(name, says)| table.row([name.to_owned(), says.to_owned()]));
             table.print();
         }
-        What::Settings => P::settings().iter().for_each(|name| println!("{name}")),
+        What::Settings => {
+            let mut table = Table::new(&["setting", "default", "what it sets"]);
+            P::settings().iter().for_each(|one| table.row([one.name, one.default, one.says].map(str::to_owned)));
+            table.print();
+        }
     }
     Ok(0)
 }

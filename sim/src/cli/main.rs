@@ -283,6 +283,6 @@ mod tests {
     #[test]
     fn examples_name_what_people_type_and_stand_in_columns() {
         let says = aligned("Examples:\n  {sim} | all\n  {sim} run x | one\n  {sim} run x --long y\n | and so", "go");
-        assert_eq!(says, "Examples:\n  go         all\n  go run x   one\n  go run x --long y\n           and so");
+        assert_eq!(says, "Examples:\n  go         all\n  go run x   one\n  go run x --long y\n             and so");
     }
 }

@@ -278,10 +278,10 @@ replay it: cargo sim replay swarm@17";
 
     #[test]
     fn json_has_the_shape_that_machines_know() {
-        let json = json(&[report("swarm", 17, Verdict::NoProgress)]);
+        let json = json(&[Report { faults: Vec::new(), ..report("swarm", 17, Verdict::NoProgress) }]);
         assert_eq!(
             json.to_string(),
-            r#"{"runs":[{"digest":"d17","events":9,"invariant":null,"scenario":"swarm","seed":17,"verdict":"no_progress","virtual_seconds":61.5,"wall_seconds":0.02}]}"#
+            r#"{"runs":[{"because":[],"breach":null,"digest":"d17","events":9,"faults":[],"invariant":null,"repro":null,"scenario":"swarm","seed":17,"verdict":"no_progress","virtual_seconds":61.5,"wall_seconds":0.02}]}"#
         );
     }
 

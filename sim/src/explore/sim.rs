@@ -17,7 +17,7 @@
 //!
 //! async fn ping(boot: &Boot) -> std::io::Result<()> {
 //!     let mut redis = TcpStream::connect(boot.links["redis"]).await?;
-//!     redis.write_all(b"PING\r\n").await?;
+//!     redis.write_all(b"*1\r\n$4\r\nPING\r\n").await?;
 //!     redis.flush().await?;
 //!     redis.read_exact(&mut [0; 7]).await.map(drop)
 //! }

@@ -431,6 +431,7 @@ impl Conversation {
                         self.far_end();
                     }
                     ReplyFault::Corrupted => {
+                        self.witness.damaged(&self.link, self.conn);
                         let mut changed = bytes.to_vec();
                         changed[0] ^= 0x80;
                         self.take_down(&changed);

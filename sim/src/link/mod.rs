@@ -82,6 +82,8 @@ pub trait LinkObserver: Send + Sync {
     /// A chunk of a request arrived at the relay; effects that this call begins act on it. The first `old` bytes were
     /// part of an earlier call and stand here so that a pattern may straddle two chunks.
     fn arrived(&self, link: &Link, bytes: &[u8], old: usize);
+    /// What the service answers on this connection from now on is not what it said: a fault changes it.
+    fn damaged(&self, _: &Link, _conn: u32) {}
     /// A chunk is carried now: towards the service if `up`.
     fn carried(&self, link: &Link, conn: u32, up: bool, bytes: &[u8]);
     /// A chunk of an answer was read from the service, and may yet be held, delayed or lost.

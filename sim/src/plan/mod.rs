@@ -26,7 +26,7 @@ pub use kind::{Kind, Value};
 pub use parse::{parse, parse_all};
 pub use print::{print, told};
 pub use scope::{Direction, EVERY_MIN, Scope};
-pub use vocabulary::{Contained, Role, ServiceWords, Vocabulary};
+pub use vocabulary::{Contained, Role, ServiceWords, Setting, Vocabulary};
 pub use workload::Workload;
 
 /// Everything that one run needs beside its seed.

@@ -25,6 +25,17 @@ pub struct Vocabulary {
     pub services: &'static [&'static ServiceWords],
 }
 
+/// A setting of the product's processes, which a plan's `[config.*]` may override.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The name of its environment variable.
+    pub name: &'static str,
+    /// What it sets, with its unit if it has one.
+    pub says: &'static str,
+    /// What holds without it.
+    pub default: &'static str,
+}
+
 /// What a plan may say of a service.
 #[derive(Debug)]
 pub struct ServiceWords {

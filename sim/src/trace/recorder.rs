@@ -1,7 +1,7 @@
 //! What is kept of a run: its digest, its trace on disk, its story and how often each event happened.
 //! Its one law: the recorder draws nothing and hashes nothing at random, so that watching a run does not change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -41,6 +41,8 @@ pub struct Recorder {
     story: Vec<String>,
     /// Hears every chunk as well.
     ear: Option<ChunkEar>,
+    /// The connections of whose chunks the ear hears no more.
+    unheard: BTreeSet<(String, u32)>,
 }
 
 impl Recorder {
@@ -68,6 +70,7 @@ impl Recorder {
             reached: BTreeMap::new(),
             story: Vec::new(),
             ear: None,
+            unheard: BTreeSet::new(),
         })
     }
 
@@ -113,10 +116,17 @@ impl Recorder {
         digest.update(at.as_nanos().to_le_bytes());
         digest.update((bytes.len() as u64).to_le_bytes());
         digest.update(bytes);
-        if let Some(ear) = &mut self.ear {
+        if let Some(ear) = &mut self.ear
+            && !self.unheard.contains(&(link.to_owned(), conn))
+        {
             ear(link, conn, up, bytes);
         }
         self.stream(|digest| Step::chunk(link, conn, up, bytes, at, digest));
+    }
+
+    /// Keeps the chunks of a connection from the ear: what a fault has changed was said by nobody.
+    pub fn unheard(&mut self, link: &str, conn: u32) {
+        self.unheard.insert((link.to_owned(), conn));
     }
 
     fn stream(&mut self, item: impl FnOnce(String) -> Step) {

@@ -241,6 +241,10 @@ impl<O: ProductEvent> LinkObserver for DispatcherObserver<O> {
         self.0.act(|monitor| monitor.requested(&link.name, bytes, old));
     }
 
+    fn damaged(&self, link: &Link, conn: u32) {
+        self.0.act(|monitor| monitor.recorder.unheard(&link.name, conn));
+    }
+
     fn carried(&self, link: &Link, conn: u32, up: bool, bytes: &[u8]) {
         self.0.act(|monitor| monitor.carried(&link.name, conn, up, bytes));
         #[cfg(not(madsim))]

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::plan::seed::Seed;
 pub use crate::plan::{Contained, Role, Workload};
-use crate::plan::{Plan, ServiceWords, vocabulary};
+use crate::plan::{Plan, ServiceWords, Setting, vocabulary};
 use crate::standins::StandIn;
 use crate::standins::observation::Observation;
 use crate::trace::event::{Event, ProductEvent};
@@ -27,8 +27,8 @@ pub trait Product: Sized + 'static {
     /// The kinds of process it has, in the order in which they boot.
     fn roles() -> &'static [Role];
 
-    /// The environment settings that a plan's `[config.*]` may override, for validation.
-    fn settings() -> &'static [&'static str];
+    /// The environment settings that a plan's `[config.*]` may override.
+    fn settings() -> &'static [Setting];
 
     /// The stand-ins that it talks to, fresh for one run.
     fn services(plan: &Plan<Self::Workload>, seed: Seed) -> Vec<Arc<dyn StandIn>>;

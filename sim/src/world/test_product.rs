@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::seed::Seed;
-use crate::plan::{Plan, ServiceWords};
+use crate::plan::{Plan, ServiceWords, Setting};
 use crate::standins::StandIn;
 use crate::standins::clock;
 use crate::standins::observation::Observation;
@@ -137,8 +137,13 @@ impl Product for TestProduct {
         ];
         ROLES
     }
-    fn settings() -> &'static [&'static str] {
-        &["TOY_TAKEOVER_AFTER", "TOY_SLOTS"]
+    fn settings() -> &'static [Setting] {
+        const {
+            &[
+                Setting { name: "TOY_TAKEOVER_AFTER", says: "when a silent owner's work is anybody's", default: "5s" },
+                Setting { name: "TOY_SLOTS", says: "visitors at once", default: "4" },
+            ]
+        }
     }
     fn services(_: &Plan<Visitors>, _: Seed) -> Vec<Arc<dyn StandIn>> {
         Vec::new()

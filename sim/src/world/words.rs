@@ -28,7 +28,7 @@ pub fn bare<P: Product>() -> Plan<P::Workload> {
 pub fn vocabulary<P: Product>() -> Vocabulary {
     Vocabulary {
         roles: P::roles(),
-        settings: P::settings().to_vec(),
+        settings: P::settings().iter().map(|setting| setting.name).collect(),
         events: WorldEvent::NAMES.iter().chain(<P::Event as ProductEvent>::NAMES).copied().collect(),
         world_events: WorldEvent::NAMES,
         invariants: invariants::<P>(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lychgate_sim::plan::seed::Seed;
-use lychgate_sim::plan::{EventMatch, Expect, Fault, Kind, Lifetime, Plan, Trigger};
+use lychgate_sim::plan::{EventMatch, Expect, Fault, Kind, Lifetime, Plan, Setting, Trigger};
 use lychgate_sim::standins::StandIn;
 use lychgate_sim::standins::listener::Listener;
 use lychgate_sim::standins::observation::{Log, Observation, Observed, Tap};
@@ -191,8 +191,8 @@ impl Product for Toys {
         &ROLES
     }
 
-    fn settings() -> &'static [&'static str] {
-        &["STUBBORN"]
+    fn settings() -> &'static [Setting] {
+        &[Setting { name: "STUBBORN", says: "whether a process ignores SIGTERM", default: "no" }]
     }
 
     fn services(plan: &Plan<Jobs>, _: Seed) -> Vec<Arc<dyn StandIn>> {
