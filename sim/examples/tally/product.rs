@@ -45,8 +45,11 @@ static ROLES: [Role; 2] = [
 ];
 
 /// What `[config.worker]` of a plan may set.
-const SETTINGS: &[Setting] =
-    &[Setting { name: "TALLY_BUG", says: "whether orders are counted before they are acknowledged", default: "no" }];
+const SETTINGS: &[Setting] = &[Setting {
+    name: "TALLY_BUG",
+    says: "the mistake of a worker: count-then-ack or ack-then-receipt",
+    default: "none",
+}];
 
 impl Product for Tally {
     type Event = Did;

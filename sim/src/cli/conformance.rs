@@ -30,8 +30,15 @@ pub(super) struct Args {
 }
 
 /// `cargo test` on the simulated runtime, in a target directory of its own.
-const SIMULATED_TEST: &[&str] =
-    &["--config", "build.rustflags=['--cfg','madsim']", "--config", "build.target-dir='target/sim'", "test"];
+const SIMULATED_TEST: &[&str] = &[
+    "--config",
+    "build.rustflags=['--cfg','madsim']",
+    "--config",
+    "build.target-dir='target/sim'",
+    "--config",
+    "profile.dev.opt-level=1",
+    "test",
+];
 
 /// The test targets' name.
 const TARGET: &str = "conformance";
@@ -67,7 +74,7 @@ pub(super) fn conformance(args: &Args, root: &Path) -> Outcome {
 
 fn cargo(root: &Path, line: &[&str], rest: &[&str]) -> Result<bool, Usage> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root).args(line).args(["--workspace", "--locked", "--test", TARGET]).args(rest);
+    command.current_dir(root).args(line).args(["--locked", "--test", TARGET]).args(rest);
     let status = command.status().map_err(|error| Usage(format!("cargo does not start: {error}")))?;
     Ok(status.success())
 }
