@@ -64,7 +64,7 @@ pub fn rabbit(server: &Server) -> Lever {
             .env("LANG", "C.UTF-8")
             .env("ERL_EPMD_PORT", names)
             .env("RABBITMQ_CONF_ENV_FILE", home.join("env.conf"))
-            .env("RABBITMQ_NODENAME", format!("lychgate-{port}@localhost"));
+            .env("RABBITMQ_NODENAME", format!("sim-{port}@localhost"));
         let said = command.output().expect("rabbitmqctl starts");
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     })
