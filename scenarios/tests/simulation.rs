@@ -5,8 +5,19 @@
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Replaces the flags that the simulation needs, and so would switch it off.
-const FLAGS: [&str; 4] = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "CARGO_TARGET_DIR"];
+/// How the variables begin that another cargo must not see: flags in place of those which the simulation needs, and what
+/// `cargo test` tells its child about the package that it tests.
+const HIDDEN: [&str; 9] = [
+    "RUSTFLAGS",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_BUILD_RUSTFLAGS",
+    "CARGO_TARGET",
+    "CARGO_PKG_",
+    "CARGO_MANIFEST",
+    "CARGO_BIN",
+    "CARGO_CRATE",
+    "CARGO_PRIMARY",
+];
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
@@ -17,7 +28,11 @@ fn main() -> ExitCode {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a package of the workspace");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace).args(["madsim", "test", "--"]).args(asked);
-    FLAGS.iter().for_each(|name| _ = cargo.env_remove(name));
+    for (name, _) in std::env::vars_os() {
+        if HIDDEN.iter().any(|hidden| name.to_string_lossy().starts_with(hidden)) {
+            cargo.env_remove(name);
+        }
+    }
     println!("\nthe tests of the simulated runtime: cargo madsim test");
     match cargo.status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
