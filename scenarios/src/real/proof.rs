@@ -18,7 +18,7 @@ use crate::users::LychgateWorkload;
 /// They mostly wait; more at once, and two cores are late with what they wait for.
 const AT_ONCE: usize = 4;
 /// Where the binaries are built, from the workspace.
-const HOME: &str = "target/known-bugs";
+const HOME: &str = "target/real-known-bugs";
 
 /// What is to be proved, and what came of it.
 #[derive(Debug, Serialize)]
