@@ -70,7 +70,7 @@ impl Places {
 #[derive(Clone, Debug, Serialize)]
 struct Row {
     name: String,
-    seed_document: String,
+    incident: String,
     expected: String,
     fired: Option<String>,
     verdict: Verdict,
@@ -130,7 +130,7 @@ fn put_back_all(bugs: &[KnownBug], args: &Args, places: &Places) -> Result<Vec<R
 fn look_for(bug: &KnownBug, built: Result<PathBuf, String>, args: &Args, places: &Places) -> Result<Row, Usage> {
     let mut row = Row {
         name: bug.name.clone(),
-        seed_document: bug.seed_document.clone(),
+        incident: bug.incident.clone(),
         expected: bug.expected.join(", "),
         fired: None,
         verdict: Verdict::Missed,
@@ -216,12 +216,12 @@ fn hunt(bug: &KnownBug, binary: &Path, scenario: &str, seeds: u64, places: &Plac
 }
 
 fn print(rows: &[Row]) {
-    let columns = ["bug", "seed", "expected", "fired", "verdict", ">seeds", ">by swarm", ">cpu seconds"];
+    let columns = ["bug", "incident", "expected", "fired", "verdict", ">seeds", ">by swarm", ">cpu seconds"];
     let mut table = Table::new(&columns);
     for row in rows {
         table.row([
             row.name.clone(),
-            row.seed_document.clone(),
+            row.incident.clone(),
             row.expected.clone(),
             row.fired.clone().unwrap_or_else(|| "-".to_owned()),
             row.verdict.styled(),
@@ -240,7 +240,7 @@ mod tests {
     fn row() -> Row {
         Row {
             name: "x".into(),
-            seed_document: "000".into(),
+            incident: "000".into(),
             expected: "no_zombies".into(),
             fired: None,
             verdict: Verdict::Missed,
@@ -255,7 +255,7 @@ mod tests {
         let json = serde_json::to_value(Row { verdict: Verdict::WrongInvariant, ..row() }).unwrap();
         assert_eq!(
             json.to_string(),
-            r#"{"cpu_seconds":0.5,"expected":"no_zombies","fired":null,"name":"x","seed_document":"000","seeds":3,"swarm_seeds":null,"verdict":"wrong_invariant"}"#
+            r#"{"cpu_seconds":0.5,"expected":"no_zombies","fired":null,"incident":"000","name":"x","seeds":3,"swarm_seeds":null,"verdict":"wrong_invariant"}"#
         );
     }
 

@@ -11,8 +11,8 @@ use diffy::patch_set::{FileOperation, ParseOptions, PatchSet};
 pub struct KnownBug {
     /// As in the table, and as the name of its binary.
     pub name: String,
-    /// The write-up that it comes from, as `000`.
-    pub seed_document: String,
+    /// The incident that it is a variant of, in a few words.
+    pub incident: String,
     /// What must fire: an invariant, or a verdict such as `no_progress`; any one of several.
     pub expected: Vec<String>,
     /// The scenarios that must catch it, tried in order.
@@ -26,8 +26,7 @@ pub struct KnownBug {
 /// Files by their path from the root of the tree, with their new text; `None` where one is deleted.
 pub(super) type Edits = BTreeMap<PathBuf, Option<String>>;
 
-const HEADER: &str =
-    "a known bug begins with `# name:`, `# seed-document:`, `# expected:`, `# scenario:` and `# about:`";
+const HEADER: &str = "a known bug begins with `# name:`, `# incident:`, `# expected:`, `# scenario:` and `# about:`";
 
 impl KnownBug {
     /// Reads the patch file `text`.
@@ -68,7 +67,7 @@ impl KnownBug {
         }
         Ok(KnownBug {
             name,
-            seed_document: take("seed-document")?,
+            incident: take("incident")?,
             expected: list(take("expected")?),
             scenarios: list(take("scenario")?),
             about: take("about")?,
@@ -118,7 +117,7 @@ impl KnownBug {
     }
 }
 
-const FIELDS: [&str; 5] = ["name", "seed-document", "expected", "scenario", "about"];
+const FIELDS: [&str; 5] = ["name", "incident", "expected", "scenario", "about"];
 
 fn does_not_apply(shown: &str, patch: &diffy::Patch<'_, str>, error: &diffy::ApplyError) -> String {
     let nth: Option<usize> = error.to_string().rsplit('#').next().and_then(|number| number.parse().ok());
@@ -152,7 +151,7 @@ pub(super) mod tests {
 
     pub(in crate::explore::known_bugs) const PATCH: &str = "\
 # name: swallowed-terminal
-# seed-document: 000
+# incident: 000
 # expected: no_zombies
 # scenario: wedged_redis, dead_redis
 # about: The only terminal write failed with Redis
@@ -194,7 +193,7 @@ deleted file mode 100644
     #[test]
     fn the_header_is_read() {
         let bug = bug();
-        assert_eq!((bug.name.as_str(), bug.seed_document.as_str()), ("swallowed-terminal", "000"));
+        assert_eq!((bug.name.as_str(), bug.incident.as_str()), ("swallowed-terminal", "000"));
         assert_eq!(bug.expected, ["no_zombies"]);
         assert_eq!(bug.scenarios, ["wedged_redis", "dead_redis"]);
         assert_eq!(bug.about, "The only terminal write failed with Redis and was swallowed.");
@@ -203,7 +202,7 @@ deleted file mode 100644
     #[test]
     fn a_header_that_lacks_something_says_what() {
         let parse = |text: &str| KnownBug::parse(Path::new("p.patch"), text).unwrap_err();
-        assert!(parse("# name: x\n").contains("`# seed-document:` is missing"));
+        assert!(parse("# name: x\n").contains("`# incident:` is missing"));
         let named = PATCH.replace("swallowed-terminal", "../x");
         assert!(parse(&named).contains("letters, digits"));
         assert!(parse("# nmae: x\n").contains("p.patch:1: unknown field `nmae`; did you mean `name`?"));
