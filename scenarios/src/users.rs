@@ -177,6 +177,10 @@ impl Workload for LychgateWorkload {
         sessions
     }
 
+    fn busy(&self) -> Duration {
+        self.0.iter().map(UserSpec::busy).max().unwrap_or_default()
+    }
+
     fn users(&self) -> Vec<String> {
         self.0.iter().map(|person| person.name.clone()).collect()
     }

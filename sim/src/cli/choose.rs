@@ -1,10 +1,11 @@
 //! Finds what was named on the command line: a scenario, or the file of a plan.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Usage, seeds};
 use crate::plan::seed::Seed;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, Workload};
 use crate::world::product::{Product, Scenario, Source};
 use crate::world::words;
 
@@ -22,6 +23,9 @@ pub(super) struct Chosen<W> {
     pub(super) kind: Plans<W>,
 }
 
+/// The virtual time that a handful of seeds of one scenario may take: an hour costs about a quarter of a second.
+const HANDFUL_MAX: Duration = Duration::from_secs(8 * 3600);
+
 /// Where the plans come from.
 #[derive(Debug)]
 pub(super) enum Plans<W> {
@@ -31,7 +35,7 @@ pub(super) enum Plans<W> {
     Drawn(fn(Seed) -> Plan<W>),
 }
 
-impl<W: Clone> Chosen<W> {
+impl<W: Workload> Chosen<W> {
     /// The plan for `seed`.
     pub(super) fn plan(&self, seed: u64) -> Plan<W> {
         match &self.kind {
@@ -66,13 +70,17 @@ impl<W: Clone> Chosen<W> {
         format!("{} check-determinism {}@{seed}", self.command, self.handle)
     }
 
-    /// So many seeds show what it is like: drawn plans differ, written ones differ in timing and in their alternatives.
+    /// So many seeds show what it is like: drawn plans differ, written ones differ in timing and in their alternatives. Of a
+    /// written one that keeps its users busy for long, as many as fit into [`HANDFUL_MAX`].
     pub(super) fn handful(&self) -> seeds::Range {
         let count = match &self.kind {
             Plans::Drawn(_) => 20,
-            Plans::Written(plans) => plans.len().max(3),
+            Plans::Written(plans) => {
+                let busy = plans[0].users.busy().as_secs().max(1);
+                (plans.len() as u64).max(3).min(HANDFUL_MAX.as_secs() / busy).max(1)
+            }
         };
-        seeds::Range::counted(1, count as u64)
+        seeds::Range::counted(1, count)
     }
 }
 

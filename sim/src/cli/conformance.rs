@@ -7,6 +7,7 @@ use std::process::Command;
 use console::style;
 
 use super::{Outcome, Usage};
+use crate::explore::simulated::SIMULATED;
 use crate::real::programs;
 
 const EXAMPLES: &str = "\
@@ -29,17 +30,6 @@ pub(super) struct Args {
     word: Option<String>,
 }
 
-/// `cargo test` on the simulated runtime, in a target directory of its own.
-const SIMULATED_TEST: &[&str] = &[
-    "--config",
-    "build.rustflags=['--cfg','madsim']",
-    "--config",
-    "build.target-dir='target/sim'",
-    "--config",
-    "profile.dev.opt-level=1",
-    "test",
-];
-
 /// The test targets' name.
 const TARGET: &str = "conformance";
 
@@ -47,7 +37,9 @@ const TARGET: &str = "conformance";
 pub(super) fn conformance(args: &Args, root: &Path) -> Outcome {
     programs::installed().map_err(Usage)?;
     // The real servers speak first: their words are what is kept.
-    let arms = [("the real servers", &["test"][..]), ("the stand-ins", SIMULATED_TEST)];
+    // Each runtime has a target directory of its own.
+    let simulated = [&SIMULATED[..], &["--config", "build.target-dir='target/sim'", "test"]].concat();
+    let arms = [("the real servers", &["test"][..]), ("the stand-ins", &simulated)];
     for (what, line) in arms {
         println!("{}", style(format!("{what}: building")).bold());
         if !cargo(root, line, &["--no-run"])? {
@@ -58,7 +50,7 @@ pub(super) fn conformance(args: &Args, root: &Path) -> Outcome {
     for (what, line) in arms {
         println!("{}", style(what).bold());
         let mut rest = vec!["--"];
-        rest.extend((line != SIMULATED_TEST).then_some("--include-ignored"));
+        rest.extend((line == ["test"]).then_some("--include-ignored"));
         rest.extend(&word);
         if !cargo(root, line, &rest)? {
             println!(

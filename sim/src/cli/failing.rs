@@ -17,7 +17,7 @@ use crate::explore::shrink::{Trial, shrink};
 use crate::explore::spinner::spinner;
 use crate::explore::sweep::Running;
 use crate::plan::seed::Seed;
-use crate::plan::{self, Expect, Plan, Repro};
+use crate::plan::{self, Expect, Plan, Repro, Workload};
 use crate::trace::verdict::{Report, Verdict};
 use crate::world::product::Product;
 use crate::world::words;
@@ -98,7 +98,7 @@ pub(super) fn tell<P: Product>(
 }
 
 /// The line to paste: it replays a failure, and of two runs that differ it shows where.
-pub(super) fn again<W: Clone>(report: &Report, chosen: &Chosen<W>) -> String {
+pub(super) fn again<W: Workload>(report: &Report, chosen: &Chosen<W>) -> String {
     match report.verdict {
         Verdict::Nondeterministic => chosen.check(report.seed),
         _ => chosen.replay(report.seed),
@@ -196,7 +196,7 @@ fn lock(root: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::report::tests::report;
+    use crate::trace::verdict::tests::report;
     use crate::world::test_product::TestProduct;
 
     #[test]

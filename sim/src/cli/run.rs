@@ -11,10 +11,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::choose::{self, Chosen, choose};
 use super::{Outcome, RunArgs, Usage, failing, options, read, seeds, write};
 use crate::cli::report::{self, word};
-use crate::cli::table::{Table, cut, seconds};
+use crate::cli::table::{Table, cut};
 use crate::explore::rerun::Rerun;
 use crate::explore::run::{Child, Options, fork_run};
+use crate::explore::spinner::seconds;
 use crate::explore::sweep::{Next, Reach, Running, Task, judged, sweep, tasks};
+use crate::plan::Workload;
 use crate::plan::seed::Seed;
 use crate::trace::verdict::{Report, Verdict};
 use crate::world::product::Product;
@@ -23,6 +25,8 @@ use crate::world::words;
 /// How to sweep.
 struct How {
     jobs: usize,
+    /// How many seeds earlier sweeps of this command had.
+    before: usize,
     keep_going: bool,
     shrink: bool,
     past_vacuous: bool,
@@ -94,8 +98,14 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
     let covered = args.covered_by.as_deref().map(read).transpose()?;
     let shapes = covered.is_some();
     let jobs = args.jobs.and_then(|jobs| usize::try_from(jobs).ok()).unwrap_or_else(cores);
-    let how =
-        How { jobs, keep_going: args.keep_going, shrink: !args.no_shrink, past_vacuous: args.past_vacuous, shapes };
+    let how = How {
+        jobs,
+        before: 0,
+        keep_going: args.keep_going,
+        shrink: !args.no_shrink,
+        past_vacuous: args.past_vacuous,
+        shapes,
+    };
     let bar = bar(seeds.len());
     let mut swept = swept::<P>(&chosen, &seeds, &how, &bar, root);
     bar.finish_and_clear();
@@ -146,10 +156,11 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
     let total = scenarios.iter().map(|chosen| chosen.handful().seeds().len()).sum();
     let bar = bar(total);
     let mut table = Table::new(&["scenario", "about", ">seeds", ">passed", ">virtual time", ">wall time", ""]);
-    let (mut worst, mut checked) = (Verdict::Passed, 0);
+    let (mut worst, mut before, mut checked) = (Verdict::Passed, 0, 0);
     for chosen in &scenarios {
-        let how = How { jobs: cores(), keep_going: true, shrink: true, past_vacuous: false, shapes: false };
+        let how = How { jobs: cores(), before, keep_going: true, shrink: true, past_vacuous: false, shapes: false };
         let seeds = chosen.handful().seeds();
+        before += seeds.len();
         let swept = swept::<P>(chosen, &seeds, &how, &bar, root);
         worst = worst.worse(swept.worst);
         checked += swept.checked;
@@ -180,7 +191,7 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
         },
     };
     let (mut second, mut checked) = (None, 0);
-    sweep(&tasks(seeds), how.jobs, begin, |task, report| {
+    sweep(&tasks(seeds, how.before), how.jobs, begin, |task, report| {
         if let Task::Check(_) = task {
             second = Some(report);
             return Next::GoOn;
@@ -201,7 +212,7 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
         if report.verdict != Verdict::Passed && !idle {
             let first = !failed;
             failed = true;
-            // Whoever is told of a failure is told of one that a second process has seen.
+            // A failure is reported only once a second process has seen it.
             report = bar.suspend(|| {
                 if first { first_failure::<P>(report, chosen, how, root) } else { one_more(report, chosen) }
             });
@@ -221,14 +232,14 @@ fn first_failure<P: Product>(report: Report, chosen: &Chosen<P::Workload>, how: 
     Report { repro, ..report }
 }
 
-fn one_more<W: Clone>(report: Report, chosen: &Chosen<W>) -> Report {
+fn one_more<W: Workload>(report: Report, chosen: &Chosen<W>) -> Report {
     let report = failing::confirmed(report, &chosen.handle);
     println!("{}; {}", report::headline(&report), failing::again(&report, chosen));
     report
 }
 
 /// The seeds that the command line asks for, or else the environment, the repro, or a handful.
-fn range<W: Clone>(args: &RunArgs, chosen: &Chosen<W>) -> Result<seeds::Range, Usage> {
+fn range<W: Workload>(args: &RunArgs, chosen: &Chosen<W>) -> Result<seeds::Range, Usage> {
     if let Some(range) = args.seeds {
         return Ok(range);
     }

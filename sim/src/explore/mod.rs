@@ -2,19 +2,21 @@
 //! part, smaller plans that fail the same way, coverage of what was said to services, and known bugs put back.
 
 pub mod coverage;
-#[cfg(madsim)]
+#[cfg(all(madsim, feature = "cli"))]
 pub(crate) mod divergence;
 #[cfg(feature = "cli")]
 pub mod known_bugs;
-#[cfg(madsim)]
+#[cfg(all(madsim, feature = "cli"))]
 pub(crate) mod rerun;
 #[cfg(madsim)]
 pub mod run;
-#[cfg(madsim)]
+#[cfg(all(madsim, feature = "cli"))]
 pub(crate) mod shrink;
 #[cfg(madsim)]
 pub mod sim;
+#[cfg(all(madsim, feature = "cli"))]
+pub(crate) mod simulated;
 #[cfg(feature = "cli")]
 pub(crate) mod spinner;
-#[cfg(madsim)]
+#[cfg(all(madsim, feature = "cli"))]
 pub(crate) mod sweep;

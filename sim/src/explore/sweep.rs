@@ -64,11 +64,13 @@ pub enum Task {
 }
 
 /// What a sweep over `seeds` does: every seed is run, and every hundredth, the smallest first, is checked before. Which
-/// ones does not depend on the order of `seeds`.
-pub fn tasks(seeds: &[u64]) -> Vec<Task> {
+/// ones does not depend on the order of `seeds`. Where sweeps follow one another, `before` is how many seeds the earlier ones
+/// had.
+pub fn tasks(seeds: &[u64], before: usize) -> Vec<Task> {
     let mut sorted = seeds.to_vec();
     sorted.sort_unstable();
-    let checked: BTreeSet<u64> = sorted.into_iter().step_by(CHECK_EVERY).collect();
+    let to_next = before.next_multiple_of(CHECK_EVERY) - before;
+    let checked: BTreeSet<u64> = sorted.into_iter().skip(to_next).step_by(CHECK_EVERY).collect();
     let each = |seed| checked.contains(&seed).then_some(Task::Check(seed)).into_iter().chain([Task::Run(seed)]);
     seeds.iter().copied().flat_map(each).collect()
 }
@@ -224,7 +226,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cli::report::tests::report;
+    use crate::trace::verdict::tests::report;
     use crate::world::test_product::TestProduct;
     use crate::world::words;
 
@@ -297,16 +299,17 @@ mod tests {
 
     #[test]
     fn every_hundredth_seed_is_checked_before_it_is_run() {
-        assert_eq!(tasks(&[7, 8]), [Task::Check(7), Task::Run(7), Task::Run(8)]);
+        assert_eq!(tasks(&[7, 8], 0), [Task::Check(7), Task::Run(7), Task::Run(8)]);
+        assert_eq!(tasks(&[7, 8], 99), [Task::Run(7), Task::Check(8), Task::Run(8)]);
         let checked = |seeds: &[u64]| {
             let of = |task| if let Task::Check(seed) = task { Some(seed) } else { None };
-            tasks(seeds).into_iter().filter_map(of).collect::<Vec<_>>()
+            tasks(seeds, 0).into_iter().filter_map(of).collect::<Vec<_>>()
         };
         let forwards: Vec<u64> = (1..=301).collect();
         let backwards: Vec<u64> = (1..=301).rev().collect();
         assert_eq!(checked(&forwards), [1, 101, 201, 301]);
         assert_eq!(checked(&backwards), [301, 201, 101, 1]);
-        assert_eq!(tasks(&forwards).len(), 305);
+        assert_eq!(tasks(&forwards, 0).len(), 305);
     }
 
     #[test]

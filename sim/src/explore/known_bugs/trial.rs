@@ -7,13 +7,13 @@ use std::process::Command;
 use serde::Deserialize;
 
 use super::workshop::{Recipe, Workshop};
+use crate::explore::simulated::SIMULATED;
 use crate::trace::verdict::{Report, Verdict};
 
 /// How the simulation, a binary of `package`, is built of a patched tree: as it is built anyway, so that dependencies stay as
 /// they are.
 pub(crate) fn recipe(package: &str, binary: &'static str, own: Vec<String>) -> Recipe {
-    let simulated = ["--config", "build.rustflags=['--cfg','madsim']", "--config", "profile.dev.opt-level=1"];
-    let words = simulated.into_iter().chain(["build", "-p", package, "--bin", binary]).map(str::to_owned).collect();
+    let words = SIMULATED.into_iter().chain(["build", "-p", package, "--bin", binary]).map(str::to_owned).collect();
     Recipe { binary, profile: "debug", words, own }
 }
 
