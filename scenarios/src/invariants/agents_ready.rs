@@ -1,5 +1,5 @@
 //! At rest every agent is there: its container runs and answers, under the subscription that it is assigned, and no
-//! container of an older assignment is left. Whoever died in the middle of bringing it up, somebody else has finished it,
+//! container of an older assignment is left. If a process died while it brought an agent up, another has finished it,
 //! and no agent waited for another one: only what is in its own way puts its deadline off.
 
 use std::collections::BTreeMap;

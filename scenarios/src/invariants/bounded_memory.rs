@@ -57,8 +57,6 @@ pub struct BoundedMemory {
     sessions: BTreeSet<String>,
     /// Runs that are not over.
     open: BTreeMap<String, String>,
-    /// When each run was over.
-    over: BTreeMap<String, Duration>,
     /// Messages of the queue of runs that wait: since when, by run. A run has one at least.
     ready: BTreeMap<String, Vec<Duration>>,
     /// Messages that were handed out, by process, connection and queue.
@@ -81,7 +79,6 @@ impl BoundedMemory {
             noted: Default::default(),
             sessions: BTreeSet::new(),
             open: BTreeMap::new(),
-            over: BTreeMap::new(),
             ready: BTreeMap::new(),
             unacked: BTreeMap::new(),
             crowded_until: Duration::ZERO,
@@ -109,7 +106,7 @@ impl BoundedMemory {
             // The intake, and hints of its own.
             "rabbitmq" if executor => Some(2),
             "rabbitmq" => Some(1),
-            // A call of each run, and whoever asks whether it is ready.
+            // A call of each run, and one that asks whether it is ready.
             agent if executor && role(agent) == Some(Role::Agent) => Some(self.slots + 1),
             _ => None,
         }
@@ -179,7 +176,7 @@ impl BoundedMemory {
     }
 
     /// A key that does not lapse soon does: who wrote it says so in the same breath. If it was cut off or died in
-    /// between, whoever goes on with the run does.
+    /// between, the next owner of the run does.
     fn key_owed(&self, world: &World, label: &str, key: &Key) -> Option<Obligation> {
         let Key { kind, process, since } = key;
         let link = format!("{process}->redis");
@@ -236,7 +233,7 @@ impl BoundedMemory {
 
     /// A hint whose run is over leaves the queue: some executor looks at it, and lets it go.
     fn hint_owed(&self, world: &World, run: &str, since: Duration) -> Option<Obligation> {
-        let since = since.max(*self.over.get(run)?);
+        let since = since.max(world.runs.over(run)?.at);
         let matters = |target: &str| role(names::near(target)) == Some(Role::Executor);
         let due = match (world.health.calm_since(matters), world.health.executor_since()) {
             (Some(calm), Some(ready)) if self.has_room(world) => {
@@ -332,7 +329,6 @@ impl Promise for BoundedMemory {
             }
             Did::Run(RunEvent::Ended { session, run, .. }) => {
                 self.open.retain(|of, open| of != session || open != run);
-                self.over.insert(run.clone(), event.at);
                 self.idle_since = event.at;
             }
             Did::Agent(AgentEvent::Probed { process, gauges, .. }) => self.gauges(event.at, process, gauges)?,

@@ -1,7 +1,7 @@
-//! Whoever is told to stop is gone within its budget, for any number of signals and whatever is wedged. Who has nothing
+//! A process that is told to stop is gone within its budget, for any number of signals and whatever is wedged. Who has nothing
 //! left to do does not wait for the budget's end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
@@ -9,7 +9,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::World;
-use crate::events::{Did, RunEvent};
+use crate::events::Did;
 use crate::settings::Settings;
 
 /// For the way of a signal and of the last words.
@@ -22,23 +22,13 @@ pub struct BoundedShutdown {
     settings: Settings,
     /// Processes that were told to stop, by name: when, and how much of the time since does not count.
     told: BTreeMap<String, (Duration, Duration)>,
-    /// Runs by the process that owns them.
-    owned: BTreeMap<String, BTreeSet<String>>,
-    /// When a process last owned one.
-    idle_since: BTreeMap<String, Duration>,
     armed: bool,
 }
 
 impl BoundedShutdown {
     /// For a run with these settings.
     pub fn new(settings: Settings) -> Self {
-        BoundedShutdown {
-            settings,
-            told: BTreeMap::new(),
-            owned: BTreeMap::new(),
-            idle_since: BTreeMap::new(),
-            armed: false,
-        }
+        BoundedShutdown { settings, told: BTreeMap::new(), armed: false }
     }
 
     /// A process has stood still until now: what of that came after it was told to stop does not count.
@@ -49,22 +39,15 @@ impl BoundedShutdown {
         }
     }
 
-    fn let_go(&mut self, run: &str, at: Duration) {
-        for (process, runs) in &mut self.owned {
-            if runs.remove(run) {
-                self.idle_since.insert(process.clone(), at);
-            }
-        }
-    }
-
     fn due(&self, world: &World, process: &str, told: Duration, excused: Duration) -> Duration {
         let budget = told + self.settings.shutdown(process) + SLACK;
         let link = format!("{process}->postgres");
-        let idle = self.owned.get(process).is_none_or(BTreeSet::is_empty);
-        let early = world.health.calm_since(|target| target == link).filter(|_| idle).map(|calm| {
-            let idle_since = self.idle_since.get(process).copied().unwrap_or_default();
-            calm.max(idle_since).max(told) + NOTHING_LEFT
-        });
+        let idle = !world.runs.owns_any(process, world.health.life(process).incarnation);
+        let early = world
+            .health
+            .calm_since(|target| target == link)
+            .filter(|_| idle)
+            .map(|calm| calm.max(world.runs.let_go(process)).max(told) + NOTHING_LEFT);
         early.map_or(budget, |early| early.min(budget)) + excused
     }
 }
@@ -82,19 +65,11 @@ impl Promise for BoundedShutdown {
         match &event.what {
             What::World(WorldEvent::Signalled { nth: 1 }) => {
                 self.told.insert(event.process.clone(), (event.at, Duration::ZERO));
-                self.armed |= self.owned.get(&event.process).is_some_and(|runs| !runs.is_empty());
+                self.armed |= world.runs.owns_any(&event.process, event.incarnation);
             }
             What::World(WorldEvent::Resumed) => self.goes_on(world, &event.process, event.at),
             What::World(WorldEvent::Exited { .. } | WorldEvent::Killed | WorldEvent::Panicked) => {
                 self.told.remove(&event.process);
-                self.owned.remove(&event.process);
-            }
-            What::Product(Did::Run(RunEvent::Claimed { run, owner, .. })) => {
-                self.let_go(run, event.at);
-                self.owned.entry(owner.clone()).or_default().insert(run.clone());
-            }
-            What::Product(Did::Run(RunEvent::HandedBack { run, .. }) | Did::Run(RunEvent::Ended { run, .. })) => {
-                self.let_go(run, event.at)
             }
             _ => {}
         }

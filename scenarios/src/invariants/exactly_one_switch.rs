@@ -13,7 +13,7 @@ use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
-use super::world::{World, matters_to_agent};
+use super::world::{Owner, World, matters_to_agent};
 use crate::events::{AgentEvent, Did, RunEvent, TurnEvent, UserEvent};
 
 /// From a failure that an executor received to the next assignment, if nothing is faulty: a lock that is free, and a few
@@ -24,7 +24,7 @@ const ASSIGNED: Duration = Duration::from_secs(30);
 const SWITCHED: Duration = Duration::from_secs(120);
 /// What is left of the lock of a holder that died: all of it, at worst, and the next look of another.
 const LOCK_LEFT: Duration = Duration::from_secs(75);
-/// What is recorded on another agent later than this before a move may not have been seen by whoever chose.
+/// What is recorded on another agent later than this before a move may not have been seen by the process that chose.
 const UNSEEN: Duration = Duration::from_secs(10);
 
 /// A session that began before a notice may have begun after it by a clock that was ahead then and is behind now.
@@ -73,8 +73,6 @@ pub struct ExactlyOneSwitch {
     failed: BTreeMap<String, Duration>,
     /// When that was last recorded, and on which agent.
     recorded: BTreeMap<(String, String), Duration>,
-    /// The owner of each run, and its life.
-    owners: BTreeMap<String, (String, u32)>,
     waiting: BTreeMap<String, Waiting>,
     /// The run that a container calls the provider for.
     calling: String,
@@ -93,7 +91,6 @@ impl ExactlyOneSwitch {
             agents: BTreeMap::new(),
             failed: BTreeMap::new(),
             recorded: BTreeMap::new(),
-            owners: BTreeMap::new(),
             waiting: BTreeMap::new(),
             calling: String::new(),
             wishes: BTreeSet::new(),
@@ -153,7 +150,7 @@ impl ExactlyOneSwitch {
         Ok(())
     }
 
-    fn refused(&mut self, name: &str, run: &str, epoch: i64, at: Duration) {
+    fn refused(&mut self, world: &World, name: &str, run: &str, epoch: i64, at: Duration) {
         let agent = self.agent(name);
         let several = agent.refused.contains_key(&epoch);
         agent.refused.entry(epoch).or_insert(at);
@@ -162,7 +159,8 @@ impl ExactlyOneSwitch {
         }
         self.armed |= several;
         let waits = self.waiting.get(run).is_some_and(|waiting| waiting.agent == name && waiting.epoch == epoch);
-        if let Some(owner) = self.owners.get(run).cloned().filter(|_| !waits) {
+        if let Some(Owner { process, incarnation }) = world.runs.acting(run).cloned().filter(|_| !waits) {
+            let owner = (process, incarnation);
             self.waiting.insert(run.to_string(), Waiting { agent: name.to_string(), epoch, since: at, owner });
         }
     }
@@ -251,7 +249,7 @@ impl ExactlyOneSwitch {
         }
     }
 
-    /// Whoever heard of a failure and is still there must see it through.
+    /// A process that heard of a failure and still lives must see the switch through.
     fn leaves(&self, world: &World, name: &str, agent: &Agent) -> Option<Obligation> {
         let first = *agent.refused.get(&agent.epoch)?;
         let about = |waiting: &&Waiting| waiting.agent == name && waiting.epoch == agent.epoch;
@@ -298,17 +296,12 @@ impl Promise for ExactlyOneSwitch {
             What::World(_) => return Ok(()),
         };
         match did {
-            Did::Run(RunEvent::Claimed { run, owner, .. }) => {
-                let incarnation = world.health.life(owner).incarnation;
-                self.owners.insert(run.clone(), (owner.clone(), incarnation));
-                self.waiting.remove(run);
-            }
-            Did::Run(RunEvent::HandedBack { run, .. })
-            | Did::Run(RunEvent::CancelRequested { run, .. })
-            | Did::Run(RunEvent::Lost { run, .. }) => {
-                self.owners.remove(run);
-                self.waiting.remove(run);
-            }
+            Did::Run(
+                RunEvent::Claimed { run, .. }
+                | RunEvent::HandedBack { run, .. }
+                | RunEvent::CancelRequested { run, .. }
+                | RunEvent::Lost { run, .. },
+            ) => _ = self.waiting.remove(run),
             Did::Run(RunEvent::Suspended { session }) => {
                 self.waiting.retain(|run, _| crate::names::session_of(run) != *session);
             }
@@ -316,12 +309,11 @@ impl Promise for ExactlyOneSwitch {
                 if *status == Status::Failed {
                     self.failed(world, run, reason, event.at)?;
                 }
-                self.owners.remove(run);
                 self.waiting.remove(run);
             }
             // Of its own the provider may fail with any other status.
             Did::Turn(TurnEvent::Refused { run, agent, epoch, status: 401 | 403 | 429, .. }) => {
-                self.refused(agent, run, *epoch, event.at);
+                self.refused(world, agent, run, *epoch, event.at);
             }
             Did::Agent(AgentEvent::SubscriptionFailed { agent, subscription, epoch }) => {
                 self.recorded(agent, subscription, *epoch, event.at)?;

@@ -1,4 +1,4 @@
-//! A process that is told to stop sees its runs to their end, or gives them back: whoever exits by itself leaves none
+//! A process that is told to stop sees its runs to their end, or gives them back: one that exits by itself leaves none
 //! behind as running. Who waits for its runs cuts none before its grace is over; who does not wait leaves each one that
 //! is done its own outcome. It is excused by a Postgres that does not answer, and by having stood still: then its
 //! budget is spent, and its runs may be others'.

@@ -21,7 +21,7 @@ const GAUGES: [&str; 5] = ["threads", "tasks", "runs", "history", "history_limit
 /// See the module.
 #[derive(Default)]
 pub struct HealthAnswers {
-    /// Calls that are going at the provider, by berth: since when.
+    /// Calls that are going at the provider, by slot: since when.
     calls: BTreeMap<String, BTreeMap<String, Duration>>,
     armed: bool,
 }

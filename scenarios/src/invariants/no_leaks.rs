@@ -1,7 +1,7 @@
 //! What a process takes it gives back: a lease when its run is over, a delivery when there is nothing left to do for it,
-//! a connection when nobody needs it; and whoever leaves in order leaves nothing behind.
+//! a connection when no caller needs it; and a process that exits in order leaves nothing behind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate::limits::{BROKER_HEARTBEAT, LEASE_TTL};
@@ -45,15 +45,9 @@ struct Delivery {
 /// See the module.
 #[derive(Default)]
 pub struct NoLeaks {
-    /// Runs that somebody works on.
-    going: BTreeSet<String>,
-    /// When each run was over, and who wrote that.
-    over: BTreeMap<String, (Duration, String)>,
     /// By session.
     leases: BTreeMap<String, Lease>,
     deliveries: Vec<Delivery>,
-    /// When the last run stopped going.
-    idle_since: Duration,
     armed: bool,
 }
 
@@ -67,10 +61,6 @@ impl NoLeaks {
         world.health.calm_since(of(process)).is_some_and(|calm| calm.is_zero() || calm + HEALED <= since)
     }
 
-    fn over(&self, run: &str) -> Option<&(Duration, String)> {
-        self.over.get(run)
-    }
-
     fn leased(
         &mut self,
         world: &World,
@@ -82,10 +72,10 @@ impl NoLeaks {
         if lasts.is_none_or(|lasts| lasts > LEASE_TTL.as_secs()) {
             return Err(Breach::now(format!("the lease on {session} outlasts its {} s", LEASE_TTL.as_secs())));
         }
-        if let Some((over, _)) = self.over(&lease.run)
+        if let Some(over) = world.runs.over(&lease.run)
             && self.undisturbed(world, &event.process, event.at)
             // Who goes on after a pause learns a moment later that the run is over.
-            && event.at > world.health.life(&event.process).since.max(*over) + HEALED
+            && event.at > world.health.life(&event.process).since.max(over.at) + HEALED
         {
             let says = format!("{} renews the lease on {session} long after {} is over", event.process, lease.run);
             return Err(Breach::now(says));
@@ -129,23 +119,23 @@ impl NoLeaks {
     /// A lease is let go of by who held it. One whose run somebody else has ended, or whose holder was cut off from
     /// Redis, lapses: nobody needs to see to that, as long as nobody renews it.
     fn lease_owed(&self, world: &World, session: &str, lease: &Lease) -> Option<Obligation> {
-        let (over, by) = self.over(&lease.run)?;
+        let over = world.runs.over(&lease.run)?;
         let life = world.health.life(&lease.process);
-        let holder = *by == lease.process && life.alive && life.incarnation == lease.incarnation;
+        let holder = over.by == lease.process && life.alive && life.incarnation == lease.incarnation;
         if !holder || !self.undisturbed(world, &lease.process, lease.since) {
             return None;
         }
         let says = format!("{} lets go of the lease on {session}, as {} is over", lease.process, lease.run);
         // Who stands still can give nothing back.
-        let due = if life.paused { Duration::MAX } else { life.since.max(*over) + HEALTHY };
-        Some(Obligation::new(says, *over, due))
+        let due = if life.paused { Duration::MAX } else { life.since.max(over.at) + HEALTHY };
+        Some(Obligation::new(says, over.at, due))
     }
 
     fn delivery_owed(&self, world: &World, delivery: &Delivery) -> Option<Obligation> {
         let Delivery { process, run, queue, .. } = delivery;
         let since = match queue {
             Queue::Cancels => delivery.since,
-            Queue::Runs => self.over(run)?.0.max(delivery.since),
+            Queue::Runs => world.runs.over(run)?.at.max(delivery.since),
         };
         let life = world.health.life(process);
         let calm = world.health.calm_since(of(process)).filter(|_| !life.paused);
@@ -168,8 +158,8 @@ impl NoLeaks {
                 if !of_user && (!life.alive || link.incarnation < life.incarnation) {
                     let says = format!("the connection of a dead {near} to {far} is closed");
                     owed.push(Obligation::new(says, life.since, life.since + BURIED));
-                } else if self.going.is_empty() && matches!(far, "provider" | "agents") {
-                    let since = self.idle_since.max(link.since);
+                } else if !world.runs.any_owned() && matches!(far, "provider" | "agents") {
+                    let since = world.runs.last_let_go().max(link.since);
                     let says = format!("{near}, which works on no run, closes its connection to {far}");
                     let calm = world.health.calm_since(of(near));
                     let due = calm.map_or(Duration::MAX, |calm| calm.max(since) + HEALED);
@@ -210,17 +200,7 @@ impl Promise for NoLeaks {
         let What::Product(did) = &event.what else { return Ok(()) };
         let (process, incarnation) = (event.process.clone(), event.incarnation);
         match did {
-            Did::Run(RunEvent::Claimed { run, .. }) => _ = self.going.insert(run.clone()),
-            Did::Run(RunEvent::HandedBack { run, .. }) => {
-                self.going.remove(run);
-                self.idle_since = event.at;
-            }
-            Did::Run(RunEvent::Ended { run, .. }) => {
-                self.armed |= self.leases.values().any(|lease| lease.run == *run);
-                self.going.remove(run);
-                self.over.insert(run.clone(), (event.at, process));
-                self.idle_since = event.at;
-            }
+            Did::Run(RunEvent::Ended { run, .. }) => self.armed |= self.leases.values().any(|lease| lease.run == *run),
             Did::Live(LiveEvent::Leased { session, run, fence, lasts }) => {
                 let until = event.at + Duration::from_secs(lasts.unwrap_or_default());
                 let lease = Lease { run: run.clone(), fence: *fence, process, incarnation, since: event.at, until };

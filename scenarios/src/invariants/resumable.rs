@@ -1,7 +1,7 @@
-//! Whoever is told to stop notes at once, durably, what it has in flight; whoever claims such a run tells its user why.
+//! A process that is told to stop notes at once, durably, what it has in flight; the one that claims such a run tells its user why.
 //! A mark is its maker's, and a suspended session's run is neither marked nor resumed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate::limits;
@@ -54,7 +54,6 @@ struct Mark {
 pub struct Resumable {
     settings: Settings,
     runs: BTreeMap<String, Run>,
-    suspended: BTreeSet<String>,
     /// Runs that must be marked: by whom, and since when.
     owed: BTreeMap<String, (Owner, Duration)>,
     /// Runs whose users must be told why they were claimed anew.
@@ -72,7 +71,6 @@ impl Resumable {
         Resumable {
             settings,
             runs: BTreeMap::new(),
-            suspended: BTreeSet::new(),
             owed: BTreeMap::new(),
             untold: BTreeMap::new(),
             given_up: BTreeMap::new(),
@@ -93,14 +91,14 @@ impl Resumable {
                 for (label, run) in &self.runs {
                     let Some(owner) = run.owner.as_ref().filter(|owner| mine(owner)) else { continue };
                     let known = owner.since + IN_FLIGHT <= event.at;
-                    if known && run.mark.is_none() && !self.suspended.contains(&run.session) {
+                    if known && run.mark.is_none() && !world.runs.is_suspended(&run.session) {
                         self.owed.insert(label.clone(), (owner.clone(), event.at));
                         self.armed = true;
                     }
                 }
             }
             WorldEvent::Exited { .. } => {
-                // A transaction that stands still, whoever's it is, holds up the one that takes marks off.
+                // A transaction that stands still, on whatever connection, holds up the one that takes marks off.
                 let calm = world.health.calm_since(|target| ends(target).is_some_and(|(_, far)| far == "postgres"));
                 let excused = calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
                 let life = (event.process.clone(), event.incarnation);
@@ -118,10 +116,10 @@ impl Resumable {
         Ok(())
     }
 
-    fn marked(&mut self, label: &str, by: &str, life: (String, u32)) -> Result<(), Breach> {
+    fn marked(&mut self, world: &World, label: &str, by: &str, life: (String, u32)) -> Result<(), Breach> {
         self.owed.remove(label);
         let Some(run) = self.runs.get_mut(label) else { return Ok(()) };
-        if self.suspended.contains(&run.session) {
+        if world.runs.is_suspended(&run.session) {
             return Err(Breach::now(format!("{label} was marked, although its session is suspended")));
         }
         if run.owner.as_ref().is_none_or(|owner| owner.mark != by) {
@@ -147,10 +145,10 @@ impl Resumable {
         }
     }
 
-    fn claimed(&mut self, label: &str, owner: Owner, at: Duration) -> Result<(), Breach> {
+    fn claimed(&mut self, world: &World, label: &str, owner: Owner, at: Duration) -> Result<(), Breach> {
         self.owed.remove(label);
         let Some(run) = self.runs.get_mut(label) else { return Ok(()) };
-        if self.suspended.contains(&run.session) {
+        if world.runs.is_suspended(&run.session) {
             return Err(Breach::now(format!("{label} was claimed, although its session is suspended")));
         }
         run.owner = Some(owner);
@@ -161,7 +159,14 @@ impl Resumable {
         Ok(())
     }
 
-    fn ended(&mut self, label: &str, status: Status, reason: &str, by_owner: bool) -> Result<(), Breach> {
+    fn ended(
+        &mut self,
+        world: &World,
+        label: &str,
+        status: Status,
+        reason: &str,
+        by_owner: bool,
+    ) -> Result<(), Breach> {
         for open in [&mut self.given_up, &mut self.held] {
             open.remove(label);
         }
@@ -172,7 +177,7 @@ impl Resumable {
             run.mark = None;
         }
         let wins = by_owner || status != Status::Interrupted || reason == SUSPENDED;
-        if self.suspended.contains(&run.session) && !wins {
+        if world.runs.is_suspended(&run.session) && !wins {
             return Err(Breach::now(format!("{label} ended as {reason}, although its session is suspended")));
         }
         Ok(())
@@ -205,10 +210,10 @@ impl Promise for Resumable {
                     mark: mark.clone(),
                     since: event.at,
                 };
-                self.claimed(run, owner, event.at)?;
+                self.claimed(world, run, owner, event.at)?;
             }
             Did::Run(RunEvent::Marked { run, by, .. }) => {
-                self.marked(run, by, (event.process.clone(), event.incarnation))?
+                self.marked(world, run, by, (event.process.clone(), event.incarnation))?
             }
             Did::Run(RunEvent::Unmarked { run, by, marked_by, .. }) => self.unmarked(run, by, marked_by)?,
             Did::Process(ProcessEvent::MarkFailed { process }) => {
@@ -234,10 +239,9 @@ impl Promise for Resumable {
                 }
             }
             Did::Run(RunEvent::Ended { run, status, reason, by_owner, .. }) => {
-                self.ended(run, *status, reason, *by_owner)?
+                self.ended(world, run, *status, reason, *by_owner)?
             }
             Did::Run(RunEvent::Suspended { session }) => {
-                self.suspended.insert(session.clone());
                 for (label, run) in self.runs.iter().filter(|(_, run)| run.session == *session) {
                     self.owed.remove(label);
                     if run.owner.is_some() {
@@ -247,7 +251,6 @@ impl Promise for Resumable {
                 }
             }
             Did::Run(RunEvent::Unsuspended { session }) => {
-                self.suspended.remove(session);
                 let runs = &self.runs;
                 self.held.retain(|label, _| runs.get(label).is_some_and(|run| run.session != *session));
             }

@@ -53,8 +53,6 @@ pub struct StreamTruth {
     open: BTreeSet<String>,
     /// Turns that are checkpointed, by run.
     turns: BTreeMap<String, i64>,
-    /// When runs ended, and how.
-    ended: BTreeMap<String, Duration>,
     armed: bool,
 }
 
@@ -230,9 +228,6 @@ impl Promise for StreamTruth {
             Did::Run(RunEvent::Checkpointed { run, turn, .. }) => {
                 self.turns.insert(run.clone(), *turn);
             }
-            Did::Run(RunEvent::Ended { run, .. }) => {
-                self.ended.insert(run.clone(), event.at);
-            }
             Did::User(UserEvent::Found { run: label, answers, .. }) => self.found(label, answers)?,
             Did::User(UserEvent::SawEnd { run: label, .. }) => {
                 let turns = self.turns.get(label).copied().unwrap_or(0);
@@ -268,10 +263,10 @@ impl Promise for StreamTruth {
             };
             let says = format!("the open stream of {label} shows a sign of life");
             let sign = Obligation::new(says, stream.alive, due(stream.alive, SILENCE));
-            let end = self.ended.get(label).map(|ended| {
+            let end = world.runs.over(label).map(|over| {
                 let says = format!("the stream of {label}, which is over, ends");
                 // A reader that has just come back has until its first silence to be told.
-                let ended = stream.back.max(*ended).max(stream.read);
+                let ended = stream.back.max(over.at).max(stream.read);
                 Obligation::new(says, ended, due(stream.alive.clamp(ended, ended + SILENCE), TOLD))
             });
             [Some(sign), end].into_iter().flatten()

@@ -1,8 +1,9 @@
 //! The one model of the world that every invariant shares: who is up, what is sick and since when, which clocks are off, who
-//! stands still, which connections are open, what Redis remembers. It is fed each event once, before any invariant sees it.
+//! stands still, which connections are open, what Redis remembers, who owns which run. It is fed each event once, before any invariant sees it.
 
 mod health;
 mod links;
+mod runs;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,6 +11,9 @@ use lychgate_sim::trace::event::Event;
 
 pub use health::{Health, Memory, leads_to, matters_to_agent, matters_to_ends};
 pub use links::Links;
+pub use runs::{Over, Owner, Runs};
+
+use crate::events::Did;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -18,19 +22,22 @@ pub struct World {
     pub health: Health,
     /// Open connections.
     pub links: Links,
+    /// Runs and their owners, suspended sessions.
+    pub runs: Runs,
     /// The number of events that it has learned.
     learned: u64,
 }
 
 impl World {
     /// Learns of an event, in order. An event that it has learned before changes nothing.
-    fn learn<O>(&mut self, event: &Event<O>) {
+    fn learn(&mut self, event: &Event<Did>) {
         if event.seq < self.learned {
             return;
         }
         self.learned = event.seq + 1;
         self.health.observe(event);
         self.links.observe(event);
+        self.runs.observe(event, &self.health);
     }
 }
 
@@ -45,7 +52,7 @@ impl SharedWorld {
     }
 
     /// The world after `event`. The first invariant that is given an event teaches it to the world of all.
-    pub fn after<O>(&self, event: &Event<O>) -> MutexGuard<'_, World> {
+    pub fn after(&self, event: &Event<Did>) -> MutexGuard<'_, World> {
         let mut world = self.now();
         world.learn(event);
         world

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::arms::Lever;
 use lychgate_sim::real::servers::postgres::knock;
-use lychgate_sim::real::servers::rabbit::crash;
+use lychgate_sim::real::servers::rabbit::{crash, node_name};
 use lychgate_sim::real::servers::{Server, program};
 
 /// Far above what an answer takes.
@@ -64,7 +64,7 @@ pub fn rabbit(server: &Server) -> Lever {
             .env("LANG", "C.UTF-8")
             .env("ERL_EPMD_PORT", names)
             .env("RABBITMQ_CONF_ENV_FILE", home.join("env.conf"))
-            .env("RABBITMQ_NODENAME", format!("sim-{port}@localhost"));
+            .env("RABBITMQ_NODENAME", node_name(port));
         let said = command.output().expect("rabbitmqctl starts");
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     })

@@ -9,7 +9,6 @@
 pub mod programs;
 #[cfg(not(madsim))]
 mod run;
-#[allow(missing_docs)]
 pub mod servers;
 #[cfg(not(madsim))]
 pub mod time_scale;

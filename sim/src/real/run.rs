@@ -15,7 +15,7 @@ use crate::world::dispatcher::Dispatcher;
 use crate::world::monitor::Monitor;
 use crate::world::nemesis::Nemesis;
 use crate::world::product::{Boot, Product, System};
-use crate::world::report::{Lived, blank, judge};
+use crate::world::report::{Lived, blank, build_report};
 use crate::world::taps::{RealServer, RealWorld};
 
 /// What a run outside of the simulation needs besides its plan.
@@ -77,7 +77,7 @@ pub fn run<P: Product>(scenario: &str, plan: &Plan<P::Workload>, options: Option
     // With its tasks the processes end, and with the stand-ins' tasks what they have kept.
     drop(runtime);
     let dispatcher: &Arc<Dispatcher<P::Event>> = slot.get().expect("it was made before anything lived");
-    let mut report = judge(dispatcher, scenario, plan, seed, true, Lived::Settled(lived));
+    let mut report = build_report(dispatcher, scenario, plan, seed, true, Lived::Settled(lived));
     report.wall_seconds = began.elapsed().as_secs_f64();
     report
 }

@@ -3,14 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lychgate_sim::plan::FaultRow;
 use lychgate_sim::standins::clock;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::fault::{FaultId, FaultKind};
+use lychgate_sim::world::process_faults::{LOST_SIGNAL, RECONFIGURE, ROLLING_RESTART, SCALE_DOWN, SCALE_UP, SIGTERM};
 
 use crate::names::{Role, ends, role};
 
 /// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
-const ORDERS: [&str; 6] = ["sigterm", "rolling_restart", "lost_signal", "scale_up", "scale_down", "reconfigure"];
+static ORDERS: [&FaultRow; 6] = [&SIGTERM, &ROLLING_RESTART, &LOST_SIGNAL, &SCALE_UP, &SCALE_DOWN, &RECONFIGURE];
+
+fn is_order(kind: &FaultKind) -> bool {
+    ORDERS.iter().any(|row| row.kind == *kind)
+}
 
 /// What becomes of what Redis holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +94,7 @@ impl Health {
         let What::World(happening) = &event.what else { return };
         let life = |alive| Life { incarnation: event.incarnation, alive, since: event.at, ..Life::default() };
         match happening {
-            WorldEvent::FaultStruck { kind, .. } if ORDERS.contains(&kind.word) => {}
+            WorldEvent::FaultStruck { kind, .. } if is_order(kind) => {}
             WorldEvent::FaultStruck { fault, target, kind, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
                 self.kinds.insert((target.clone(), kind.word), Duration::MAX);
@@ -99,7 +105,7 @@ impl Health {
                     self.stepped.insert(target.clone(), event.at);
                 }
             }
-            WorldEvent::FaultHealed { kind, .. } if ORDERS.contains(&kind.word) => {}
+            WorldEvent::FaultHealed { kind, .. } if is_order(kind) => {}
             WorldEvent::FaultHealed { fault, target, kind, .. } => {
                 self.faults.remove(&(*fault, target.clone()));
                 self.healed.insert(target.clone(), event.at);
@@ -215,13 +221,13 @@ pub fn matters_to_ends(target: &str) -> bool {
     leads_to(target, "postgres") || leads_to(target, "redis") || role(target) == Some(Role::Executor)
 }
 
-/// Whether it is in the way of this agent, no other one's: its containers and whoever calls them, the engine, Postgres, an
+/// Whether it is in the way of this agent, no other one's: its containers and their callers, the engine, Postgres, an
 /// executor.
 pub fn matters_to_agent(agent: &str) -> impl Fn(&str) -> bool {
-    let berths = format!("{agent}.");
+    let slots = format!("{agent}.");
     move |target: &str| match ends(target) {
-        Some((from, to)) => to == "engine" || to == "postgres" || from.starts_with(&berths) || to.starts_with(&berths),
-        None => target.starts_with(&berths) || role(target) == Some(Role::Executor),
+        Some((from, to)) => to == "engine" || to == "postgres" || from.starts_with(&slots) || to.starts_with(&slots),
+        None => target.starts_with(&slots) || role(target) == Some(Role::Executor),
     }
 }
 
@@ -298,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_gone_on_is_excused_for_a_while_and_no_longer() {
+    fn a_process_that_was_resumed_is_excused_for_a_while_and_no_longer() {
         let mut health = Health::default();
         let mut excused = |seconds, what| {
             let (at, what): (_, What<Did>) = (Duration::from_secs(seconds), What::World(what));

@@ -29,6 +29,10 @@ const TRIES: u32 = 3;
 pub struct Home(pub PathBuf);
 
 impl Home {
+    /// An empty one for a server called `of`, in the directory for temporary files.
+    ///
+    /// # Panics
+    /// It cannot be made.
     pub fn new(of: &str) -> Home {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -37,7 +41,10 @@ impl Home {
         Home(path)
     }
 
-    /// A file in it.
+    /// Writes a file in it.
+    ///
+    /// # Panics
+    /// It cannot be written.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -104,13 +111,11 @@ impl Drop for Process {
 
 /// A process that is started in the middle of a test, by whatever thread: one of its own stays with it, for a process
 /// ends with the thread that started it.
-#[allow(dead_code, reason = "only one of those who share this file has a use for it")]
 pub struct Kept {
     stays: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-#[allow(dead_code, reason = "only one of those who share this file has a use for it")]
 impl Kept {
     /// Starts it; what it says goes to `log`.
     pub fn start(start: impl FnOnce(PathBuf) -> Process + Send + 'static, log: PathBuf) -> Kept {
@@ -134,17 +139,22 @@ impl Drop for Kept {
 
 /// A server that answers. Fields are dropped in their order.
 pub struct Server {
+    /// Where it listens, on loopback.
     pub addr: SocketAddr,
     _processes: Vec<Process>,
+    /// Its files.
     pub home: Home,
 }
 
-/// One that has been started and may not answer yet.
+/// A server that has been started and may not answer yet.
 pub struct Started {
+    /// Where it will listen, on loopback.
     pub port: u16,
-    /// Those that must live first; they end in this order.
+    /// Its processes, in the order in which they are ended; the server is there while the first lives.
     pub processes: Vec<Process>,
+    /// Its files.
     pub home: Home,
+    /// The file with what it printed.
     pub log: PathBuf,
 }
 
@@ -181,7 +191,7 @@ pub fn program(name: &str, places: &[PathBuf]) -> PathBuf {
     found.into_iter().find(|file| file.is_file()).unwrap_or_else(|| panic!("there is no {name} here: {INSTALL}"))
 }
 
-/// Whether a server goes with whoever started it, in trouble too.
+/// Whether a server ends with the test that started it, a panic included.
 #[test]
 #[ignore = "needs all servers; `cargo sim conformance` runs it"]
 fn servers_end_with_their_tests() {

@@ -31,6 +31,11 @@ fn begin() -> Started {
     Started { port, processes: vec![process, epmd], home, log }
 }
 
+/// The name of the node that listens on `port` of loopback, as its tools ask for it.
+pub fn node_name(port: u16) -> String {
+    format!("sim-{port}@localhost")
+}
+
 /// The node whose files are in `home`; `names` is epmd's port.
 fn node(home: &Path, port: u16, names: &str) -> Command {
     let at = |name: &str| home.join(name);
@@ -43,7 +48,7 @@ fn node(home: &Path, port: u16, names: &str) -> Command {
         .env("LANG", "C.UTF-8")
         .env("ERL_EPMD_PORT", names)
         .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-        .env("RABBITMQ_NODENAME", format!("sim-{port}@localhost"))
+        .env("RABBITMQ_NODENAME", node_name(port))
         .env("RABBITMQ_NODE_PORT", port.to_string())
         .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
         .env("RABBITMQ_DIST_PORT", free_port().to_string())
@@ -62,7 +67,6 @@ fn node(home: &Path, port: u16, names: &str) -> Command {
 }
 
 /// Kills the node as a crash does, and starts it again on its files. Returns the next life once that answers.
-#[allow(dead_code, reason = "only one of those who share this file has a use for it")]
 pub fn crash(home: &Path, addr: SocketAddr) -> Kept {
     let read = |name: &str| fs::read_to_string(home.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let pid: libc::pid_t = read("pid").trim().parse().expect("RabbitMQ wrote its process id");
@@ -81,7 +85,7 @@ pub fn crash(home: &Path, addr: SocketAddr) -> Kept {
     next
 }
 
-/// It listens before it serves: whoever greets it is answered only by then.
+/// It listens before it serves: a client that greets it is answered only by then.
 fn answers(addr: SocketAddr) -> bool {
     let asked = || {
         let mut stream = TcpStream::connect(addr)?;
