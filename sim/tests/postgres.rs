@@ -426,3 +426,26 @@ async fn work_of_one(each: i32) {
         count(&client).await;
     }
 }
+
+/// SQL that Postgres knows and this stand-in does not, and the word that says so.
+const UNKNOWN: &[(&str, &str)] = &[
+    ("SELECT id FROM runs WHERE id = ANY(ARRAY['a'])", "ANY"),
+    ("SELECT extract(epoch FROM made_at) FROM runs", "extract"),
+    ("SELECT id FROM runs WHERE id ILIKE 'A'", "ILIKE"),
+    ("SELECT id FROM runs FETCH FIRST 1 ROWS ONLY", "FETCH"),
+    ("SELECT fence # 1 FROM runs", "#"),
+];
+
+#[test]
+fn what_it_does_not_know_stops_the_run_and_is_named() {
+    for (sql, word) in UNKNOWN {
+        let asked = std::panic::catch_unwind(|| {
+            simulate(9, move |world| async move {
+                world.spawn(async { migrated().await.batch_execute(sql).await }).await.unwrap().unwrap();
+            });
+        });
+        let panic = asked.expect_err("it stops the run");
+        let says = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        assert!(says.contains(&format!("does not know `{word}`")) && says.contains(sql), "{sql}: {says}");
+    }
+}

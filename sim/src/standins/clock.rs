@@ -56,7 +56,7 @@ impl Clock {
         (now + self.ahead).saturating_sub(self.behind)
     }
 
-    /// What whoever looks at it suffers from.
+    /// Which fault has changed what it shows.
     pub fn misleads(&self) -> Option<&'static FaultRow> {
         if self.ahead > self.behind {
             return Some(&AHEAD);

@@ -51,7 +51,7 @@ pub struct Running {
     pub published: u16,
     /// Where its port is reached from inside, for the health probe.
     pub inside: SocketAddr,
-    /// Its exit code once it has ended. (Not tokio's `watch`: it wakes whoever waits in an order that no seed rules.)
+    /// Its exit code once it has ended. (Not tokio's `watch`: it wakes waiters in an order that no seed rules.)
     pub exit: Shared<BoxFuture<'static, i32>>,
     /// SIGTERM.
     pub terminate: Arc<dyn Fn() + Send + Sync>,

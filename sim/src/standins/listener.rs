@@ -1,7 +1,7 @@
 //! How connections reach a stand-in: over TCP from anywhere, or over a pipe from a link's relay, in memory, without a
 //! socket, a packet or a timer. Its one law: what was written before an end is read before that end.
 //!
-//! The road that a link models lies between the process and its relay; that half stays TCP, with the network's delays.
+//! The path that a link models lies between the process and its relay; that half stays TCP, with the network's delays.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 pub enum Listener {
     /// A port.
     Tcp(TcpListener),
-    /// A dock.
+    /// In memory, in a simulation.
     Pipes(mpsc::UnboundedReceiver<(Pipe, SocketAddr)>),
 }
 
@@ -32,7 +32,7 @@ impl Listener {
     /// The next connection, and where it comes from.
     ///
     /// # Errors
-    /// As TCP has them; a dock that is gone waits for ever.
+    /// As TCP has them; one in memory that is gone waits for ever.
     pub async fn accept(&mut self) -> io::Result<(Stream, SocketAddr)> {
         match self {
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| (Stream::Tcp(stream), peer)),
@@ -44,7 +44,7 @@ impl Listener {
     }
 }
 
-/// Where relays moor at a service. Clones are the same dock.
+/// The in-memory end at which relays reach a service. Clones share one accept queue.
 #[derive(Clone, Default)]
 pub struct MemoryListener(Arc<Mutex<Option<AcceptQueue>>>);
 
@@ -228,13 +228,13 @@ mod tests {
 
     #[test]
     fn a_dock_refuses_whom_no_life_of_its_service_will_serve() {
-        let dock = MemoryListener::default();
-        assert_eq!(dock.connect(from(1)).expect_err("not open").kind(), io::ErrorKind::ConnectionRefused);
-        let mut life = dock.open();
-        let _pipe = dock.connect(from(2)).expect("open");
+        let listener = MemoryListener::default();
+        assert_eq!(listener.connect(from(1)).expect_err("not open").kind(), io::ErrorKind::ConnectionRefused);
+        let mut life = listener.open();
+        let _pipe = listener.connect(from(2)).expect("open");
         let (_, peer) = life.accept().now_or_never().expect("it waits").expect("accepted");
         assert_eq!(peer, from(2));
         drop(life);
-        assert_eq!(dock.connect(from(3)).expect_err("closed").kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(listener.connect(from(3)).expect_err("closed").kind(), io::ErrorKind::ConnectionRefused);
     }
 }

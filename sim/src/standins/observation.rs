@@ -23,7 +23,7 @@ pub trait Observed: Any + fmt::Debug + Send + Sync {
     fn peer(&self) -> Option<SocketAddr>;
 
     /// The fault of the service that has changed an answer, if this says that one has.
-    fn suffering(&self) -> Option<Suffering> {
+    fn fault_felt(&self) -> Option<FaultFelt> {
         None
     }
 }
@@ -77,14 +77,14 @@ impl Observation {
     }
 
     /// The fault of the service that has changed an answer, if this says that one has.
-    pub fn suffering(&self) -> Option<Suffering> {
-        self.what.suffering()
+    pub fn fault_felt(&self) -> Option<FaultFelt> {
+        self.what.fault_felt()
     }
 }
 
 /// A fault of a service that a caller has felt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Suffering {
+pub struct FaultFelt {
     /// The fault, by its word in plans.
     pub fault: &'static str,
     /// The name with which the caller authenticates, if the fault is one of `SERVICE/NAME`.
@@ -114,8 +114,8 @@ impl Observed for FaultObserved {
         Some(self.peer)
     }
 
-    fn suffering(&self) -> Option<Suffering> {
-        Some(Suffering { fault: self.ailment, caller: None, request: self.request.clone() })
+    fn fault_felt(&self) -> Option<FaultFelt> {
+        Some(FaultFelt { fault: self.ailment, caller: None, request: self.request.clone() })
     }
 }
 
@@ -149,7 +149,7 @@ mod tests {
         let fault = FaultObserved { peer: NOBODY, service: "redis", ailment: "full", request: b"SET k".to_vec() };
         let observation = Observation::from(fault.clone());
         assert_eq!(observation.peer(), Some(NOBODY));
-        assert_eq!(observation.suffering().map(|felt| (felt.fault, felt.caller)), Some(("full", None)));
+        assert_eq!(observation.fault_felt().map(|felt| (felt.fault, felt.caller)), Some(("full", None)));
         assert!(observation.of::<Log>().is_none());
         let observation = observation.take::<Log>().expect_err("it is no line of a log");
         assert_eq!(observation.take::<FaultObserved>().expect("it is one"), fault);

@@ -1,4 +1,4 @@
-//! Asks a process for its `/health`, as whoever runs it does: from beside it, over no link, so that no fault of a road is
+//! Asks a process for its `/health`, as its service manager does: from beside it, over no link, so that no fault of a link is
 //! taken for its faults.
 
 use std::net::SocketAddr;

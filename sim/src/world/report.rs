@@ -1,4 +1,4 @@
-//! What came of a run: from what the watch knows at its end to a report.
+//! What came of a run: from what the monitor knows at its end to a report.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,18 @@ pub(crate) enum Lived {
     Panicked { says: String, node: Option<NodeId> },
 }
 
+/// What is said of a panic of the harness, and what to do where a stand-in was asked what it does not know.
+fn harness_panicked(says: &str) -> Vec<String> {
+    let untaught = says.contains("stand-in").then(|| {
+        "a stand-in answers only what it was taught: ask for something else, or teach it in the file named above what the \
+         real server answers, with a case of `conformance` that shows it"
+            .to_owned()
+    });
+    std::iter::once(format!("the harness panicked: {says}")).chain(untaught).collect()
+}
+
 /// The report of a run that has lived, or panicked, or made no progress. One that proves nothing is vacuous if `strict`.
-pub(crate) fn judge<O: ProductEvent, W>(
+pub(crate) fn build_report<O: ProductEvent, W>(
     dispatcher: &Dispatcher<O>,
     scenario: &str,
     plan: &Plan<W>,
@@ -47,7 +57,7 @@ pub(crate) fn judge<O: ProductEvent, W>(
             (Lived::Panicked { says, node }, ..) => {
                 let product = !judging && node.is_some_and(|node| monitor.is_of_product(node));
                 report.verdict = if product { Verdict::Panicked } else { Verdict::Error };
-                report.because = vec![if product { says } else { format!("the harness panicked: {says}") }];
+                report.because = if product { vec![says] } else { harness_panicked(&says) };
             }
             (_, Some(Stop::Error(why)), _) => {
                 (report.verdict, report.because) = (Verdict::Error, vec![why.clone()]);

@@ -43,7 +43,7 @@ pub(super) struct Container {
     pub(super) state: State,
     /// Counts its starts.
     pub(super) start: u64,
-    /// Whoever holds it may change the container; the others wait in line.
+    /// Its holder may change the container; others wait in line.
     pub(super) turn: Arc<Turn<()>>,
     nth: u64,
 }
@@ -141,7 +141,7 @@ impl Store {
 
     /// Its process has begun. Returns the number of this start.
     pub(super) fn started(&mut self, id: &str, running: Running, peer: SocketAddr) -> u64 {
-        let container = self.containers.get_mut(id).expect("whoever starts a container holds its turn");
+        let container = self.containers.get_mut(id).expect("a caller that starts a container holds its turn");
         let process = running.process.clone();
         container.state = State::Running { running, health: Health::default(), stopped_by: None };
         container.start += 1;
@@ -150,7 +150,7 @@ impl Store {
         start
     }
 
-    /// Its process has ended. Whoever sees it first says so; it is said once for each start.
+    /// Its process has ended. It is reported once for each start, by the first to see it.
     pub(super) fn ended(&mut self, id: &str, start: u64, code: i32) {
         let Some(container) = self.containers.get_mut(id).filter(|container| container.start == start) else { return };
         let State::Running { stopped_by, .. } = &container.state else { return };

@@ -17,13 +17,13 @@ use pgwire::messages::{PgWireBackendMessage as Out, PgWireFrontendMessage as In,
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Shared;
+use super::data_type::Type;
 use super::engine::Plan;
 use super::faults::TOO_MANY_CONNECTIONS;
 use super::observation::Value;
 use super::refusal::Refusal;
 use super::session::{Answer, Session, Transaction};
 use super::statement::{Statement, Verb, set, statements};
-use super::types::Type;
 use super::wire::{Format, Wire, description, parameter, row};
 use crate::standins::observation::{FaultObserved, Tap};
 

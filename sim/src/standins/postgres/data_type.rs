@@ -1,4 +1,4 @@
-//! The types of the dialect.
+//! A data type of the dialect: its number, its size and its name in a declaration.
 
 /// The types of the dialect, and `int4`, which Postgres gives to small literals and lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! served; the races of READ COMMITTED are for the real server to show.
 
 mod connection;
+mod data_type;
 mod engine;
 pub mod faults;
 pub mod observation;
@@ -15,7 +16,6 @@ mod statement;
 #[cfg(not(madsim))]
 pub(crate) mod tap;
 mod token;
-mod types;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -107,7 +107,7 @@ impl Shared {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the server's clock shows, since 1970, and what whoever looks at it suffers from.
+    /// What the server's clock shows, since 1970, and which fault has changed it.
     fn time(&self) -> (Duration, Option<&'static FaultRow>) {
         let clock = self.faults().clock;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");

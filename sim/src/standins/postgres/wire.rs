@@ -7,9 +7,9 @@ use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use pgwire::messages::{DecodeContext, PgWireBackendMessage, PgWireFrontendMessage, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::data_type::Type;
 use super::observation::Value;
 use super::refusal::Refusal;
-use super::types::Type;
 
 /// A client's stream. Answers gather until [`Wire::flush`].
 pub(super) struct Wire<S> {

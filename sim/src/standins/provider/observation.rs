@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::faults::REFUSE;
-use crate::standins::observation::{Observed, Suffering};
+use crate::standins::observation::{FaultFelt, Observed};
 
 /// What the model provider saw of a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,13 +34,13 @@ impl Observed for Provider {
         }
     }
 
-    fn suffering(&self) -> Option<Suffering> {
+    fn fault_felt(&self) -> Option<FaultFelt> {
         let (headers, token, fault) = match self {
             Provider::Refused { headers, token, .. } => (headers, token, REFUSE.word()),
             Provider::Disturbed { headers, token, fault, .. } => (headers, token, *fault),
             Provider::Called { .. } | Provider::Answered { .. } | Provider::Abandoned { .. } => return None,
         };
         let request: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        Some(Suffering { fault, caller: Some(token.clone()), request: request.into_bytes() })
+        Some(FaultFelt { fault, caller: Some(token.clone()), request: request.into_bytes() })
     }
 }

@@ -180,7 +180,7 @@ impl Core {
         for queue in touched {
             self.deliver(&queue, out);
         }
-        self.bury(dead, out);
+        self.reap(dead, out);
     }
 
     /// The header of a message that is being published.

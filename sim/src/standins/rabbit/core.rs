@@ -138,7 +138,7 @@ impl Core {
         self.peers.clear();
         self.blocked = None;
         self.store.restart(std::mem::take(&mut self.stopped));
-        self.bury(dead, out);
+        self.reap(dead, out);
     }
 
     /// A client connected.
@@ -293,7 +293,7 @@ impl Core {
         for queue in touched {
             self.deliver(&queue, out);
         }
-        self.bury(dead, out);
+        self.reap(dead, out);
     }
 
     /// Takes consumers off their queues because their channels end, as [`Core::leave`] does.
@@ -445,7 +445,7 @@ impl Core {
         for queue in touched {
             self.deliver(&queue, out);
         }
-        self.bury(dead, out);
+        self.reap(dead, out);
     }
 
     /// Closes a channel; what it had goes back at once.

@@ -106,7 +106,7 @@ impl Rabbit {
         serve::accept(self.inner, listener.into(), tap).await;
     }
 
-    /// It takes no messages from now on (out of memory or disk). It says so to whoever publishes, and reads nothing more
+    /// It takes no messages from now on (out of memory or disk). It says so to publishers, and reads nothing more
     /// from there: acknowledgements wait as well.
     pub fn block(&self, reason: &str) {
         self.lock().core.block(reason);

@@ -89,7 +89,7 @@ pub(super) struct Queue {
     pub(super) next: u64,
     /// In a classic queue the next one to be served is the first with room.
     pub(super) consumers: VecDeque<Subscriber>,
-    /// In a quorum queue those who have room wait here, whoever has it for longest first. One that was cancelled goes when
+    /// In a quorum queue consumers with room wait here, the one that has had room for longest first. One that was cancelled goes when
     /// its turn comes.
     pub(super) waiting: VecDeque<Subscriber>,
 }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_had_one_waits_behind_the_others() {
+    fn a_consumer_that_has_had_one_waits_behind_the_others() {
         let turns = |kind, room: fn(&Subscriber) -> Option<bool>| {
             let mut queue = queue(kind);
             for tag in ["one", "two", "three"] {

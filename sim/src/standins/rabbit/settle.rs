@@ -126,7 +126,7 @@ impl Core {
             }
         }
         self.deliver(queue, out);
-        self.bury(dead, out);
+        self.reap(dead, out);
     }
 
     /// A consumer has one delivery less.
@@ -142,7 +142,7 @@ impl Core {
         }
     }
 
-    /// Takes back what channels have left behind. Returns the queues that it came from, and letters to bury.
+    /// Takes back what channels have left behind. Returns the queues that it came from, and letters to reap.
     pub(super) fn take_back(
         &mut self,
         mut left: Vec<(SocketAddr, Unacked)>,
@@ -208,7 +208,7 @@ impl Core {
     }
 
     /// Brings letters to their queues.
-    pub(super) fn bury(&mut self, dead: Vec<Dead>, out: &mut Effects) {
+    pub(super) fn reap(&mut self, dead: Vec<Dead>, out: &mut Effects) {
         for Dead { letter, queues } in dead {
             for queue in &queues {
                 self.store.push(queue, letter.clone());
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_leaves_too_often_leaves_dead_letters() {
+    fn a_client_that_leaves_too_often_leaves_dead_letters() {
         let mut player = Player::new(Some("dead"));
         assert_eq!(player.consume(2), ["delivered a", "delivered b"]);
         let close = || AMQPClass::Channel(channel::AMQPMethod::Close(channel::Close::default()));

@@ -82,6 +82,6 @@ impl Core {
         for queue in touched {
             self.deliver(&queue, out);
         }
-        self.bury(dead, out);
+        self.reap(dead, out);
     }
 }

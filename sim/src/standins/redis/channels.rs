@@ -1,4 +1,4 @@
-//! Publish and subscribe: whoever listens now hears it, nobody else ever will.
+//! Publish and subscribe: a message reaches those who are subscribed at that moment and is not kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 

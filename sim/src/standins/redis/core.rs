@@ -1,4 +1,4 @@
-//! Redis without sockets: words in, answers out. Commands take effect one after the other, whoever sends them, and whoever
+//! Redis without sockets: words in, answers out. Commands take effect one after the other, from whatever connection, and one that
 //! waits on a stream is answered before the next command runs.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What Redis remembers: keys, their values and when they expire. An expired key is gone for whoever looks, to the
+//! What Redis remembers: keys, their values and when they expire. An expired key is gone for every client, to the
 //! millisecond, whether or not its memory has been given back.
 
 use std::collections::BTreeMap;

@@ -87,7 +87,7 @@ impl Redis {
             Control::Begin(fault) if fault.is(&EVICT) || fault.is(&FLUSH) => {
                 let tap = state.tap.clone();
                 let gone = state.core.forget(fault.is(&FLUSH));
-                // Whoever hears of it may do something to Redis.
+                // What is observed may set off a fault on Redis.
                 drop(state);
                 let shown = |tap: &Tap| gone.iter().for_each(|name| tap(suffered(NOBODY, fault.word(), name)));
                 tap.iter().for_each(shown);

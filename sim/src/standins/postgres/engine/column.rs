@@ -4,9 +4,9 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use crate::standins::postgres::data_type::Type;
 use crate::standins::postgres::statement::outer;
 use crate::standins::postgres::token::{Kind, Token};
-use crate::standins::postgres::types::Type;
 
 /// The columns of all tables: their types by column and table.
 #[derive(Debug, Default)]

@@ -15,11 +15,11 @@ use rusqlite::{Connection, Statement as Prepared, ffi};
 use super::column::{FUNCTIONS, Schema, types};
 use super::order::nulls_as_in_postgres;
 use super::translate::{Names, translate};
+use crate::standins::postgres::data_type::Type;
 use crate::standins::postgres::observation::Value;
 use crate::standins::postgres::refusal::Refusal;
 use crate::standins::postgres::statement::{Statement, Verb, outer};
 use crate::standins::postgres::token::{Kind, Token, tokens};
-use crate::standins::postgres::types::Type;
 
 /// Plans that are kept until the schema changes. A product has some dozens of statements.
 const PLANS_MAX: usize = 1024;
@@ -66,7 +66,7 @@ fn take_what_is_used() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let nowhere = std::ptr::null_mut::<std::ffi::c_void>();
-        // SAFETY: whoever opens a database here has waited for this, so SQLite is not in use; the arguments are of the
+        // SAFETY: every caller that opens a database here has waited for this, so SQLite is not in use; the arguments are of the
         // types that these two settings take.
         let taken = unsafe {
             [
@@ -382,7 +382,67 @@ impl Words<'_> {
     }
 }
 
+/// Keywords that mean the same to SQLite and to Postgres wherever they may stand.
+const SHARED: &[&str] = &[
+    "AND",
+    "AS",
+    "ASC",
+    "BETWEEN",
+    "BY",
+    "CASE",
+    "CONFLICT",
+    "DELETE",
+    "DESC",
+    "DISTINCT",
+    "DO",
+    "ELSE",
+    "END",
+    "EXISTS",
+    "GROUP",
+    "HAVING",
+    "IN",
+    "INSERT",
+    "INTO",
+    "IS",
+    "JOIN",
+    "LEFT",
+    "LIKE",
+    "LIMIT",
+    "NOT",
+    "NOTHING",
+    "NULL",
+    "OFFSET",
+    "ON",
+    "OR",
+    "ORDER",
+    "RETURNING",
+    "SELECT",
+    "SET",
+    "THEN",
+    "UNION",
+    "UPDATE",
+    "VALUES",
+    "WHEN",
+    "WHERE",
+    "WITH",
+    "FROM",
+];
+/// Operators and brackets of both.
+const SHARED_MARKS: &[&str] = &["(", ")", ",", ".", "=", "<", ">", "<=", ">=", "<>", "+", "-", "*", "/", "%", "||"];
+
 impl Names for Words<'_> {
+    fn outside(&self) -> Option<String> {
+        let schema = &self.database.schema.0;
+        let named = |name: &str| schema.contains_key(name) || schema.values().any(|tables| tables.contains_key(name));
+        let known = |word: &Token<'_>| match word.kind {
+            Kind::Word => word.is_any(SHARED) || word.identifier().is_some_and(|name| named(&name)),
+            Kind::Mark => SHARED_MARKS.contains(&word.text),
+            Kind::Quoted | Kind::Text | Kind::Param | Kind::Number => true,
+            Kind::Body => false,
+        };
+        self.words.iter().find(|word| !known(word)).map(|word| word.text.to_owned())
+    }
+
     fn drops(&self) -> bool {
         self.words.first().is_some_and(|word| word.is("DROP"))
     }

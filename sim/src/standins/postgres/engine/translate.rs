@@ -6,6 +6,9 @@ use crate::standins::postgres::refusal::Refusal;
 
 /// What the names in an error are looked up in.
 pub(super) trait Names {
+    /// The first word of the statement that need not mean the same to both: neither a keyword or an operator of both, nor a
+    /// name of the schema.
+    fn outside(&self) -> Option<String>;
     /// Whether the statement is a `DROP`.
     fn drops(&self) -> bool;
     /// The table that the statement changes.
@@ -24,7 +27,9 @@ pub(super) fn translate(error: &Error, sql: &str, names: &dyn Names) -> Refusal 
     let (code, message) = match error {
         Error::SqliteFailure(error, Some(message)) => (error.extended_code, message.as_str()),
         Error::SqlInputError { error, msg, .. } => (error.extended_code, msg.as_str()),
-        _ => panic!("the Postgres stand-in cannot translate {error:?} of: {sql}"),
+        _ => panic!(
+            "the Postgres stand-in does not know what Postgres would say in place of {error:?} of the statement: {sql}"
+        ),
     };
     let refusal = match code {
         ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY => {
@@ -36,14 +41,16 @@ pub(super) fn translate(error: &Error, sql: &str, names: &dyn Names) -> Refusal 
         ffi::SQLITE_ERROR => general(message, names),
         _ => None,
     };
-    if refusal.as_ref().is_some_and(|refusal| refusal.code == "42601") {
-        tracing::error!(
-            sql,
-            message,
-            "SQLite cannot read this statement; if Postgres can, it is outside of the dialect"
-        );
+    let unknown = |what: String| -> ! { panic!("the Postgres stand-in does not know {what} of the statement: {sql}") };
+    match refusal {
+        // Where every word means the same to both, neither can read it. Else Postgres may know more SQL than SQLite.
+        Some(refusal) if unread(message).is_some() => match names.outside() {
+            None => refusal,
+            Some(word) => unknown(format!("`{word}`")),
+        },
+        Some(refusal) => refusal,
+        None => unknown(format!("what Postgres would say in place of {message:?} ({code})")),
     }
-    refusal.unwrap_or_else(|| panic!("the Postgres stand-in cannot translate {message:?} ({code}) of: {sql}"))
 }
 
 fn unique(message: &str, primary: bool, names: &dyn Names) -> Option<Refusal> {
@@ -93,12 +100,10 @@ fn check(message: &str, names: &dyn Names) -> Option<Refusal> {
 
 fn general(message: &str, names: &dyn Names) -> Option<Refusal> {
     let after = |prefix: &str| message.strip_prefix(prefix);
-    if let Some(rest) = after("near ").and_then(|rest| rest.strip_suffix(": syntax error")) {
-        Some(Refusal::new("42601", format!("syntax error at or near {rest}")))
+    if let Some(at) = unread(message) {
+        Some(Refusal::new("42601", format!("syntax error at or near {at}")))
     } else if message == "incomplete input" {
         Some(Refusal::new("42601", "syntax error at end of input"))
-    } else if let Some(rest) = after("unrecognized token: ") {
-        Some(Refusal::new("42601", format!("syntax error at or near {rest}")))
     } else if let Some((values, columns)) = widths(message) {
         let (more, fewer) =
             if values > columns { ("expressions", "target columns") } else { ("target columns", "expressions") };
@@ -126,6 +131,12 @@ fn general(message: &str, names: &dyn Names) -> Option<Refusal> {
     } else {
         None
     }
+}
+
+/// The word or character at which SQLite could not read a statement.
+fn unread(message: &str) -> Option<&str> {
+    let near = message.strip_prefix("near ").and_then(|rest| rest.strip_suffix(": syntax error"));
+    near.or_else(|| message.strip_prefix("unrecognized token: "))
 }
 
 /// How many values an INSERT gave for how many columns.
