@@ -214,7 +214,7 @@ async fn read<T: From<String>>(mut answering: Answer, tokens: &mpsc::Sender<T>) 
     let mut answer = String::new();
     let mut finish = None;
     // Until the first token whatever comes is no sign of life: a comment now and then, or half an event, would
-    // otherwise keep whoever waits for this agent waiting for longer than it waits.
+    // otherwise keep the caller of this agent waiting for longer than its own bound.
     let first = Instant::now() + limits::PROVIDER_FIRST_TOKEN;
     let waits = |answer: &str| match answer.is_empty() {
         true => first.saturating_duration_since(Instant::now()),

@@ -183,7 +183,7 @@ pub enum Decision {
     /// Take it under a new fence.
     Take,
     /// This very claim has taken it already: the answer got lost.
-    Taken,
+    AlreadyOurs,
     /// End it here and now, without a call.
     End {
         /// The end.
@@ -249,7 +249,7 @@ impl Row {
         }
         if self.status == Status::Running {
             if self.claim.as_ref() == Some(claim) && self.owner.as_ref() == Some(claimant) {
-                return Decision::Taken;
+                return Decision::AlreadyOurs;
             }
             if !self.is_orphan(claimant, limits) {
                 return Decision::Leave;
@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn repeating_a_claim_finds_it_taken() {
         let mine = Row { claim: Some(claim()), ..running("executor-1", 2) };
-        assert_eq!(decide(&mine), Decision::Taken);
+        assert_eq!(decide(&mine), Decision::AlreadyOurs);
     }
 
     #[test]

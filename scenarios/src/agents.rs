@@ -1,5 +1,5 @@
 //! What became of agents, from what was seen of them: containers by the engine's word, assignments by Postgres's, turns
-//! and refusals by whoever asked the provider. Containers go by labels, as `agent-1/2`: the agent's second.
+//! and refusals by the agent that asked the provider. Containers go by labels, as `agent-1/2`: the agent's second.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +23,8 @@ struct Container {
 pub struct Agents {
     /// By container id.
     containers: BTreeMap<String, Container>,
-    /// The container id in each berth, the last one.
-    berths: BTreeMap<String, String>,
+    /// The container id in each slot, the last one.
+    slots: BTreeMap<String, String>,
 }
 
 impl Agents {
@@ -95,14 +95,14 @@ impl Agents {
         Ok(match seen {
             Engine::Created { .. } => None,
             Engine::Started { process, .. } => {
-                self.berths.insert(process.clone(), id.clone());
+                self.slots.insert(process.clone(), id.clone());
                 Some(Did::Agent(AgentEvent::ContainerStarted { agent, epoch, container: label }))
             }
             Engine::Stopped { .. } | Engine::Exited { .. } | Engine::Removed { .. } => {
                 Some(Did::Agent(AgentEvent::ContainerEnded { agent, container: label }))
             }
             Engine::Probed { process, status, body, took, .. } => {
-                // What is no object of JSON has no gauges; whoever did not answer has none either.
+                // What is no object of JSON has no gauges; neither has a process that did not answer.
                 let told: BTreeMap<String, serde_json::Value> = serde_json::from_str(body).unwrap_or_default();
                 let number = |(name, value): (String, serde_json::Value)| Some((name, value.as_i64()?));
                 let gauges = told.into_iter().filter_map(number).collect();
@@ -117,9 +117,9 @@ impl Agents {
         })
     }
 
-    /// The agent, the assignment and the container of the process in a berth.
+    /// The agent, the assignment and the container of the process in a slot.
     pub fn served_by(&self, process: &str) -> Option<(String, i64, String)> {
-        let container = self.containers.get(self.berths.get(process)?)?;
+        let container = self.containers.get(self.slots.get(process)?)?;
         Some((container.agent.clone(), container.epoch, container.label.clone()))
     }
 }

@@ -1,5 +1,5 @@
 //! The stand-ins on this machine's loopback, for the production runtime: no server is needed to try the product. As in
-//! the world they keep everything in memory; nothing breaks here but what whoever uses them breaks.
+//! the world they keep everything in memory; nothing breaks here but what their user breaks on purpose.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

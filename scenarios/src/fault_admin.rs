@@ -1,4 +1,4 @@
-//! FaultAdmin for whoever tries the product by hand: they make the provider on loopback refuse a subscription, and heal it.
+//! Faults for a person who tries the product by hand: they make the provider on loopback refuse a subscription, and heal it.
 //! A person pulls them, so that each wrong pull is told what is right; it ends nothing.
 
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use lychgate_sim::standins::{Control, StandIn};
 /// The name under which they stand among the stand-ins.
 pub const NAME: &str = "levers";
 
-/// What they do, for whoever asks for something else.
+/// What they do, for a request that asks for something else.
 const USAGE: &str = "POST /subscriptions/TOKEN/fail?status=429, or POST /subscriptions/TOKEN/heal";
 
 /// Whom they act on.
@@ -74,7 +74,7 @@ impl FaultAdmin {
             async move { Ok::<_, Infallible>(response) }
         });
         if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await {
-            tracing::debug!(%error, "whoever pulled a lever hung up");
+            tracing::debug!(%error, "the caller of the fault admin hung up");
         }
     }
 

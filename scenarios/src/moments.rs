@@ -52,7 +52,7 @@ impl LychgateMoments {
         }
     }
 
-    /// Whom a fault on `target` strikes, if that is one process: the near end of a link, or whoever works for the caller.
+    /// Whom a fault on `target` strikes, if that is one process: the near end of a link, or the process that works for the caller.
     /// What ails a service is everybody's.
     fn struck<'a>(&'a self, target: &'a str, label: &str) -> Option<&'a str> {
         let near = near(target);

@@ -59,9 +59,9 @@ pub struct LychgateReader {
     /// Message id to label; a message and its run share one.
     messages: BTreeMap<String, String>,
     agents: Agents,
-    /// The run whose frames a process read last, by its id: a gateway works for whoever reads along.
+    /// The run whose frames a process read last, by its id: a gateway works for the readers of that run.
     reading: BTreeMap<String, String>,
-    /// Labels of the runs that a berth is calling the provider for.
+    /// Labels of the runs that a slot is calling the provider for.
     calls: BTreeMap<String, BTreeSet<String>>,
     keys: Keys,
     deliveries: Deliveries,
@@ -159,7 +159,7 @@ impl LychgateReader {
         self.runs.get(id).map(|run| (run.session.clone(), run.label.clone()))
     }
 
-    /// A call of the provider by `process`, a berth.
+    /// A call of the provider by `process`, a slot.
     fn call(&mut self, call: &Provider, process: &str) -> Result<Vec<Did>, Misread> {
         let (Provider::Called { headers, .. }
         | Provider::Answered { headers, .. }

@@ -50,7 +50,7 @@ pub const ROLES: &[Role] = &[
         contained: Some(Contained {
             engine: "engine",
             // The old container, the new one, and one that somebody has left behind.
-            berths: 3,
+            slots: 3,
             label: lychgate::engine::LABEL_AGENT,
             reached_as: "agents",
         }),

@@ -205,7 +205,7 @@ impl Topology {
     }
 
     /// Where an agent lies before it is switched, and after.
-    fn berths(&self) -> Vec<String> {
+    fn slots(&self) -> Vec<String> {
         self.agents().iter().flat_map(|agent| [format!("{agent}.1"), format!("{agent}.2")]).collect()
     }
 }

@@ -54,12 +54,28 @@ fn the_world_does_not_know_the_product() {
 }
 
 #[test]
+fn imports_of_the_harness_point_down() {
+    const ROOMS: [&str; 8] = ["cli", "explore", "real", "world", "link", "standins", "plan", "trace"];
+    let mut up = Vec::new();
+    for (place, room) in ROOMS.iter().enumerate() {
+        let above: Vec<String> = ROOMS[..place].iter().map(|above| format!("crate::{above}")).collect();
+        let above: Vec<&str> = above.iter().map(String::as_str).collect();
+        up.extend(places(&format!("sim/src/{room}"), &above));
+    }
+    assert_eq!(up, Vec::<String>::new());
+    let entries = fs::read_dir(root().join("sim/src")).expect("the harness's sources");
+    let names: Vec<_> = entries.map(|entry| entry.expect("an entry of it").file_name()).collect();
+    let known = |name: &std::ffi::OsString| *name == *"lib.rs" || ROOMS.iter().any(|room| *name == **room);
+    assert!(names.iter().all(known), "the map in sim/src/lib.rs has other rooms than {names:?}");
+}
+
+#[test]
 fn what_is_random_or_shared_in_the_product_comes_from_where_it_should() {
     let words =
         ["thread_rng", "OsRng", "new_v4", "rand::random", "SystemTime::now", "static mut", "std::thread", "HashMap"];
     assert_eq!(places("src", &words), Vec::<String>::new());
     let unbounded = places("src", &["unbounded_channel", "UnboundedSender"]);
-    // Signals are few, and whoever sends them must not wait.
+    // Signals are few, and their sender must not wait.
     let allowed = |place: &String| place.contains("main.rs");
     assert_eq!(unbounded.into_iter().filter(|place| !allowed(place)).collect::<Vec<_>>(), Vec::<String>::new());
 }

@@ -154,7 +154,7 @@ static ROLES: [Role; 2] = [
         count: 2,
         grace: Duration::from_secs(5),
         restart_delay: Duration::from_secs(2),
-        contained: Some(Contained { engine: "engine", berths: 2, label: "of", reached_as: "agents" }),
+        contained: Some(Contained { engine: "engine", slots: 2, label: "of", reached_as: "agents" }),
     },
 ];
 
@@ -266,7 +266,7 @@ async fn keep(boot: Boot) -> i32 {
     assert_eq!(keeper.agents.port(), 0, "it is to be replaced");
     match boot.config["PLAY"].as_str() {
         "lives" => keeper.lives().await,
-        "berths" => keeper.berths().await,
+        "slots" => keeper.slots().await,
         "grace" => keeper.grace().await,
         other => panic!("no play {other}"),
     }
@@ -328,14 +328,14 @@ impl Keeper {
         assert_eq!(self.call(port).await.as_deref(), Some("agent-1.1/2 red"));
         assert_eq!(self.post("a", "stop?t=3").await.0, 204);
         assert_eq!(self.post("a", "start").await.0, 204);
-        assert_eq!(self.call(port).await.as_deref(), Some("agent-1.1/3 red"), "the same berth, at once");
+        assert_eq!(self.call(port).await.as_deref(), Some("agent-1.1/3 red"), "the same slot, at once");
         assert_eq!(self.post("a", "stop?t=3").await.0, 204);
         assert_eq!(self.ask(Method::DELETE, "/containers/a", Value::Null).await.0, 204);
         tracing::info!("done");
     }
 
     /// Two for each agent and no more; the lowest first; agents do not share them.
-    async fn berths(&self) {
+    async fn slots(&self) {
         for (name, agent) in [("a", "agent-1"), ("b", "agent-1"), ("c", "agent-1"), ("d", "agent-2")] {
             self.create(name, agent).await;
         }
@@ -446,16 +446,16 @@ fn a_container_has_many_lives_and_each_ends_only_once() {
 
 #[test]
 fn a_container_gets_the_lowest_free_berth_of_its_agent() {
-    let report = run(&plan("berths", Vec::new()));
-    let berth = |name: &str| {
+    let report = run(&plan("slots", Vec::new()));
+    let slot = |name: &str| {
         let says = format!("started {name} in ");
         story(&report).iter().find_map(|line| line.strip_prefix(&says).map(str::to_owned)).expect("it was started")
     };
-    let mut first = [berth("a"), berth("b")];
-    assert_eq!(berth("c"), first[0], "whose container was killed");
+    let mut first = [slot("a"), slot("b")];
+    assert_eq!(slot("c"), first[0], "whose container was killed");
     first.sort_unstable();
     assert_eq!(first, ["agent-1.1", "agent-1.2"]);
-    assert_eq!(berth("d"), "agent-2.1");
+    assert_eq!(slot("d"), "agent-2.1");
 }
 
 #[test]

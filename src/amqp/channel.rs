@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::codec::short;
 use super::connection::{Life, Shared};
-use super::dialogue::{Command, Key, Publishing, Seat};
+use super::dialogue::{Command, ConsumerSink, Key, Publishing};
 use super::error::Error;
 use super::{Options, PUBLISHES_MAX};
 
@@ -256,7 +256,7 @@ impl Channel {
         let tag = format!("consumer-{number}");
         let (sender, deliveries) = mpsc::channel(prefetch.get().into());
         let life = Arc::new(Life::default());
-        let seat = Seat { tag: tag.clone(), deliveries: sender, life: life.clone() };
+        let sink = ConsumerSink { tag: tag.clone(), deliveries: sender, life: life.clone() };
         let consume = basic::Consume {
             queue: short(queue)?,
             consumer_tag: short(&tag)?,
@@ -268,8 +268,8 @@ impl Channel {
         };
         let consume = AMQPClass::Basic(basic::AMQPMethod::Consume(consume));
         let requests = async {
-            self.ask(qos, None).await?;
-            self.ask(consume, Some(seat)).await
+            self.exchange(qos, None).await?;
+            self.exchange(consume, Some(sink)).await
         };
         self.in_turn("basic.consume", requests).await?;
         Ok(Consumer { tag, channel: self.clone(), deliveries, life })
@@ -279,13 +279,13 @@ impl Channel {
     /// (406) some time later.
     pub async fn ack(&self, delivery_tag: u64) -> Result<(), Error> {
         let ack = basic::Ack { delivery_tag, multiple: false };
-        self.tell("basic.ack", AMQPClass::Basic(basic::AMQPMethod::Ack(ack))).await
+        self.send_only("basic.ack", AMQPClass::Basic(basic::AMQPMethod::Ack(ack))).await
     }
 
     /// Refuses a delivery: it goes back to its place in the queue, or is dropped. Otherwise as [`Channel::ack`].
     pub async fn nack(&self, delivery_tag: u64, requeue: bool) -> Result<(), Error> {
         let nack = basic::Nack { delivery_tag, multiple: false, requeue };
-        self.tell("basic.nack", AMQPClass::Basic(basic::AMQPMethod::Nack(nack))).await
+        self.send_only("basic.nack", AMQPClass::Basic(basic::AMQPMethod::Nack(nack))).await
     }
 
     /// Closes the channel, after everything that was handed over before. What is unacknowledged goes back.
@@ -296,7 +296,7 @@ impl Channel {
     }
 
     async fn request(&self, what: &'static str, method: AMQPClass) -> Result<AMQPClass, Error> {
-        self.in_turn(what, self.ask(method, None)).await
+        self.in_turn(what, self.exchange(method, None)).await
     }
 
     /// Bounds requests between which nobody else's may come.
@@ -313,13 +313,13 @@ impl Channel {
         self.inner.shared.bound(&self.inner.options, what, requests).await
     }
 
-    async fn ask(&self, method: AMQPClass, seat: Option<Seat>) -> Result<AMQPClass, Error> {
+    async fn exchange(&self, method: AMQPClass, sink: Option<ConsumerSink>) -> Result<AMQPClass, Error> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Request { key: self.inner.key, method, seat, reply }).await?;
+        self.send(Command::Request { key: self.inner.key, method, sink, reply }).await?;
         answer.await.map_err(|_| self.reason())
     }
 
-    async fn tell(&self, what: &'static str, method: AMQPClass) -> Result<(), Error> {
+    async fn send_only(&self, what: &'static str, method: AMQPClass) -> Result<(), Error> {
         self.still_open()?;
         let telling = self.send(Command::Send { key: self.inner.key, method });
         self.inner.shared.bound(&self.inner.options, what, telling).await

@@ -15,7 +15,7 @@ pub(super) const OVERHEAD: usize = HEADER + 1;
 /// RabbitMQ's default for the largest frame, in bytes; we offer no more.
 pub(super) const FRAME_MAX: u32 = 131_072;
 /// Tables and arrays that one method or content header may hold. The codec descends into nested ones by recursion, at
-/// more than a kilobyte of stack each, and whoever may publish can nest them as deep as a frame is long.
+/// more than a kilobyte of stack each, and any publisher can nest them as deep as a frame is long.
 const TABLES_MAX: usize = 100;
 /// The frame type of a message's body.
 const BODY: u8 = 3;

@@ -40,8 +40,8 @@ pub(super) struct Key {
 pub(super) enum Command {
     /// Open a channel: its key comes first, then the answer.
     Open { life: Arc<Life>, place: oneshot::Sender<Result<Key, Error>>, reply: oneshot::Sender<AMQPClass> },
-    /// Send a method that is answered; for basic.consume with the seat of its consumer.
-    Request { key: Key, method: AMQPClass, seat: Option<Seat>, reply: oneshot::Sender<AMQPClass> },
+    /// Send a method that is answered; for basic.consume with the sink of its consumer.
+    Request { key: Key, method: AMQPClass, sink: Option<ConsumerSink>, reply: oneshot::Sender<AMQPClass> },
     /// Send a method that is not answered.
     Send { key: Key, method: AMQPClass },
     /// Publish a message and wait for its confirm.
@@ -52,7 +52,7 @@ pub(super) enum Command {
 
 /// Where deliveries go.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct ConsumerSink {
     pub(super) tag: String,
     /// As many places as the prefetch allows unacknowledged.
     pub(super) deliveries: mpsc::Sender<Delivery>,
@@ -70,7 +70,7 @@ pub(super) struct Publishing {
 #[derive(Debug)]
 struct Waiter {
     answer: (u16, u16),
-    seat: Option<Seat>,
+    sink: Option<ConsumerSink>,
     reply: oneshot::Sender<AMQPClass>,
 }
 
@@ -85,7 +85,7 @@ struct Slot {
     key: Key,
     life: Arc<Life>,
     waiters: VecDeque<Waiter>,
-    consumers: BTreeMap<String, Seat>,
+    consumers: BTreeMap<String, ConsumerSink>,
     /// By publish tag.
     publishes: BTreeMap<u64, Publishing>,
     published: u64,
@@ -118,12 +118,12 @@ impl Dialogue {
     /// Carries out a command of a handle.
     pub(super) fn command(&mut self, command: Command, out: &mut Outbox) -> Result<(), Error> {
         if self.closing.is_some() {
-            return Ok(()); // Whoever waits hears that the connection is closed.
+            return Ok(()); // Waiting callers hear that the connection is closed.
         }
         match command {
             Command::Open { life, place, reply } => self.open(life, place, reply, out),
-            Command::Request { key, method, seat, reply } => match self.slot(key) {
-                Some(slot) => slot.request(method, seat, reply, out),
+            Command::Request { key, method, sink, reply } => match self.slot(key) {
+                Some(slot) => slot.request(method, sink, reply, out),
                 None => Ok(()),
             },
             Command::Send { key, method } => match self.slot(key) {
@@ -208,7 +208,7 @@ impl Dialogue {
         let open = AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}));
         slot.request(open, None, reply, out)?;
         self.channels.insert(id, slot);
-        // Whoever asked may have stopped waiting; the channel then stays open, unused, until the connection ends.
+        // The caller may have stopped waiting; the channel then stays open, unused, until the connection ends.
         let _ = place.send(Ok(key));
         Ok(())
     }
@@ -254,7 +254,7 @@ impl Slot {
     fn request(
         &mut self,
         method: AMQPClass,
-        seat: Option<Seat>,
+        sink: Option<ConsumerSink>,
         reply: oneshot::Sender<AMQPClass>,
         out: &mut Outbox,
     ) -> Result<(), Error> {
@@ -263,7 +263,7 @@ impl Slot {
         }
         // In AMQP the answer to a method has the next number in its class.
         let answer = (method.get_amqp_class_id(), method.get_amqp_method_id() + 1);
-        self.waiters.push_back(Waiter { answer, seat, reply });
+        self.waiters.push_back(Waiter { answer, sink, reply });
         out.method(self.key.id, method)
     }
 
@@ -302,8 +302,8 @@ impl Slot {
                 self.confirm(nack.delivery_tag, nack.multiple, &Outcome::Nacked)?;
             }
             AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)) => {
-                if let Some(seat) = self.consumers.remove(cancel.consumer_tag.as_str()) {
-                    seat.life.end(Error::Cancelled);
+                if let Some(sink) = self.consumers.remove(cancel.consumer_tag.as_str()) {
+                    sink.life.end(Error::Cancelled);
                 }
                 if !cancel.nowait {
                     let ok = basic::CancelOk { consumer_tag: cancel.consumer_tag };
@@ -330,15 +330,15 @@ impl Slot {
         let closed = ids == CHANNEL_CLOSE_OK;
         match &answer {
             AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)) => {
-                let Some(seat) = waiter.seat.filter(|seat| seat.tag == ok.consumer_tag.as_str()) else {
+                let Some(sink) = waiter.sink.filter(|sink| sink.tag == ok.consumer_tag.as_str()) else {
                     return Err(Error::Protocol(format!("consumer {} was not asked for", ok.consumer_tag)));
                 };
                 // Before the next frame is looked at: it may be a delivery.
-                self.consumers.insert(seat.tag.clone(), seat);
+                self.consumers.insert(sink.tag.clone(), sink);
             }
             AMQPClass::Basic(basic::AMQPMethod::CancelOk(ok)) => {
-                if let Some(seat) = self.consumers.remove(ok.consumer_tag.as_str()) {
-                    seat.life.end(Error::Closed);
+                if let Some(sink) = self.consumers.remove(ok.consumer_tag.as_str()) {
+                    sink.life.end(Error::Closed);
                 }
             }
             _ if closed => self.end(&Error::Closed),
@@ -358,7 +358,7 @@ impl Slot {
     }
 
     fn deliver(&mut self, deliver: basic::Deliver, properties: BasicProperties, body: Vec<u8>) -> Result<(), Error> {
-        let Some(seat) = self.consumers.get(deliver.consumer_tag.as_str()) else {
+        let Some(sink) = self.consumers.get(deliver.consumer_tag.as_str()) else {
             return Err(Error::Protocol(format!("a delivery for {}, which does not consume", deliver.consumer_tag)));
         };
         let delivery = Delivery {
@@ -369,7 +369,7 @@ impl Slot {
             properties,
             body: body.into(),
         };
-        match seat.deliveries.try_send(delivery) {
+        match sink.deliveries.try_send(delivery) {
             // Nobody listens any more: it stays unacknowledged and goes back when the channel ends.
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(Error::Protocol("more deliveries than the prefetch".into())),
@@ -416,8 +416,8 @@ impl Slot {
     /// Ends the channel for everyone who uses it or waits on it; requests apart.
     fn end(&mut self, reason: &Error) {
         self.life.end(reason.clone());
-        for seat in std::mem::take(&mut self.consumers).into_values() {
-            seat.life.end(reason.clone());
+        for sink in std::mem::take(&mut self.consumers).into_values() {
+            sink.life.end(reason.clone());
         }
         self.publishes.clear();
     }

@@ -2,7 +2,7 @@
 //!
 //! The law: **every wait ends, and every end has a reason.** A request that is not answered in time ends the
 //! connection, because nobody could tell what its late answer belongs to; a connection that ends tells the same
-//! [`Error`] to everyone who waits on it. It never redials: whoever sees [`Error::is_over`] opens another stream.
+//! [`Error`] to everyone who waits on it. It never redials: a caller that sees [`Error::is_over`] opens another stream.
 //!
 //! Start with [`Connection::open`], then [`Connection::channel`]; one channel for publishing, one for consuming.
 //! `handshake` opens, `driver` owns the socket and its clocks, `dialogue` is what the frames mean (no I/O),

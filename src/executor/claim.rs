@@ -96,8 +96,10 @@ impl Claims {
 
     /// Repeats one claim, under one claim id, until it is answered.
     async fn claim(&self, run: &RunId, session: &SessionId) -> Result<Claim, StoreError> {
-        let claim = self.mint.claim();
-        retry_within("a claim", limits::CLAIM_MAX, || self.store.claim(run, session, &claim, &self.owner, &self.limits))
-            .await
+        let claim_id = self.mint.claim();
+        retry_within("a claim", limits::CLAIM_MAX, || {
+            self.store.claim(run, session, &claim_id, &self.owner, &self.limits)
+        })
+        .await
     }
 }

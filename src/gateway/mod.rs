@@ -34,14 +34,14 @@ struct Gateway {
     store: Store,
     live: Live,
     hints: Hints,
-    views: mpsc::Sender<View>,
+    views: mpsc::Sender<ViewChange>,
     mint: Mint,
     streams: Arc<Semaphore>,
     draining: CancellationToken,
 }
 
 /// A change of the live view that a request leaves behind: users do not wait for Redis.
-enum View {
+enum ViewChange {
     Waiting { session: SessionId, run: RunId },
     Ended { session: SessionId, run: RunId, fence: Fence, end: End },
 }
@@ -128,13 +128,13 @@ async fn close(
 }
 
 /// Applies changes to the live view, one after the other. What Redis does not take is left to a sweep.
-async fn show(live: Live, mut changes: mpsc::Receiver<View>) {
+async fn show(live: Live, mut changes: mpsc::Receiver<ViewChange>) {
     while let Some(change) = changes.recv().await {
         let shown = match &change {
-            View::Waiting { session, run } => {
+            ViewChange::Waiting { session, run } => {
                 live.show(limits::REDIS_HINT, session, run, Fence(0), Status::Queued).await
             }
-            View::Ended { session, run, fence, end } => {
+            ViewChange::Ended { session, run, fence, end } => {
                 live.end(limits::TERMINAL_WRITE, session, run, *fence, end).await
             }
         };

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::problem::Problem;
-use super::routes::same;
-use super::{Gateway, View};
+use super::routes::constant_time_eq;
+use super::{Gateway, ViewChange};
 use crate::ids::SessionId;
 use crate::limits;
 use crate::store::{AgentRow, Reassignment, Suspension};
@@ -59,7 +59,7 @@ fn admit(wanted: Option<&str>, sent: Option<&str>) -> Result<(), Problem> {
         return Err(Problem::new(StatusCode::FORBIDDEN, "no_operators", says));
     };
     let token = sent.and_then(|value| value.strip_prefix("Bearer "));
-    if token.is_some_and(|token| same(token.as_bytes(), wanted.as_bytes())) {
+    if token.is_some_and(|token| constant_time_eq(token.as_bytes(), wanted.as_bytes())) {
         return Ok(());
     }
     let says = "send `Authorization: Bearer TOKEN`, with the token of LYCHGATE_OPERATOR_TOKEN";
@@ -82,7 +82,7 @@ async fn suspend(
         Suspension::Idle => None,
         Suspension::Asked(run) => Some(run),
         Suspension::Ended { run, fence, end } => {
-            gateway.change_view(View::Ended { session: session.clone(), run: run.clone(), fence, end });
+            gateway.change_view(ViewChange::Ended { session: session.clone(), run: run.clone(), fence, end });
             Some(run)
         }
     };

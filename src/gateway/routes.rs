@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::problem::Problem;
-use super::{Gateway, View, events, operating};
+use super::{Gateway, ViewChange, events, operating};
 use crate::broker::Topic;
 use crate::ids::{RunId, SessionId};
 use crate::limits;
@@ -52,7 +52,7 @@ struct Saying {
 async fn authorize(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let sent = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = sent.and_then(|value| value.strip_prefix("Bearer "));
-    if token.is_some_and(|token| same(token.as_bytes(), gateway.config.token.as_bytes())) {
+    if token.is_some_and(|token| constant_time_eq(token.as_bytes(), gateway.config.token.as_bytes())) {
         return next.run(request).await;
     }
     let says = "send `Authorization: Bearer TOKEN`, with the token of LYCHGATE_TOKEN";
@@ -60,7 +60,7 @@ async fn authorize(State(gateway): State<Arc<Gateway>>, request: Request, next: 
 }
 
 /// Compares in a time that does not tell where two secrets differ.
-pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
@@ -131,7 +131,7 @@ async fn accept(
     if accepted.new {
         tracing::info!(session = %accepted.session, run = %accepted.run, "accepted");
         gateway.hints.send(Topic::Waiting, &accepted.session, &accepted.run);
-        gateway.change_view(View::Waiting { session: accepted.session.clone(), run: accepted.run.clone() });
+        gateway.change_view(ViewChange::Waiting { session: accepted.session.clone(), run: accepted.run.clone() });
     }
     let events = format!("/runs/{}/events", accepted.run);
     let body = json!({
@@ -156,7 +156,7 @@ fn refused(refusal: Refusal) -> Problem {
 }
 
 impl Gateway {
-    pub(super) fn change_view(&self, change: View) {
+    pub(super) fn change_view(&self, change: ViewChange) {
         if self.views.try_send(change).is_err() {
             tracing::warn!("the live view is left to a sweep: Redis is too slow");
         }
@@ -211,7 +211,7 @@ async fn cancel(State(gateway): State<Arc<Gateway>>, Path(session): Path<Session
             Ok(accepted(run))
         }
         CancelOutcome::Ended { run, fence, end } => {
-            gateway.change_view(View::Ended { session, run: run.clone(), fence, end });
+            gateway.change_view(ViewChange::Ended { session, run: run.clone(), fence, end });
             Ok(accepted(run))
         }
         CancelOutcome::Idle => Ok(Json(json!({ "run": null })).into_response()),

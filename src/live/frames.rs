@@ -167,7 +167,7 @@ impl Frames {
         }
         let mut pipeline = redis::pipe();
         for frame in &batch {
-            let entry = [("kind", frame.kind.word()), ("text", &frame.text)];
+            let entry = [(keys::FRAME_KIND, frame.kind.word()), (keys::FRAME_TEXT, &frame.text)];
             let cap = redis::streams::StreamMaxlen::Approx(limits::STREAM_LENGTH);
             pipeline.xadd_maxlen(&self.key, cap, frame.id.to_string(), &entry).ignore();
         }
@@ -242,7 +242,7 @@ impl StreamReader {
 
 /// An entry as a frame; `None` for one that we did not write.
 fn frame(entry: redis::streams::StreamId) -> Option<Frame> {
-    let kind: String = entry.get("kind")?;
+    let kind: String = entry.get(keys::FRAME_KIND)?;
     let kind = Kind::ALL.into_iter().find(|known| known.word() == kind)?;
-    Some(Frame { id: entry.id.parse().ok()?, kind, text: entry.get("text")? })
+    Some(Frame { id: entry.id.parse().ok()?, kind, text: entry.get(keys::FRAME_TEXT)? })
 }

@@ -23,6 +23,10 @@ pub struct Source {
 pub const ENDED: &str = "lychgate:ended:";
 /// What the key of a stream begins with.
 pub const STREAM: &str = "lychgate:stream:";
+/// The field of a stream's entry that holds the frame's kind. [`END`] writes both fields too.
+pub const FRAME_KIND: &str = "kind";
+/// The field that holds its text.
+pub const FRAME_TEXT: &str = "text";
 /// What the key of a lease begins with.
 pub const LEASE_OF: &str = "lychgate:lease:";
 

@@ -220,7 +220,7 @@ impl Store {
         .await
     }
 
-    /// Assigns `subscription` to the agent for an operator who saw it under `epoch`, whoever holds its lock: a switch
+    /// Assigns `subscription` to the agent for an operator who saw it under `epoch`, whichever process holds its lock: a switch
     /// that is not finished yet has failed with that.
     ///
     /// # Errors

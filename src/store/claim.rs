@@ -60,8 +60,8 @@ impl Store {
                 return Ok(Claim::Left(None));
             };
             match row.decide(claim, owner, limits) {
-                Decision::Take => take(connection, row, claim, owner, limits).await,
-                Decision::Taken => {
+                Decision::Take => commit_claim(connection, row, claim, owner, limits).await,
+                Decision::AlreadyOurs => {
                     connection.roll_back().await?;
                     Ok(Claim::Taken(Claimed { run: row.run, session: row.session, fence: row.fence, turns: row.turns }))
                 }
@@ -100,7 +100,8 @@ impl Store {
     }
 }
 
-async fn take(
+/// Writes the claim of `row` and what its mark asks for, in one commit.
+async fn commit_claim(
     connection: PooledConnection,
     row: Row,
     claim: &ClaimId,

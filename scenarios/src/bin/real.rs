@@ -107,7 +107,7 @@ caught; 2 usage, or something is missing; 3 no progress; 6 vacuous; 130 interrup
         )
     }
 
-    /// Whoever is told to stop ends the servers that it started.
+    /// A program that is told to stop ends the servers that it started.
     fn end_with_a_signal(house: Arc<ServerRegistry>) {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

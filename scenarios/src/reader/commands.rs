@@ -92,7 +92,7 @@ impl LychgateReader {
         let stream = words.get(1).and_then(|key| key.strip_prefix(keys::STREAM)?.split_once(':'));
         let (Some((run, fence)), Some(b'$')) = (stream, command.reply.first()) else { return Ok(None) };
         let Some((session, run)) = self.named(run) else { return Ok(None) };
-        let kind_at = words.iter().position(|word| word == "kind");
+        let kind_at = words.iter().position(|word| word == keys::FRAME_KIND);
         let read = || {
             let (turn, seq) = words.get(kind_at? - 1)?.split_once('-')?;
             let kind = Kind::parse(words.get(kind_at? + 1)?)?;

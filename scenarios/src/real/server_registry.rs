@@ -1,4 +1,4 @@
-//! Where the servers of all stories live that are being told. Its one law: whoever is told to stop ends every one of them
+//! Where the servers of all stories live that are being told. Its one law: a program that is told to stop ends every one of them
 //! first, also those that are just being started.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::Servers;
 /// See the module.
 #[derive(Default)]
 pub struct ServerRegistry {
-    /// Whoever starts or ends servers holds it for reading, whoever ends the program for writing, and for good.
+    /// Held for reading by a thread that starts or ends servers; held for writing, and for good, by the one that ends the program.
     door: RwLock<()>,
     servers: Mutex<BTreeMap<u64, Servers>>,
 }

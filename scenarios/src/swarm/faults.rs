@@ -21,11 +21,11 @@ use crate::users::LychgateWorkload;
 /// Faults near the moments that matter: between a run's claim and the end of its terminal writes, inside a drain, inside
 /// a switch.
 pub(super) fn faults(users: &LychgateWorkload, topology: &Topology) -> impl Strategy<Value = Vec<Fault>> + use<> {
-    let (gateways, executors, berths) = (topology.gateways(), topology.executors(), topology.berths());
-    let mut links: Vec<String> = berths.iter().map(|berth| format!("{berth}->provider")).collect();
+    let (gateways, executors, slots) = (topology.gateways(), topology.executors(), topology.slots());
+    let mut links: Vec<String> = slots.iter().map(|slot| format!("{slot}->provider")).collect();
     for executor in &executors {
         let services = ["postgres", "redis", "rabbitmq", "engine"].into_iter().map(String::from);
-        links.extend(services.chain(berths.iter().cloned()).map(|service| format!("{executor}->{service}")));
+        links.extend(services.chain(slots.iter().cloned()).map(|service| format!("{executor}->{service}")));
     }
     // Where most of the harm is done.
     let executor_links = links.clone();
@@ -34,7 +34,7 @@ pub(super) fn faults(users: &LychgateWorkload, topology: &Topology) -> impl Stra
         links.extend(users.0.iter().map(|person| format!("{}->{gateway}", person.name)));
     }
     let link = prop_oneof![3 => select(executor_links), 1 => select(links)];
-    let process = prop_oneof![8 => select(executors.clone()), 1 => select(gateways), 2 => select(berths)];
+    let process = prop_oneof![8 => select(executors.clone()), 1 => select(gateways), 2 => select(slots)];
     let sessions = lychgate_sim::world::product::Workload::sessions(users);
     let owner_stops = proptest::option::weighted(0.6, stop(executors.len()));
     let switches = proptest::option::weighted(0.35, switch(topology.agents as u32));
@@ -51,7 +51,7 @@ pub(super) fn faults(users: &LychgateWorkload, topology: &Topology) -> impl Stra
     })
 }
 
-/// A subscription fails while it is in use, and now and then whoever moves the agent comes to grief over it.
+/// A subscription fails while it is in use, and now and then the process that moves the agent dies over it.
 fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
     let trigger = (1..=3u32, seconds(0..=20));
     let trigger = trigger.prop_map(|(nth, after)| EventMatch { event: "called".into(), session: None, nth, after });

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use super::{Outcome, Usage, choose};
 use crate::cli::table::{Table, cut};
-use crate::plan::{FaultRow, TargetKind, Vocabulary};
+use crate::plan::{Course, FaultRow, Reach, TargetKind, Vocabulary};
 use crate::trace::event::{EventWord, ProductEvent, WorldEvent};
 use crate::world::product::Product;
 use crate::world::words;
@@ -36,13 +36,20 @@ pub(super) fn list<P: Product>(what: What) -> Outcome {
                 table.row([row.word().to_owned(), row.target.name().to_owned(), help(row, &vocabulary)]);
             }
             table.print();
+            let named = |wanted: fn(&FaultRow) -> bool| {
+                let rows = vocabulary.kinds().into_iter().filter(|row| wanted(row));
+                rows.map(|row| format!("`{}`", row.word())).collect::<Vec<_>>().join(", ")
+            };
+            let until_heal = named(|row| row.course == Course::UntilHeal);
+            let directed = named(|row| row.reach == Reach::Directions);
+            let selective = named(|row| row.reach != Reach::Whole);
             println!(
                 "\nA fault begins `at = \"12s\"`, `on = {{ event = \"…\", session = \"…\", nth = 1, after = \"5s\" }}` or\n\
                  `on = {{ link = \"…\", matches = \"…\" }}`. It ends when it `lasts = \"30s\"`, `until = {{ event = \"…\" }}` or\n\
-                 `until = \"heal\"`, which is what `wedge`, `connection_refused`, `delay`, `trickle` and what befalls a caller do\n\
-                 unless they say otherwise. With `every = \"1m\"` it strikes again so long after its end.\n\
-                 `direction = \"up\"` (towards the service) or `\"down\"` is for `wedge`, `delay` and `trickle`; `only = \"BYTES\"`,\n\
-                 for these and `close`, strikes only connections on which a request contains that, from that request on.\n\
+                 `until = \"heal\"`; without any of these, when everything heals: {until_heal}.\n\
+                 With `every = \"1m\"` it strikes again so long after its end.\n\
+                 `direction = \"up\"` (towards the service) or `\"down\"`: {directed}.\n\
+                 `only = \"BYTES\"`, only connections that send a request with this in it, from that request on: {selective}.\n\
                  Any value in the file of a plan may offer alternatives, `lasts = \"<1m|61m>\"`: seed 1 takes the first."
             );
         }

@@ -7,8 +7,8 @@ use console::style;
 use super::choose::{Chosen, choose};
 use super::{Outcome, Usage, options, seeds, write};
 use crate::cli::report;
-use crate::cli::table::seconds;
 use crate::explore::run::{Options, fork_run};
+use crate::explore::spinner::seconds;
 use crate::explore::sweep::judged;
 use crate::plan::seed::Seed;
 use crate::plan::{self, Plan, Repro};
@@ -73,7 +73,7 @@ pub(super) fn plan<P: Product>(what: &str) -> Outcome {
     let repro = drawn.or_else(|| plan.repro.clone());
     let text = plan::print(&Plan { repro, ..plan });
     print!("{text}");
-    // A drawn plan that cannot be read back is a fault of whoever draws.
+    // A drawn plan that cannot be read back is a fault of the drawing.
     words::parse::<P>(&format!("{}@{seed}", chosen.name), &text)?;
     Ok(0)
 }

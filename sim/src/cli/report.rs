@@ -185,48 +185,10 @@ pub fn digests(reports: &[Report]) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::trace::invariant::Breach;
-    use crate::trace::verdict::FaultReport;
-
-    /// A made-up report.
-    pub(crate) fn report(scenario: &str, seed: u64, verdict: Verdict) -> Report {
-        let broken = verdict == Verdict::Violated;
-        let breach = Breach {
-            says: "ann/1 is shown as running".into(),
-            since: Some(Duration::from_millis(12_345)),
-            due: Some(Duration::from_secs(72)),
-        };
-        let fault = |kind: &str, felt| FaultReport {
-            kind: kind.into(),
-            targets: vec!["executor-1->redis".into()],
-            struck: Some(2.0),
-            last_struck: Some(2.0),
-            strikes: 1,
-            felt,
-            times_felt: 3,
-            moments: [("drain".to_owned(), 2)].into(),
-        };
-        Report {
-            scenario: scenario.into(),
-            seed,
-            verdict,
-            invariant: broken.then(|| "no_zombies".into()),
-            breach: broken.then_some(breach),
-            digest: format!("d{seed}"),
-            events: 9,
-            virtual_seconds: 61.5,
-            wall_seconds: 0.02,
-            armed: vec!["no_zombies".into()],
-            reached: BTreeMap::new(),
-            faults: vec![fault("wedge", Some(2.5)), fault("delay", None)],
-            story: vec!["ann says hello".into(), "the run is claimed".into()],
-            because: Vec::new(),
-            repro: None,
-            shapes: Vec::new(),
-        }
-    }
+    use crate::trace::verdict::tests::report;
 
     #[test]
     fn tells_what_a_reader_asks() {

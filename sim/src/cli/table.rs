@@ -57,17 +57,6 @@ pub fn cut(text: &str, max: usize) -> String {
     console::truncate_str(text, max, "…").into_owned()
 }
 
-/// Seconds as `0.3 s`, `4 min`, `2.1 h` or `8.1 d`, whichever reads best.
-pub fn seconds(seconds: f64) -> String {
-    match seconds {
-        s if s < 0.1 => format!("{:.0} ms", s * 1e3),
-        s if s < 120.0 => format!("{s:.1} s"),
-        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3_600.0),
-        s => format!("{:.1} d", s / 86_400.0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,11 +67,5 @@ mod tests {
         table.row(["swarm".to_owned(), "20".to_owned()]);
         table.row(["wedged_redis".to_owned(), "3".to_owned()]);
         assert_eq!(table.lines(), ["scenario      seeds", "swarm            20", "wedged_redis      3"]);
-    }
-
-    #[test]
-    fn seconds_read_well() {
-        let told: Vec<String> = [0.004, 1.25, 600.0, 9_000.0, 700_000.0].into_iter().map(seconds).collect();
-        assert_eq!(told, ["4 ms", "1.2 s", "10 min", "2.5 h", "8.1 d"]);
     }
 }

@@ -29,7 +29,7 @@ use crate::world::monitor::Monitor;
 use crate::world::nemesis::Nemesis;
 use crate::world::nodes::NodeId;
 use crate::world::product::{Product, System};
-use crate::world::report::{Lived, blank, judge};
+use crate::world::report::{Lived, blank, build_report};
 
 /// How to run, apart from what.
 #[derive(Clone, Debug)]
@@ -120,10 +120,10 @@ fn on_this_thread<O: ProductEvent, W>(
             shapes.set(coverage).unwrap_or_else(|_| unreachable!("a run begins once"));
             let recorder = recorder.heard_by(ear);
             let nemesis = Nemesis::new(&plan.faults, actors.links(&plan.topology));
-            let watch = Monitor::new(recorder, nemesis, judges.invariants, judges.reader, judges.moments);
-            let dispatcher = slot.get_or_init(|| Dispatcher::new(watch)).clone();
+            let monitor = Monitor::new(recorder, nemesis, judges.invariants, judges.reader, judges.moments);
+            let dispatcher = slot.get_or_init(|| Dispatcher::new(monitor)).clone();
             let because = world::live(dispatcher.clone(), actors, plan, seed).await;
-            dispatcher.look(|watch| watch.close());
+            dispatcher.look(|monitor| monitor.close());
             lives(false);
             because
         })
@@ -132,7 +132,7 @@ fn on_this_thread<O: ProductEvent, W>(
     std::mem::forget(runtime);
     let lived = lived.map_or_else(|panic| panicked(&*panic), Lived::Settled);
     let mut report = match (slot.get(), lived) {
-        (Some(dispatcher), lived) => judge(dispatcher, scenario, plan, seed, options.strict, lived),
+        (Some(dispatcher), lived) => build_report(dispatcher, scenario, plan, seed, options.strict, lived),
         (None, Lived::Panicked { says, .. }) => {
             blank(scenario, seed, Verdict::Error, format!("the harness panicked: {says}"))
         }

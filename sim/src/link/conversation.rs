@@ -1,5 +1,5 @@
-//! One connection through a relay. One task owns both sockets; it looks at the link's standing before each step, so that
-//! a fault acts between two chunks and never inside one.
+//! One connection through a relay. One task owns both sockets. Before each step it reads which faults stand on the link, so a
+//! standing fault begins and ends between two steps; `cut`, `corrupt` and `trickle` change the chunk of the step itself.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -32,12 +32,12 @@ const TAIL: usize = 128;
 const DIAL_MAX: Duration = Duration::from_secs(10);
 /// Longer than any statement may take.
 #[cfg(not(madsim))]
-const HEAR_OUT_MAX: Duration = Duration::from_secs(6);
+const DRAIN_REPLIES_MAX: Duration = Duration::from_secs(6);
 
 /// A connection through the relay.
 pub(super) struct Conversation {
     link: Arc<Link>,
-    witness: Arc<dyn LinkObserver>,
+    observer: Arc<dyn LinkObserver>,
     conn: u32,
     incarnation: u32,
     epochs: Epochs,
@@ -62,7 +62,7 @@ pub(super) struct Conversation {
     waiting: Option<Duration>,
     quiet_told: bool,
     /// The fault that will spoil the next bytes of answer.
-    doom: Option<(FaultId, ReplyFault)>,
+    reply_fault: Option<(FaultId, ReplyFault)>,
     /// The request that will be delivered once more, when its answer begins.
     repeat: Option<Repeat>,
     /// A fault has ended it; what was read before may still be carried.
@@ -80,16 +80,16 @@ enum Step {
 impl Conversation {
     pub(super) fn new(
         link: Arc<Link>,
-        witness: Arc<dyn LinkObserver>,
+        observer: Arc<dyn LinkObserver>,
         near: TcpStream,
         conn: u32,
         incarnation: u32,
         epochs: Epochs,
     ) -> Self {
-        let now = witness.now();
+        let now = observer.now();
         Conversation {
             link,
-            witness,
+            observer,
             conn,
             incarnation,
             epochs,
@@ -106,7 +106,7 @@ impl Conversation {
             answered: false,
             waiting: None,
             quiet_told: false,
-            doom: None,
+            reply_fault: None,
             repeat: None,
             severed: false,
             closed_told: false,
@@ -122,25 +122,26 @@ impl Conversation {
     pub(super) async fn run(mut self, target: Target) {
         self.carry(target).await;
         #[cfg(not(madsim))]
-        self.hear_out().await;
+        self.drain_replies().await;
     }
 
-    /// Who has taken requests of one that is gone still carries them out, and whoever listens in learns what came of them.
+    /// Reads what the service still answers after the process's side has ended, for an observer that wants to know what came
+    /// of the last requests.
     #[cfg(not(madsim))]
-    async fn hear_out(&mut self) {
-        if !self.witness.over(&self.link, self.conn) {
+    async fn drain_replies(&mut self) {
+        if !self.observer.over(&self.link, self.conn) {
             return;
         }
         let Some(mut far) = self.far.take() else { return };
-        let (link, witness, conn) = (&self.link, &self.witness, self.conn);
+        let (link, observer, conn) = (&self.link, &self.observer, self.conn);
         let answers = async {
             let _ = far.shutdown().await; // one that is gone answers no more
             let mut bytes = vec![0; READ];
             while let Ok(read @ 1..) = far.read(&mut bytes).await {
-                witness.returned(link, conn, &bytes[..read]);
+                observer.returned(link, conn, &bytes[..read]);
             }
         };
-        let _ = tokio::time::timeout(HEAR_OUT_MAX, answers).await; // then it is no answer but a stream
+        let _ = tokio::time::timeout(DRAIN_REPLIES_MAX, answers).await; // then it is no answer but a stream
     }
 
     async fn carry(&mut self, target: Target) {
@@ -159,10 +160,10 @@ impl Conversation {
             if self.answered
                 && let Some(repeat) = self.repeat.take()
             {
-                let (link, witness) = (self.link.clone(), self.witness.clone());
-                tokio::spawn(repeat.deliver(link, witness, self.incarnation, target.clone()));
+                let (link, observer) = (self.link.clone(), self.observer.clone());
+                tokio::spawn(repeat.deliver(link, observer, self.incarnation, target.clone()));
             }
-            alarm.set(wake, &*self.witness);
+            alarm.set(wake, &*self.observer);
             let near_open = self.near.is_some() && self.up.bytes < HELD_MAX;
             let far_open = self.far.is_some() && self.down.bytes < HELD_MAX;
             tokio::select! {
@@ -170,7 +171,7 @@ impl Conversation {
                 () = changed => {}
                 () = read(&mut self.near, &mut from_near), if near_open => self.near_read(&from_near),
                 () = read(&mut self.far, &mut from_far), if far_open => self.far_read(&from_far),
-                () = alarm.rings(&*self.witness), if alarm.is_set() => {}
+                () = alarm.rings(&*self.observer), if alarm.is_set() => {}
             }
         }
     }
@@ -202,7 +203,7 @@ impl Conversation {
                     self.far_end();
                 }
             }
-            let now = self.witness.now();
+            let now = self.observer.now();
             let half_open = self.link.half_open(self.conn);
             self.silence(&half_open);
             if self.mute {
@@ -218,10 +219,10 @@ impl Conversation {
             if self.severed && self.near.is_none() {
                 return Step::Over;
             }
-            let up = self.link.holding(Direction::Up, &self.drawn);
-            let down = self.link.holding(Direction::Down, &self.drawn);
+            let up = self.link.wedged_by(Direction::Up, &self.drawn);
+            let down = self.link.wedged_by(Direction::Down, &self.drawn);
             // No request has been made before the service is dialled: only what holds whatever goes up holds that.
-            let dial = self.link.holding(Direction::Up, &[]);
+            let dial = self.link.wedged_by(Direction::Up, &[]);
             let mut wake = self.tell_quiet(now).min(self.hold(&up, &down, &dial, now));
             if !up.is_empty() && !down.is_empty() {
                 return Step::Wait(wake);
@@ -258,25 +259,25 @@ impl Conversation {
 
     /// What these faults make late of each direction and of dialling. Returns when that must be told.
     fn hold(&mut self, up: &[FaultId], down: &[FaultId], dial: &[FaultId], now: Duration) -> Duration {
-        let (link, witness) = (&*self.link, &*self.witness);
+        let (link, observer) = (&*self.link, &*self.observer);
         let mut wake = Duration::MAX;
         let mut each = |held: &mut Held, faults: &[FaultId], label: &dyn Fn() -> Option<String>| {
             if faults.is_empty() {
                 return;
             }
             held.by(faults, label);
-            wake = wake.min(held.tell(link, witness, now).unwrap_or(Duration::MAX));
+            wake = wake.min(held.tell(link, observer, now).unwrap_or(Duration::MAX));
         };
         if self.far.is_none() && !self.far_ended && self.near.is_some() {
-            each(&mut self.dial, dial, &|| witness.serves(link));
+            each(&mut self.dial, dial, &|| observer.serves(link));
         }
         for chunk in &mut self.up.chunks {
             let bytes = &chunk.bytes;
-            let label = || witness.mentions(link, bytes).or_else(|| witness.mentions(link, &self.request));
+            let label = || observer.mentions(link, bytes).or_else(|| observer.mentions(link, &self.request));
             each(&mut chunk.held, up, &label);
         }
         for chunk in &mut self.down.chunks {
-            each(&mut chunk.held, down, &|| witness.mentions(link, &self.request));
+            each(&mut chunk.held, down, &|| observer.mentions(link, &self.request));
         }
         wake
     }
@@ -291,7 +292,7 @@ impl Conversation {
             self.mute = true;
             let waits = self.waiting.is_some() || !self.up.chunks.is_empty() || !self.down.chunks.is_empty();
             if waits && let Some(label) = self.label() {
-                self.witness.felt(&self.link, one.0, &label);
+                self.observer.felt(&self.link, one.0, &label);
             }
             (self.up, self.down) = (Lane::default(), Lane::default());
         }
@@ -300,19 +301,19 @@ impl Conversation {
     /// Bytes came on a half-open connection and are gone.
     fn swallowed(&self, label: Option<String>) {
         if let Some(label) = label {
-            self.half_open.iter().for_each(|(fault, _)| self.witness.felt(&self.link, *fault, &label));
+            self.half_open.iter().for_each(|(fault, _)| self.observer.felt(&self.link, *fault, &label));
         }
     }
 
     async fn dial(&mut self, target: &Target) -> bool {
-        self.dial.tell(&self.link, &*self.witness, self.witness.now());
+        self.dial.tell(&self.link, &*self.observer, self.observer.now());
         let Some((far, local)) = dial_to(target, self.conn).await else {
             self.far_ended = true;
             self.tell_closed(Side::Service);
             return false;
         };
         if let Some(local) = local {
-            self.witness.dialled(&self.link, self.incarnation, local);
+            self.observer.dialled(&self.link, self.incarnation, local);
         }
         self.far = Some(far);
         true
@@ -321,17 +322,17 @@ impl Conversation {
     async fn carry_up(&mut self, now: Duration) -> Duration {
         let pace = self.link.pace(Direction::Up, &self.drawn);
         loop {
-            let (link, witness, request) = (&*self.link, &*self.witness, &self.request);
+            let (link, observer, request) = (&*self.link, &*self.observer, &self.request);
             // What is about nothing by itself, as BEGIN, keeps waiting whatever the process works on.
-            let about = || witness.mentions(link, request).or_else(|| witness.serves(link));
-            let label = |bytes: &[u8]| witness.mentions(link, bytes).or_else(about);
+            let about = || observer.mentions(link, request).or_else(|| observer.serves(link));
+            let label = |bytes: &[u8]| observer.mentions(link, bytes).or_else(about);
             let mut chunk = match self.up.next(now, &pace, label) {
                 Ok(chunk) => chunk,
                 Err(wake) => return wake,
             };
-            chunk.held.tell(&self.link, &*self.witness, now);
+            chunk.held.tell(&self.link, &*self.observer, now);
             let Some(far) = &mut self.far else { continue };
-            self.witness.carried(&self.link, self.conn, true, &chunk.bytes);
+            self.observer.carried(&self.link, self.conn, true, &chunk.bytes);
             if write(far, &chunk.bytes).await.is_err() {
                 self.far_end();
             }
@@ -341,15 +342,15 @@ impl Conversation {
     async fn carry_down(&mut self, now: Duration) -> Duration {
         let pace = self.link.pace(Direction::Down, &self.drawn);
         loop {
-            let (link, witness, request) = (&*self.link, &*self.witness, &self.request);
-            let about = || witness.mentions(link, request).or_else(|| witness.serves(link));
+            let (link, observer, request) = (&*self.link, &*self.observer, &self.request);
+            let about = || observer.mentions(link, request).or_else(|| observer.serves(link));
             let mut chunk = match self.down.next(now, &pace, |_| about()) {
                 Ok(chunk) => chunk,
                 Err(wake) => return wake,
             };
             let Some(near) = &mut self.near else { continue };
-            chunk.held.tell(&self.link, &*self.witness, now);
-            self.witness.carried(&self.link, self.conn, false, &chunk.bytes);
+            chunk.held.tell(&self.link, &*self.observer, now);
+            self.observer.carried(&self.link, self.conn, false, &chunk.bytes);
             let written = write(near, &chunk.bytes).await;
             self.tell_answered();
             if written.is_err() {
@@ -362,11 +363,11 @@ impl Conversation {
         if bytes.is_empty() {
             return self.near_end();
         }
-        self.witness.spoke(&self.link, self.incarnation, true);
+        self.observer.spoke(&self.link, self.incarnation, true);
         if self.mute {
-            let now = self.witness.now();
+            let now = self.observer.now();
             self.waiting.get_or_insert(now);
-            return self.swallowed(self.witness.mentions(&self.link, bytes).or_else(|| self.label()));
+            return self.swallowed(self.observer.mentions(&self.link, bytes).or_else(|| self.label()));
         }
         if self.severed {
             return; // its answer is on its way, and the connection's end behind it
@@ -377,13 +378,13 @@ impl Conversation {
         let old = self.request.len().min(TAIL);
         self.request.extend_from_slice(bytes);
         let from = self.request.len() - bytes.len() - old;
-        self.witness.arrived(&self.link, &self.request[from..], old);
-        let now = self.witness.now();
+        self.observer.arrived(&self.link, &self.request[from..], old);
+        let now = self.observer.now();
         self.waiting.get_or_insert(now);
-        if self.doom.is_none() {
-            self.doom = self.link.take_doom(&self.request[from..], old);
+        if self.reply_fault.is_none() {
+            self.reply_fault = self.link.take_reply_fault(&self.request[from..], old);
         }
-        if self.doom.is_none()
+        if self.reply_fault.is_none()
             && let Some((fault, status)) = self.link.take_answer(&self.request[from..], old)
         {
             return self.answer(fault, status);
@@ -398,29 +399,30 @@ impl Conversation {
         }
         let excess = self.request.len().saturating_sub(REQUEST_MAX.max(bytes.len() + old));
         self.request.drain(..excess);
-        let delays = self.link.delaying(Direction::Up, &self.drawn);
-        let (link, witness, request) = (&self.link, &self.witness, &self.request);
-        self.up.push(bytes, now, &delays, || witness.mentions(link, bytes).or_else(|| witness.mentions(link, request)));
+        let delays = self.link.delayed_by(Direction::Up, &self.drawn);
+        let (link, observer, request) = (&self.link, &self.observer, &self.request);
+        self.up
+            .push(bytes, now, &delays, || observer.mentions(link, bytes).or_else(|| observer.mentions(link, request)));
     }
 
     fn far_read(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return self.far_end();
         }
-        self.witness.spoke(&self.link, self.incarnation, false);
+        self.observer.spoke(&self.link, self.incarnation, false);
         #[cfg(not(madsim))]
-        self.witness.returned(&self.link, self.conn, bytes);
+        self.observer.returned(&self.link, self.conn, bytes);
         if self.mute {
-            return self.swallowed(self.witness.mentions(&self.link, &self.request));
+            return self.swallowed(self.observer.mentions(&self.link, &self.request));
         }
         self.answered = true;
-        match self.doom.take().or_else(|| self.link.take_any()) {
+        match self.reply_fault.take().or_else(|| self.link.take_unmatched_reply_fault()) {
             None => self.take_down(bytes),
-            Some((fault, doom)) => {
+            Some((fault, reply_fault)) => {
                 if let Some(label) = self.label() {
-                    self.witness.felt(&self.link, fault, &label);
+                    self.observer.felt(&self.link, fault, &label);
                 }
-                match doom {
+                match reply_fault {
                     ReplyFault::Lost => {
                         self.tell_closed(Side::Fault);
                         self.sever();
@@ -431,13 +433,13 @@ impl Conversation {
                         self.far_end();
                     }
                     ReplyFault::Corrupted => {
-                        self.witness.damaged(&self.link, self.conn);
+                        self.observer.damaged(&self.link, self.conn);
                         let mut changed = bytes.to_vec();
                         changed[0] ^= 0x80;
                         self.take_down(&changed);
                     }
                 }
-                self.witness.spent(&self.link, fault);
+                self.observer.spent(&self.link, fault);
             }
         }
     }
@@ -446,7 +448,7 @@ impl Conversation {
     fn repeat(&mut self, from: usize, old: usize) {
         let Some(fault) = self.link.take_duplicate(&self.request[from..], old) else { return };
         if let Some(label) = self.label() {
-            self.witness.felt(&self.link, fault, &label);
+            self.observer.felt(&self.link, fault, &label);
         }
         self.repeat = Some(Repeat { fault, request: self.request.clone() });
     }
@@ -454,14 +456,14 @@ impl Conversation {
     /// Something in between answers, as proxies do, and hangs up.
     fn answer(&mut self, fault: FaultId, status: u16) {
         if let Some(label) = self.label() {
-            self.witness.felt(&self.link, fault, &label);
+            self.observer.felt(&self.link, fault, &label);
         }
         let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
         let head = format!("HTTP/1.1 {status} {reason}\r\ncontent-type: text/plain\r\nconnection: close\r\n");
         self.take_down(format!("{head}content-length: {}\r\n\r\n{reason}", reason.len()).as_bytes());
         self.severed = true;
         self.far_end();
-        self.witness.spent(&self.link, fault);
+        self.observer.spent(&self.link, fault);
     }
 
     /// Keeps what the service said, to be carried.
@@ -469,10 +471,10 @@ impl Conversation {
         if bytes.is_empty() {
             return;
         }
-        let now = self.witness.now();
-        let delays = self.link.delaying(Direction::Down, &self.drawn);
-        let (link, witness, request) = (&self.link, &self.witness, &self.request);
-        self.down.push(bytes, now, &delays, || witness.mentions(link, request));
+        let now = self.observer.now();
+        let delays = self.link.delayed_by(Direction::Down, &self.drawn);
+        let (link, observer, request) = (&self.link, &self.observer, &self.request);
+        self.down.push(bytes, now, &delays, || observer.mentions(link, request));
     }
 
     /// What the newest part of the request draws upon its connection. Returns the fault that closes it, if one does.
@@ -499,7 +501,7 @@ impl Conversation {
 
     /// What this connection is about: its last request, else what the process works on.
     fn label(&self) -> Option<String> {
-        self.witness.mentions(&self.link, &self.request).or_else(|| self.witness.serves(&self.link))
+        self.observer.mentions(&self.link, &self.request).or_else(|| self.observer.serves(&self.link))
     }
 
     /// The host of an end is lost, and with it whatever was under way.
@@ -534,7 +536,7 @@ impl Conversation {
             && !self.closed_told
             && let Some(label) = self.label()
         {
-            self.witness.felt(&self.link, fault, &label);
+            self.observer.felt(&self.link, fault, &label);
         }
         self.tell_held();
         self.tell_closed(Side::Fault);
@@ -542,10 +544,10 @@ impl Conversation {
 
     /// The process will never get what is held now: if that is late already, it has felt it.
     fn tell_held(&mut self) {
-        let (link, witness, now) = (&*self.link, &*self.witness, self.witness.now());
+        let (link, observer, now) = (&*self.link, &*self.observer, self.observer.now());
         let chunks = self.up.chunks.iter_mut().chain(&mut self.down.chunks);
         for held in chunks.map(|chunk| &mut chunk.held).chain([&mut self.dial]) {
-            held.tell(link, witness, now);
+            held.tell(link, observer, now);
         }
     }
 
@@ -553,7 +555,7 @@ impl Conversation {
         if std::mem::replace(&mut self.closed_told, true) {
             return;
         }
-        let unanswered = self.waiting.take().map(|since| self.witness.now() - since);
+        let unanswered = self.waiting.take().map(|since| self.observer.now() - since);
         let (link, conn) = (self.link.name.clone(), self.conn);
         self.tell(WorldEvent::LinkClosed { link, conn, by, unanswered });
     }
@@ -573,13 +575,13 @@ impl Conversation {
     fn tell_answered(&mut self) {
         let Some(since) = self.waiting.take() else { return };
         if std::mem::take(&mut self.quiet_told) {
-            let waited = self.witness.now() - since;
+            let waited = self.observer.now() - since;
             self.tell(WorldEvent::Answered { link: self.link.name.clone(), conn: self.conn, waited });
         }
     }
 
-    fn tell(&self, happening: WorldEvent) {
-        self.witness.fact(&self.link, self.incarnation, happening);
+    fn tell(&self, event: WorldEvent) {
+        self.observer.fact(&self.link, self.incarnation, event);
     }
 }
 
@@ -633,9 +635,9 @@ struct Timer {
 
 impl Alarm {
     /// It rings at `wake` at the latest.
-    fn set(&mut self, wake: Duration, witness: &dyn LinkObserver) {
+    fn set(&mut self, wake: Duration, observer: &dyn LinkObserver) {
         if wake < self.0.as_ref().map_or(Duration::MAX, |timer| timer.at) {
-            let sleep = tokio::time::sleep(wake.saturating_sub(witness.now()));
+            let sleep = tokio::time::sleep(wake.saturating_sub(observer.now()));
             self.0 = Some(Timer { at: wake, sleep: Box::pin(sleep), polled: false });
         }
     }
@@ -645,11 +647,11 @@ impl Alarm {
     }
 
     /// Waits for its time; it is not set any more then.
-    async fn rings(&mut self, witness: &dyn LinkObserver) {
+    async fn rings(&mut self, observer: &dyn LinkObserver) {
         std::future::poll_fn(|context| {
             let Some(timer) = &mut self.0 else { return Poll::Pending };
             let rung = match std::mem::replace(&mut timer.polled, true) {
-                true => timer.at <= witness.now(),
+                true => timer.at <= observer.now(),
                 false => timer.sleep.as_mut().poll(context).is_ready(),
             };
             if !rung {

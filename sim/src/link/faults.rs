@@ -76,14 +76,14 @@ pub static CLOSE: FaultRow = FaultRow {
     ..FaultRow::LINK
 };
 
-/// Nobody gets in.
+/// New connections are refused; standing ones go on.
 pub static CONNECTION_REFUSED: FaultRow = FaultRow {
-    kind: FaultKind { word: "connection_refused", struck: Some("{} refuses whoever dials"), ..FaultRow::LINK.kind },
+    kind: FaultKind { word: "connection_refused", struck: Some("{} refuses new connections"), ..FaultRow::LINK.kind },
     help: "new connections are refused as by a port on which nobody listens; those that stand go on",
     ..FaultRow::LINK
 };
 
-/// What was done is not told.
+/// A request is carried out and its answer is lost with the connection.
 pub static REPLY_LOST: FaultRow = FaultRow {
     kind: FaultKind { word: "reply_lost", struck: Some("{} is about to lose a reply"), healed: None },
     args: &[Arg { name: "matches", takes: Takes::Text, required: None, told: " of `{}`" }],
@@ -92,7 +92,7 @@ pub static REPLY_LOST: FaultRow = FaultRow {
     ..FaultRow::LINK
 };
 
-/// Everything is late.
+/// Every chunk is carried later.
 pub static DELAY: FaultRow = FaultRow {
     kind: FaultKind { word: "delay", struck: Some("{} slows down"), ..FaultRow::LINK.kind },
     args: &[Arg { name: "by", takes: Takes::Time, required: Some("by = \"200ms\""), told: " by {}" }],
@@ -101,7 +101,7 @@ pub static DELAY: FaultRow = FaultRow {
     ..FaultRow::LINK
 };
 
-/// Connections are dead, and neither end knows.
+/// Connections carry nothing any more, and neither end is told.
 pub static HALF_OPEN: FaultRow = FaultRow {
     kind: FaultKind {
         word: "half_open",

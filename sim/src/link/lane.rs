@@ -51,7 +51,7 @@ impl Held {
     }
 
     /// Tells each fault that made this late, once. Returns when it will be late, if it is not yet.
-    pub(super) fn tell(&mut self, link: &Link, witness: &dyn LinkObserver, now: Duration) -> Option<Duration> {
+    pub(super) fn tell(&mut self, link: &Link, observer: &dyn LinkObserver, now: Duration) -> Option<Duration> {
         if self.told == self.blame.len() {
             return None;
         }
@@ -59,7 +59,7 @@ impl Held {
             return Some(self.since + LATE);
         }
         if let Some(label) = &self.label {
-            self.blame[self.told..].iter().for_each(|fault| witness.felt(link, *fault, label));
+            self.blame[self.told..].iter().for_each(|fault| observer.felt(link, *fault, label));
         }
         self.told = self.blame.len();
         None

@@ -1,4 +1,4 @@
-//! A link is one road between a process (or a user) and a service: a relay of its own, on which faults act.
+//! A link is one path between a process (or a user) and a service: a relay of its own, on which faults act.
 //! Its one law: what a link does to bytes depends on its [`Effect`]s alone, never on what the bytes mean.
 //!
 //! The relay carries whole chunks, in order, as they arrive. It compiles for the real runtime too.
@@ -11,7 +11,7 @@
 //! does begins with the first request on a connection that contains those bytes, and ends with the fault.
 //!
 //! What a refused connection is: the dial itself fails, as at a port on which nobody listens, and the relay takes nothing.
-//! Whoever dials while the process does some work does so for that work.
+//! A connection that is dialled while the process does some work is dialled for that work.
 //!
 //! What half-open means: connections that stood when it began carry nothing any more, and close when it ends. What either
 //! side sends meanwhile is gone, its own end too.
@@ -69,14 +69,15 @@ impl From<SocketAddr> for Target {
     }
 }
 
-/// Who watches links: the judge in a simulation, a logger before a real server. Called synchronously, in order.
+/// Whatever is told what passes on links: the monitor in a simulation, a logger before a real server. Called synchronously, in
+/// order.
 pub trait LinkObserver: Send + Sync {
-    /// Time since the watch began.
+    /// Time since the world began.
     fn now(&self) -> Duration;
     /// The relay dials the service from `local`, for this incarnation of the link's process.
     fn dialled(&self, link: &Link, incarnation: u32, local: SocketAddr);
     /// Something happened on the link.
-    fn fact(&self, link: &Link, incarnation: u32, happening: WorldEvent);
+    fn fact(&self, link: &Link, incarnation: u32, event: WorldEvent);
     /// Bytes were read from the near end, in this incarnation of it; or, unless `up`, from the far end.
     fn spoke(&self, _: &Link, _incarnation: u32, _up: bool) {}
     /// A chunk of a request arrived at the relay; effects that this call begins act on it. The first `old` bytes were
@@ -287,7 +288,7 @@ impl Link {
     }
 
     /// The fault that spoils the answer to this request, if there is one: it is used up by that.
-    fn take_doom(&self, request: &[u8], old: usize) -> Option<(FaultId, ReplyFault)> {
+    fn take_reply_fault(&self, request: &[u8], old: usize) -> Option<(FaultId, ReplyFault)> {
         let asked = |matches: &Vec<u8>| ends_in_new(request, old, matches);
         self.take(|effect| match effect {
             Effect::ReplyLost { matches } => matches.as_ref().is_none_or(asked).then_some(ReplyFault::Lost),
@@ -317,7 +318,7 @@ impl Link {
     }
 
     /// The fault that spoils whatever comes back next, if there is one: it is used up by that.
-    fn take_any(&self) -> Option<(FaultId, ReplyFault)> {
+    fn take_unmatched_reply_fault(&self) -> Option<(FaultId, ReplyFault)> {
         self.take(|effect| match effect {
             Effect::Cut { matches: None } => Some(ReplyFault::Cut),
             Effect::Corrupt { matches: None } => Some(ReplyFault::Corrupted),
@@ -344,13 +345,13 @@ impl Link {
     }
 
     /// The faults that hold one direction of a connection which has drawn these strikes.
-    fn holding(&self, direction: Direction, drawn: &[u32]) -> Vec<FaultId> {
+    fn wedged_by(&self, direction: Direction, drawn: &[u32]) -> Vec<FaultId> {
         let wedges = |standing: &Standing| standing.effect == Effect::Wedge && standing.reaches(direction, drawn);
         self.state().effects.iter().filter(|(_, standing)| wedges(standing)).map(|(fault, _)| *fault).collect()
     }
 
     /// The faults that delay it, each by how much.
-    fn delaying(&self, direction: Direction, drawn: &[u32]) -> Vec<(FaultId, Duration)> {
+    fn delayed_by(&self, direction: Direction, drawn: &[u32]) -> Vec<(FaultId, Duration)> {
         let by = |(fault, standing): (&FaultId, &Standing)| match standing.effect {
             Effect::Delay(by) if standing.reaches(direction, drawn) => Some((*fault, by)),
             _ => None,
@@ -373,7 +374,7 @@ impl Link {
     }
 
     /// The faults by which who dials is refused.
-    fn refusing(&self) -> Vec<FaultId> {
+    fn refused_by(&self) -> Vec<FaultId> {
         let state = self.state();
         let refuse = |(_, standing): &(&FaultId, &Standing)| standing.effect == Effect::ConnectionRefused;
         state.effects.iter().filter(refuse).map(|(fault, _)| *fault).collect()
@@ -422,13 +423,13 @@ pub fn ends_in_new(bytes: &[u8], old: usize, pattern: &[u8]) -> bool {
 }
 
 /// Runs the relay of `link`: takes connections from `listener` and carries each to `target`, for ever.
-pub async fn relay(link: Arc<Link>, witness: Arc<dyn LinkObserver>, listener: TcpListener, target: impl Into<Target>) {
+pub async fn relay(link: Arc<Link>, observer: Arc<dyn LinkObserver>, listener: TcpListener, target: impl Into<Target>) {
     let (target, mut port) = (target.into(), Port::new(listener));
     loop {
         let near = tokio::select! {
             biased;
             () = link.refuses(true) => {
-                refuse(&link, &*witness, &mut port).await;
+                refuse(&link, &*observer, &mut port).await;
                 continue;
             }
             near = port.accept() => near,
@@ -448,9 +449,9 @@ pub async fn relay(link: Arc<Link>, witness: Arc<dyn LinkObserver>, listener: Tc
             let shut = state.effects.iter().find(|(_, standing)| closes(standing)).map(|(fault, _)| *fault);
             (state.conns, state.incarnation, state.epochs, shut)
         };
-        witness.fact(&link, incarnation, WorldEvent::LinkOpened { link: link.name.clone(), conn });
+        observer.fact(&link, incarnation, WorldEvent::LinkOpened { link: link.name.clone(), conn });
         let conversation =
-            conversation::Conversation::new(link.clone(), witness.clone(), near, conn, incarnation, epochs);
+            conversation::Conversation::new(link.clone(), observer.clone(), near, conn, incarnation, epochs);
         match shut {
             Some(fault) => conversation.refuse(fault),
             None => drop(tokio::spawn(conversation.run(target.clone()))),
@@ -458,8 +459,8 @@ pub async fn relay(link: Arc<Link>, witness: Arc<dyn LinkObserver>, listener: Tc
     }
 }
 
-/// Whoever dials is refused, until no fault wants that any more.
-async fn refuse(link: &Link, witness: &dyn LinkObserver, port: &mut Port) {
+/// New connections are refused, until no fault wants that any more.
+async fn refuse(link: &Link, observer: &dyn LinkObserver, port: &mut Port) {
     port.shut();
     loop {
         tokio::select! {
@@ -467,8 +468,8 @@ async fn refuse(link: &Link, witness: &dyn LinkObserver, port: &mut Port) {
             () = link.refuses(false) => break,
             () = port.dialled() => {}
         }
-        let Some(label) = witness.serves(link) else { continue };
-        link.refusing().into_iter().for_each(|fault| witness.felt(link, fault, &label));
+        let Some(label) = observer.serves(link) else { continue };
+        link.refused_by().into_iter().for_each(|fault| observer.felt(link, fault, &label));
     }
     port.open().await;
 }

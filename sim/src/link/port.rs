@@ -1,4 +1,4 @@
-//! Where a relay listens. Its one law: while it is shut, whoever dials it is refused by the network itself, and what was
+//! Where a relay listens. Its one law: while it is shut, a client that dials it is refused by the network itself, and what was
 //! accepted before goes on.
 
 #[cfg(not(madsim))]
@@ -74,7 +74,7 @@ impl Port {
         }
     }
 
-    /// Whoever dials is let in again.
+    /// New connections are let in again.
     pub(super) async fn open(&mut self) {
         NetSim::current().global_ipvs().del_service(self.service());
     }
@@ -131,7 +131,7 @@ impl Port {
         }
     }
 
-    /// Whoever dials is let in again.
+    /// New connections are let in again.
     pub(super) async fn open(&mut self) {
         self.packets = None;
         self.listener = Some(TcpListener::bind(self.addr).await.expect("its own address, which nobody else takes"));

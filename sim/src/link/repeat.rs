@@ -24,7 +24,7 @@ impl Repeat {
     pub(super) async fn deliver(
         self,
         link: Arc<Link>,
-        witness: Arc<dyn LinkObserver>,
+        observer: Arc<dyn LinkObserver>,
         incarnation: u32,
         target: Target,
     ) {
@@ -35,13 +35,13 @@ impl Repeat {
         };
         let Some((mut far, local)) = dial_to(&target, conn).await else { return };
         if let Some(local) = local {
-            witness.dialled(&link, incarnation, local);
+            observer.dialled(&link, incarnation, local);
         }
-        witness.carried(&link, conn, true, &self.request);
+        observer.carried(&link, conn, true, &self.request);
         if write(&mut far, &self.request).await.is_err() {
             return;
         }
-        witness.spent(&link, self.fault);
+        observer.spent(&link, self.fault);
         let mut answer = Vec::new();
         let _ = tokio::time::timeout(ANSWER_MAX, far.read_to_end(&mut answer)).await; // nobody waits for it
     }

@@ -59,7 +59,7 @@ fn fault(
     if let (Some(origin), Some(trigger)) = (origin, &trigger)
         && !matches!(trigger, Trigger::On(_))
     {
-        let says = "`origin` is whoever caused an event: it needs `on = { event = \"…\" }`";
+        let says = "`origin` is the process that caused an event: it needs `on = { event = \"…\" }`";
         complaints.wrong(&origin.span(), says);
     }
     let targets = typed.into_iter().map(Spanned::into_inner).collect();
@@ -185,7 +185,7 @@ fn targets(
     typed
 }
 
-/// Whether it can strike whoever causes an event: who it is does not matter to the others.
+/// Whether it can strike the process that causes an event; no other fault asks which that is.
 fn takes_origin(kind: &FaultRow) -> bool {
     kind.cast == Cast::Each
 }
@@ -319,7 +319,7 @@ fn on_what(value: Spanned<DeValue<'_>>, valid: &Words<'_>, complaints: &mut Diag
         if let Some(matches) = matches {
             complaints.wrong(&matches.span(), "`matches` needs `link` beside it");
         }
-        return cue(section, valid, complaints).map(Trigger::On);
+        return event_match(section, valid, complaints).map(Trigger::On);
     };
     let span = section.span.clone();
     for key in ["event", "session"] {
@@ -341,7 +341,7 @@ fn on_what(value: Spanned<DeValue<'_>>, valid: &Words<'_>, complaints: &mut Diag
     Some(Trigger::OnRequest { link: link.into_inner(), matches: matches?.into_inner(), nth, after })
 }
 
-fn cue(mut section: Section<'_>, valid: &Words<'_>, complaints: &mut Diagnostics<'_>) -> Option<EventMatch> {
+fn event_match(mut section: Section<'_>, valid: &Words<'_>, complaints: &mut Diagnostics<'_>) -> Option<EventMatch> {
     let event = section.need("event", complaints).and_then(|value| text(value, "event", complaints));
     let session = section.text("session", complaints);
     let (nth, after) = nth_and_after(&mut section, complaints);
@@ -414,7 +414,7 @@ fn until_what(value: Spanned<DeValue<'_>>, valid: &Words<'_>, complaints: &mut D
         DeValue::String(word) if word == "heal" => Some(Lifetime::UntilHeal),
         DeValue::Table(_) => {
             let section = Section::of(value, "`until`", CUE_KEYS, complaints)?;
-            cue(section, valid, complaints).map(Lifetime::Until)
+            event_match(section, valid, complaints).map(Lifetime::Until)
         }
         other => {
             let says = format!("`until` must be `{{ event = \"…\" }}` or \"heal\", not {}", described(other));

@@ -11,8 +11,6 @@ mod print;
 mod scope;
 mod section;
 pub mod seed;
-#[cfg(test)]
-mod tests;
 pub(crate) mod vocabulary;
 mod workload;
 
@@ -149,7 +147,7 @@ impl Fault {
         Fault { kind: kind.into(), targets, trigger, length, part: Scope::default(), every: None }
     }
 
-    /// Whether it strikes whoever caused the event that begins it.
+    /// Whether it strikes the process that caused the event that begins it.
     pub fn strikes_origin(&self) -> bool {
         self.targets.iter().any(|target| target.split("->").next() == Some(ORIGIN))
     }
@@ -173,7 +171,7 @@ impl Trigger {
     pub fn delayed(mut self, by: Duration) -> Trigger {
         match &mut self {
             Trigger::At(at) => *at += by,
-            Trigger::On(cue) => cue.after += by,
+            Trigger::On(event_match) => event_match.after += by,
             Trigger::OnRequest { after, .. } => *after += by,
         }
         self

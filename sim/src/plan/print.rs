@@ -68,13 +68,13 @@ pub fn told(fault: &Fault) -> String {
     let kind = told_part(&fault.part, fault.kind.told());
     let begins = match &fault.trigger {
         Trigger::At(at) => format!("at {}", duration::print(*at)),
-        Trigger::On(cue) => format!("on {}", told_cue(cue)),
+        Trigger::On(event_match) => format!("on {}", told_cue(event_match)),
         Trigger::OnRequest { link, matches, nth, .. } => format!("on request {nth} with `{matches}` on {link}"),
     };
     let ends = match &fault.length {
         Lifetime::Instant => String::new(),
         Lifetime::Lasts(lasts) => format!(", for {}", duration::print(*lasts)),
-        Lifetime::Until(cue) => format!(", until {}", told_cue(cue)),
+        Lifetime::Until(event_match) => format!(", until {}", told_cue(event_match)),
         Lifetime::UntilHeal => ", until everything heals".to_owned(),
     };
     let again = fault.every.map(|every| format!(", again after {}", duration::print(every))).unwrap_or_default();
@@ -94,16 +94,16 @@ fn told_part(part: &Scope, mut kind: String) -> String {
     kind
 }
 
-fn told_cue(cue: &EventMatch) -> String {
-    let mut text = cue.event.clone();
-    if cue.nth != 1 {
-        text = format!("{text} no. {}", cue.nth);
+fn told_cue(event_match: &EventMatch) -> String {
+    let mut text = event_match.event.clone();
+    if event_match.nth != 1 {
+        text = format!("{text} no. {}", event_match.nth);
     }
-    if let Some(session) = &cue.session {
+    if let Some(session) = &event_match.session {
         text = format!("{text} of {session}");
     }
-    if !cue.after.is_zero() {
-        text = format!("{text} and {} more", duration::print(cue.after));
+    if !event_match.after.is_zero() {
+        text = format!("{text} and {} more", duration::print(event_match.after));
     }
     text
 }
@@ -121,7 +121,7 @@ fn fault(fault: &Fault) -> String {
     text.extend(fault.part.only.as_ref().map(|only| format!("only = {}\n", quoted(only))));
     match &fault.trigger {
         Trigger::At(at) => text.push_str(&format!("at = {}\n", time(*at))),
-        Trigger::On(waited) => text.push_str(&format!("on = {}\n", cue(waited))),
+        Trigger::On(waited) => text.push_str(&format!("on = {}\n", event_match(waited))),
         Trigger::OnRequest { link, matches, nth, after } => {
             let what = format!("link = {}, matches = {}", quoted(link), quoted(matches));
             text.push_str(&format!("on = {{ {what}{} }}\n", nth_and_after(*nth, *after)));
@@ -132,7 +132,7 @@ fn fault(fault: &Fault) -> String {
             // An instant that this kind has not by itself is a length of nothing.
             Lifetime::Instant => text.push_str("lasts = \"0s\"\n"),
             Lifetime::Lasts(lasts) => text.push_str(&format!("lasts = {}\n", time(*lasts))),
-            Lifetime::Until(waited) => text.push_str(&format!("until = {}\n", cue(waited))),
+            Lifetime::Until(waited) => text.push_str(&format!("until = {}\n", event_match(waited))),
             Lifetime::UntilHeal => text.push_str("until = \"heal\"\n"),
         }
     }
@@ -140,9 +140,14 @@ fn fault(fault: &Fault) -> String {
     text
 }
 
-fn cue(cue: &EventMatch) -> String {
-    let session = cue.session.as_ref().map(|session| format!(", session = {}", quoted(session))).unwrap_or_default();
-    format!("{{ event = {}{session}{} }}", quoted(&cue.event), nth_and_after(cue.nth, cue.after))
+fn event_match(event_match: &EventMatch) -> String {
+    let session =
+        event_match.session.as_ref().map(|session| format!(", session = {}", quoted(session))).unwrap_or_default();
+    format!(
+        "{{ event = {}{session}{} }}",
+        quoted(&event_match.event),
+        nth_and_after(event_match.nth, event_match.after)
+    )
 }
 
 fn nth_and_after(nth: u32, after: std::time::Duration) -> String {

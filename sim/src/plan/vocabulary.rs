@@ -1,5 +1,5 @@
 //! The words that a plan may use, as data: one list each for the parser, for `list` and for messages. A product's own come from
-//! whoever reads plans of it.
+//! the readers of its plans.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -67,29 +67,29 @@ pub struct Role {
     pub contained: Option<Contained>,
 }
 
-/// A role whose processes are containers. Agent `agent-2` has berths `agent-2.1`, `agent-2.2`, …: a container of that
+/// A role whose processes are containers. Agent `agent-2` has slots `agent-2.1`, `agent-2.2`, …: a container of that
 /// agent is the process in one of them, from its start to its end.
 #[derive(Debug)]
 pub struct Contained {
     /// The service that is the container engine.
     pub engine: &'static str,
     /// How many containers of an agent can run at once.
-    pub berths: usize,
+    pub slots: usize,
     /// The label of a container that names its agent.
     pub label: &'static str,
-    /// The service by which other roles name all of them. Whoever has it among its services is given one address; the
+    /// The service by which other roles name all of them. A role with it among its services is given one address; the
     /// port is to be replaced by the one that the engine says it published.
     pub reached_as: &'static str,
 }
 
 impl Role {
     /// The names of its processes if there are `count`, each with the agent that it belongs to: itself, unless it is a
-    /// berth. Berths come agent by agent.
+    /// slot. Berths come agent by agent.
     pub fn processes(&self, count: usize) -> Vec<(String, String)> {
         let agents = (1..=count).map(|number| format!("{}-{number}", self.name));
         let Some(contained) = &self.contained else { return agents.map(|name| (name.clone(), name)).collect() };
-        let berths = |agent: String| (1..=contained.berths).map(move |nth| (agent.clone(), format!("{agent}.{nth}")));
-        agents.flat_map(berths).collect()
+        let slots = |agent: String| (1..=contained.slots).map(move |nth| (agent.clone(), format!("{agent}.{nth}")));
+        agents.flat_map(slots).collect()
     }
 }
 
@@ -131,7 +131,7 @@ impl Vocabulary {
         self.services.iter().find(|service| service.name == far).is_none_or(|service| service.http)
     }
 
-    /// The processes of a topology, `executor-1` and so on, and the berths of containers, `agent-1.1` and so on.
+    /// The processes of a topology, `executor-1` and so on, and the slots of containers, `agent-1.1` and so on.
     pub fn processes(&self, topology: &BTreeMap<String, usize>) -> Vec<String> {
         self.roles.iter().flat_map(|role| of_role(role, topology)).map(|(_, process)| process).collect()
     }

@@ -48,7 +48,7 @@ impl Step {
             0 => event.process.clone(),
             life => format!("{}, life {life}", event.process),
         };
-        // One that does not serialise is reported by whoever writes the trace.
+        // One that does not serialise is reported by the writer of the trace.
         let what = serde_json::to_string(&event.what).unwrap_or_else(|error| error.to_string());
         Step { digest, at: event.at, place, what }
     }

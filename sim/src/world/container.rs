@@ -1,6 +1,6 @@
 //! Berths: the nodes on which containers are processes of the world. A container engine boots them, nobody else does.
-//! Its one law: a container gets the lowest berth of its agent that no living process lies in, and gets it only once
-//! whoever lay there before is buried.
+//! Its one law: a container gets the lowest slot of its agent that no living process lies in, and gets it only once
+//! the process that lay there before is reaped.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,12 +16,12 @@ use crate::world::dispatcher::Dispatcher;
 use crate::world::nodes::NodeHandle;
 use crate::world::process::{Ended, Supervised};
 
-/// The port of the host at which the berth with this index, over all agents and from 0, is reached.
+/// The port of the host at which the slot with this index, over all agents and from 0, is reached.
 pub(crate) fn published(index: usize) -> u16 {
-    u16::try_from(index).ok().and_then(|index| FIRST_PUBLISHED.checked_add(index)).expect("a world has few berths")
+    u16::try_from(index).ok().and_then(|index| FIRST_PUBLISHED.checked_add(index)).expect("a world has few slots")
 }
 
-/// A berth.
+/// A slot.
 struct ContainerSlot {
     agent: String,
     process: String,
@@ -30,38 +30,38 @@ struct ContainerSlot {
     /// A container's process lives in it.
     taken: Mutex<bool>,
     /// Held from a boot to the burial.
-    manned: Arc<Turn<Supervised>>,
+    supervised: Arc<Turn<Supervised>>,
 }
 
-/// Runs containers in these berths; their lives are kept by tasks on `stage`.
+/// Runs containers in these slots; their lives are kept by tasks on `control_node`.
 pub(crate) fn runner<O: ProductEvent>(
     dispatcher: &Arc<Dispatcher<O>>,
-    stage: &NodeHandle,
+    control_node: &NodeHandle,
     label: &'static str,
-    berths: Vec<(String, Supervised)>,
+    slots: Vec<(String, Supervised)>,
 ) -> Runner {
-    let berth = |(index, (agent, manned)): (usize, (String, Supervised))| {
-        let process = manned.process().to_owned();
-        let inside = manned.listen().expect("the role of a container has a port");
-        let (taken, manned) = (Mutex::new(false), Arc::new(Turn::new(manned)));
-        Arc::new(ContainerSlot { agent, process, inside, published: published(index), taken, manned })
+    let slot = |(index, (agent, supervised)): (usize, (String, Supervised))| {
+        let process = supervised.process().to_owned();
+        let inside = supervised.listen().expect("the role of a container has a port");
+        let (taken, supervised) = (Mutex::new(false), Arc::new(Turn::new(supervised)));
+        Arc::new(ContainerSlot { agent, process, inside, published: published(index), taken, supervised })
     };
-    let berths: Vec<_> = berths.into_iter().enumerate().map(berth).collect();
-    let (dispatcher, stage) = (dispatcher.clone(), stage.clone());
+    let slots: Vec<_> = slots.into_iter().enumerate().map(slot).collect();
+    let (dispatcher, control_node) = (dispatcher.clone(), control_node.clone());
     Runner(Box::new(move |spec| -> BoxFuture<'static, Result<Running, String>> {
-        let berth = take(&berths, label, &spec);
-        let (dispatcher, stage) = (dispatcher.clone(), stage.clone());
-        Box::pin(async move { Ok(boot(dispatcher, &stage, berth?, spec.env).await) })
+        let slot = take(&slots, label, &spec);
+        let (dispatcher, control_node) = (dispatcher.clone(), control_node.clone());
+        Box::pin(async move { Ok(boot(dispatcher, &control_node, slot?, spec.env).await) })
     }))
 }
 
-/// Takes the lowest free berth, at once: two containers that start together get two.
-fn take(berths: &[Arc<ContainerSlot>], label: &str, spec: &Spec) -> Result<Arc<ContainerSlot>, String> {
+/// Takes the lowest free slot, at once: two containers that start together get two.
+fn take(slots: &[Arc<ContainerSlot>], label: &str, spec: &Spec) -> Result<Arc<ContainerSlot>, String> {
     let agent = spec.labels.get(label).unwrap_or_else(|| panic!("container {} has no label {label}", spec.name));
-    let own: Vec<_> = berths.iter().filter(|berth| berth.agent == *agent).collect();
+    let own: Vec<_> = slots.iter().filter(|slot| slot.agent == *agent).collect();
     let last = own.last().unwrap_or_else(|| panic!("container {} is of {agent}, which [topology] has not", spec.name));
-    let free = own.iter().find(|berth| !std::mem::replace(&mut *berth.taken(), true));
-    free.map(|berth| Arc::clone(berth)).ok_or_else(|| {
+    let free = own.iter().find(|slot| !std::mem::replace(&mut *slot.taken(), true));
+    free.map(|slot| Arc::clone(slot)).ok_or_else(|| {
         format!(
             "driver failed programming external connectivity on endpoint {}: Bind for 0.0.0.0:{} failed: port is \
              already allocated",
@@ -72,18 +72,18 @@ fn take(berths: &[Arc<ContainerSlot>], label: &str, spec: &Spec) -> Result<Arc<C
 
 async fn boot<O: ProductEvent>(
     dispatcher: Arc<Dispatcher<O>>,
-    stage: &NodeHandle,
-    berth: Arc<ContainerSlot>,
+    control_node: &NodeHandle,
+    slot: Arc<ContainerSlot>,
     env: BTreeMap<String, String>,
 ) -> Running {
-    let mut manned = berth.manned.clone().lock_owned().await;
-    let life = manned.bear(&dispatcher, env);
+    let mut supervised = slot.supervised.clone().lock_owned().await;
+    let life = supervised.bear(&dispatcher, env);
     let incarnation = life.incarnation;
     let (died, death) = oneshot::channel();
     // The world keeps each life to its end; it drops one only when it ends itself.
     let exit = async move { death.await.unwrap_or(KILLED) }.boxed().shared();
     let order = |kill: bool| -> Arc<dyn Fn() + Send + Sync> {
-        let (dispatcher, process) = (dispatcher.clone(), berth.process.clone());
+        let (dispatcher, process) = (dispatcher.clone(), slot.process.clone());
         Arc::new(move || {
             dispatcher.act(|monitor| match monitor.life(&process).incarnation == incarnation {
                 true if kill => monitor.kill(&process),
@@ -93,17 +93,17 @@ async fn boot<O: ProductEvent>(
         })
     };
     let (terminate, kill) = (order(false), order(true));
-    let ContainerSlot { process, inside, published, .. } = &*berth;
+    let ContainerSlot { process, inside, published, .. } = &*slot;
     let running = Running { process: process.clone(), published: *published, inside: *inside, exit, terminate, kill };
-    stage.spawn(async move {
+    control_node.spawn(async move {
         // Nobody but the engine's clients ends a container: no grace.
-        let code = match manned.live(&dispatcher, life, None).await {
+        let code = match supervised.live(&dispatcher, life, None).await {
             Ended::Exited(code) => code,
             Ended::Killed => KILLED,
         };
-        *berth.taken() = false;
+        *slot.taken() = false;
         let _ = died.send(code); // an engine that has forgotten the container asks no more
-        manned.bury().await;
+        supervised.reap().await;
     });
     running
 }

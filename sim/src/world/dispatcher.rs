@@ -1,5 +1,5 @@
 //! Where everything meets: relays, stand-ins, users and processes call the dispatcher, it calls the monitor, and then does to the
-//! world what follows. Its one law: nothing of the world is touched while the watch is locked.
+//! world what follows. Its one law: nothing of the world is touched while the monitor is locked.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,23 +20,23 @@ use crate::world::process::ProcessHandle;
 #[cfg(not(madsim))]
 use crate::world::taps::RealWorld;
 
-/// The world's hands: what deeds are done to.
+/// The world's handles: what actions are done to.
 pub(crate) struct Handles {
     pub(crate) links: BTreeMap<String, Arc<Link>>,
-    pub(crate) keepers: BTreeMap<String, ProcessHandle>,
+    pub(crate) service_managers: BTreeMap<String, ProcessHandle>,
     /// By service: what is done to it.
     pub(crate) controls: BTreeMap<&'static str, mpsc::UnboundedSender<Control>>,
     /// Rung to end the life of a service; the next begins at once.
     pub(crate) restarts: BTreeMap<&'static str, Arc<Notify>>,
     /// The node on which timers of faults run.
-    pub(crate) stage: NodeHandle,
+    pub(crate) control_node: NodeHandle,
 }
 
 /// The monitor, and what it needs to act.
 pub(crate) struct Dispatcher<O> {
     monitor: Mutex<Monitor<O>>,
     time: TimeHandle,
-    hands: OnceLock<Handles>,
+    handles: OnceLock<Handles>,
     /// Rung when the run stops, and when a user ends.
     pub(crate) bell: Notify,
     /// What the world is built around, outside of the simulation.
@@ -49,19 +49,25 @@ impl<O: ProductEvent> Dispatcher<O> {
     #[cfg(madsim)]
     pub(crate) fn new(monitor: Monitor<O>) -> Arc<Dispatcher<O>> {
         let time = TimeHandle::current();
-        Arc::new(Dispatcher { monitor: Mutex::new(monitor), time, hands: OnceLock::new(), bell: Notify::new() })
+        Arc::new(Dispatcher { monitor: Mutex::new(monitor), time, handles: OnceLock::new(), bell: Notify::new() })
     }
 
     /// Call it inside the runtime.
     #[cfg(not(madsim))]
     pub(crate) fn new(monitor: Monitor<O>, around: RealWorld) -> Arc<Dispatcher<O>> {
         let time = TimeHandle::current();
-        Arc::new(Dispatcher { monitor: Mutex::new(monitor), time, hands: OnceLock::new(), bell: Notify::new(), around })
+        Arc::new(Dispatcher {
+            monitor: Mutex::new(monitor),
+            time,
+            handles: OnceLock::new(),
+            bell: Notify::new(),
+            around,
+        })
     }
 
-    /// The world is built: from here on deeds can be done.
-    pub(crate) fn arm(&self, hands: Handles) {
-        assert!(self.hands.set(hands).is_ok(), "a world is built once");
+    /// The world is built: from here on actions can be done.
+    pub(crate) fn arm(&self, handles: Handles) {
+        assert!(self.handles.set(handles).is_ok(), "a world is built once");
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -75,14 +81,14 @@ impl<O: ProductEvent> Dispatcher<O> {
 
     /// Does something to the monitor, now, and to the world what follows.
     pub(crate) fn act<T>(self: &Arc<Self>, act: impl FnOnce(&mut Monitor<O>) -> T) -> T {
-        let (out, deeds, stopped) = {
+        let (out, actions, stopped) = {
             let mut monitor = self.lock();
             monitor.set_now(self.now());
             let out = act(&mut monitor);
-            (out, monitor.take_deeds(), monitor.stop().is_some())
+            (out, monitor.take_actions(), monitor.stop().is_some())
         };
-        for deed in deeds {
-            self.perform(deed);
+        for action in actions {
+            self.perform(action);
         }
         if stopped {
             self.bell.notify_one();
@@ -90,7 +96,7 @@ impl<O: ProductEvent> Dispatcher<O> {
         out
     }
 
-    /// As [`Dispatcher::act`], unless the watch is at work: for what its own callees cause.
+    /// As [`Dispatcher::act`], unless the monitor is at work: for what its own callees cause.
     #[cfg(madsim)]
     pub(crate) fn try_act(self: &Arc<Self>, act: impl FnOnce(&mut Monitor<O>)) {
         if self.monitor.try_lock().is_ok() {
@@ -107,90 +113,90 @@ impl<O: ProductEvent> Dispatcher<O> {
         self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn perform(self: &Arc<Self>, deed: Action) {
-        let Some(hands) = self.hands.get() else { return };
-        match deed {
-            Action::Later(order) => self.later(hands, order),
-            Action::Strike { fault, kind, part, link } => match hands.links.get(&link) {
+    fn perform(self: &Arc<Self>, action: Action) {
+        let Some(handles) = self.handles.get() else { return };
+        match action {
+            Action::Later(order) => self.later(handles, order),
+            Action::Strike { fault, kind, part, link } => match handles.links.get(&link) {
                 Some(link) => link.strike_part(fault, Effect::of(&kind), part),
                 None => self.act(|monitor| monitor.fail(format!("{fault}: there is no link {link}"))),
             },
             Action::Heal { fault, link } => {
-                if let Some(link) = hands.links.get(&link) {
+                if let Some(link) = handles.links.get(&link) {
                     link.heal(fault);
                 }
             }
             Action::Terminate { process, incarnation } => {
-                if let Some(keeper) = hands.keepers.get(&process) {
-                    keeper.terminate(incarnation);
+                if let Some(service_manager) = handles.service_managers.get(&process) {
+                    service_manager.terminate(incarnation);
                 }
             }
             Action::Kill { process, incarnation } => {
-                if let Some(keeper) = hands.keepers.get(&process) {
-                    keeper.kill(incarnation);
+                if let Some(service_manager) = handles.service_managers.get(&process) {
+                    service_manager.kill(incarnation);
                 }
             }
             Action::Lose { process, incarnation } => {
-                if let Some(keeper) = hands.keepers.get(&process) {
-                    keeper.lose(incarnation);
+                if let Some(service_manager) = handles.service_managers.get(&process) {
+                    service_manager.lose(incarnation);
                 }
             }
             Action::ExpireLater { process, losses } => {
                 let dispatcher = self.clone();
-                hands.stage.spawn(async move {
+                handles.control_node.spawn(async move {
                     tokio::time::sleep(HALF_OPEN).await;
                     dispatcher.perform(Action::Expire { process, losses });
                 });
             }
             Action::Expire { process, losses } => {
-                if let Some(keeper) = hands.keepers.get(&process) {
-                    keeper.expire(losses);
+                if let Some(service_manager) = handles.service_managers.get(&process) {
+                    service_manager.expire(losses);
                 }
             }
             Action::Crash { process, incarnation } => {
-                if let Some(keeper) = hands.keepers.get(&process) {
-                    keeper.crash(incarnation);
+                if let Some(service_manager) = handles.service_managers.get(&process) {
+                    service_manager.crash(incarnation);
                 }
             }
             Action::Stop { process, incarnation, heard } => {
-                if let Some(keeper) = hands.keepers.get(&process) {
-                    keeper.stop(incarnation, heard);
+                if let Some(service_manager) = handles.service_managers.get(&process) {
+                    service_manager.stop(incarnation, heard);
                 }
             }
             Action::Raise { process } => {
-                if let Some(keeper) = hands.keepers.get(&process) {
-                    keeper.raise();
+                if let Some(service_manager) = handles.service_managers.get(&process) {
+                    service_manager.raise();
                 }
             }
             Action::Pause { process } => {
-                if let Some(keeper) = hands.keepers.get(&process) {
-                    keeper.pause();
+                if let Some(service_manager) = handles.service_managers.get(&process) {
+                    service_manager.pause();
                 }
             }
             Action::Resume { process } => {
-                if let Some(keeper) = hands.keepers.get(&process) {
-                    keeper.resume();
+                if let Some(service_manager) = handles.service_managers.get(&process) {
+                    service_manager.resume();
                 }
             }
-            Action::Control { service, control } => match hands.controls.get(service.as_str()) {
-                // Whoever would hear it is gone only with the world.
+            Action::Control { service, control } => match handles.controls.get(service.as_str()) {
+                // The receiver is gone only with the world.
                 Some(told) => _ = told.send(control),
                 None => self.act(|monitor| monitor.fail(format!("there is no service {service}"))),
             },
             Action::Down { fault, service, down } => {
-                let links = hands.links.values().filter(|link| link.far == service);
+                let links = handles.links.values().filter(|link| link.far == service);
                 links.for_each(|link| if down { link.strike(fault, Effect::Close) } else { link.heal(fault) });
-                if down && let Some(restart) = hands.restarts.get(service.as_str()) {
+                if down && let Some(restart) = handles.restarts.get(service.as_str()) {
                     restart.notify_one();
                 }
             }
         }
     }
 
-    fn later(self: &Arc<Self>, hands: &Handles, order: ScheduledMove) {
+    fn later(self: &Arc<Self>, handles: &Handles, order: ScheduledMove) {
         let dispatcher = self.clone();
-        // Zero would be a timer's shortest time; such orders never come here.
-        hands.stage.spawn(async move {
+        // Zero would be a timer's shortest time; such moves never come here.
+        handles.control_node.spawn(async move {
             tokio::time::sleep(order.after).await;
             dispatcher.act(|monitor| monitor.go(order));
         });
@@ -208,7 +214,7 @@ impl<O: ProductEvent> Dispatcher<O> {
     /// Where a user says what it saw.
     pub(crate) fn ear(self: &Arc<Self>, user: &str) -> Arc<dyn Fn(O) + Send + Sync> {
         let (dispatcher, user) = (self.clone(), user.to_owned());
-        Arc::new(move |occurrence| dispatcher.act(|monitor| monitor.emit(&user, 0, What::Product(occurrence))))
+        Arc::new(move |product_event| dispatcher.act(|monitor| monitor.emit(&user, 0, What::Product(product_event))))
     }
 }
 
@@ -224,12 +230,12 @@ impl<O: ProductEvent> LinkObserver for DispatcherObserver<O> {
         self.0.look(|monitor| monitor.dialled(local, &link.near, incarnation));
     }
 
-    fn fact(&self, link: &Link, incarnation: u32, happening: WorldEvent) {
+    fn fact(&self, link: &Link, incarnation: u32, event: WorldEvent) {
         #[cfg(not(madsim))]
-        if let WorldEvent::LinkOpened { conn, .. } = happening {
+        if let WorldEvent::LinkOpened { conn, .. } = event {
             self.0.opened(link, conn, incarnation);
         }
-        self.0.act(|monitor| monitor.happened(&link.near, incarnation, happening));
+        self.0.act(|monitor| monitor.happened(&link.near, incarnation, event));
     }
 
     fn spoke(&self, link: &Link, incarnation: u32, up: bool) {

@@ -61,7 +61,7 @@ const TICK: Duration = Duration::from_secs(1);
 const SERVICE_PAUSE: Duration = Duration::from_millis(10);
 
 /// A link's near end, as the process or user that owns it is told.
-struct Road {
+struct LinkEndpoint {
     link: Arc<Link>,
     near: SocketAddr,
 }
@@ -73,7 +73,7 @@ struct Builder<O> {
     links: BTreeMap<String, Arc<Link>>,
     /// By service.
     services: BTreeMap<&'static str, (Site, u16)>,
-    fleets: Vec<Fleet>,
+    container_roles: Vec<Fleet>,
     /// By service: ends its life.
     restarts: BTreeMap<&'static str, Arc<Notify>>,
 }
@@ -92,18 +92,18 @@ impl Site {
     /// What the relay at this address carries to.
     fn seen_from(self, relay: IpAddr) -> Target {
         match self {
-            Site::MemoryListener(dock) => Target::MemoryListener(dock, relay),
+            Site::MemoryListener(listener) => Target::MemoryListener(listener, relay),
             #[cfg(not(madsim))]
             Site::Server(addr) => addr.into(),
         }
     }
 }
 
-/// The berths of a contained role.
+/// The slots of a contained role.
 struct Fleet {
     contained: &'static Contained,
     /// With the agent of each.
-    berths: Vec<(String, ProcessSpec)>,
+    slots: Vec<(String, ProcessSpec)>,
 }
 
 /// Lives through a whole run of these actors. Returns why it made no progress, if it did not.
@@ -143,13 +143,13 @@ impl Crowd {
 /// Tells a service what is done to it in the order in which it is done, and in a task of its own: the service may be in the
 /// middle of the very step that brought it about.
 fn orderly<O: ProductEvent>(
-    stage: &NodeHandle,
+    control_node: &NodeHandle,
     dispatcher: &Arc<Dispatcher<O>>,
     standin: Arc<dyn StandIn>,
 ) -> mpsc::UnboundedSender<Control> {
     let (told, mut hears) = mpsc::unbounded_channel();
     let dispatcher = dispatcher.clone();
-    stage.spawn(async move {
+    control_node.spawn(async move {
         while let Some(control) = hears.recv().await {
             if let Err(why) = standin.control(control) {
                 dispatcher.act(|monitor| monitor.fail(why));
@@ -167,72 +167,80 @@ async fn build<O: ProductEvent, W>(
 ) -> Crowd {
     let Actors { roles, crates, standins, boot, users, .. } = actors;
     let ground = NodeAllocator::new();
-    let (services, fleets) = (BTreeMap::new(), Vec::new());
+    let (services, container_roles) = (BTreeMap::new(), Vec::new());
     let (links, restarts) = (BTreeMap::new(), BTreeMap::new());
-    let mut builder = Builder { ground, dispatcher: dispatcher.clone(), boot, links, services, fleets, restarts };
-    let (stage, _) = builder.ground.node("world");
+    let mut builder =
+        Builder { ground, dispatcher: dispatcher.clone(), boot, links, services, container_roles, restarts };
+    let (control_node, _) = builder.ground.node("world");
     let (mut services, mut controls) = (BTreeMap::new(), BTreeMap::new());
     for standin in standins {
-        controls.insert(standin.name(), orderly(&stage, dispatcher, standin.clone()));
+        controls.insert(standin.name(), orderly(&control_node, dispatcher, standin.clone()));
         services.insert(standin.name(), standin.clone());
         builder.service(standin);
     }
     let count = |role: &Role| plan.topology.get(role.name).copied().unwrap_or(role.count);
     for role in roles {
         if let Some(contained) = &role.contained {
-            builder.fleet(plan, role, contained, count(role), seed).await;
+            builder.container_role(plan, role, contained, count(role), seed).await;
         }
     }
-    let mut births = Vec::new();
+    let mut specs = Vec::new();
     let mut serving = BTreeMap::new();
     for role in roles.iter().filter(|role| role.contained.is_none()) {
         for (_, process) in role.processes(count(role)) {
-            let birth = builder.process(plan, role, process.clone(), &process, seed).await;
-            serving.extend(birth.listen.map(|listen| (birth.process.clone(), listen)));
-            births.push(birth);
+            let spec = builder.process(plan, role, process.clone(), &process, seed).await;
+            serving.extend(spec.listen.map(|listen| (spec.process.clone(), listen)));
+            specs.push(spec);
         }
     }
     let mut seats = Vec::new();
     for user in users {
         let mut links = BTreeMap::new();
         for (process, listen) in &serving {
-            let road = builder.road(&user.name, process, listen.port(), |_| Target::Address(*listen)).await;
-            if let Some(birth) = births.iter_mut().find(|birth| birth.process == *process) {
-                birth.far.push(road.link);
+            let endpoint = builder.relayed(&user.name, process, listen.port(), |_| Target::Address(*listen)).await;
+            if let Some(spec) = specs.iter_mut().find(|spec| spec.process == *process) {
+                spec.far.push(endpoint.link);
             }
-            links.insert(process.clone(), road.near);
+            links.insert(process.clone(), endpoint.near);
         }
         seats.push((user, links));
     }
-    let contained = builder.fleets.iter().flat_map(|fleet| &fleet.berths).map(|(_, birth)| birth);
-    let nodes = births.iter().chain(contained).map(|birth| (birth.node, birth.process.clone())).collect();
+    let contained =
+        builder.container_roles.iter().flat_map(|container_role| &container_role.slots).map(|(_, spec)| spec);
+    let nodes = specs.iter().chain(contained).map(|spec| (spec.node, spec.process.clone())).collect();
     let nodes: BTreeMap<NodeId, String> = nodes;
     dispatcher.act(|monitor| monitor.runs_on(nodes.keys().copied()));
     listen(dispatcher, crates, nodes);
-    let mut keepers = BTreeMap::new();
-    for fleet in std::mem::take(&mut builder.fleets) {
-        fleet.moor(dispatcher, &stage, &services, &mut keepers);
+    let mut service_managers = BTreeMap::new();
+    for container_role in std::mem::take(&mut builder.container_roles) {
+        container_role.attach(dispatcher, &control_node, &services, &mut service_managers);
     }
     let mut managers = Vec::new();
-    for birth in births {
-        let process = birth.process.clone();
+    for spec in specs {
+        let process = spec.process.clone();
         dispatcher.act(|monitor| {
             monitor.expected(&process);
-            if !birth.pre_stop.is_zero() {
+            if !spec.pre_stop.is_zero() {
                 monitor.lingers(&process);
             }
         });
-        let (keeper, manager) = keep(dispatcher.clone(), birth);
-        keepers.insert(process, keeper);
+        let (service_manager, manager) = keep(dispatcher.clone(), spec);
+        service_managers.insert(process, service_manager);
         managers.push(manager);
     }
     let restarts = builder.restarts;
-    dispatcher.arm(Handles { links: builder.links, keepers, controls, restarts, stage: stage.clone() });
+    dispatcher.arm(Handles {
+        links: builder.links,
+        service_managers,
+        controls,
+        restarts,
+        control_node: control_node.clone(),
+    });
     dispatcher.act(|monitor| {
         monitor.happened("", 0, WorldEvent::Phase { name: "chaos" });
         monitor.open();
     });
-    managers.into_iter().for_each(|manager| drop(stage.spawn(manager)));
+    managers.into_iter().for_each(|manager| drop(control_node.spawn(manager)));
     let (leave, left) = tokio::sync::mpsc::unbounded_channel();
     let mut acting = BTreeSet::new();
     for (user, links) in seats {
@@ -250,25 +258,25 @@ async fn build<O: ProductEvent, W>(
 }
 
 impl Fleet {
-    /// Handles the berths to their engine.
-    fn moor<O: ProductEvent>(
+    /// Handles the slots to their engine.
+    fn attach<O: ProductEvent>(
         self,
         dispatcher: &Arc<Dispatcher<O>>,
-        stage: &NodeHandle,
+        control_node: &NodeHandle,
         services: &BTreeMap<&'static str, Arc<dyn StandIn>>,
-        keepers: &mut BTreeMap<String, ProcessHandle>,
+        service_managers: &mut BTreeMap<String, ProcessHandle>,
     ) {
         let Contained { engine, label, .. } = self.contained;
         let service = services.get(engine).unwrap_or_else(|| panic!("there is no service {engine}"));
-        let mut berths = Vec::new();
-        for (agent, birth) in self.berths {
-            let process = birth.process.clone();
-            dispatcher.act(|monitor| monitor.berth(&process));
-            let (keeper, manned) = man(birth);
-            keepers.insert(process, keeper);
-            berths.push((agent, manned));
+        let mut slots = Vec::new();
+        for (agent, spec) in self.slots {
+            let process = spec.process.clone();
+            dispatcher.act(|monitor| monitor.slot(&process));
+            let (service_manager, supervised) = man(spec);
+            service_managers.insert(process, service_manager);
+            slots.push((agent, supervised));
         }
-        let told = service.run_with(container::runner(dispatcher, stage, label, berths));
+        let told = service.run_with(container::runner(dispatcher, control_node, label, slots));
         assert!(told.is_ok(), "service {engine} is no container engine");
     }
 }
@@ -307,26 +315,26 @@ impl<O: ProductEvent> Builder<O> {
             return;
         }
         let (node, _) = self.ground.node(name);
-        let (tap, dock) = (self.dispatcher.tap(name), MemoryListener::default());
-        self.services.insert(name, (Site::MemoryListener(dock.clone()), standin.port()));
+        let (tap, listener) = (self.dispatcher.tap(name), MemoryListener::default());
+        self.services.insert(name, (Site::MemoryListener(listener.clone()), standin.port()));
         let restart = Arc::new(Notify::new());
         self.restarts.insert(name, restart.clone());
-        let mut listener = dock.open();
+        let mut accepting = listener.open();
         node.spawn(async move {
             loop {
                 tokio::select! {
                     biased;
                     () = restart.notified() => {}
-                    () = standin.serve(listener, tap.clone()) => {}
+                    () = standin.serve(accepting, tap.clone()) => {}
                 }
                 tokio::time::sleep(SERVICE_PAUSE).await;
-                listener = dock.open();
+                accepting = listener.open();
             }
         });
     }
 
-    /// The berths of a role, before whoever calls them.
-    async fn fleet<W>(
+    /// The slots of a role; they are made before the processes that call them.
+    async fn container_role<W>(
         &mut self,
         plan: &Plan<W>,
         role: &'static Role,
@@ -334,15 +342,15 @@ impl<O: ProductEvent> Builder<O> {
         agents: usize,
         seed: Seed,
     ) {
-        let mut berths = Vec::new();
+        let mut slots = Vec::new();
         for (agent, process) in role.processes(agents) {
-            let birth = self.process(plan, role, process, &agent, seed).await;
-            berths.push((agent, birth));
+            let spec = self.process(plan, role, process, &agent, seed).await;
+            slots.push((agent, spec));
         }
-        self.fleets.push(Fleet { contained, berths });
+        self.container_roles.push(Fleet { contained, slots });
     }
 
-    /// A process of a role that is one of `agent`'s: itself, unless it is a berth.
+    /// A process of a role that is one of `agent`'s: itself, unless it is a slot.
     async fn process<W>(
         &mut self,
         plan: &Plan<W>,
@@ -354,15 +362,17 @@ impl<O: ProductEvent> Builder<O> {
         let (node, ip) = self.ground.node(&process);
         let (mut near, mut links) = (Vec::new(), BTreeMap::new());
         for service in role.services {
-            if let Some(fleet) = self.fleets.iter().position(|fleet| fleet.contained.reached_as == *service) {
-                links.insert(*service, self.quay(&process, fleet, &mut near).await);
+            if let Some(container_role) =
+                self.container_roles.iter().position(|container_role| container_role.contained.reached_as == *service)
+            {
+                links.insert(*service, self.slot_addresses(&process, container_role, &mut near).await);
                 continue;
             }
             let known = self.services.get(service);
             let (site, port) = known.cloned().unwrap_or_else(|| panic!("role {}: no service {service}", role.name));
-            let road = self.road(&process, service, port, |ip| site.seen_from(ip)).await;
-            near.push(road.link);
-            links.insert(*service, road.near);
+            let endpoint = self.relayed(&process, service, port, |ip| site.seen_from(ip)).await;
+            near.push(endpoint.link);
+            links.insert(*service, endpoint.near);
         }
         let listen = role.port.map(|port| SocketAddr::new(ip, port));
         let manager = ServiceManager::of(&plan.service, role.name, &process);
@@ -393,29 +403,36 @@ impl<O: ProductEvent> Builder<O> {
         }
     }
 
-    /// One address at which a process reaches every berth of a fleet, each at the port that the engine publishes for it.
-    async fn quay(&mut self, process: &str, fleet: usize, near: &mut Vec<Arc<Link>>) -> SocketAddr {
-        let (node, ip) = self.ground.node(&format!("{process}->{}", self.fleets[fleet].contained.reached_as));
-        for (index, (_, berth)) in self.fleets[fleet].berths.iter_mut().enumerate() {
-            let link = Link::new(process, &berth.process);
-            let target = berth.listen.expect("the role of a container has a port");
+    /// One address at which a process reaches every slot of a container_role, each at the port that the engine publishes for it.
+    async fn slot_addresses(&mut self, process: &str, container_role: usize, near: &mut Vec<Arc<Link>>) -> SocketAddr {
+        let (node, ip) =
+            self.ground.node(&format!("{process}->{}", self.container_roles[container_role].contained.reached_as));
+        for (index, (_, slot)) in self.container_roles[container_role].slots.iter_mut().enumerate() {
+            let link = Link::new(process, &slot.process);
+            let target = slot.listen.expect("the role of a container has a port");
             let listener = bind(&node, ip, container::published(index)).await;
             node.spawn(relay(link.clone(), Arc::new(DispatcherObserver(self.dispatcher.clone())), listener, target));
             self.links.insert(link.name.clone(), link.clone());
-            berth.far.push(link.clone());
+            slot.far.push(link.clone());
             near.push(link);
         }
         SocketAddr::new(ip, 0)
     }
 
     /// `target` learns the address of the relay.
-    async fn road(&mut self, near: &str, far: &str, port: u16, target: impl FnOnce(IpAddr) -> Target) -> Road {
+    async fn relayed(
+        &mut self,
+        near: &str,
+        far: &str,
+        port: u16,
+        target: impl FnOnce(IpAddr) -> Target,
+    ) -> LinkEndpoint {
         let link = Link::new(near, far);
         let (node, ip) = self.ground.node(&link.name);
         let listener = bind(&node, ip, port).await;
         node.spawn(relay(link.clone(), Arc::new(DispatcherObserver(self.dispatcher.clone())), listener, target(ip)));
         self.links.insert(link.name.clone(), link.clone());
-        Road { link, near: SocketAddr::new(ip, port) }
+        LinkEndpoint { link, near: SocketAddr::new(ip, port) }
     }
 }
 
@@ -459,7 +476,7 @@ async fn settle<O: ProductEvent>(
     dispatcher.act(|monitor| monitor.happened("", 0, WorldEvent::Phase { name: "settle" }));
     let mut least = began;
     loop {
-        let pending = dispatcher.act(|monitor| monitor.ask());
+        let pending = dispatcher.act(|monitor| monitor.check_deadlines());
         let (down, stopped) = dispatcher.look(|monitor| {
             (monitor.down().into_iter().map(str::to_owned).collect::<Vec<_>>(), monitor.stop().is_some())
         });
@@ -508,7 +525,7 @@ async fn rest<O: ProductEvent>(dispatcher: &Arc<Dispatcher<O>>) -> bool {
         () = tokio::time::sleep(wait) => {}
     }
     dispatcher.act(|monitor| {
-        monitor.ask_again();
+        monitor.check_deadlines_again();
         monitor.stop().is_some()
     })
 }

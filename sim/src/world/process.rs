@@ -33,7 +33,7 @@ enum Order {
         whom: u32,
         heard: bool,
     },
-    /// It waits for its first boot no longer. Void for whoever lives.
+    /// It waits for its first boot no longer. Void for a process that lives.
     Raise,
 }
 
@@ -121,7 +121,7 @@ impl ProcessHandle {
     }
 }
 
-/// The settings of one process: for all, for its role, for itself (of a container: for its agent, for its berth), the
+/// The settings of one process: for all, for its role, for itself (of a container: for its agent, for its slot), the
 /// narrowest winning.
 pub(crate) fn settings<W>(plan: &Plan<W>, role: &str, own: &[&str]) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
@@ -144,46 +144,46 @@ pub(crate) struct Life {
     exit: oneshot::Receiver<i32>,
 }
 
-/// A process as whoever boots it holds it: the service manager, or a container engine.
+/// A process as its service manager or container engine holds it.
 pub(crate) struct Supervised {
-    birth: ProcessSpec,
+    spec: ProcessSpec,
     body: Arc<ProcessBackend>,
     inbox: mpsc::UnboundedReceiver<Order>,
     incarnations: u32,
 }
 
 /// A process before its first life, and the world's end of it.
-pub(crate) fn man(birth: ProcessSpec) -> (ProcessHandle, Supervised) {
+pub(crate) fn man(spec: ProcessSpec) -> (ProcessHandle, Supervised) {
     let (orders, inbox) = mpsc::unbounded_channel();
-    let body = Arc::new(ProcessBackend::new(birth.node, birth.near.clone(), birth.far.clone()));
-    (ProcessHandle { body: body.clone(), orders }, Supervised { birth, body, inbox, incarnations: 0 })
+    let body = Arc::new(ProcessBackend::new(spec.node, spec.near.clone(), spec.far.clone()));
+    (ProcessHandle { body: body.clone(), orders }, Supervised { spec, body, inbox, incarnations: 0 })
 }
 
 /// Starts the service manager of a process; the future keeps it alive for ever.
 pub(crate) fn keep<O: ProductEvent>(
     dispatcher: Arc<Dispatcher<O>>,
-    birth: ProcessSpec,
+    spec: ProcessSpec,
 ) -> (ProcessHandle, impl Future<Output = ()> + Send + 'static) {
-    let (keeper, manned) = man(birth);
-    (keeper, manage(dispatcher, manned))
+    let (handle, supervised) = man(spec);
+    (handle, manage(dispatcher, supervised))
 }
 
-async fn manage<O: ProductEvent>(dispatcher: Arc<Dispatcher<O>>, mut manned: Supervised) {
-    if !manned.birth.first_boot.is_zero() {
-        manned.wait().await;
+async fn manage<O: ProductEvent>(dispatcher: Arc<Dispatcher<O>>, mut supervised: Supervised) {
+    if !supervised.spec.first_boot.is_zero() {
+        supervised.wait().await;
     }
-    let mut delay = manned.birth.restart_delay;
-    while !dispatcher.look(|monitor| monitor.is_retired(manned.process())) {
+    let mut delay = supervised.spec.restart_delay;
+    while !dispatcher.look(|monitor| monitor.is_retired(supervised.process())) {
         let began = dispatcher.now();
-        let life = manned.bear(&dispatcher, BTreeMap::new());
-        let grace = manned.birth.grace;
-        manned.live(&dispatcher, life, Some(grace)).await;
+        let life = supervised.bear(&dispatcher, BTreeMap::new());
+        let grace = supervised.spec.grace;
+        supervised.live(&dispatcher, life, Some(grace)).await;
         if dispatcher.now() - began >= LONG {
-            delay = manned.birth.restart_delay;
+            delay = supervised.spec.restart_delay;
         }
-        manned.body.bury().await;
+        supervised.body.reap().await;
         tokio::time::sleep(delay.max(BURIAL)).await;
-        delay = (delay * 2).min(manned.birth.restart_max.max(manned.birth.restart_delay));
+        delay = (delay * 2).min(supervised.spec.restart_max.max(supervised.spec.restart_delay));
     }
     // It does not come back.
     std::future::pending().await
@@ -192,7 +192,7 @@ async fn manage<O: ProductEvent>(dispatcher: Arc<Dispatcher<O>>, mut manned: Sup
 impl Supervised {
     /// Waits for the first boot.
     async fn wait(&mut self) {
-        let due = tokio::time::sleep(self.birth.first_boot);
+        let due = tokio::time::sleep(self.spec.first_boot);
         tokio::pin!(due);
         loop {
             tokio::select! {
@@ -207,11 +207,11 @@ impl Supervised {
     }
 
     pub(crate) fn process(&self) -> &str {
-        &self.birth.process
+        &self.spec.process
     }
 
     pub(crate) fn listen(&self) -> Option<SocketAddr> {
-        self.birth.listen
+        self.spec.listen
     }
 
     /// Begins a life. What the plan sets wins over `environment`.
@@ -220,30 +220,30 @@ impl Supervised {
         dispatcher: &Arc<Dispatcher<O>>,
         environment: BTreeMap<String, String>,
     ) -> Life {
-        let birth = &self.birth;
+        let spec = &self.spec;
         self.incarnations += 1;
         let incarnation = self.incarnations;
         if incarnation > 1 {
             self.body.wake();
         }
         let mut config = environment;
-        config.extend(birth.config.clone());
+        config.extend(spec.config.clone());
         let boot = Boot {
-            role: birth.role.name,
-            process: birth.process.clone(),
+            role: spec.role.name,
+            process: spec.process.clone(),
             incarnation,
-            links: birth.links.clone(),
-            listen: birth.listen,
+            links: spec.links.clone(),
+            listen: spec.listen,
             config,
-            entropy: birth.seed.key(&format!("mint/{}/{incarnation}", birth.process)),
-            // Whoever begins the life has them.
+            entropy: spec.seed.key(&format!("mint/{}/{incarnation}", spec.process)),
+            // The backend that begins the life has them.
             signals: mpsc::unbounded_channel().1,
         };
-        birth.near.iter().for_each(|link| link.near_up(incarnation));
-        birth.far.iter().for_each(|link| link.far_up());
-        dispatcher.act(|monitor| monitor.booted(&birth.process, incarnation));
-        let (living, exit) = self.body.begin(dispatcher, &birth.boot, boot);
-        dispatcher.act(|monitor| monitor.born(&birth.process));
+        spec.near.iter().for_each(|link| link.near_up(incarnation));
+        spec.far.iter().for_each(|link| link.far_up());
+        dispatcher.act(|monitor| monitor.booted(&spec.process, incarnation));
+        let (living, exit) = self.body.begin(dispatcher, &spec.boot, boot);
+        dispatcher.act(|monitor| monitor.born(&spec.process));
         Life { incarnation, living, exit }
     }
 
@@ -255,12 +255,12 @@ impl Supervised {
         grace: Option<Duration>,
     ) -> Ended {
         let Life { incarnation, living, mut exit } = life;
-        let process = &self.birth.process;
+        let process = &self.spec.process;
         let patience = tokio::time::sleep(Duration::MAX / 4);
         // As long as it goes on serving although it is to stop.
         let notice = tokio::time::sleep(Duration::MAX / 4);
         // Nobody but the service manager asks how a process is.
-        let probe = self.birth.probe.zip(self.birth.listen).filter(|_| grace.is_some());
+        let probe = self.spec.probe.zip(self.spec.listen).filter(|_| grace.is_some());
         let unwell = async move {
             match probe {
                 Some((every, listen)) => probe::fails(listen, every).await,
@@ -280,7 +280,7 @@ impl Supervised {
                             patience.set(tokio::time::sleep(grace));
                         }
                         if heard && !std::mem::replace(&mut noticed, true) {
-                            notice.set(tokio::time::sleep(self.birth.pre_stop));
+                            notice.set(tokio::time::sleep(self.spec.pre_stop));
                         }
                     }
                     Some(Order::Terminate(whom)) if whom == incarnation => {
@@ -315,8 +315,8 @@ impl Supervised {
     }
 
     /// Buries who lived last: afterwards the next life may begin.
-    pub(crate) async fn bury(&self) {
-        self.body.bury().await;
+    pub(crate) async fn reap(&self) {
+        self.body.reap().await;
         tokio::time::sleep(BURIAL).await;
     }
 }

@@ -1,5 +1,5 @@
 //! What the world needs of a product: how its processes boot, who uses it, how to read what it did, what it promises.
-//! The world knows no product; whoever binds the two implements [`Product`].
+//! The world knows no product; the crate that binds the two implements [`Product`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -189,7 +189,7 @@ pub trait Moments<O>: Send {
     fn names(&self) -> &'static [&'static str];
     /// Learns of `event`.
     fn observe(&mut self, event: &Event<O>);
-    /// Those in which the work with this label is, or whoever a fault on `target` strikes. The target of what changes how
+    /// Those in which the work with this label is, or the process that a fault on `target` strikes. The target of what changes how
     /// many processes of a service there are is that service, as `executor`.
     fn during(&self, target: &str, label: &str) -> Vec<&'static str>;
 }

@@ -68,7 +68,7 @@ impl<O: ProductEvent> Dispatcher<O> {
         ears.wires.insert((link.name.clone(), conn), wire);
     }
 
-    /// Lets the ear of a connection hear something, and the watch what it makes of it. Says whether there is an ear.
+    /// Lets the ear of a connection hear something, and the monitor what it makes of it. Says whether there is an ear.
     pub(crate) fn overheard(
         self: &Arc<Self>,
         link: &Link,

@@ -8,6 +8,9 @@ use crate::trace::event::{ProductEvent, WorldEvent};
 use crate::world::process_faults;
 use crate::world::product::Product;
 
+#[cfg(test)]
+mod tests;
+
 /// A plan in which nothing goes wrong and the product has its usual shape.
 pub fn bare<P: Product>() -> Plan<P::Workload> {
     Plan {

@@ -1,4 +1,4 @@
-//! Historical bugs, put back one at a time into a copy of the tree: whoever judges is worth what it catches. The patches
+//! Historical bugs, put back one at a time into a copy of the tree: a judge is worth what it catches. The patches
 //! say what must fire; a [`Workshop`] builds whatever binary shall be judged.
 
 mod patch;

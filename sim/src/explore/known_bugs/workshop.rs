@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::patch::{Edits, KnownBug};
 use super::tree;
-use crate::cli::table::seconds;
+use crate::explore::spinner::seconds;
 use crate::explore::spinner::spinner;
 
 /// What is built of a patched tree.

@@ -89,7 +89,7 @@ impl ProcessBackend {
     }
 
     /// Buries who was killed or has exited: the system does.
-    pub(crate) async fn bury(&self) {}
+    pub(crate) async fn reap(&self) {}
 
     fn child(&self) -> MutexGuard<'_, Option<Arc<Ours>>> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)

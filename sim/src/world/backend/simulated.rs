@@ -98,7 +98,7 @@ impl ProcessBackend {
     }
 
     /// Buries who was killed or has exited.
-    pub(crate) async fn bury(&self) {
+    pub(crate) async fn reap(&self) {
         self.stop();
         tokio::time::sleep(LAST_WORDS).await;
         self.near.iter().for_each(|link| link.cut_near());

@@ -20,9 +20,9 @@ impl<O: ProductEvent> Monitor<O> {
     }
 
     /// There may be such a process, whenever a container engine starts one.
-    pub(crate) fn berth(&mut self, process: &str) {
+    pub(crate) fn slot(&mut self, process: &str) {
         self.expected(process);
-        self.berths.insert(process.to_owned());
+        self.slots.insert(process.to_owned());
     }
 
     /// It goes on serving for a while once it is to stop.
@@ -35,9 +35,9 @@ impl<O: ProductEvent> Monitor<O> {
         self.retired.contains(process)
     }
 
-    /// A life has begun and made no step yet: in a berth it may hang.
+    /// A life has begun and made no step yet: in a slot it may hang.
     pub(crate) fn born(&mut self, process: &str) {
-        if self.berths.contains(process) {
+        if self.slots.contains(process) {
             let faults = self.nemesis.books.of_kind(&NOT_READY);
             faults.into_iter().for_each(|fault| self.pause(process, fault));
         }
@@ -47,7 +47,7 @@ impl<O: ProductEvent> Monitor<O> {
         self.lives.insert(process.to_owned(), Life { incarnation, alive: true, signals: 0 });
         self.happened(process, incarnation, WorldEvent::Booted);
         if let Some(losses) = self.losses.get(process) {
-            self.deeds.push(Action::ExpireLater { process: process.to_owned(), losses: *losses });
+            self.actions.push(Action::ExpireLater { process: process.to_owned(), losses: *losses });
         }
         self.nemesis.books.rolling_past(process).into_iter().for_each(|fault| self.roll(fault));
         self.nemesis.books.replacing_by(process).into_iter().for_each(|fault| self.replace(fault));
@@ -61,14 +61,14 @@ impl<O: ProductEvent> Monitor<O> {
 
     pub(crate) fn kill(&mut self, process: &str) {
         if let Some(incarnation) = self.end_life(process) {
-            self.deeds.push(Action::Kill { process: process.to_owned(), incarnation });
+            self.actions.push(Action::Kill { process: process.to_owned(), incarnation });
             self.happened(process, incarnation, WorldEvent::Killed);
         }
     }
 
     pub(super) fn panic(&mut self, process: &str) {
         if let Some(incarnation) = self.end_life(process) {
-            self.deeds.push(Action::Crash { process: process.to_owned(), incarnation });
+            self.actions.push(Action::Crash { process: process.to_owned(), incarnation });
             self.happened(process, incarnation, WorldEvent::Panicked);
         }
     }
@@ -79,7 +79,7 @@ impl<O: ProductEvent> Monitor<O> {
         if heard && !self.lingering.contains(process) {
             self.terminate(process);
         } else if life.alive {
-            self.deeds.push(Action::Stop { process: process.to_owned(), incarnation: life.incarnation, heard });
+            self.actions.push(Action::Stop { process: process.to_owned(), incarnation: life.incarnation, heard });
         }
     }
 
@@ -90,10 +90,10 @@ impl<O: ProductEvent> Monitor<O> {
         self.nemesis.books.rolling_past(process).into_iter().for_each(|fault| self.roll(fault));
     }
 
-    /// Whoever waits for the first boot boots now.
+    /// A process that waits for its first boot boots now.
     pub(super) fn raise(&mut self, process: &str) {
         if self.life(process).incarnation == 0 && !self.retired.contains(process) {
-            self.deeds.push(Action::Raise { process: process.to_owned() });
+            self.actions.push(Action::Raise { process: process.to_owned() });
         }
     }
 
@@ -113,7 +113,7 @@ impl<O: ProductEvent> Monitor<O> {
     pub(super) fn lose(&mut self, process: &str) {
         if let Some(incarnation) = self.end_life(process) {
             *self.losses.entry(process.to_owned()).or_default() += 1;
-            self.deeds.push(Action::Lose { process: process.to_owned(), incarnation });
+            self.actions.push(Action::Lose { process: process.to_owned(), incarnation });
             self.happened(process, incarnation, WorldEvent::Killed);
         }
     }
@@ -138,7 +138,7 @@ impl<O: ProductEvent> Monitor<O> {
         let first = faults.is_empty();
         faults.insert(fault);
         if first {
-            self.deeds.push(Action::Pause { process: process.to_owned() });
+            self.actions.push(Action::Pause { process: process.to_owned() });
             self.happened(process, life.incarnation, WorldEvent::Paused);
         }
     }
@@ -149,7 +149,7 @@ impl<O: ProductEvent> Monitor<O> {
         if faults.remove(&fault) && faults.is_empty() {
             self.pauses.remove(process);
             let incarnation = self.life(process).incarnation;
-            self.deeds.push(Action::Resume { process: process.to_owned() });
+            self.actions.push(Action::Resume { process: process.to_owned() });
             self.happened(process, incarnation, WorldEvent::Resumed);
         }
     }
@@ -158,7 +158,7 @@ impl<O: ProductEvent> Monitor<O> {
         let Some(life) = self.lives.get_mut(process).filter(|life| life.alive) else { return };
         life.signals += 1;
         let (incarnation, nth) = (life.incarnation, life.signals);
-        self.deeds.push(Action::Terminate { process: process.to_owned(), incarnation });
+        self.actions.push(Action::Terminate { process: process.to_owned(), incarnation });
         self.happened(process, incarnation, WorldEvent::Signalled { nth });
     }
 

@@ -1,4 +1,4 @@
-//! The watch sees everything first: each observation and each fact of a link becomes an event here, and each event goes,
+//! The monitor sees everything first: each observation and each fact of a link becomes an event here, and each event goes,
 //! in one order, to the trace, the digest, the invariants and the nemesis. Its one law: nothing in it waits.
 
 mod incarnations;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::plan::{Kind, Scope};
 use crate::standins::Control;
-use crate::standins::observation::{Log, Observation, Suffering};
+use crate::standins::observation::{FaultFelt, Log, Observation};
 use crate::trace::event::{Event, ProductEvent, What, WorldEvent};
 use crate::trace::fault::FaultId;
 use crate::trace::invariant::{Breach, Invariant, Obligation};
@@ -22,7 +22,7 @@ use crate::world::nodes::NodeId;
 use crate::world::product::{Moments, Origin, Reader};
 
 /// How often obligations are asked for while events come: far below any deadline that a product has.
-const ASK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// Why a run was stopped before it settled.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +33,7 @@ pub(crate) enum Stop {
     Error(String),
 }
 
-/// What the world must do because of an event, once the watch is free again.
+/// What the world must do because of an event, once the monitor is free again.
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
     /// Give this order when its time has come.
@@ -102,12 +102,12 @@ pub(crate) struct Monitor<O> {
     /// When each process died last.
     deaths: BTreeMap<String, Duration>,
     /// Processes that live only while a container runs: when none does they are rightly down.
-    berths: BTreeSet<String>,
+    slots: BTreeSet<String>,
     /// Connections whose last request waits for an answer for longer than it should, and since when.
     silent: BTreeMap<(String, u32), Duration>,
     queue: VecDeque<(String, u32, What<O>)>,
     busy: bool,
-    deeds: Vec<Action>,
+    actions: Vec<Action>,
     now: Duration,
     next_due: Duration,
     asked: Duration,
@@ -144,11 +144,11 @@ impl<O: ProductEvent> Monitor<O> {
             retired: BTreeSet::new(),
             lingering: BTreeSet::new(),
             deaths: BTreeMap::new(),
-            berths: BTreeSet::new(),
+            slots: BTreeSet::new(),
             silent: BTreeMap::new(),
             queue: VecDeque::new(),
             busy: false,
-            deeds: Vec::new(),
+            actions: Vec::new(),
             now: Duration::ZERO,
             next_due: Duration::MAX,
             asked: Duration::ZERO,
@@ -190,7 +190,7 @@ impl<O: ProductEvent> Monitor<O> {
 
     /// The processes that are down and should be up.
     pub(crate) fn down(&self) -> Vec<&str> {
-        let rightly = |process: &String| self.berths.contains(process) || self.retired.contains(process);
+        let rightly = |process: &String| self.slots.contains(process) || self.retired.contains(process);
         let down = self.lives.iter().filter(|(process, life)| !life.alive && !rightly(process));
         down.map(|(process, _)| process.as_str()).collect()
     }
@@ -200,8 +200,8 @@ impl<O: ProductEvent> Monitor<O> {
         &self.silent
     }
 
-    pub(crate) fn take_deeds(&mut self) -> Vec<Action> {
-        std::mem::take(&mut self.deeds)
+    pub(crate) fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
     }
 
     /// From here on nothing counts any more: what still happens is the world being taken down.
@@ -231,11 +231,11 @@ impl<O: ProductEvent> Monitor<O> {
         let nobody = Origin { process: String::new(), incarnation: 0 };
         let origin = observation.peer().and_then(|peer| self.origins.get(&peer)).cloned().unwrap_or(nobody);
         self.read(observation, &origin);
-        match observation.suffering() {
-            Some(Suffering { fault, caller: Some(caller), request }) => {
+        match observation.fault_felt() {
+            Some(FaultFelt { fault, caller: Some(caller), request }) => {
                 self.felt_by_caller(fault, &format!("{}/{caller}", observation.service), &request);
             }
-            Some(Suffering { fault, caller: None, request }) => {
+            Some(FaultFelt { fault, caller: None, request }) => {
                 self.suffered(observation.service, fault, &request, &origin.process);
             }
             None => {}
@@ -294,16 +294,16 @@ impl<O: ProductEvent> Monitor<O> {
         if self.over {
             return;
         }
-        for occurrence in self.reader.read(observation, origin) {
-            self.emit(&origin.process, origin.incarnation, What::Product(occurrence));
+        for product_event in self.reader.read(observation, origin) {
+            self.emit(&origin.process, origin.incarnation, What::Product(product_event));
         }
         if let Some(why) = self.reader.misread() {
             self.fail(why);
         }
     }
 
-    pub(crate) fn happened(&mut self, process: &str, incarnation: u32, happening: WorldEvent) {
-        match &happening {
+    pub(crate) fn happened(&mut self, process: &str, incarnation: u32, event: WorldEvent) {
+        match &event {
             WorldEvent::Unanswered { link, conn, since } => {
                 self.silent.insert((link.clone(), *conn), *since);
             }
@@ -312,7 +312,7 @@ impl<O: ProductEvent> Monitor<O> {
             }
             _ => {}
         }
-        self.emit(process, incarnation, What::World(happening));
+        self.emit(process, incarnation, What::World(event));
     }
 
     /// Puts an event on the record, with everything that follows from it, in order.
@@ -322,17 +322,17 @@ impl<O: ProductEvent> Monitor<O> {
             return;
         }
         while let Some((process, incarnation, what)) = self.queue.pop_front() {
-            self.take(process, incarnation, what);
+            self.process_event(process, incarnation, what);
         }
         self.busy = false;
     }
 
-    fn take(&mut self, process: String, incarnation: u32, what: What<O>) {
+    fn process_event(&mut self, process: String, incarnation: u32, what: What<O>) {
         if self.over {
             return;
         }
         if self.now > self.next_due {
-            self.ask();
+            self.check_deadlines();
             if self.over {
                 return;
             }
@@ -347,33 +347,33 @@ impl<O: ProductEvent> Monitor<O> {
                 return self.halt(Stop::Breach { invariant, breach });
             }
         }
-        if let What::Product(occurrence) = &event.what {
-            if !occurrence.routine() {
+        if let What::Product(product_event) = &event.what {
+            if !product_event.routine() {
                 self.last_product = self.now;
             }
-            if self.now >= self.asked + ASK_EVERY {
-                self.ask();
+            if self.now >= self.asked + CHECK_EVERY {
+                self.check_deadlines();
             }
         }
         if !self.newcomers.is_empty() {
             self.welcome();
         }
         let origin = self.lives.contains_key(&event.process).then_some(event.process.as_str());
-        let orders = self.nemesis.learn(event.what.name(), event.what.session(), origin);
-        self.give(orders);
+        let moves = self.nemesis.learn(event.what.name(), event.what.session(), origin);
+        self.give(moves);
     }
 
     // What must happen.
 
     /// Asks, unless nothing has happened since the last time and no deadline has passed.
-    pub(crate) fn ask_again(&mut self) {
+    pub(crate) fn check_deadlines_again(&mut self) {
         if self.stale || self.now > self.next_due {
-            self.ask();
+            self.check_deadlines();
         }
     }
 
     /// Asks what settling must wait for, and stops the run if it is too late for some of it.
-    pub(crate) fn ask(&mut self) -> Vec<Obligation> {
+    pub(crate) fn check_deadlines(&mut self) -> Vec<Obligation> {
         let mut all = Vec::new();
         let mut missed = None;
         self.asked = self.now;

@@ -16,24 +16,24 @@ use crate::world::process_faults::{
 impl<O: ProductEvent> Monitor<O> {
     /// The plan's clock starts.
     pub(crate) fn open(&mut self) {
-        let orders = self.nemesis.open();
-        self.give(orders);
+        let moves = self.nemesis.open();
+        self.give(moves);
     }
 
     /// A chunk of a request arrived at a relay.
     pub(crate) fn requested(&mut self, link: &str, bytes: &[u8], old: usize) {
         if !self.over {
-            let orders = self.nemesis.request(link, bytes, old);
-            self.give(orders);
+            let moves = self.nemesis.request(link, bytes, old);
+            self.give(moves);
         }
     }
 
-    pub(super) fn give(&mut self, orders: Vec<ScheduledMove>) {
-        for order in orders {
+    pub(super) fn give(&mut self, moves: Vec<ScheduledMove>) {
+        for order in moves {
             if order.after.is_zero() {
                 self.go(order);
             } else {
-                self.deeds.push(Action::Later(order));
+                self.actions.push(Action::Later(order));
             }
         }
     }
@@ -89,7 +89,7 @@ impl<O: ProductEvent> Monitor<O> {
         match kind.target {
             TargetKind::Link | TargetKind::HttpLink => {
                 let part = self.nemesis.fault(fault).part.clone();
-                self.deeds.push(Action::Strike { fault, kind: kind.clone(), part, link: target });
+                self.actions.push(Action::Strike { fault, kind: kind.clone(), part, link: target });
             }
             TargetKind::Process | TargetKind::ManagedProcess => self.strike_process(fault, kind, &target),
             TargetKind::Caller => self.strike_caller(fault, kind, target),
@@ -121,7 +121,7 @@ impl<O: ProductEvent> Monitor<O> {
         };
         self.nemesis.books.begin_for(fault, &target, kind);
         let control = Control::BeginFor { caller: caller.to_owned(), fault: kind.clone() };
-        self.deeds.push(Action::Control { service: service.to_owned(), control });
+        self.actions.push(Action::Control { service: service.to_owned(), control });
     }
 
     /// One fault does it to a caller no longer.
@@ -133,15 +133,15 @@ impl<O: ProductEvent> Monitor<O> {
             Ended::GivesWay(other) => Control::BeginFor { caller, fault: other },
             Ended::Last(kind) => Control::EndFor { caller, fault: kind },
         };
-        self.deeds.push(Action::Control { service: service.to_owned(), control });
+        self.actions.push(Action::Control { service: service.to_owned(), control });
     }
 
     fn strike_service(&mut self, fault: FaultId, kind: &Kind, service: String) {
         self.nemesis.books.begin(fault, &service, kind);
         if kind.connections == Connections::Down {
-            self.deeds.push(Action::Down { fault, service: service.clone(), down: true });
+            self.actions.push(Action::Down { fault, service: service.clone(), down: true });
         }
-        self.deeds.push(Action::Control { service, control: Control::Begin(kind.clone()) });
+        self.actions.push(Action::Control { service, control: Control::Begin(kind.clone()) });
     }
 
     /// One fault does it to a service no longer.
@@ -155,11 +155,11 @@ impl<O: ProductEvent> Monitor<O> {
         let turns = |down| Action::Down { fault, service: service.to_owned(), down };
         match kind.connections {
             Connections::Kept => {}
-            Connections::Down => self.deeds.push(turns(false)),
-            Connections::LostAtEnd => self.deeds.extend([turns(true), turns(false)]),
+            Connections::Down => self.actions.push(turns(false)),
+            Connections::LostAtEnd => self.actions.extend([turns(true), turns(false)]),
         }
         if !still {
-            self.deeds.push(Action::Control { service: service.to_owned(), control: Control::End(kind) });
+            self.actions.push(Action::Control { service: service.to_owned(), control: Control::End(kind) });
         }
     }
 
@@ -181,7 +181,7 @@ impl<O: ProductEvent> Monitor<O> {
         for target in fault.targets {
             match fault.kind.target {
                 TargetKind::Link | TargetKind::HttpLink => {
-                    self.deeds.push(Action::Heal { fault: id, link: target.clone() })
+                    self.actions.push(Action::Heal { fault: id, link: target.clone() })
                 }
                 TargetKind::Caller => self.heal_caller(id, &fault.kind, &target),
                 TargetKind::Service => self.heal_service(id, &target),
@@ -203,7 +203,7 @@ impl<O: ProductEvent> Monitor<O> {
         let waiting: Vec<String> = self.down().into_iter().map(str::to_owned).collect();
         waiting.iter().for_each(|process| self.raise(process));
         let lost = self.losses.iter().map(|(process, losses)| (process.clone(), *losses));
-        self.deeds.extend(lost.map(|(process, losses)| Action::Expire { process, losses }));
+        self.actions.extend(lost.map(|(process, losses)| Action::Expire { process, losses }));
     }
 
     /// A fault that strikes once has done so on a link.

@@ -111,30 +111,30 @@ impl Nemesis {
         &self.all[fault.place()].fault
     }
 
-    /// The orders that stand from the beginning.
+    /// The moves that stand from the beginning.
     pub fn open(&mut self) -> Vec<ScheduledMove> {
-        let mut orders = Vec::new();
+        let mut moves = Vec::new();
         for (place, standing) in self.all.iter_mut().enumerate() {
             let fault = FaultId::at(place);
             if let Trigger::At(at) = standing.fault.trigger {
                 standing.stage = Stage::Coming;
-                orders.push(ScheduledMove { fault, go: Move::Strike, after: at, round: 1 });
+                moves.push(ScheduledMove { fault, go: Move::Strike, after: at, round: 1 });
             }
         }
-        orders
+        moves
     }
 
     /// Learns of an event, at a process of the world if `origin` names one; says what follows from it.
     pub fn learn(&mut self, name: &str, session: Option<&str>, origin: Option<&str>) -> Vec<ScheduledMove> {
-        let mut orders = Vec::new();
+        let mut moves = Vec::new();
         for (place, standing) in self.all.iter_mut().enumerate() {
             let fault = FaultId::at(place);
-            let (cue, go) = match (standing.stage, &standing.fault.trigger, &standing.fault.length) {
-                (Stage::Waiting, Trigger::On(cue), _) => (cue, Move::Strike),
-                (Stage::Striking, _, Lifetime::Until(cue)) => (cue, Move::Heal),
+            let (event_match, go) = match (standing.stage, &standing.fault.trigger, &standing.fault.length) {
+                (Stage::Waiting, Trigger::On(event_match), _) => (event_match, Move::Strike),
+                (Stage::Striking, _, Lifetime::Until(event_match)) => (event_match, Move::Heal),
                 _ => continue,
             };
-            if !heard(cue, name, session) {
+            if !heard(event_match, name, session) {
                 continue;
             }
             let aimless = standing.fault.strikes_origin()
@@ -143,21 +143,21 @@ impl Nemesis {
                 continue;
             }
             standing.seen += 1;
-            if standing.seen == cue.nth.max(1) {
-                let after = cue.after;
+            if standing.seen == event_match.nth.max(1) {
+                let after = event_match.after;
                 if let (Move::Strike, Some(origin)) = (go, origin) {
                     aim(&mut standing.fault.targets, origin);
                 }
                 standing.stage = if go == Move::Strike { Stage::Coming } else { Stage::Ending };
-                orders.push(ScheduledMove { fault, go, after, round: standing.round });
+                moves.push(ScheduledMove { fault, go, after, round: standing.round });
             }
         }
-        orders
+        moves
     }
 
     /// Learns of a chunk of a request on `link`, whose first `old` bytes it has seen before. A chunk counts once.
     pub fn request(&mut self, link: &str, bytes: &[u8], old: usize) -> Vec<ScheduledMove> {
-        let mut orders = Vec::new();
+        let mut moves = Vec::new();
         for (place, standing) in self.all.iter_mut().enumerate() {
             let fault = FaultId::at(place);
             let Trigger::OnRequest { link: on, matches, nth, after } = &standing.fault.trigger else { continue };
@@ -171,10 +171,10 @@ impl Nemesis {
             if standing.seen == (*nth).max(1) {
                 let after = *after;
                 standing.stage = Stage::Coming;
-                orders.push(ScheduledMove { fault, go: Move::Strike, after, round: 1 });
+                moves.push(ScheduledMove { fault, go: Move::Strike, after, round: 1 });
             }
         }
-        orders
+        moves
     }
 
     /// The fault begins now. Says when it must end, if that is known; `None` if it may not begin any more.
@@ -298,14 +298,14 @@ fn aimed(target: &str, origin: &str) -> Option<String> {
     (near == ORIGIN).then(|| far.map_or_else(|| origin.to_owned(), |far| format!("{origin}->{far}")))
 }
 
-/// Whether whoever caused an event has the links that a fault strikes.
+/// Whether the process that caused an event has the links that a fault strikes.
 fn can_be_aimed(targets: &[String], origin: &str, links: &BTreeSet<String>) -> bool {
     let mut aimed = targets.iter().filter_map(|target| aimed(target, origin));
     aimed.all(|target| !target.contains("->") || links.contains(&target))
 }
 
-fn heard(cue: &EventMatch, name: &str, session: Option<&str>) -> bool {
-    cue.event == name && cue.session.as_deref().is_none_or(|wanted| session == Some(wanted))
+fn heard(event_match: &EventMatch, name: &str, session: Option<&str>) -> bool {
+    event_match.event == name && event_match.session.as_deref().is_none_or(|wanted| session == Some(wanted))
 }
 
 #[cfg(test)]
@@ -321,14 +321,14 @@ mod tests {
         Nemesis::new(&[Fault::new(kind, vec!["a->b".into()], trigger, length)], Vec::new())
     }
 
-    fn cue(event: &str, nth: u32, after: u64) -> EventMatch {
+    fn event_match(event: &str, nth: u32, after: u64) -> EventMatch {
         EventMatch { event: event.into(), session: None, nth, after: Duration::from_secs(after) }
     }
 
     #[test]
     fn it_counts_the_events_of_a_trigger_and_of_an_end_apart() {
-        let length = Lifetime::Until(cue("said", 2, 1));
-        let mut nemesis = nemesis(Kind::of(&WEDGE), Trigger::On(cue("said", 2, 0)), length);
+        let length = Lifetime::Until(event_match("said", 2, 1));
+        let mut nemesis = nemesis(Kind::of(&WEDGE), Trigger::On(event_match("said", 2, 0)), length);
         assert_eq!(nemesis.learn("said", None, None), []);
         assert_eq!(nemesis.learn("other", None, None), []);
         assert_eq!(
@@ -346,9 +346,9 @@ mod tests {
     }
 
     #[test]
-    fn whoever_caused_the_event_is_struck() {
+    fn the_process_that_caused_the_event_is_struck() {
         let targets = vec!["origin".to_string(), "origin->redis".into(), "ann->b".into()];
-        let trigger = Trigger::On(cue("said", 1, 0));
+        let trigger = Trigger::On(event_match("said", 1, 0));
         let fault = Fault::new(Kind::of(&SIGKILL), targets, trigger, Lifetime::Instant);
         let mut nemesis = Nemesis::new(&[fault], vec!["executor-2->redis".into()]);
         assert_eq!(nemesis.learn("said", None, None), [], "nobody's event");
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn nothing_begins_once_all_has_healed() {
-        let mut nemesis = nemesis(Kind::of(&WEDGE), Trigger::On(cue("said", 1, 0)), Lifetime::UntilHeal);
+        let mut nemesis = nemesis(Kind::of(&WEDGE), Trigger::On(event_match("said", 1, 0)), Lifetime::UntilHeal);
         assert!(nemesis.close().is_empty());
         assert_eq!(nemesis.learn("said", None, None), []);
         assert_eq!(nemesis.strike(ONE, Duration::ZERO), None);

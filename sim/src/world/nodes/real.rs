@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-/// What the simulation calls a node: here no more than a name for whoever stands there.
+/// What the simulation calls a node: here no more than a name for the process that stands there.
 pub(crate) type NodeId = u16;
 
 /// Worlds at the same time, of this program or of others: each takes one of these second octets.
@@ -41,7 +41,7 @@ impl NodeAllocator {
     pub(crate) fn new() -> NodeAllocator {
         let free = NEIGHBOURHOODS.into_iter().find_map(|octet| {
             let taken = TcpListener::bind((Ipv4Addr::new(127, octet, 0, 1), 1)).or_else(|error| match error.kind() {
-                // Port 1 is root's: whoever is not takes another.
+                // Port 1 is root's: another user takes another.
                 std::io::ErrorKind::PermissionDenied => TcpListener::bind((Ipv4Addr::new(127, octet, 0, 1), 4001)),
                 _ => Err(error),
             });

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::*;
 use crate::link::faults::{ANSWER, CLOSE, CONNECTION_REFUSED, CUT, DELAY, HALF_OPEN, REPLY_LOST, TRICKLE, WEDGE};
+use crate::plan::*;
 use crate::standins::provider::faults::{MALFORMED, REFUSE, STALL, TRUNCATE};
 use crate::world::process_faults::{HOST_LOSS, PAUSE, ROLLING_RESTART, SIGKILL, SIGTERM};
 use crate::world::test_product::{Say, TestProduct, Visitor, Visitors};
@@ -322,7 +322,7 @@ fn all_errors_are_said_at_once_and_in_order() {
 
 #[test]
 fn plans_print_and_read_back() {
-    let cue = |nth, after| EventMatch { event: "run_ended".into(), session: Some("ann/1".into()), nth, after };
+    let event_match = |nth, after| EventMatch { event: "run_ended".into(), session: Some("ann/1".into()), nth, after };
     let kinds = [
         (Kind::of(&WEDGE), "executor-1->redis"),
         (Kind::of(&CLOSE), "ann->gateway-1"),
@@ -349,7 +349,7 @@ fn plans_print_and_read_back() {
     ];
     let triggers = [
         Trigger::At(Duration::ZERO),
-        Trigger::On(cue(1, Duration::ZERO)),
+        Trigger::On(event_match(1, Duration::ZERO)),
         Trigger::On(EventMatch { event: "booted".into(), session: None, nth: 3, after: Duration::from_micros(1500) }),
         Trigger::OnRequest {
             link: "executor-1->redis".into(),
@@ -360,7 +360,7 @@ fn plans_print_and_read_back() {
     ];
     let lengths = [
         Lifetime::Lasts(Duration::from_millis(90_001)),
-        Lifetime::Until(cue(2, Duration::from_secs(1))),
+        Lifetime::Until(event_match(2, Duration::from_secs(1))),
         Lifetime::UntilHeal,
     ];
     let mut plan = words::parse::<TestProduct>("p.toml", GOOD).unwrap();
