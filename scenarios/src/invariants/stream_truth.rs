@@ -144,6 +144,10 @@ impl Stream {
         if !follows && !self.gap {
             return Err(Breach::now(format!("the stream of {label} has a hole that nobody told of")));
         }
+        if self.gap {
+            // What lies before the frame behind a gap is what the gap was about.
+            self.whole = self.whole.max(next.1 - 1);
+        }
         if matches!(kind, Shown::Turn | Shown::TurnDone) {
             self.whole = next.1;
         }
