@@ -160,25 +160,27 @@ pub const SAY: Endpoint<Said> = Endpoint { name: "POST /sessions/ID/messages", l
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stopped {
-    #[serde(rename = "run")]
-    _run: Option<String>,
+struct NoRun {
+    run: Option<String>,
 }
 
-/// Stops the run of a session. It may be over, and then there is none.
-pub const CANCEL: Endpoint<()> = Endpoint {
+/// Stops the run of a session, and says which by its id. It may be over, and then there is none.
+pub const CANCEL: Endpoint<Option<String>> = Endpoint {
     name: "POST /sessions/ID/cancel",
     legal: &[
-        Legal { status: 202, shape: "{run}", read: |body| json::<Named>(body).map(drop) },
-        Legal { status: 200, shape: "{run: null}", read: |body| json::<Stopped>(body).map(drop) },
+        Legal { status: 202, shape: "{run}", read: |body| json::<Named>(body).map(|named| Some(named.run)) },
+        Legal {
+            status: 200,
+            shape: "{run: null}",
+            read: |body| json::<NoRun>(body).filter(|none| none.run.is_none()).map(|_| None),
+        },
     ],
 };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Named {
-    #[serde(rename = "run")]
-    _run: String,
+    run: String,
 }
 
 #[derive(Deserialize)]

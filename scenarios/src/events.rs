@@ -185,8 +185,10 @@ family! {
         Broke = "broke" { session: String, run: String }
         /// A user saw the end of a run.
         SawEnd = "saw_end" { session: String, run: String, status: Status }
-        /// A user asked to stop a run, and got the 202.
-        Cancelled = "cancelled" { session: String }
+        /// A user asked to stop the session's run, once more or for the first time, meaning this one.
+        StopAsked = "stop_asked" { session: String, run: String }
+        /// A user who asked to stop the session's run was answered: `told` is what was stopped.
+        Cancelled = "cancelled" { session: String, run: String, told: Stopped }
         /// A user looked at a message: `unread`, `consumed` or `reported`; at the answers to it, each with its turn; at how many
         /// notices there are about its run, and how many about the session's agent.
         Found = "found" {
@@ -387,6 +389,29 @@ impl Queue {
         match self {
             Queue::Runs => "runs",
             Queue::Cancels => "cancels",
+        }
+    }
+}
+
+/// What a user who asked to stop a run was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stopped {
+    /// The run that she meant.
+    This,
+    /// Another run of the session.
+    Another,
+    /// Nothing was going.
+    Nothing,
+}
+
+impl Stopped {
+    /// As in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Stopped::This => "that run",
+            Stopped::Another => "another run",
+            Stopped::Nothing => "no run",
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::answers::{
     AGENT, Answer, BEGIN, CANCEL, EVENTS, Endpoint, MESSAGES, REASSIGN, SAY, SESSION, SUSPEND, Said, Sent, UNSUSPEND,
     Unexpected, read_event,
 };
-use crate::events::{AgentEvent, Did, UserEvent};
+use crate::events::{AgentEvent, Did, Stopped, UserEvent};
 use crate::names::session_of;
 use crate::roles::{OPERATOR_TOKEN, TOKEN};
 
@@ -237,13 +237,11 @@ async fn live(person: UserSpec, seat: UserContext<Did>) {
                 watcher.leave();
             }
         };
-        match saying.cancel_after {
-            None => watch.await,
-            Some(after) => {
-                let stop = client.stopper(&label, saying.session, after);
-                futures_util::future::join(watch, stop).await;
-            }
+        if let Some(after) = saying.cancel_after {
+            // She does not wait for the answer: it may come when she has said the next thing.
+            operators.push(tokio::spawn(client.stopper(&label, saying.session, &run, after)));
         }
+        watch.await;
         if saying.leaves_after.is_some() {
             left.push((label, saying.session, run, watcher));
         } else {
@@ -349,15 +347,28 @@ impl Client {
         }
     }
 
-    /// Stops the run after a while, insisting until it is heard.
-    fn stopper(&self, label: &str, session: u32, after: Duration) -> impl Future<Output = ()> + Send + use<> {
+    /// Stops the run with this label and id after a while, insisting until it is heard.
+    fn stopper(&self, label: &str, session: u32, id: &str, after: Duration) -> impl Future<Output = ()> + Send + use<> {
         let path = format!("/sessions/{}/cancel", self.sessions.get(&session).cloned().unwrap_or_default());
-        let (gateways, tell, label) = (self.gateways.clone(), self.tell.clone(), label.to_string());
+        let (gateways, tell) = (self.gateways.clone(), self.tell.clone());
+        let (session, run, id) = (session_of(label), label.to_string(), id.to_string());
+        let body = serde_json::json!({ "run": id }).to_string();
         async move {
             tokio::time::sleep(after).await;
             let mut client = Client::new(gateways, tell);
-            client.insist(&CANCEL, &path, &label, String::new()).await;
-            (client.tell)(Did::User(UserEvent::Cancelled { session: session_of(&label) }));
+            let stopped = loop {
+                (client.tell)(Did::User(UserEvent::StopAsked { session: session.clone(), run: run.clone() }));
+                match client.ask(&CANCEL, &path, &run, body.clone()).await {
+                    Some(stopped) => break stopped,
+                    None => client.pause().await,
+                }
+            };
+            let told = match stopped {
+                None => Stopped::Nothing,
+                Some(stopped) if stopped == id => Stopped::This,
+                Some(_) => Stopped::Another,
+            };
+            (client.tell)(Did::User(UserEvent::Cancelled { session, run, told }));
         }
     }
 

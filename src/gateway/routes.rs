@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -202,10 +203,29 @@ async fn messages(State(gateway): State<Arc<Gateway>>, Path(session): Path<Sessi
     Ok(Json(json!({ "messages": messages, "answers": answers })).into_response())
 }
 
-/// Stops the session's run: 202 follows the commit.
-async fn cancel(State(gateway): State<Arc<Gateway>>, Path(session): Path<SessionId>) -> Result<Response, Problem> {
+/// The body of a request to stop a run; it may be left out.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stop {
+    run: RunId,
+}
+
+/// Stops the run that is going in a session, or the one that the body names: 202 follows the commit.
+async fn cancel(
+    State(gateway): State<Arc<Gateway>>,
+    Path(session): Path<SessionId>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let named = match &body[..] {
+        [] => None,
+        text => Some(serde_json::from_slice::<Stop>(text).map_err(|error| {
+            Problem::bad_request(format!(
+                "the body is no `{{\"run\": ID}}`: {error}; leave it out for the run that is going"
+            ))
+        })?),
+    };
     let accepted = |run: RunId| (StatusCode::ACCEPTED, Json(json!({ "run": run }))).into_response();
-    match gateway.store.cancel(&session).await? {
+    match gateway.store.cancel(&session, named.as_ref().map(|stop| &stop.run)).await? {
         CancelOutcome::Asked(run) => {
             gateway.hints.send(Topic::Cancelled, &session, &run);
             Ok(accepted(run))
@@ -216,5 +236,8 @@ async fn cancel(State(gateway): State<Arc<Gateway>>, Path(session): Path<Session
         }
         CancelOutcome::Idle => Ok(Json(json!({ "run": null })).into_response()),
         CancelOutcome::NoSession => Err(Problem::no_session()),
+        CancelOutcome::NoRun => {
+            Err(Problem::new(StatusCode::NOT_FOUND, "no_run", "there is no such run in this session"))
+        }
     }
 }

@@ -54,6 +54,8 @@ pub enum CancelOutcome {
     Idle,
     /// There is no such session.
     NoSession,
+    /// The session has no such run.
+    NoRun,
 }
 
 impl Store {
@@ -110,11 +112,12 @@ impl Store {
         .await
     }
 
-    /// Asks for the end of the run that is going in `session`; one that still waits ends here.
+    /// Asks for the end of the run that is going in `session`; one that still waits ends here. With `run`, of that run alone: a
+    /// request that is repeated because its answer was lost never stops the run after it.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: repeat it.
-    pub async fn cancel(&self, session: &SessionId) -> Result<CancelOutcome, StoreError> {
+    pub async fn cancel(&self, session: &SessionId, run: Option<&RunId>) -> Result<CancelOutcome, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
             let connection = self.postgres.connection().await?;
             connection.begin().await?;
@@ -123,7 +126,16 @@ impl Store {
                 return Ok(CancelOutcome::NoSession);
             }
             let rows = connection.query(sql::SESSION_LOOK, &[Param::Text(&session.0)]).await?;
-            let Some(row) = rows.first().map(run_row).transpose()?.filter(|row| !row.status.is_terminal()) else {
+            let newest = rows.first().map(run_row).transpose()?;
+            if let (Some(run), Some(newest)) = (run, &newest)
+                && newest.run != *run
+            {
+                let named = connection.query(sql::RUN_LOOK, &[Param::Text(&run.0)]).await?;
+                let named = named.first().map(run_row).transpose()?.filter(|row| row.session == *session);
+                connection.roll_back().await?;
+                return Ok(if named.is_some() { CancelOutcome::Idle } else { CancelOutcome::NoRun });
+            }
+            let Some(row) = newest.filter(|row| !row.status.is_terminal()) else {
                 connection.roll_back().await?;
                 return Ok(CancelOutcome::Idle);
             };

@@ -127,7 +127,8 @@ pub const RUN_LOOK: Statement = statement!(
     )
 );
 
-/// Returns the row of a session's newest run.
+/// Returns the row of a session's newest run: the one whose message stands last in the session. No clock is asked: Postgres's may
+/// have been set back since the run before.
 pub const SESSION_LOOK: Statement = statement!(
     "session.look",
     (session),
@@ -135,7 +136,7 @@ pub const SESSION_LOOK: Statement = statement!(
         "SELECT ",
         run_columns!(),
         " FROM runs JOIN sessions ON sessions.session_id = runs.session_id WHERE runs.session_id = $1 \
-      ORDER BY runs.queued_at DESC, runs.run_id DESC LIMIT 1"
+      ORDER BY (SELECT max(messages.position) FROM messages WHERE messages.run_id = runs.run_id) DESC LIMIT 1"
     )
 );
 

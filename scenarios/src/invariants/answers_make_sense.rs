@@ -1,14 +1,17 @@
-//! Every answer that a user or an operator gets is one that its endpoint may give: a status and a shape of the endpoint's table.
+//! Every answer that a user or an operator gets is one that its endpoint may give, a status and a shape of the endpoint's table,
+//! and what it says is so.
 //! Two faults excuse a gateway: something in between answered in its place, or changed bytes on one of its links.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use lychgate::run::Status;
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::Breach;
 
 use super::Promise;
 use super::world::World;
-use crate::events::{Did, UserEvent};
+use crate::events::{Did, RunEvent, Stopped, UserEvent};
 use crate::names::near;
 
 /// A request is answered, or given up, within this: an answer may have met a fault that has healed since.
@@ -17,6 +20,10 @@ const ON_THE_WAY: Duration = Duration::from_secs(20);
 /// See the module.
 #[derive(Default)]
 pub struct AnswersMakeSense {
+    /// Runs that their users have asked to stop.
+    stops: BTreeSet<String>,
+    /// Runs that were open when their user first asked to stop them.
+    asked: BTreeSet<String>,
     armed: bool,
 }
 
@@ -34,7 +41,7 @@ impl Promise for AnswersMakeSense {
     }
 
     fn says(&self) -> &'static str {
-        "a gateway answers each request with a status and a shape that its endpoint may give"
+        "a gateway answers each request with a status and a shape that its endpoint may give, and a stop's answer is true"
     }
 
     fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
@@ -54,6 +61,36 @@ impl Promise for AnswersMakeSense {
                 let user = &event.process;
                 let says = format!("{gateway} answered {user}'s {request} with {answer}; legal are {legal}");
                 return Err(Breach::now(says));
+            }
+            Did::User(UserEvent::StopAsked { run, .. }) => {
+                self.stops.insert(run.clone());
+                if world.runs.is_open(run) {
+                    self.asked.insert(run.clone());
+                }
+            }
+            Did::Run(RunEvent::CancelRequested { run, .. })
+            | Did::Run(RunEvent::Ended { run, status: Status::Cancelled, .. })
+                if !self.stops.contains(run) =>
+            {
+                return Err(Breach::now(format!("{run} was stopped, and no user has asked for that")));
+            }
+            Did::User(UserEvent::Cancelled { session, run, told }) => {
+                self.armed = true;
+                let user = &event.process;
+                let told = match told {
+                    // Asked for while it was going, it is going still: what else was found to stop?
+                    Stopped::Nothing | Stopped::Another if self.asked.contains(run) && world.runs.is_open(run) => {
+                        format!("{user}, who asked to stop {run}, was told of {}, and it goes on", told.word())
+                    }
+                    Stopped::This if world.runs.is_open(run) && !world.runs.is_stopped(run) => {
+                        format!("{user} was told that {run} is stopped, and nothing in {session} says so")
+                    }
+                    _ => return Ok(()),
+                };
+                if !world.health.was_struck_since(&["answer", "corrupt"], |_| true, event.at.saturating_sub(ON_THE_WAY))
+                {
+                    return Err(Breach::now(told));
+                }
             }
             _ => {}
         }

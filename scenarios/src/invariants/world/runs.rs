@@ -32,8 +32,12 @@ pub struct Runs {
     /// Runs that are claimed and not over, by label.
     owners: BTreeMap<String, Owner>,
     over: BTreeMap<String, Over>,
-    /// Owned runs on which their owner acts no more: it was told to stop them, or has lost them.
-    dropped: BTreeSet<String>,
+    /// Runs whose message was accepted and that are not over.
+    open: BTreeSet<String>,
+    /// Those of them whose user's request to stop them was committed.
+    stopped: BTreeSet<String>,
+    /// Owned runs that their owner has lost.
+    lost: BTreeSet<String>,
     suspended: BTreeSet<String>,
     /// When a run of each process was last handed back, ended, or claimed by another.
     let_go: BTreeMap<String, Duration>,
@@ -45,6 +49,7 @@ impl Runs {
     pub(super) fn observe(&mut self, event: &Event<Did>, health: &Health) {
         let What::Product(Did::Run(event_of_run)) = &event.what else { return };
         match event_of_run {
+            RunEvent::Accepted { run, .. } => _ = self.open.insert(run.clone()),
             RunEvent::Claimed { run, owner, .. } => {
                 self.release(run, event.at);
                 let owner = Owner { process: owner.clone(), incarnation: health.life(owner).incarnation };
@@ -57,9 +62,11 @@ impl Runs {
             RunEvent::Ended { run, .. } => {
                 self.release(run, event.at);
                 self.last_let_go = event.at;
+                self.open.remove(run);
                 self.over.insert(run.clone(), Over { at: event.at, by: event.process.clone() });
             }
-            RunEvent::CancelRequested { run, .. } | RunEvent::Lost { run, .. } => _ = self.dropped.insert(run.clone()),
+            RunEvent::CancelRequested { run, .. } => _ = self.stopped.insert(run.clone()),
+            RunEvent::Lost { run, .. } => _ = self.lost.insert(run.clone()),
             RunEvent::Suspended { session } => _ = self.suspended.insert(session.clone()),
             RunEvent::Unsuspended { session } => _ = self.suspended.remove(session),
             _ => {}
@@ -67,7 +74,7 @@ impl Runs {
     }
 
     fn release(&mut self, run: &str, at: Duration) {
-        self.dropped.remove(run);
+        self.lost.remove(run);
         if let Some(owner) = self.owners.remove(run) {
             self.let_go.insert(owner.process, at);
         }
@@ -76,7 +83,17 @@ impl Runs {
     /// The owner that still acts on the run: none if the run waits or is over, if its user has stopped it, or if its owner has
     /// lost it.
     pub fn acting(&self, run: &str) -> Option<&Owner> {
-        self.owners.get(run).filter(|_| !self.dropped.contains(run))
+        self.owners.get(run).filter(|_| !self.stopped.contains(run) && !self.lost.contains(run))
+    }
+
+    /// Whether the run's message was accepted and the run is not over.
+    pub fn is_open(&self, run: &str) -> bool {
+        self.open.contains(run)
+    }
+
+    /// Whether its user's request to stop the run was committed.
+    pub fn is_stopped(&self, run: &str) -> bool {
+        self.stopped.contains(run)
     }
 
     /// Whether this life of a process owns a run.
