@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, FromRedisValue, IntoConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, ServerErrorKind};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -31,6 +31,7 @@ struct Connected {
     serial: u64,
     connection: MultiplexedConnection,
     driver: Arc<OwnedTask>,
+    since: Instant,
 }
 
 /// The state of the one connection.
@@ -114,7 +115,13 @@ impl Redis {
         abandoned.connected = None;
         match answer {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) if !error.is_unrecoverable_error() && !error.is_io_error() => Err(error.into()),
+            Ok(Err(error)) if !error.is_unrecoverable_error() && !error.is_io_error() => {
+                if takes_no_writes(&error) && connected.since.elapsed() >= limits::REDIS_REDIAL {
+                    tracing::warn!(%error, "Redis is dialled anew: its name may lead to another node");
+                    self.discard(connected.serial);
+                }
+                Err(error.into())
+            }
             Ok(Err(error)) => {
                 self.discard(connected.serial);
                 Err(error.into())
@@ -182,6 +189,11 @@ impl Redis {
     }
 }
 
+/// Whether the node at the other end says that it is a replica.
+fn takes_no_writes(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown))
+}
+
 /// A call whose caller may be dropped before the answer has come.
 struct Abandoned<'a> {
     redis: &'a Redis,
@@ -212,7 +224,9 @@ impl Shared {
         // Closed meanwhile: nobody waits for it any more.
         let State::Dialling { pause, .. } = &*state else { return };
         *state = match dialled {
-            Ok((connection, driver)) => State::Up(Connected { serial, connection, driver: Arc::new(driver) }),
+            Ok((connection, driver)) => {
+                State::Up(Connected { serial, connection, driver: Arc::new(driver), since: Instant::now() })
+            }
             Err(error) => {
                 tracing::debug!(%error, "Redis cannot be dialled");
                 State::Down { dial_at: Some(Instant::now() + *pause), pause: *pause }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lychgate::limits;
 use lychgate_sim::plan::FaultRow;
 use lychgate_sim::standins::clock;
+use lychgate_sim::standins::redis::faults::DEMOTED;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::fault::{FaultId, FaultKind};
 use lychgate_sim::world::process_faults::{LOST_SIGNAL, RECONFIGURE, ROLLING_RESTART, SCALE_DOWN, SCALE_UP, SIGTERM};
@@ -13,6 +15,12 @@ use crate::names::{Role, ends, role};
 
 /// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
 static ORDERS: [&FaultRow; 6] = [&SIGTERM, &ROLLING_RESTART, &LOST_SIGNAL, &SCALE_UP, &SCALE_DOWN, &RECONFIGURE];
+
+/// How long a fault excuses that processes can evade while it lasts; `None` for one that they must bear.
+fn evaded_within(kind: &FaultKind) -> Option<Duration> {
+    // They dial anew.
+    (*kind == DEMOTED.kind).then_some(limits::REDIS_REDIAL)
+}
 
 fn is_order(kind: &FaultKind) -> bool {
     ORDERS.iter().any(|row| row.kind == *kind)
@@ -95,6 +103,12 @@ impl Health {
         let life = |alive| Life { incarnation: event.incarnation, alive, since: event.at, ..Life::default() };
         match happening {
             WorldEvent::FaultStruck { kind, .. } if is_order(kind) => {}
+            WorldEvent::FaultStruck { target, kind, .. } if evaded_within(kind).is_some() => {
+                let evaded = event.at + evaded_within(kind).unwrap_or_default();
+                self.healed.insert(target.clone(), evaded);
+                self.kinds.insert((target.clone(), kind.word), evaded);
+            }
+            WorldEvent::FaultHealed { kind, .. } if evaded_within(kind).is_some() => {}
             WorldEvent::FaultStruck { fault, target, kind, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
                 self.kinds.insert((target.clone(), kind.word), Duration::MAX);

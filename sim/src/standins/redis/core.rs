@@ -68,7 +68,7 @@ impl Core {
 
     fn attempt(&mut self, client: Client, words: &[Bytes]) -> Result<Outcome, Refusal> {
         let name = commands::recognise(words)?;
-        self.store.faults.hear(&name)?;
+        self.store.faults.hear(client, &name)?;
         let listens = self.store.channels.count(client) > 0;
         if listens && !matches!(name.as_str(), "subscribe" | "unsubscribe" | "ping") {
             return Err(Refusal(format!(

@@ -1,6 +1,7 @@
 //! What a Redis answers when it is not well. The texts of READONLY and OOM are those of Redis 7.0.15, tried; that of
 //! LOADING, and what is answered in spite of it, stand in its source (`server.c`, and the flags of `commands.c`).
 
+use super::channels::Client;
 use super::keyspace::{Keyspace, Refusal};
 use crate::plan::{Connections, Course, FaultRow, Kind, ServiceWords};
 use crate::standins::clock::{self, Clock};
@@ -14,6 +15,18 @@ pub static RESTART: FaultRow = FaultRow { help: "it is down, then up again, and 
 pub static READONLY: FaultRow = FaultRow {
     kind: FaultKind { word: "readonly", struck: Some("{} takes no writes"), ..FaultRow::SERVICE.kind },
     help: "writes are answered with READONLY",
+    ..FaultRow::SERVICE
+};
+
+/// Another node is the primary now and the name leads there; connections that stand stay with the old one, a replica. One
+/// process of a real server is one node, so no conformance shows this.
+pub static DEMOTED: FaultRow = FaultRow {
+    kind: FaultKind {
+        word: "demoted",
+        struck: Some("the node of {} that is connected takes no writes"),
+        healed: Some("the old node of {} takes writes again"),
+    },
+    help: "writes on connections that stand are answered with READONLY; new connections reach the new primary",
     ..FaultRow::SERVICE
 };
 
@@ -59,7 +72,7 @@ pub static FLUSH: FaultRow = FaultRow {
 pub static WORDS: ServiceWords = ServiceWords {
     name: "redis",
     http: false,
-    faults: &[&RESTART, &READONLY, &LOADING, &FULL, &FAILOVER, &EVICT, &FLUSH, &clock::AHEAD, &clock::BEHIND],
+    faults: &[&RESTART, &READONLY, &DEMOTED, &LOADING, &FULL, &FAILOVER, &EVICT, &FLUSH, &clock::AHEAD, &clock::BEHIND],
 };
 
 /// Commands that write.
@@ -78,6 +91,11 @@ const WHILE_LOADING: &[&str] = &["publish", "script", "subscribe", "unsubscribe"
 #[derive(Debug, Default)]
 pub struct Faults {
     readonly: bool,
+    /// The newest connection that the old node has, while there is an old node.
+    demoted: Option<Client>,
+    /// The newest connection that has asked for anything, and the one whose command runs.
+    newest: Client,
+    asks: Client,
     loading: bool,
     full: bool,
     pub(super) clock: Clock,
@@ -97,6 +115,7 @@ impl Faults {
     pub fn begin(&mut self, fault: &Kind, keys: &mut Keyspace) {
         match fault.row() {
             row if *row == READONLY => self.readonly = true,
+            row if *row == DEMOTED => self.demoted = Some(self.newest),
             row if *row == LOADING => self.loading = true,
             row if *row == FULL => self.full = true,
             row if *row == FAILOVER => self.elsewhere = Some(keys.clone()),
@@ -111,6 +130,7 @@ impl Faults {
     pub fn end(&mut self, fault: &Kind, keys: &mut Keyspace) {
         match fault.row() {
             row if *row == READONLY => self.readonly = false,
+            row if *row == DEMOTED => self.demoted = None,
             row if *row == LOADING => self.loading = false,
             row if *row == FULL => self.full = false,
             row if *row == FAILOVER => {
@@ -122,11 +142,12 @@ impl Faults {
         }
     }
 
-    /// Whether it answers a client's command with a refusal, whatever the command does.
+    /// Whether it answers this client's command with a refusal, whatever the command does.
     ///
     /// # Errors
     /// That refusal.
-    pub fn hear(&mut self, name: &str) -> Result<(), Refusal> {
+    pub fn hear(&mut self, client: Client, name: &str) -> Result<(), Refusal> {
+        (self.newest, self.asks) = (self.newest.max(client), client);
         self.script_wrote = false;
         if self.loading && !WHILE_LOADING.contains(&name) {
             self.suffered = Some(LOADING.word());
@@ -140,8 +161,9 @@ impl Faults {
     /// # Errors
     /// Redis's refusal.
     pub fn allow(&mut self, name: &str) -> Result<(), Refusal> {
-        if self.readonly && WRITES.contains(&name) {
-            self.suffered = Some(READONLY.word());
+        let demoted = self.demoted.is_some_and(|newest| self.asks <= newest);
+        if (self.readonly || demoted) && WRITES.contains(&name) {
+            self.suffered = Some(if demoted { DEMOTED.word() } else { READONLY.word() });
             return Err(Refusal("READONLY You can't write against a read only replica.".into()));
         }
         if self.full && !self.script_wrote && GROWS.contains(&name) {
