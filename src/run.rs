@@ -85,6 +85,8 @@ impl MessageState {
 pub const SUSPENDED: &str = "suspended";
 /// What the reason of a run begins with that failed because no subscription is left for its agent.
 pub const NO_SUBSCRIPTION: &str = "no_subscription";
+/// What the reason of a run begins with that failed because Postgres refused one of its statements for good.
+pub const STORE_REFUSED: &str = "Postgres refused";
 
 /// The end of a run, with the reason for its user.
 #[derive(Clone, Debug, PartialEq, Eq)]

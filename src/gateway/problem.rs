@@ -39,7 +39,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         tracing::warn!(%error, "a request failed");
         match error {
-            StoreError::Unavailable(_) | StoreError::Closed => {
+            StoreError::Unavailable(_) | StoreError::Login(_) | StoreError::Closed => {
                 let says = "the store did not answer; send the same request again, under the same key";
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", says).retry_after(1)
             }

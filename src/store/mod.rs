@@ -27,8 +27,8 @@ use crate::config::Address;
 use crate::facts::{self, fact};
 use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
 use crate::limits;
-use crate::retry::retry;
-use crate::run::{Row, Status};
+use crate::retry::retry_at_start;
+use crate::run::{Row, STORE_REFUSED, Status};
 
 pub use accept::{Accepted, CancelOutcome, Refusal};
 pub use agents::{AgentRow, Cause, Reassignment, State};
@@ -44,8 +44,11 @@ pub enum StoreError {
     /// No answer, or one that says to try again: the call may have happened.
     #[error("Postgres is unavailable: {0}")]
     Unavailable(String),
-    /// The call did not happen, and repeating it will not help: a statement, a schema or a login is wrong.
-    #[error("Postgres refused: {0}")]
+    /// Postgres refuses this process's login: for good if a setting is wrong, for a while if it is being changed.
+    #[error("Postgres refuses the login: {0}")]
+    Login(String),
+    /// The call did not happen, and repeating it will not help: a statement, a value or the schema is wrong.
+    #[error("{STORE_REFUSED}: {0}")]
     Refused(String),
     /// The call was not made: this process has closed its pool, for it is about to exit.
     #[error("the pool is closed")]
@@ -63,13 +66,15 @@ impl From<tokio_postgres::Error> for StoreError {
         let Some(answer) = error.as_db_error() else {
             return StoreError::unavailable(error);
         };
-        // Connection trouble, resources, intervention, serialization: another try may succeed.
-        let transient = ["08", "53", "57", "40", "25", "55"];
         let says = format!("{} ({})", answer.message(), answer.code().code());
-        if transient.iter().any(|class| answer.code().code().starts_with(class)) {
-            StoreError::Unavailable(says)
-        } else {
-            StoreError::Refused(says)
+        match answer.code().code().get(..2) {
+            // What was asked is wrong: a feature that is not there, cardinality, data, an integrity constraint, syntax or access
+            // rules, a view's check.
+            Some("0A" | "21" | "22" | "23" | "42" | "44") => StoreError::Refused(says),
+            // Authorization, and a database that is not there.
+            Some("28" | "3D") => StoreError::Login(says),
+            // Trouble of the server's, of a pooler's before it, or of a kind that nobody here knows: another try may succeed.
+            _ => StoreError::Unavailable(says),
         }
     }
 }
@@ -89,18 +94,20 @@ impl Store {
     /// Brings the schema up to date, for as long as Postgres needs to come up.
     ///
     /// # Errors
-    /// [`StoreError::Refused`], again and again: the login or the schema is wrong.
+    /// [`StoreError::Login`] or [`StoreError::Refused`], again and again: the login or the schema is wrong.
     pub async fn prepare(&self) -> Result<(), StoreError> {
         let mut backoff = Backoff::default();
         for _ in 0..limits::MIGRATION_TRIES {
-            match retry("the schema", || self.migrate()).await {
+            match retry_at_start("the schema", || self.migrate()).await {
                 // Two processes that migrate at once can make Postgres refuse one of them.
-                Err(error @ StoreError::Refused(_)) => tracing::warn!(%error, "the schema is tried once more"),
+                Err(error @ (StoreError::Refused(_) | StoreError::Login(_))) => {
+                    tracing::warn!(%error, "the schema is tried once more")
+                }
                 migrated => return migrated,
             }
             backoff.wait().await;
         }
-        retry("the schema", || self.migrate()).await
+        retry_at_start("the schema", || self.migrate()).await
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {

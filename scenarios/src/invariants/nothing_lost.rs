@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lychgate::limits::ATTEMPTS_PER_TURN;
-use lychgate::run::{MessageState, Status};
+use lychgate::limits::{ATTEMPTS_PER_TURN, POSTGRES_CALL};
+use lychgate::run::{MessageState, STORE_REFUSED, Status};
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
@@ -19,6 +19,8 @@ struct Run {
     checkpointed: i64,
     /// The fence and the turn of the newest answer that its model has given whole.
     answered: (i64, i64),
+    /// When it gave it.
+    answered_at: Duration,
     /// Whether its last turn is checkpointed.
     finished: bool,
     consumed: bool,
@@ -41,6 +43,15 @@ pub struct NothingLost {
 
 /// The report of what an end leaves unread stands in the end's own transaction.
 const SAME_MOMENT: Duration = Duration::from_millis(1);
+
+/// Whether nothing explains that an answer which was whole at this time was not kept: of faults there was nothing but trouble of
+/// Postgres, and that was over before one call to it may give up.
+fn thrown_away(world: &World, answered: Duration) -> bool {
+    let postgres = |target: &str| target == "postgres" || leads_to(target, "postgres");
+    let elsewhere = world.health.calm_since(|target| !postgres(target));
+    let well = world.health.calm_since(postgres);
+    elsewhere.is_some_and(|calm| calm.is_zero()) && well.is_some_and(|well| well < answered + POSTGRES_CALL)
+}
 
 impl NothingLost {
     fn run(&mut self, label: &str) -> &mut Run {
@@ -87,6 +98,11 @@ impl Promise for NothingLost {
             }
             Did::Turn(TurnEvent::Called { run: label, fence, turn, attempt, .. }) => {
                 let run = self.run(label);
+                if run.answered.1 == *turn && thrown_away(world, run.answered_at) {
+                    return Err(Breach::now(format!(
+                        "turn {turn} of {label} was answered whole, Postgres was ill for a moment alone, and the model is asked again"
+                    )));
+                }
                 run.calls += 1;
                 run.attempt = *attempt;
                 if *fence == run.newest && *turn <= run.checkpointed {
@@ -97,7 +113,8 @@ impl Promise for NothingLost {
                 }
             }
             Did::Turn(TurnEvent::Answered { run: label, fence, turn, .. }) => {
-                self.run(label).answered = (*fence, *turn)
+                let run = self.run(label);
+                (run.answered, run.answered_at) = ((*fence, *turn), event.at);
             }
             Did::Run(RunEvent::Checkpointed { run: label, turn, fence, last, .. }) => {
                 let run = self.run(label);
@@ -118,7 +135,14 @@ impl Promise for NothingLost {
                 self.run(run).reported = true;
                 self.sort(run);
             }
-            Did::Run(RunEvent::Ended { run: label, status, .. }) => {
+            Did::Run(RunEvent::Ended { run: label, status, reason, .. }) => {
+                // No fault of a store makes a statement of ours wrong, but one that changes its bytes.
+                let store = |target: &str| leads_to(target, "postgres");
+                let spoiled = world.health.was_struck_since(&["corrupt"], store, Duration::ZERO);
+                if *status == Status::Failed && reason.starts_with(STORE_REFUSED) && !spoiled {
+                    let says = format!("{label} failed, for good, because a store was not well: {reason}");
+                    return Err(Breach::now(says));
+                }
                 let calm = world.health.calm_since(|_| true);
                 let provider = world.health.calm_since(|target| leads_to(target, "provider"));
                 let run = self.run(label);

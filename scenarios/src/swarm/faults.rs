@@ -7,6 +7,7 @@ use lychgate_sim::plan::{
     Course, Direction, EventMatch, Fault, FaultRow, Kind, Lifetime, ORIGIN, Scope, TargetKind, Trigger,
 };
 use lychgate_sim::standins::engine;
+use lychgate_sim::standins::postgres::faults::COMMIT_ERRORS;
 use lychgate_sim::standins::provider::faults::{MALFORMED, REFUSALS, REFUSE, STALL, TRUNCATE};
 use lychgate_sim::world::process_faults::{HOST_LOSS, LOST_SIGNAL, PANIC, PAUSE, ROLLING_RESTART, SIGKILL, SIGTERM};
 use lychgate_sim::world::words;
@@ -167,6 +168,7 @@ impl Drawn {
             "by" if row.arg("bytes").is_some() => kind.with("by", self.pace.1),
             "by" => kind.with("by", self.by),
             "status" => kind.with("status", self.status),
+            "code" => kind.with("code", COMMIT_ERRORS[usize::from(self.status) % COMMIT_ERRORS.len()]),
             // What is said where HTTP is not.
             "matches" if row.target != TargetKind::HttpLink => kind.with_any("matches", self.matches.clone()),
             _ => kind,

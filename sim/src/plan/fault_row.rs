@@ -147,6 +147,8 @@ pub enum Takes {
     Count(u64, &'static str),
     /// One of these numbers.
     OneOf(&'static [u16]),
+    /// One of these words.
+    OneOfWords(&'static [&'static str]),
     /// Bytes to look for.
     Text,
 }

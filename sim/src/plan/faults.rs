@@ -139,6 +139,13 @@ fn argument(arg: &Arg, value: Spanned<DeValue<'_>>, complaints: &mut Diagnostics
             }
             Some(Value::Count(count))
         }
+        Takes::OneOfWords(known) => {
+            let word = text(value, name, complaints)?.into_inner();
+            if !known.contains(&word.as_str()) {
+                complaints.wrong(&span, format!("`{name}` must be one of {}", known.join(", ")));
+            }
+            Some(Value::Text(word))
+        }
         Takes::Text => Some(Value::Text(text(value, name, complaints)?.into_inner())),
     }
 }

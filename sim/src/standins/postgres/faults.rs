@@ -23,6 +23,23 @@ pub static SERIALIZATION_FAILURE: FaultRow = FaultRow {
     ..FaultRow::SERVICE
 };
 
+/// What a commit may be refused with: trouble of the server's own, of its machine, of its memory, a deadlock, a server that is
+/// a standby now.
+pub const COMMIT_ERRORS: &[&str] = &["XX000", "58030", "53200", "40P01", "25006"];
+
+/// Each commit of a change is refused with one SQLSTATE.
+pub static COMMIT_ERROR: FaultRow = FaultRow {
+    kind: FaultKind { word: "commit_error", struck: Some("{} refuses commits"), ..FaultRow::SERVICE.kind },
+    args: &[Arg {
+        name: "code",
+        takes: Takes::OneOfWords(COMMIT_ERRORS),
+        required: Some("code = \"XX000\""),
+        told: " with {}",
+    }],
+    help: "commits of changes are refused with the SQLSTATE `code`",
+    ..FaultRow::SERVICE
+};
+
 /// Nobody new may connect.
 pub static TOO_MANY_CONNECTIONS: FaultRow = FaultRow {
     kind: FaultKind {
@@ -57,6 +74,7 @@ pub static WORDS: ServiceWords = ServiceWords {
         &RESTART,
         &FULL,
         &SERIALIZATION_FAILURE,
+        &COMMIT_ERROR,
         &TOO_MANY_CONNECTIONS,
         &SLOW_COMMIT,
         &TABLE_LOCK,
@@ -70,6 +88,8 @@ pub static WORDS: ServiceWords = ServiceWords {
 pub(super) struct Faults {
     full: bool,
     serialization_failure: bool,
+    /// The SQLSTATE that commits are refused with.
+    commit_error: Option<String>,
     too_many_connections: bool,
     /// By how much commits are late.
     slow_commit: Duration,
@@ -85,6 +105,7 @@ impl Faults {
         match fault.row() {
             row if *row == FULL => self.full = on,
             row if *row == SERIALIZATION_FAILURE => self.serialization_failure = on,
+            row if *row == COMMIT_ERROR => self.commit_error = fault.text("code").filter(|_| on).map(str::to_owned),
             row if *row == TOO_MANY_CONNECTIONS => self.too_many_connections = on,
             row if *row == SLOW_COMMIT => self.slow_commit = if on { fault.time("by") } else { Duration::ZERO },
             // Its next life knows what was committed.
@@ -105,6 +126,10 @@ impl Faults {
 
     /// What the commit of a change is refused with.
     pub fn refuses_commit(&self) -> Option<(&'static FaultRow, Refusal)> {
+        if let Some(code) = &self.commit_error {
+            let known = COMMIT_ERRORS.iter().find(|known| *known == code)?;
+            return Some((&COMMIT_ERROR, Refusal::new(known, "the server is not well")));
+        }
         let text = "could not serialize access due to read/write dependencies among transactions";
         self.serialization_failure.then(|| (&SERIALIZATION_FAILURE, Refusal::new("40001", text)))
     }
