@@ -80,7 +80,7 @@ impl<'t> Section<'t> {
 
     /// Takes the value of `key`.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Spanned<DeValue<'t>>> {
-        debug_assert!(self.keys.contains(&key), "{key} is not among the keys of {}", self.name);
+        assert!(self.keys.contains(&key), "{key} is not among the keys of {}", self.name);
         self.table.remove(key)
     }
 
