@@ -16,8 +16,11 @@ pub enum Role {
 /// The role of a process; `None` for a user, a service or a link.
 pub fn role(name: &str) -> Option<Role> {
     let roles = [("executor-", Role::Executor), ("gateway-", Role::Gateway), ("agent-", Role::Agent)];
-    let (_, role) = roles.into_iter().find(|(prefix, _)| name.starts_with(prefix))?;
-    (!name.contains("->")).then_some(role)
+    // Asked for every process at every event: no search for the arrow.
+    roles.into_iter().find_map(|(prefix, role)| {
+        let number = name.strip_prefix(prefix)?;
+        number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.').then_some(role)
+    })
 }
 
 /// The two ends of a link: the one that connects, and the one that it connects to.

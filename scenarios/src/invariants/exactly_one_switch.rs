@@ -159,7 +159,7 @@ impl ExactlyOneSwitch {
         }
         self.armed |= several;
         let waits = self.waiting.get(run).is_some_and(|waiting| waiting.agent == name && waiting.epoch == epoch);
-        if let Some(Owner { process, incarnation }) = world.runs.acting(run).cloned().filter(|_| !waits) {
+        if let Some(Owner { process, incarnation, .. }) = world.runs.acting(run).cloned().filter(|_| !waits) {
             let owner = (process, incarnation);
             self.waiting.insert(run.to_string(), Waiting { agent: name.to_string(), epoch, since: at, owner });
         }

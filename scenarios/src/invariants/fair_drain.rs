@@ -13,7 +13,6 @@ use lychgate_sim::trace::invariant::Breach;
 use super::Promise;
 use super::world::World;
 use crate::events::{Did, RunEvent};
-use crate::names::session_of;
 use crate::settings::Settings;
 
 /// How long after its line to Postgres has healed, or it has gone on, a process can still not know of a run that it
@@ -38,22 +37,9 @@ impl Left {
     }
 }
 
-struct Run {
-    process: String,
-    incarnation: u32,
-    claimed: Duration,
-    /// Whether its last turn is checkpointed.
-    finished: bool,
-    cancelled: bool,
-}
-
 /// See the module.
 pub struct FairDrain {
     settings: Settings,
-    /// Runs that are going.
-    runs: BTreeMap<String, Run>,
-    /// Sessions that are, or were while their run was going, suspended.
-    suspended: Vec<String>,
     /// When each process was told to stop, with the life that was.
     told: BTreeMap<String, (u32, Duration)>,
     armed: bool,
@@ -62,7 +48,7 @@ pub struct FairDrain {
 impl FairDrain {
     /// For a run with these settings.
     pub fn new(settings: Settings) -> Self {
-        FairDrain { settings, runs: BTreeMap::new(), suspended: Vec::new(), told: BTreeMap::new(), armed: false }
+        FairDrain { settings, told: BTreeMap::new(), armed: false }
     }
 
     fn excused(&self, world: &World, process: &str, at: Duration) -> bool {
@@ -75,8 +61,7 @@ impl FairDrain {
     }
 
     fn exited(&self, world: &World, event: &Event<Did>) -> Result<(), Breach> {
-        let mine = |run: &Run| run.process == event.process && run.incarnation == event.incarnation;
-        match self.runs.iter().find(|(_, run)| mine(run)) {
+        match world.runs.owned_by(&event.process, event.incarnation).next() {
             Some((label, _)) if !self.excused(world, &event.process, event.at) => {
                 Err(Breach::now(format!("{} has exited while {label} is still its own", event.process)))
             }
@@ -85,23 +70,26 @@ impl FairDrain {
     }
 
     /// A run has left its owner: as `became`, by the owner's own doing.
-    fn left(&self, world: &World, label: &str, run: &Run, became: Left, at: Duration) -> Result<(), Breach> {
-        let Some((_, told)) = self.told.get(&run.process).filter(|(life, _)| *life == run.incarnation) else {
+    fn left(&self, world: &World, label: &str, became: Left, at: Duration) -> Result<(), Breach> {
+        let Some((run, owner)) = world.runs.get(label).and_then(|run| Some((run, run.left.as_ref()?))) else {
             return Ok(());
         };
-        if run.finished && !matches!(became, Left::HandedBack | Left::Ended(Status::Completed)) {
+        let Some((_, told)) = self.told.get(&owner.process).filter(|(life, _)| *life == owner.incarnation) else {
+            return Ok(());
+        };
+        if run.finished.is_some() && !matches!(became, Left::HandedBack | Left::Ended(Status::Completed)) {
             // Postgres had the last turn before it was told of the end: nothing excuses that.
             return Err(Breach::now(format!(
                 "{label} was done when its executor stopped, and yet it is {}",
                 became.word()
             )));
         }
-        let known = run.claimed + IN_FLIGHT <= *told;
-        let stopped = run.cancelled || self.suspended.contains(&session_of(label));
-        if !known || stopped || self.excused(world, &run.process, at) {
+        let known = owner.since + IN_FLIGHT <= *told;
+        let stopped = run.stopped.is_some() || world.runs.was_suspended_since(&run.session, owner.since);
+        if !known || stopped || self.excused(world, &owner.process, at) {
             return Ok(());
         }
-        if self.settings.interrupts(&run.process) {
+        if self.settings.interrupts(&owner.process) {
             let fair = became != Left::HandedBack;
             return if fair {
                 Ok(())
@@ -110,7 +98,7 @@ impl FairDrain {
             };
         }
         let cut = matches!(became, Left::HandedBack | Left::Ended(Status::Interrupted | Status::Cancelled));
-        if cut && at < *told + self.settings.drain_grace(&run.process) {
+        if cut && at < *told + self.settings.drain_grace(&owner.process) {
             return Err(Breach::now(format!(
                 "{label} is {}, although its executor had time to let it finish",
                 became.word()
@@ -132,8 +120,7 @@ impl Promise for FairDrain {
     fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let did = match &event.what {
             What::World(WorldEvent::Signalled { nth }) => {
-                let mine = |run: &Run| run.process == event.process && run.incarnation == event.incarnation;
-                self.armed |= self.runs.values().any(mine);
+                self.armed |= world.runs.owns_any(&event.process, event.incarnation);
                 if *nth == 1 {
                     self.told.insert(event.process.clone(), (event.incarnation, event.at));
                 }
@@ -144,41 +131,12 @@ impl Promise for FairDrain {
             What::Product(did) => did,
         };
         match did {
-            Did::Run(RunEvent::Claimed { run, owner, .. }) => {
-                let finished = self.runs.get(run).is_some_and(|run| run.finished);
-                let new = Run {
-                    process: owner.clone(),
-                    incarnation: world.health.life(owner).incarnation,
-                    claimed: event.at,
-                    finished,
-                    cancelled: false,
-                };
-                self.runs.insert(run.clone(), new);
+            Did::Run(RunEvent::HandedBack { run, .. }) => self.left(world, run, Left::HandedBack, event.at),
+            Did::Run(RunEvent::Ended { run, status, by_owner: true, .. }) => {
+                self.left(world, run, Left::Ended(*status), event.at)
             }
-            Did::Run(RunEvent::Checkpointed { run, last, .. }) => {
-                if let Some(run) = self.runs.get_mut(run) {
-                    run.finished |= *last;
-                }
-            }
-            Did::Run(RunEvent::CancelRequested { run, .. }) => {
-                if let Some(run) = self.runs.get_mut(run) {
-                    run.cancelled = true;
-                }
-            }
-            Did::Run(RunEvent::Suspended { session }) => self.suspended.push(session.clone()),
-            Did::Run(RunEvent::HandedBack { run: label, .. }) => {
-                if let Some(run) = self.runs.remove(label) {
-                    self.left(world, label, &run, Left::HandedBack, event.at)?;
-                }
-            }
-            Did::Run(RunEvent::Ended { run: label, status, by_owner, .. }) => {
-                if let Some(run) = self.runs.remove(label).filter(|_| *by_owner) {
-                    self.left(world, label, &run, Left::Ended(*status), event.at)?;
-                }
-            }
-            _ => {}
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn armed(&self) -> bool {

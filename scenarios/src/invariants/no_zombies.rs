@@ -1,16 +1,15 @@
 //! No run is shown as busy that nobody works on, and none is left to wait for ever: whatever was sick at the one moment
 //! that mattered, both terminal writes are there soon after it healed, and nobody had to look for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
-use super::world::{Memory, World, matters_to_ends};
+use super::world::{Memory, Run, Stage, World, matters_to_ends};
 use crate::events::{Did, LiveEvent, RunEvent};
-use crate::names::session_of;
 
 /// Both terminal writes of a run, with healthy stores.
 const HEALTHY: Duration = Duration::from_secs(20);
@@ -28,43 +27,15 @@ pub struct Deadlines {
     pub sweep_max: Duration,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Stage {
-    Queued,
-    Running { owner: String, incarnation: u32 },
-    Over,
-}
-
-struct Run {
-    stage: Stage,
-    /// When the stage began.
-    since: Duration,
-    /// When the checkpoint of its last turn was committed.
-    finished: Option<Duration>,
-    /// When its user's wish to stop it was committed.
-    cancelled: Option<Duration>,
-    fence: i64,
-    /// The fence under which it is shown, if it is.
-    shown: Option<i64>,
-    /// Whether the live view was told of its end.
-    unshown: bool,
-}
-
-impl Run {
-    /// It is over, and the live view says nothing else.
-    fn rests(&self) -> bool {
-        self.stage == Stage::Over && (self.unshown || self.shown.is_none())
-    }
-}
+/// The live view: by session, the one run that it shows, and under which fence.
+type View = BTreeMap<String, (String, i64)>;
 
 /// See the module.
 pub struct NoZombies {
     deadlines: Deadlines,
-    runs: BTreeMap<String, Run>,
-    /// Those of them that are not at rest: what is pending is asked for every second, of days.
-    going: BTreeSet<String>,
-    /// What the live view said of runs when Redis's memory was noted.
-    noted: BTreeMap<String, (Option<i64>, bool)>,
+    view: View,
+    /// What the live view said when Redis's memory was noted.
+    noted: View,
     /// How many runs an executor works on at once.
     slots: usize,
     /// Since when some executor that may take a run has a slot for it, or `None` while all are full.
@@ -75,51 +46,21 @@ pub struct NoZombies {
 impl NoZombies {
     /// For a run with these deadlines, and executors with so many slots.
     pub fn new(deadlines: Deadlines, slots: usize) -> Self {
-        NoZombies {
-            deadlines,
-            runs: BTreeMap::new(),
-            going: BTreeSet::new(),
-            noted: BTreeMap::new(),
-            slots,
-            room: None,
-            armed: false,
-        }
+        NoZombies { deadlines, view: View::new(), noted: View::new(), slots, room: None, armed: false }
     }
 
     /// The live view is what is left in Redis.
     fn remembers(&mut self, memory: Memory) {
         match memory {
-            Memory::Lost => self.runs.values_mut().for_each(|run| (run.shown, run.unshown) = (None, true)),
-            Memory::Noted => {
-                let said = |(label, run): (&String, &Run)| (label.clone(), (run.shown, run.unshown));
-                self.noted = self.runs.iter().map(said).collect();
-            }
-            Memory::Restored => {
-                for (label, run) in &mut self.runs {
-                    (run.shown, run.unshown) = self.noted.get(label).copied().unwrap_or((None, true));
-                }
-            }
+            Memory::Lost => self.view.clear(),
+            Memory::Noted => self.noted = self.view.clone(),
+            Memory::Restored => self.view = self.noted.clone(),
         }
-    }
-
-    fn stage(&mut self, run: &str, at: Duration, stage: Stage, fence: i64) {
-        if let Some(run) = self.runs.get_mut(run) {
-            (run.stage, run.since, run.fence) = (stage, at, fence);
-        }
-    }
-
-    fn sort(&mut self) {
-        let going = self.runs.iter().filter(|(_, run)| !run.rests());
-        self.going = going.map(|(label, _)| label.clone()).collect();
     }
 
     /// Whether some executor has a free slot, and since when.
     fn look_for_room(&mut self, world: &World) {
-        let works = |name: &str| {
-            let incarnation = world.health.life(name).incarnation;
-            let its = Stage::Running { owner: name.to_owned(), incarnation };
-            self.going.iter().filter(|label| self.runs.get(*label).is_some_and(|run| run.stage == its)).count()
-        };
+        let works = |name: &str| world.runs.owned_by(name, world.health.life(name).incarnation).count();
         let room = world.health.ready_executors().any(|name| works(name) < self.slots);
         self.room = room.then(|| self.room.unwrap_or(world.health.now()));
     }
@@ -135,12 +76,12 @@ impl NoZombies {
         Obligation::new(says, since, due)
     }
 
-    fn owner_lives(&self, world: &World, owner: &str, incarnation: u32) -> bool {
-        let life = world.health.life(owner);
-        life.alive && life.incarnation == incarnation
+    /// The fence under which the live view shows the run, if it does.
+    fn shown(&self, label: &str, run: &Run) -> Option<i64> {
+        self.view.get(&run.session).filter(|(shown, _)| shown == label).map(|(_, fence)| *fence)
     }
 
-    fn owed(&self, world: &World, label: &str, run: &Run) -> Option<Obligation> {
+    fn owed(&self, world: &World, label: &str, run: &Run) -> Obligation {
         let Deadlines { takeover_after, queued_claim_after, sweep_max } = self.deadlines;
         let takeover = takeover_after + sweep_max + HEALED;
         let waits = |says: String, since: Duration, wait: Duration| match self.room {
@@ -150,33 +91,31 @@ impl NoZombies {
         match &run.stage {
             Stage::Queued => {
                 let says = format!("{label} is claimed");
-                Some(waits(says, run.since, queued_claim_after + sweep_max + HEALED))
+                waits(says, run.since, queued_claim_after + sweep_max + HEALED)
             }
-            Stage::Running { owner, incarnation } if !self.owner_lives(world, owner, *incarnation) => {
-                let died = world.health.life(owner).since;
+            Stage::Owned(owner) if !world.health.is_alive(&owner.process, owner.incarnation) => {
+                let died = world.health.life(&owner.process).since;
                 let says = format!("{label}, whose owner is gone, is claimed anew or over");
-                Some(waits(says, run.since.max(died), takeover))
+                waits(says, run.since.max(died), takeover)
             }
-            Stage::Running { .. } => Some(match run.finished {
-                Some(finished) => {
+            Stage::Owned(_) => match (run.finished, run.stopped) {
+                (Some(finished), _) => {
                     let says = format!("the end of {label}, whose last turn is checkpointed, is written to Postgres");
                     self.within(world, says, finished, HEALTHY, HEALED)
                 }
-                None if run.cancelled.is_some() => {
+                (None, Some(stopped)) => {
                     let says = format!("{label}, which its user stopped, is over");
-                    let since = run.cancelled.unwrap_or_default().max(run.since);
-                    self.within(world, says, since, HEALTHY, HEALED)
+                    self.within(world, says, stopped.max(run.since), HEALTHY, HEALED)
                 }
-                None if run.shown.is_none_or(|shown| shown < run.fence) => {
+                (None, None) if self.shown(label, run).is_none_or(|shown| shown < run.fence) => {
                     let says = format!("the live view shows {label} under its newest fence");
                     self.within(world, says, run.since, HEALED, HEALED)
                 }
-                None => Obligation::new(format!("{label} comes to an end"), run.since, Duration::MAX),
-            }),
-            Stage::Over if run.rests() => None,
-            Stage::Over => {
+                (None, None) => Obligation::new(format!("{label} comes to an end"), run.since, Duration::MAX),
+            },
+            Stage::Over(_) => {
                 let says = format!("{label}, which is over, leaves the live view");
-                Some(self.within(world, says, run.since, HEALTHY, HEALED))
+                self.within(world, says, run.since, HEALTHY, HEALED)
             }
         }
     }
@@ -194,74 +133,34 @@ impl Promise for NoZombies {
     fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         if let Some(memory) = Memory::of(event) {
             self.remembers(memory);
-            self.sort();
         }
-        let did = match &event.what {
-            What::Product(did) => did,
-            What::World(happening) => {
-                if happening.is_of_life() {
-                    self.look_for_room(world);
+        match &event.what {
+            What::World(happening) if happening.is_of_life() => self.look_for_room(world),
+            What::World(_) => {}
+            What::Product(Did::Run(happening)) => {
+                if let RunEvent::Ended { .. } = happening {
+                    let calm = world.health.calm_since(matters_to_ends);
+                    self.armed |= calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
                 }
-                return Ok(());
+                self.look_for_room(world);
             }
-        };
-        match did {
-            Did::Run(RunEvent::Accepted { run, .. }) => {
-                let new = Run {
-                    stage: Stage::Queued,
-                    since: event.at,
-                    finished: None,
-                    cancelled: None,
-                    fence: 0,
-                    shown: None,
-                    unshown: false,
-                };
-                self.runs.insert(run.clone(), new);
+            What::Product(Did::Live(LiveEvent::Shown { session, run, fence, .. })) => {
+                self.view.insert(session.clone(), (run.clone(), *fence));
             }
-            Did::Run(RunEvent::Claimed { run, owner, fence, .. }) => {
-                let incarnation = world.health.life(owner).incarnation;
-                self.stage(run, event.at, Stage::Running { owner: owner.clone(), incarnation }, *fence);
+            What::Product(Did::Live(LiveEvent::Unshown { session, run })) => {
+                let shown = self.view.get(session).is_some_and(|(shown, _)| shown == run);
+                shown.then(|| self.view.remove(session));
             }
-            Did::Run(RunEvent::Checkpointed { run, last: true, .. }) => {
-                if let Some(run) = self.runs.get_mut(run) {
-                    run.finished = Some(event.at);
-                }
-            }
-            Did::Run(RunEvent::CancelRequested { run, .. }) => {
-                if let Some(run) = self.runs.get_mut(run) {
-                    run.cancelled.get_or_insert(event.at);
-                }
-            }
-            Did::Run(RunEvent::HandedBack { run, fence, .. }) => self.stage(run, event.at, Stage::Queued, fence + 1),
-            Did::Run(RunEvent::Ended { run, fence, .. }) => {
-                self.stage(run, event.at, Stage::Over, *fence);
-                let calm = world.health.calm_since(matters_to_ends);
-                self.armed |= calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
-            }
-            Did::Live(LiveEvent::Shown { session, run: shown, fence, .. }) => {
-                for (label, run) in &mut self.runs {
-                    if label == shown {
-                        (run.shown, run.unshown) = (Some(*fence), false);
-                    } else if session_of(label) == *session {
-                        // The view has one entry a session: the other run has taken its place.
-                        run.shown = None;
-                    }
-                }
-            }
-            Did::Live(LiveEvent::Unshown { run, .. }) => {
-                if let Some(run) = self.runs.get_mut(run) {
-                    (run.shown, run.unshown) = (None, true);
-                }
-            }
-            _ => return Ok(()),
+            What::Product(_) => {}
         }
-        self.sort();
-        self.look_for_room(world);
         Ok(())
     }
 
     fn pending(&self, world: &World) -> Vec<Obligation> {
-        self.going.iter().filter_map(|label| self.owed(world, label, self.runs.get(label)?)).collect()
+        // Of those that are over only what the view shows is owed something.
+        let shown = self.view.values().filter_map(|(label, _)| Some((label.as_str(), world.runs.get(label)?)));
+        let over = shown.filter(|(label, _)| world.runs.over(label).is_some());
+        world.runs.open().chain(over).map(|(label, run)| self.owed(world, label, run)).collect()
     }
 
     fn armed(&self) -> bool {

@@ -10,7 +10,7 @@ use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
-use super::world::World;
+use super::world::{Owner, World};
 use crate::events::{Did, ProcessEvent, RunEvent, UserEvent};
 use crate::names::ends;
 use crate::settings::Settings;
@@ -24,25 +24,6 @@ const SAME_MOMENT: Duration = Duration::from_millis(1);
 /// How long after its line to Postgres has healed a process can still suffer from it; and how long it may take over an end.
 const HEALED: Duration = Duration::from_secs(60);
 
-#[derive(Clone, PartialEq)]
-struct Owner {
-    process: String,
-    /// As the world counts.
-    incarnation: u32,
-    /// How it names itself in a mark.
-    mark: String,
-    since: Duration,
-}
-
-struct Run {
-    session: String,
-    owner: Option<Owner>,
-    over: bool,
-    mark: Option<Mark>,
-    /// Notices to its user.
-    notices: usize,
-}
-
 struct Mark {
     /// As it is written.
     by: String,
@@ -53,7 +34,10 @@ struct Mark {
 /// See the module.
 pub struct Resumable {
     settings: Settings,
-    runs: BTreeMap<String, Run>,
+    /// The marks that runs bear.
+    marks: BTreeMap<String, Mark>,
+    /// How many notices to its user each run has had.
+    notices: BTreeMap<String, usize>,
     /// Runs that must be marked: by whom, and since when.
     owed: BTreeMap<String, (Owner, Duration)>,
     /// Runs whose users must be told why they were claimed anew.
@@ -70,7 +54,8 @@ impl Resumable {
     pub fn new(settings: Settings) -> Self {
         Resumable {
             settings,
-            runs: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            notices: BTreeMap::new(),
             owed: BTreeMap::new(),
             untold: BTreeMap::new(),
             given_up: BTreeMap::new(),
@@ -85,14 +70,14 @@ impl Resumable {
     }
 
     fn world(&mut self, world: &World, event: &Event<Did>, happening: &WorldEvent) -> Result<(), Breach> {
-        let mine = |owner: &Owner| owner.process == event.process && owner.incarnation == event.incarnation;
+        let mine = |owner: &Owner| owner.is(&event.process, event.incarnation);
         match happening {
             WorldEvent::Signalled { nth: 1 } => {
-                for (label, run) in &self.runs {
-                    let Some(owner) = run.owner.as_ref().filter(|owner| mine(owner)) else { continue };
+                for (label, run) in world.runs.owned_by(&event.process, event.incarnation) {
+                    let Some(owner) = run.owner() else { continue };
                     let known = owner.since + IN_FLIGHT <= event.at;
-                    if known && run.mark.is_none() && !world.runs.is_suspended(&run.session) {
-                        self.owed.insert(label.clone(), (owner.clone(), event.at));
+                    if known && !self.marks.contains_key(label) && !world.runs.is_suspended(&run.session) {
+                        self.owed.insert(label.to_owned(), (owner.clone(), event.at));
                         self.armed = true;
                     }
                 }
@@ -102,8 +87,7 @@ impl Resumable {
                 let calm = world.health.calm_since(|target| ends(target).is_some_and(|(_, far)| far == "postgres"));
                 let excused = calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
                 let life = (event.process.clone(), event.incarnation);
-                let own = |run: &Run| run.mark.as_ref().is_some_and(|mark| mark.life == life);
-                let forgotten = self.runs.iter().find(|(_, run)| run.over && own(run));
+                let forgotten = self.marks.iter().find(|(run, mark)| mark.life == life && world.runs.over(run).is_some());
                 if let Some((label, _)) = forgotten.filter(|_| !excused) {
                     let says = format!("{} has exited and left its mark on {label}, which is over", event.process);
                     return Err(Breach::now(says));
@@ -118,41 +102,36 @@ impl Resumable {
 
     fn marked(&mut self, world: &World, label: &str, by: &str, life: (String, u32)) -> Result<(), Breach> {
         self.owed.remove(label);
-        let Some(run) = self.runs.get_mut(label) else { return Ok(()) };
+        let Some(run) = world.runs.get(label) else { return Ok(()) };
         if world.runs.is_suspended(&run.session) {
             return Err(Breach::now(format!("{label} was marked, although its session is suspended")));
         }
-        if run.owner.as_ref().is_none_or(|owner| owner.mark != by) {
+        if run.owner().is_none_or(|owner| owner.mark != by) {
             return Err(Breach::now(format!("{label} was marked by {by}, whose it is not")));
         }
-        if let Some(mark) = run.mark.replace(Mark { by: by.to_string(), life }) {
+        if let Some(mark) = self.marks.insert(label.to_owned(), Mark { by: by.to_string(), life }) {
             return Err(Breach::now(format!("{label} bore the mark of {} and was marked again", mark.by)));
         }
         Ok(())
     }
 
-    fn unmarked(&mut self, label: &str, by: &str, marked_by: &str) -> Result<(), Breach> {
+    fn unmarked(&mut self, world: &World, label: &str, by: &str, marked_by: &str) -> Result<(), Breach> {
         if by != marked_by {
             return Err(Breach::now(format!("{by} took off the mark that {marked_by} had left on {label}")));
         }
-        match self.runs.get_mut(label) {
-            Some(run) if !run.over => Err(Breach::now(format!("the mark of {label} was taken off while it was going"))),
-            Some(run) => {
-                run.mark = None;
-                Ok(())
-            }
-            None => Ok(()),
+        if world.runs.is_open(label) {
+            return Err(Breach::now(format!("the mark of {label} was taken off while it was going")));
         }
+        self.marks.remove(label);
+        Ok(())
     }
 
-    fn claimed(&mut self, world: &World, label: &str, owner: Owner, at: Duration) -> Result<(), Breach> {
+    fn claimed(&mut self, world: &World, label: &str, at: Duration) -> Result<(), Breach> {
         self.owed.remove(label);
-        let Some(run) = self.runs.get_mut(label) else { return Ok(()) };
-        if world.runs.is_suspended(&run.session) {
+        if world.runs.get(label).is_some_and(|run| world.runs.is_suspended(&run.session)) {
             return Err(Breach::now(format!("{label} was claimed, although its session is suspended")));
         }
-        run.owner = Some(owner);
-        if run.mark.take().is_some() {
+        if self.marks.remove(label).is_some() {
             self.armed = true;
             self.untold.insert(label.to_string(), at);
         }
@@ -171,10 +150,9 @@ impl Resumable {
             open.remove(label);
         }
         self.owed.remove(label);
-        let Some(run) = self.runs.get_mut(label) else { return Ok(()) };
-        (run.owner, run.over) = (None, true);
+        let Some(run) = world.runs.get(label) else { return Ok(()) };
         if !by_owner || status == Status::Interrupted {
-            run.mark = None;
+            self.marks.remove(label);
         }
         let wins = by_owner || status != Status::Interrupted || reason == SUSPENDED;
         if world.runs.is_suspended(&run.session) && !wins {
@@ -199,60 +177,40 @@ impl Promise for Resumable {
             What::Product(did) => did,
         };
         match did {
-            Did::Run(RunEvent::Accepted { session, run }) => {
-                let new = Run { session: session.clone(), owner: None, over: false, mark: None, notices: 0 };
-                self.runs.insert(run.clone(), new);
-            }
-            Did::Run(RunEvent::Claimed { run, owner: process, mark, .. }) => {
-                let owner = Owner {
-                    process: process.clone(),
-                    incarnation: world.health.life(process).incarnation,
-                    mark: mark.clone(),
-                    since: event.at,
-                };
-                self.claimed(world, run, owner, event.at)?;
-            }
+            Did::Run(RunEvent::Claimed { run, .. }) => self.claimed(world, run, event.at)?,
             Did::Run(RunEvent::Marked { run, by, .. }) => {
                 self.marked(world, run, by, (event.process.clone(), event.incarnation))?
             }
-            Did::Run(RunEvent::Unmarked { run, by, marked_by, .. }) => self.unmarked(run, by, marked_by)?,
+            Did::Run(RunEvent::Unmarked { run, by, marked_by, .. }) => self.unmarked(world, run, by, marked_by)?,
             Did::Process(ProcessEvent::MarkFailed { process }) => {
                 self.owed.retain(|_, (owner, _)| owner.process != *process)
             }
             Did::User(UserEvent::Found { run: label, notices, .. })
-                if self.runs.get(label).is_some_and(|run| *notices < run.notices) =>
+                if self.notices.get(label).is_some_and(|written| notices < written) =>
             {
                 return Err(Breach::now(format!("the user of {label} does not find the notice about it")));
             }
             Did::Run(RunEvent::Noticed { run, .. }) => {
-                if let Some(run) = self.runs.get_mut(run) {
-                    run.notices += 1;
-                }
+                *self.notices.entry(run.clone()).or_default() += 1;
                 if self.untold.remove(run).is_none() {
                     self.given_up.insert(run.clone(), event.at);
                 }
             }
-            Did::Run(RunEvent::HandedBack { run: label, .. }) => {
-                self.owed.remove(label);
-                if let Some(run) = self.runs.get_mut(label) {
-                    run.owner = None;
-                }
-            }
+            Did::Run(RunEvent::HandedBack { run, .. }) => _ = self.owed.remove(run),
             Did::Run(RunEvent::Ended { run, status, reason, by_owner, .. }) => {
                 self.ended(world, run, *status, reason, *by_owner)?
             }
             Did::Run(RunEvent::Suspended { session }) => {
-                for (label, run) in self.runs.iter().filter(|(_, run)| run.session == *session) {
+                for (label, run) in world.runs.open().filter(|(_, run)| run.session == *session) {
                     self.owed.remove(label);
-                    if run.owner.is_some() {
-                        self.held.insert(label.clone(), event.at);
+                    if run.owner().is_some() {
+                        self.held.insert(label.to_owned(), event.at);
                         self.armed = true;
                     }
                 }
             }
             Did::Run(RunEvent::Unsuspended { session }) => {
-                let runs = &self.runs;
-                self.held.retain(|label, _| runs.get(label).is_some_and(|run| run.session != *session));
+                self.held.retain(|label, _| world.runs.get(label).is_some_and(|run| run.session != *session));
             }
             _ => {}
         }
@@ -277,11 +235,10 @@ impl Promise for Resumable {
             Obligation::new(says, *since, *since + SAME_MOMENT)
         });
         let held = self.held.iter().map(|(label, since)| {
-            let owner = self.runs.get(label).and_then(|run| run.owner.as_ref());
-            let life = owner.map(|owner| (owner, world.health.life(&owner.process)));
-            // Whose owner is gone waits for a takeover, with everybody else's.
-            let lives = life.filter(|(owner, life)| life.alive && life.incarnation == owner.incarnation);
-            let due = lives.and_then(|(owner, _)| {
+            let owner = world.runs.get(label).and_then(|run| run.owner());
+            // A run whose owner is gone waits for a takeover, as in any session.
+            let lives = owner.filter(|owner| world.health.is_alive(&owner.process, owner.incarnation));
+            let due = lives.and_then(|owner| {
                 let within = self.settings.beat_every(&owner.process) + limits::POSTGRES_CALL + HEALED;
                 self.calm(world, &owner.process).map(|calm| calm.max(*since) + within)
             });

@@ -11,7 +11,7 @@ use lychgate_sim::trace::event::Event;
 
 pub use health::{Health, Memory, leads_to, matters_to_agent, matters_to_ends};
 pub use links::Links;
-pub use runs::{Over, Owner, Runs};
+pub use runs::{Over, Owner, Run, Runs, Stage};
 
 use crate::events::Did;
 

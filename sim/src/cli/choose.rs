@@ -26,6 +26,9 @@ pub(super) struct Chosen<W> {
 /// The virtual time that a handful of seeds of one scenario may take: an hour costs about a quarter of a second.
 const HANDFUL_MAX: Duration = Duration::from_secs(8 * 3600);
 
+/// The virtual time that one seed may take in a run of every scenario: what is longer is run when its name is given.
+const OVERVIEW_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// Where the plans come from.
 #[derive(Debug)]
 pub(super) enum Plans<W> {
@@ -70,6 +73,14 @@ impl<W: Workload> Chosen<W> {
         format!("{} check-determinism {}@{seed}", self.command, self.handle)
     }
 
+    /// Whether a run of every scenario has the time for it.
+    pub(super) fn is_short(&self) -> bool {
+        match &self.kind {
+            Plans::Drawn(_) => true,
+            Plans::Written(plans) => plans[0].users.busy() <= OVERVIEW_MAX,
+        }
+    }
+
     /// So many seeds show what it is like: drawn plans differ, written ones differ in timing and in their alternatives. Of a
     /// written one that keeps its users busy for long, as many as fit into [`HANDFUL_MAX`].
     pub(super) fn handful(&self) -> seeds::Range {
@@ -77,7 +88,7 @@ impl<W: Workload> Chosen<W> {
             Plans::Drawn(_) => 20,
             Plans::Written(plans) => {
                 let busy = plans[0].users.busy().as_secs().max(1);
-                (plans.len() as u64).max(3).min(HANDFUL_MAX.as_secs() / busy).max(1)
+                (plans.len() as u64).max(2).min(HANDFUL_MAX.as_secs() / busy).max(1)
             }
         };
         seeds::Range::counted(1, count)

@@ -142,7 +142,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Every scenario on a handful of seeds.
+/// Every scenario on a handful of seeds, but those that take days.
 pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
     let mut scenarios = Vec::new();
     let mut malformed = Vec::new();
@@ -152,6 +152,7 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
             Err(Usage(says)) => malformed.push(says),
         }
     }
+    let (scenarios, long): (Vec<_>, Vec<_>) = scenarios.into_iter().partition(Chosen::is_short);
     println!("Every scenario on a handful of seeds; `{} --help` shows what else there is.\n", P::command());
     let total = scenarios.iter().map(|chosen| chosen.handful().seeds().len()).sum();
     let bar = bar(total);
@@ -170,6 +171,9 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
     println!();
     table.print();
     println!("\n{checked} runs were checked for determinism in a process of their own.");
+    for chosen in long {
+        println!("Left out, as it takes days: `{} run {}`.", P::command(), chosen.handle);
+    }
     if malformed.is_empty() { Ok(worst.exit_code()) } else { Err(Usage(malformed.join("\n"))) }
 }
 

@@ -205,6 +205,12 @@ impl Health {
         self.lives.get(process).copied().unwrap_or_default()
     }
 
+    /// Whether this incarnation of the process lives.
+    pub fn is_alive(&self, process: &str, incarnation: u32) -> bool {
+        let life = self.life(process);
+        life.alive && life.incarnation == incarnation
+    }
+
     /// Since when some executor has been there to take a run, or `None` while there is none.
     pub fn executor_since(&self) -> Option<Duration> {
         self.ready_executors().map(|process| self.life(process).since).min()
@@ -213,7 +219,7 @@ impl Health {
     /// The executors that may take a run.
     pub fn ready_executors(&self) -> impl Iterator<Item = &str> {
         let ready = |life: &Life| life.alive && !life.draining && !life.paused;
-        let ready = self.lives.iter().filter(move |(name, life)| role(name) == Some(Role::Executor) && ready(life));
+        let ready = self.lives.iter().filter(move |(name, life)| ready(life) && role(name) == Some(Role::Executor));
         ready.map(|(name, _)| name.as_str())
     }
 

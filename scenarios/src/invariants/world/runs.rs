@@ -1,4 +1,4 @@
-//! Runs as Postgres has them: which process owns which, which are over, which sessions are suspended.
+//! Runs as Postgres has them: which waits, which life of which process owns which, which are over; which sessions are suspended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,6 +7,7 @@ use lychgate_sim::trace::event::{Event, What};
 
 use super::Health;
 use crate::events::{Did, RunEvent};
+use crate::names::session_of;
 
 /// A life of a process that claimed a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,17 @@ pub struct Owner {
     pub process: String,
     /// Its incarnation when the claim was committed.
     pub incarnation: u32,
+    /// The name that it signs marks with.
+    pub mark: String,
+    /// When the claim was committed.
+    pub since: Duration,
+}
+
+impl Owner {
+    /// Whether this life of the process is the owner.
+    pub fn is(&self, process: &str, incarnation: u32) -> bool {
+        self.process == process && self.incarnation == incarnation
+    }
 }
 
 /// The end of a run.
@@ -26,19 +38,73 @@ pub struct Over {
     pub by: String,
 }
 
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Its message is accepted, or it was handed back: it may be claimed.
+    Queued,
+    /// It is claimed.
+    Owned(Owner),
+    /// It has a terminal status.
+    Over(Over),
+}
+
+/// What Postgres has of a run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its session's label.
+    pub session: String,
+    /// Where it stands.
+    pub stage: Stage,
+    /// When that began.
+    pub since: Duration,
+    /// The owner that the last event of the run took it from, if it took it from one.
+    pub left: Option<Owner>,
+    /// The fence of the newest claim; after a handing back, the one that the next claim exceeds.
+    pub fence: i64,
+    /// When the checkpoint of its last turn was committed.
+    pub finished: Option<Duration>,
+    /// When its user's request to stop it was first committed.
+    pub stopped: Option<Duration>,
+    /// Whether its owner has lost it.
+    lost: bool,
+}
+
+impl Run {
+    fn of(session: String, at: Duration) -> Run {
+        let (stage, fence) = (Stage::Queued, 0);
+        Run { session, stage, since: at, left: None, fence, finished: None, stopped: None, lost: false }
+    }
+
+    fn enter(&mut self, stage: Stage, at: Duration) {
+        self.left = match std::mem::replace(&mut self.stage, stage) {
+            Stage::Owned(owner) => Some(owner),
+            Stage::Queued | Stage::Over(_) => None,
+        };
+        self.since = at;
+        self.lost = false;
+    }
+
+    /// The owner, if it has one.
+    pub fn owner(&self) -> Option<&Owner> {
+        match &self.stage {
+            Stage::Owned(owner) => Some(owner),
+            Stage::Queued | Stage::Over(_) => None,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Runs {
-    /// Runs that are claimed and not over, by label.
-    owners: BTreeMap<String, Owner>,
-    over: BTreeMap<String, Over>,
-    /// Runs whose message was accepted and that are not over.
+    /// Every run whose message was accepted, by label.
+    runs: BTreeMap<String, Run>,
+    /// Those of them that are not over. Deadlines are asked for every half second, of days.
     open: BTreeSet<String>,
-    /// Those of them whose user's request to stop them was committed.
-    stopped: BTreeSet<String>,
-    /// Owned runs that their owner has lost.
-    lost: BTreeSet<String>,
+    /// Suspended sessions.
     suspended: BTreeSet<String>,
+    /// When each session was last suspended.
+    suspended_at: BTreeMap<String, Duration>,
     /// When a run of each process was last handed back, ended, or claimed by another.
     let_go: BTreeMap<String, Duration>,
     /// When any run was last handed back or ended.
@@ -48,42 +114,72 @@ pub struct Runs {
 impl Runs {
     pub(super) fn observe(&mut self, event: &Event<Did>, health: &Health) {
         let What::Product(Did::Run(event_of_run)) = &event.what else { return };
+        let at = event.at;
         match event_of_run {
-            RunEvent::Accepted { run, .. } => _ = self.open.insert(run.clone()),
-            RunEvent::Claimed { run, owner, .. } => {
-                self.release(run, event.at);
-                let owner = Owner { process: owner.clone(), incarnation: health.life(owner).incarnation };
-                self.owners.insert(run.clone(), owner);
+            RunEvent::Accepted { session, run } => {
+                self.open.insert(run.clone());
+                self.runs.insert(run.clone(), Run::of(session.clone(), at));
             }
-            RunEvent::HandedBack { run, .. } => {
-                self.release(run, event.at);
-                self.last_let_go = event.at;
+            RunEvent::Claimed { run, owner: process, fence, mark, .. } => {
+                let (process, mark) = (process.clone(), mark.clone());
+                let incarnation = health.life(&process).incarnation;
+                let run = self.moved(run, Stage::Owned(Owner { process, incarnation, mark, since: at }), at);
+                run.fence = *fence;
             }
-            RunEvent::Ended { run, .. } => {
-                self.release(run, event.at);
-                self.last_let_go = event.at;
+            RunEvent::HandedBack { run, fence, .. } => {
+                self.last_let_go = at;
+                self.moved(run, Stage::Queued, at).fence = fence + 1;
+            }
+            RunEvent::Ended { run, fence, .. } => {
+                self.last_let_go = at;
                 self.open.remove(run);
-                self.over.insert(run.clone(), Over { at: event.at, by: event.process.clone() });
+                self.moved(run, Stage::Over(Over { at, by: event.process.clone() }), at).fence = *fence;
             }
-            RunEvent::CancelRequested { run, .. } => _ = self.stopped.insert(run.clone()),
-            RunEvent::Lost { run, .. } => _ = self.lost.insert(run.clone()),
-            RunEvent::Suspended { session } => _ = self.suspended.insert(session.clone()),
+            RunEvent::Checkpointed { run, last: true, .. } => _ = self.run(run, at).finished.get_or_insert(at),
+            RunEvent::CancelRequested { run, .. } => _ = self.run(run, at).stopped.get_or_insert(at),
+            RunEvent::Lost { run, .. } => self.run(run, at).lost = true,
+            RunEvent::Suspended { session } => {
+                self.suspended.insert(session.clone());
+                self.suspended_at.insert(session.clone(), at);
+            }
             RunEvent::Unsuspended { session } => _ = self.suspended.remove(session),
             _ => {}
         }
     }
 
-    fn release(&mut self, run: &str, at: Duration) {
-        self.lost.remove(run);
-        if let Some(owner) = self.owners.remove(run) {
-            self.let_go.insert(owner.process, at);
+    /// The record of a run, made if there is none.
+    fn run(&mut self, label: &str, at: Duration) -> &mut Run {
+        self.runs.entry(label.to_owned()).or_insert_with(|| Run::of(session_of(label), at))
+    }
+
+    fn moved(&mut self, label: &str, stage: Stage, at: Duration) -> &mut Run {
+        let run = self.runs.entry(label.to_owned()).or_insert_with(|| Run::of(session_of(label), at));
+        run.enter(stage, at);
+        if let Some(owner) = &run.left {
+            self.let_go.insert(owner.process.clone(), at);
         }
+        run
+    }
+
+    /// What Postgres has of the run.
+    pub fn get(&self, run: &str) -> Option<&Run> {
+        self.runs.get(run)
+    }
+
+    /// The runs whose messages were accepted and that are not over, with their labels.
+    pub fn open(&self) -> impl Iterator<Item = (&str, &Run)> {
+        self.open.iter().filter_map(|label| Some((label.as_str(), self.runs.get(label)?)))
+    }
+
+    /// The runs that this life of a process owns, with their labels.
+    pub fn owned_by(&self, process: &str, incarnation: u32) -> impl Iterator<Item = (&str, &Run)> {
+        self.open().filter(move |(_, run)| run.owner().is_some_and(|owner| owner.is(process, incarnation)))
     }
 
     /// The owner that still acts on the run: none if the run waits or is over, if its user has stopped it, or if its owner has
     /// lost it.
     pub fn acting(&self, run: &str) -> Option<&Owner> {
-        self.owners.get(run).filter(|_| !self.stopped.contains(run) && !self.lost.contains(run))
+        self.get(run).filter(|run| run.stopped.is_none() && !run.lost)?.owner()
     }
 
     /// Whether the run's message was accepted and the run is not over.
@@ -93,17 +189,17 @@ impl Runs {
 
     /// Whether its user's request to stop the run was committed.
     pub fn is_stopped(&self, run: &str) -> bool {
-        self.stopped.contains(run)
+        self.get(run).is_some_and(|run| run.stopped.is_some())
     }
 
     /// Whether this life of a process owns a run.
     pub fn owns_any(&self, process: &str, incarnation: u32) -> bool {
-        self.owners.values().any(|owner| owner.process == process && owner.incarnation == incarnation)
+        self.owned_by(process, incarnation).next().is_some()
     }
 
     /// Whether any run is owned.
     pub fn any_owned(&self) -> bool {
-        !self.owners.is_empty()
+        self.open().any(|(_, run)| run.owner().is_some())
     }
 
     /// When a run of the process was last handed back, ended, or claimed by another; zero if none was.
@@ -118,11 +214,19 @@ impl Runs {
 
     /// The end of the run, once it is over.
     pub fn over(&self, run: &str) -> Option<&Over> {
-        self.over.get(run)
+        match &self.get(run)?.stage {
+            Stage::Over(over) => Some(over),
+            Stage::Queued | Stage::Owned(_) => None,
+        }
     }
 
     /// Whether the session is suspended.
     pub fn is_suspended(&self, session: &str) -> bool {
         self.suspended.contains(session)
+    }
+
+    /// Whether the session has been suspended at any time since then.
+    pub fn was_suspended_since(&self, session: &str, since: Duration) -> bool {
+        self.is_suspended(session) || self.suspended_at.get(session).is_some_and(|at| *at >= since)
     }
 }

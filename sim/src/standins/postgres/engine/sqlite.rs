@@ -51,7 +51,8 @@ pub(in crate::standins::postgres) struct Database {
     now: Arc<AtomicI64>,
     /// A function outside of the dialect that the statement being prepared calls.
     foreign: Arc<Mutex<Option<String>>>,
-    schema: Schema,
+    /// Read when it is first asked for, forgotten when a table is made or changed.
+    schema: OnceLock<Schema>,
     /// The open transaction has changed the schema.
     altered: bool,
     /// By text and parameter types.
@@ -110,7 +111,7 @@ impl Database {
             Authorization::Allow
         };
         sqlite.authorizer(Some(authorizer)).expect(READY);
-        Database { sqlite, now, foreign, schema: Schema::default(), altered: false, plans: BTreeMap::new() }
+        Database { sqlite, now, foreign, schema: OnceLock::new(), altered: false, plans: BTreeMap::new() }
     }
 
     /// The plan that was made of this statement before, if the schema is still the same.
@@ -158,7 +159,7 @@ impl Database {
         if columns.is_empty() {
             return Ok(None);
         }
-        let types = types(&self.schema, words, params, &columns);
+        let types = types(self.schema(), words, params, &columns);
         Ok(Some(columns.into_iter().zip(types).map(|((name, _), kind)| (name, kind)).collect()))
     }
 
@@ -205,7 +206,7 @@ impl Database {
             self.transact("ROLLBACK").expect("an open transaction can be rolled back");
         }
         if std::mem::take(&mut self.altered) {
-            self.learn_schema();
+            self.forget_schema();
         }
     }
 
@@ -256,13 +257,23 @@ impl Database {
         };
         if let Verb::Schema(_) = plan.statement.verb {
             self.altered = true;
-            self.learn_schema();
+            self.forget_schema();
         }
         Ok(Outcome { rows: found, affected })
     }
 
-    /// Reads the columns of all tables, and forgets the plans that were made for others.
-    fn learn_schema(&mut self) {
+    /// What was known of the tables is not so any more, nor the plans that were made for them.
+    fn forget_schema(&mut self) {
+        self.schema.take();
+        self.plans.clear();
+    }
+
+    /// The columns of all tables, read when they are first asked for: a script of twenty `CREATE`s asks once.
+    fn schema(&self) -> &Schema {
+        self.schema.get_or_init(|| self.read_schema())
+    }
+
+    fn read_schema(&self) -> Schema {
         let mut columns = self
             .sqlite
             .prepare_cached(
@@ -276,10 +287,7 @@ impl Database {
             let kind = Type::declared(&text(2)).expect("the types of a table were checked when it was made");
             schema.0.entry(text(0)).or_default().insert(text(1), kind);
         }
-        drop(rows);
-        drop(columns);
-        self.schema = schema;
-        self.plans.clear();
+        schema
     }
 
     /// The rows of a query, for judges.
@@ -432,7 +440,7 @@ const SHARED_MARKS: &[&str] = &["(", ")", ",", ".", "=", "<", ">", "<=", ">=", "
 
 impl Names for Words<'_> {
     fn outside(&self) -> Option<String> {
-        let schema = &self.database.schema.0;
+        let schema = &self.database.schema().0;
         let named = |name: &str| schema.contains_key(name) || schema.values().any(|tables| tables.contains_key(name));
         let known = |word: &Token<'_>| match word.kind {
             Kind::Word => word.is_any(SHARED) || word.identifier().is_some_and(|name| named(&name)),
@@ -497,7 +505,7 @@ impl Names for Words<'_> {
             return expression.to_owned();
         }
         let columns = tokens(expression).unwrap_or_default().iter().filter_map(Token::identifier).collect::<Vec<_>>();
-        let known = |name: &&String| self.database.schema.0.get(*name).is_some_and(|tables| tables.contains_key(table));
+        let known = |name: &&String| self.database.schema().0.get(*name).is_some_and(|tables| tables.contains_key(table));
         let mut columns: Vec<_> = columns.iter().filter(known).collect();
         columns.sort();
         columns.dedup();
