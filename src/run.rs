@@ -143,7 +143,7 @@ pub fn given_up(end: &End) -> String {
 pub struct Row {
     /// The run.
     pub run: RunId,
-    /// Its session.
+    /// The session.
     pub session: SessionId,
     /// Where it stands.
     pub status: Status,

@@ -18,7 +18,7 @@ struct Container {
     label: String,
 }
 
-/// Who is who among containers.
+/// The agents of containers.
 #[derive(Default)]
 pub struct Agents {
     /// By container id.

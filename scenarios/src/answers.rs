@@ -130,7 +130,7 @@ pub struct Accepted {
 /// What comes of a message that is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// It and its run are committed.
+    /// The message and its run are committed.
     Accepted(Accepted),
     /// A run of the session is going.
     Busy,

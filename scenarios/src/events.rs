@@ -161,7 +161,7 @@ family! {
     DeliveryEvent of sessions {
         /// A message of the queue `runs` or `cancels` was handed to the process on its `line`th connection to the broker.
         Delivered = "delivered" { session: String, run: String, queue: Queue, line: u32 }
-        /// It was `acked`, `given_back`, `dropped`, or `returned` by the end of its channel or connection.
+        /// A delivery was `acked`, `given_back`, `dropped`, or `returned` by the end of its channel or connection.
         Settled = "settled" { session: String, run: String, queue: Queue, line: u32, how: How }
     }
 }
@@ -216,7 +216,7 @@ family! {
     AgentEvent of processes {
         /// An agent was assigned a subscription; the first time `from` is empty.
         Assigned = "assigned" { agent: String, from: String, to: String, epoch: i64, by_operator: bool }
-        /// It was recorded that a call of an agent failed because of its subscription.
+        /// A failure of an agent's subscription was recorded.
         SubscriptionFailed = "subscription_failed" { agent: String, subscription: String, epoch: i64 }
         /// An agent was found ready under an assignment.
         SwitchReady = "switch_ready" { agent: String, epoch: i64 }
@@ -224,9 +224,9 @@ family! {
         SwitchNoticed = "switch_noticed" { agent: String, epoch: i64 }
         /// A container was created for an assignment.
         ContainerCreated = "container_created" { agent: String, epoch: i64, container: String }
-        /// It was started.
+        /// A container was started.
         ContainerStarted = "container_started" { agent: String, epoch: i64, container: String }
-        /// It does not run any more.
+        /// A container does not run any more.
         ContainerEnded = "container_ended" { agent: String, container: String }
         /// There is no such container any more.
         ContainerRemoved = "container_removed" { agent: String, container: String }
@@ -361,7 +361,7 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    /// Its word in labels.
+    /// The word in labels.
     pub fn word(self) -> &'static str {
         match self {
             KeyKind::Live => "live",
@@ -384,7 +384,7 @@ pub enum Queue {
 }
 
 impl Queue {
-    /// Its word in breaches.
+    /// The word in breaches.
     pub fn word(self) -> &'static str {
         match self {
             Queue::Runs => "runs",

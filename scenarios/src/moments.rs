@@ -18,7 +18,7 @@ const SWITCH: &str = "switch";
 pub struct LychgateMoments {
     /// Processes from their first SIGTERM to their end.
     draining: BTreeSet<String>,
-    /// Who works on a run.
+    /// The owner of each run.
     owners: BTreeMap<String, String>,
     /// Runs whose last turn is kept or that were ended, until the live view has let go of them.
     ending: BTreeSet<String>,

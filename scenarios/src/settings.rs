@@ -14,7 +14,7 @@ use crate::users::LychgateWorkload;
 pub struct Settings(BTreeMap<String, BTreeMap<String, String>>);
 
 impl Settings {
-    /// Those of a plan.
+    /// The settings of a plan.
     pub fn of(plan: &Plan<LychgateWorkload>) -> Self {
         Settings(plan.config.clone())
     }

@@ -331,7 +331,7 @@ impl Client {
         self.next += 1;
     }
 
-    /// Who will watch a run, over as many connections as it takes.
+    /// A watcher of a run, over as many connections as it takes.
     fn watcher(&self, label: &str, run: &str) -> Watcher {
         Watcher {
             gateways: self.gateways.clone(),

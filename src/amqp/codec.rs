@@ -135,7 +135,7 @@ impl<A> Arriving<A> {
         Arriving { announced, properties: None, size: 0, body: Vec::new() }
     }
 
-    /// Its header. A message over `body_max` bytes ends the connection before it is read.
+    /// The header. A message over `body_max` bytes ends the connection before it is read.
     pub(super) fn header(&mut self, header: AMQPContentHeader, body_max: usize) -> Result<(), Error> {
         if self.properties.is_some() || header.class_id != BASIC {
             return Err(Error::Protocol("a content header out of place".into()));

@@ -43,7 +43,7 @@ pub fn stream(run: &RunId, fence: Fence) -> String {
     format!("{STREAM}{run}:{fence}")
 }
 
-/// Who works on a session: `RUN:FENCE`. It spares a race and licenses nothing.
+/// The owner of a session's run: `RUN:FENCE`. It spares a race and licenses nothing.
 pub fn lease(session: &SessionId) -> String {
     format!("{LEASE_OF}{session}")
 }

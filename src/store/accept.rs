@@ -47,7 +47,7 @@ pub enum CancelOutcome {
         run: RunId,
         /// Under which fence.
         fence: Fence,
-        /// Its end.
+        /// The end.
         end: End,
     },
     /// Nothing is going.

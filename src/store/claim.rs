@@ -11,7 +11,7 @@ use crate::run::{self, Decision, End, Row, Status};
 pub struct Claimed {
     /// The run.
     pub run: RunId,
-    /// Its session.
+    /// The session.
     pub session: SessionId,
     /// The licence for everything that is written for it.
     pub fence: Fence,
@@ -26,7 +26,7 @@ pub enum Claim {
     Taken(Claimed),
     /// The run is over: this claim ended it.
     Ended {
-        /// Its session.
+        /// The session.
         session: SessionId,
         /// Under which fence.
         fence: Fence,

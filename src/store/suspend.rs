@@ -20,7 +20,7 @@ pub enum Suspension {
         run: RunId,
         /// Under which fence.
         fence: Fence,
-        /// Its end.
+        /// The end.
         end: End,
     },
     /// There is no such session.

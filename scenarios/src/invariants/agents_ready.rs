@@ -28,7 +28,7 @@ struct Agent {
     epoch: i64,
     /// The epoch under which it was last found ready.
     ready: i64,
-    /// Those that were not removed, by label.
+    /// The containers that were not removed, by label.
     containers: BTreeMap<String, Container>,
     /// When any of this last changed for the worse.
     since: Duration,

@@ -30,7 +30,7 @@ const SLOPE_AFTER: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone)]
 struct Key {
     kind: KeyKind,
-    /// Who wrote it last, and since when it is as it is.
+    /// The process that wrote it last.
     process: String,
     since: Duration,
 }

@@ -60,7 +60,7 @@ struct Waiting {
     agent: String,
     epoch: i64,
     since: Duration,
-    /// Its executor, and which life of it.
+    /// The executor, and which life of it.
     owner: (String, u32),
 }
 
@@ -260,7 +260,7 @@ impl ExactlyOneSwitch {
         })
     }
 
-    /// Who was refused is answered under another assignment, or told that there is none.
+    /// A run that was refused is answered under another assignment, or told that there is none.
     fn goes_on(&self, world: &World, run: &str, waiting: &Waiting) -> Option<Obligation> {
         let heard = self.heard(world, waiting)?;
         let says = format!("{run}, whose call {} could not make, is answered or ended", waiting.agent);

@@ -44,7 +44,7 @@ pub use terminal_once::TerminalOnce;
 
 /// One promise about every run. It judges by events and by the world that they have made, which it shares with all others.
 pub trait Promise: Send + 'static {
-    /// Its name, as in `no_zombies`.
+    /// The name, as in `no_zombies`.
     fn name(&self) -> &'static str;
 
     /// What it promises, in one line for `list`.

@@ -36,7 +36,7 @@ struct Run {
 #[derive(Default)]
 pub struct NothingLost {
     runs: BTreeMap<String, Run>,
-    /// Those of them that are over, with a message that is neither consumed nor reported.
+    /// The runs that are over, with a message that is neither consumed nor reported.
     unread: BTreeSet<String>,
     armed: bool,
 }

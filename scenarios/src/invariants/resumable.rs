@@ -87,7 +87,8 @@ impl Resumable {
                 let calm = world.health.calm_since(|target| ends(target).is_some_and(|(_, far)| far == "postgres"));
                 let excused = calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);
                 let life = (event.process.clone(), event.incarnation);
-                let forgotten = self.marks.iter().find(|(run, mark)| mark.life == life && world.runs.over(run).is_some());
+                let forgotten =
+                    self.marks.iter().find(|(run, mark)| mark.life == life && world.runs.over(run).is_some());
                 if let Some((label, _)) = forgotten.filter(|_| !excused) {
                     let says = format!("{} has exited and left its mark on {label}, which is over", event.process);
                     return Err(Breach::now(says));

@@ -49,7 +49,7 @@ struct Stream {
 #[derive(Default)]
 pub struct StreamTruth {
     streams: BTreeMap<String, Stream>,
-    /// Those of them that somebody reads.
+    /// The streams that somebody reads.
     open: BTreeSet<String>,
     /// Turns that are checkpointed, by run.
     turns: BTreeMap<String, i64>,

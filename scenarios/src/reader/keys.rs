@@ -16,7 +16,7 @@ const STREAM_STEP: usize = 1000;
 /// What was told of Redis's keys.
 #[derive(Default)]
 pub(super) struct Keys {
-    /// Who holds a lease: run and fence, by the key.
+    /// The holder of each lease: run and fence, by the key.
     leases: BTreeMap<String, (String, i64)>,
     /// What was told of a stream last: whether it lapses, and how many thousands of entries it has.
     streams: BTreeMap<String, (bool, usize)>,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 pub struct Story {
     /// The scenario's name.
     pub name: String,
-    /// Its seed, if it is told.
+    /// The seed, if it is told.
     pub seed: Option<usize>,
 }
 

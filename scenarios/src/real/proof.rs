@@ -15,7 +15,7 @@ use super::{Report, ServerRegistry, Verdict, planned, print, tell};
 use crate::real::known_bugs::{RealKnownBugs, Story};
 use crate::users::LychgateWorkload;
 
-/// They mostly wait; more at once, and two cores are late with what they wait for.
+/// The stories that are told at once. They mostly wait; with more of them two cores are late with what they wait for.
 const AT_ONCE: usize = 4;
 /// Where the binaries are built, from the workspace.
 const HOME: &str = "target/real-known-bugs";
@@ -155,7 +155,7 @@ impl Proof {
 }
 
 impl Row {
-    /// That of a bug which has not been told.
+    /// The row of a bug whose story has not been told.
     fn new(bug: &KnownBug, story: &Story) -> Row {
         Row {
             name: bug.name.clone(),

@@ -161,7 +161,7 @@ pub(super) struct Drawn {
 }
 
 impl Drawn {
-    /// That kind of fault, with all that it takes.
+    /// A fault of this kind, with all that it takes.
     pub(super) fn kind(&self, row: &'static FaultRow) -> Kind {
         row.args.iter().fold(Kind::of(row), |kind, arg| match arg.name {
             "bytes" => kind.with("bytes", self.pace.0),

@@ -20,7 +20,7 @@ use super::{Topology, seconds};
 struct Moment {
     causes: Vec<Fault>,
     trigger: Trigger,
-    /// Who is in it, as a plan names processes.
+    /// The process that is in the moment.
     process: String,
     /// Whether it is the engine that comes to grief.
     engine: bool,
@@ -72,11 +72,11 @@ const LINKS: &[&str; 3] = &["postgres", "redis", "engine"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
     Drain,
-    /// It takes no time to end a run,
+    /// The end of a run, which takes no time.
     End,
-    /// but as long as a wedge lets it,
+    /// The end of a run that a wedge holds up.
     LongEnd,
-    /// and meanwhile an agent may be moved.
+    /// The move of an agent while a run's end is held up.
     SwitchInEnd,
     Switch,
 }

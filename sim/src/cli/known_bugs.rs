@@ -25,7 +25,7 @@ missed (nothing fired), stale (the patch no longer applies or builds). Exit code
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// These only; all without.
+    /// Known bugs by name; without names all of them.
     names: Vec<String>,
     /// So many seeds of each scenario at most.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]

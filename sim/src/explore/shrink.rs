@@ -7,9 +7,9 @@ use crate::world::product::Workload;
 /// What came of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trial {
-    /// It breaks the same invariant.
+    /// The smaller plan breaks the same invariant.
     Breaks,
-    /// It does not.
+    /// The smaller plan does not.
     Holds,
     /// There is no time for more.
     OutOfTime,

@@ -634,7 +634,7 @@ struct Timer {
 }
 
 impl Alarm {
-    /// It rings at `wake` at the latest.
+    /// The alarm rings at `wake` at the latest.
     fn set(&mut self, wake: Duration, observer: &dyn LinkObserver) {
         if wake < self.0.as_ref().map_or(Duration::MAX, |timer| timer.at) {
             let sleep = tokio::time::sleep(wake.saturating_sub(observer.now()));

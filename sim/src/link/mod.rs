@@ -123,7 +123,7 @@ pub struct Link {
 struct Standing {
     effect: Effect,
     part: Scope,
-    /// Which strike on this link it is, from 1: a fault may strike again.
+    /// The number of the strike on this link, from 1: a fault may strike again.
     strike: u32,
     /// How many connections there had been when it struck.
     conns: u32,

@@ -20,7 +20,7 @@ pub struct PlanError {
     pub says: String,
     /// The nearest valid word, if one is near.
     pub nearest: Option<String>,
-    /// That line of the text.
+    /// The text of the line.
     pub source: String,
 }
 

@@ -10,7 +10,7 @@ use crate::trace::fault::FaultKind;
 /// A kind of fault. Two with the same word are the same kind: several services may each have their own row of it.
 #[derive(Clone, Copy)]
 pub struct FaultRow {
-    /// Its word, and what the story tells of it.
+    /// The word, and what the story tells of it.
     pub kind: FaultKind,
     /// What it strikes.
     pub target: TargetKind,
@@ -115,11 +115,11 @@ pub enum Reach {
 /// What becomes of the connections to a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connections {
-    /// They stay.
+    /// Connections stay.
     Kept,
-    /// They close, and new ones too while the fault lasts: the service is down.
+    /// Connections close, and new ones too while the fault lasts: the service is down.
     Down,
-    /// They close when the fault ends.
+    /// Connections close when the fault ends.
     LostAtEnd,
 }
 

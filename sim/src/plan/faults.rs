@@ -17,7 +17,7 @@ use super::{
 pub(super) struct Words<'v> {
     pub(super) vocabulary: &'v Vocabulary,
     pub(super) processes: Vec<String>,
-    /// Those that the service manager boots; their role, and whether they wait for their first boot.
+    /// The processes that the service manager boots: their role, and whether they wait for their first boot.
     pub(super) managed: BTreeMap<String, (&'static str, bool)>,
     pub(super) links: Vec<String>,
     /// `None` where the users could not be read.

@@ -26,7 +26,7 @@ pub enum Value {
 }
 
 impl Kind {
-    /// That kind, without arguments.
+    /// The kind of this row, without arguments.
     pub fn of(row: &'static FaultRow) -> Kind {
         Kind { row, args: BTreeMap::new() }
     }
@@ -51,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// Its row.
+    /// The row.
     pub fn row(&self) -> &'static FaultRow {
         self.row
     }
@@ -105,12 +105,12 @@ impl Kind {
         !self.args.is_empty()
     }
 
-    /// Its arguments that were given, in the order of its row.
+    /// The arguments that were given, in the order of its row.
     pub fn args(&self) -> impl Iterator<Item = (&'static super::fault_row::Arg, &Value)> {
         self.row.args.iter().filter_map(|arg| Some((arg, self.args.get(arg.name)?)))
     }
 
-    /// Its word and its arguments, for a line about it.
+    /// The word and its arguments, for a line about it.
     pub fn told(&self) -> String {
         let said = self.args().filter(|(arg, _)| !arg.told.is_empty());
         let said = said.map(|(arg, value)| arg.told.replacen("{}", &value.told(), 1));
@@ -118,7 +118,7 @@ impl Kind {
     }
 }
 
-/// Its row.
+/// A kind reads like its row.
 impl Deref for Kind {
     type Target = FaultRow;
 

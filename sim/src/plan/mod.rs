@@ -74,7 +74,7 @@ impl ServiceManager {
     pub const KEYS: &'static [&'static str] =
         &["grace", "restart_delay", "first_boot", "pre_stop", "probe", "restart_max"];
 
-    /// Its words and what they say, in the order of [`ServiceManager::KEYS`].
+    /// The words and what they say, in the order of [`ServiceManager::KEYS`].
     pub(crate) fn said(self) -> impl Iterator<Item = (&'static str, Duration)> {
         let ServiceManager { grace, restart_delay, first_boot, pre_stop, probe, restart_max } = self;
         let all = [grace, restart_delay, first_boot, pre_stop, probe, restart_max];
@@ -181,7 +181,7 @@ impl Trigger {
 /// An event to wait for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventMatch {
-    /// Its name.
+    /// The name.
     pub event: String,
     /// Only those of this session.
     pub session: Option<String>,
@@ -194,7 +194,7 @@ pub struct EventMatch {
 /// When a fault ends.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Lifetime {
-    /// It is an instant, as a kill is.
+    /// The fault is an instant, as a kill is.
     Instant,
     /// After this long.
     Lasts(Duration),

@@ -12,9 +12,9 @@ pub struct Seed(pub u64);
 /// What a stream of random numbers is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Who says what, and when.
+    /// The draws of what users say, and when.
     Workload,
-    /// Which faults strike, and where.
+    /// The draws of faults, and where they strike.
     Faults,
     /// How long bytes travel on each link.
     Links,

@@ -15,7 +15,7 @@ pub struct Vocabulary {
     pub settings: Vec<&'static str>,
     /// Every event of the world and of the product.
     pub events: Vec<&'static str>,
-    /// Those of them that are the world's: they belong to no session.
+    /// The events of the world, which belong to no session.
     pub world_events: &'static [&'static str],
     /// The invariants: name, and what each says.
     pub invariants: Vec<(&'static str, &'static str)>,

@@ -56,7 +56,7 @@ impl Clock {
         (now + self.ahead).saturating_sub(self.behind)
     }
 
-    /// Which fault has changed what it shows.
+    /// The fault that has changed what the clock shows.
     pub fn misleads(&self) -> Option<&'static FaultRow> {
         if self.ahead > self.behind {
             return Some(&AHEAD);

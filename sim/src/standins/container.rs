@@ -31,9 +31,9 @@ pub struct Spec {
     pub name: String,
     /// What it is made of; the stand-in has every image.
     pub image: String,
-    /// Its environment.
+    /// The environment.
     pub env: BTreeMap<String, String>,
-    /// Its labels.
+    /// The labels.
     pub labels: BTreeMap<String, String>,
     /// The port on which it listens inside.
     pub port: u16,
@@ -51,7 +51,7 @@ pub struct Running {
     pub published: u16,
     /// Where its port is reached from inside, for the health probe.
     pub inside: SocketAddr,
-    /// Its exit code once it has ended. (Not tokio's `watch`: it wakes waiters in an order that no seed rules.)
+    /// The exit code once it has ended. (Not tokio's `watch`: it wakes waiters in an order that no seed rules.)
     pub exit: Shared<BoxFuture<'static, i32>>,
     /// SIGTERM.
     pub terminate: Arc<dyn Fn() + Send + Sync>,

@@ -138,7 +138,7 @@ impl Drop for Pipe {
 #[derive(Clone, Debug, Default)]
 struct Lane(Arc<Mutex<Way>>);
 
-/// It takes whatever is written, as the simulated network does; relays bound what they take.
+/// The stream takes whatever is written, as the simulated network does; relays bound what they take.
 #[derive(Debug, Default)]
 struct Way {
     bytes: VecDeque<u8>,

@@ -82,7 +82,7 @@ pub trait StandIn: Send + Sync {
 pub enum Control {
     /// From now on it has this fault.
     Begin(Kind),
-    /// It has no fault of this kind any more.
+    /// The stand-in has no fault of this kind any more.
     End(Kind),
     /// From now on this caller has this fault of it. It takes the place of one of the same kind.
     BeginFor { caller: String, fault: Kind },

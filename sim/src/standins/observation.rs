@@ -124,7 +124,7 @@ impl Observed for FaultObserved {
 pub struct Log {
     /// The process that logged.
     pub process: String,
-    /// Its incarnation, counted by the world from 1.
+    /// The incarnation, counted by the world from 1.
     pub incarnation: u32,
     /// `ERROR`, `WARN`, `INFO`, …
     pub level: &'static str,

@@ -42,13 +42,13 @@ pub trait ProductEvent: Clone + Debug + Serialize + Send + 'static {
 /// One line of the trace.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event<O> {
-    /// Its place in the trace, from 0.
+    /// The place in the trace, from 0.
     pub seq: u64,
     /// Virtual time since the world began.
     pub at: Duration,
     /// The process it happened at or was caused by; empty for the world itself.
     pub process: String,
-    /// That process's incarnation, from 1; 0 where there is none.
+    /// The incarnation of the process, from 1; 0 where there is no process.
     pub incarnation: u32,
     /// What happened.
     pub what: What<O>,
@@ -92,17 +92,17 @@ pub const PANICKED: i32 = 101;
 pub enum WorldEvent {
     /// An incarnation of a process began.
     Booted,
-    /// It got SIGTERM for the `nth` time.
+    /// The process got SIGTERM for the `nth` time.
     Signalled { nth: u32 },
-    /// It ended by itself.
+    /// The process ended by itself.
     Exited { code: i32 },
-    /// It was killed.
+    /// The process was killed.
     Killed,
-    /// Its main panicked: it is gone, with [`PANICKED`] as its exit code, and has closed nothing in order.
+    /// The process's main panicked: the process is gone, with [`PANICKED`] as its exit code, and has closed nothing in order.
     Panicked,
-    /// It stands still, as after SIGSTOP.
+    /// The process stands still, as after SIGSTOP.
     Paused,
-    /// It goes on, as after SIGCONT.
+    /// The process goes on, as after SIGCONT.
     Resumed,
     /// A process connected through a link.
     LinkOpened { link: String, conn: u32 },
@@ -114,15 +114,15 @@ pub enum WorldEvent {
     Answered { link: String, conn: u32, waited: Duration },
     /// A fault of the plan struck a target.
     FaultStruck { fault: FaultId, kind: &'static FaultKind, target: String },
-    /// It reached an operation of a run that was still going, named by the product's label.
+    /// A fault reached an operation of a run that was still going, named by the product's label.
     FaultFelt { fault: FaultId, kind: &'static FaultKind, target: String, label: String },
-    /// It ended: at once, unless it `lasted`.
+    /// A fault ended: at once, unless it `lasted`.
     FaultHealed { fault: FaultId, kind: &'static FaultKind, target: String, lasted: bool },
     /// A phase began: `chaos`, `heal` or `settle`.
     Phase { name: &'static str },
 }
 
-/// Who ended a connection.
+/// The side that ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {

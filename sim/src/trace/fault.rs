@@ -23,12 +23,12 @@ impl FaultId {
         FaultId(number - 1)
     }
 
-    /// Its place in the plan, from 0.
+    /// The place in the plan, from 0.
     pub fn place(self) -> usize {
         self.0
     }
 
-    /// Its number as people count, from 1.
+    /// The number as people count, from 1.
     pub fn number(self) -> usize {
         self.0 + 1
     }
@@ -84,7 +84,7 @@ impl fmt::Debug for FaultKind {
     }
 }
 
-/// Its word.
+/// A kind is written as its word.
 impl Serialize for FaultKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.word)

@@ -8,7 +8,7 @@ use crate::trace::event::Event;
 
 /// One promise about every run. Fed every event in order; it sees nothing else.
 pub trait Invariant<O>: Send {
-    /// Its name, as in `no_zombies`.
+    /// The name, as in `no_zombies`.
     fn name(&self) -> &'static str;
 
     /// What it promises, in one line for `list`.

@@ -23,7 +23,7 @@ pub(crate) struct Line {
 pub(crate) struct LogCapture<F> {
     /// The crates whose events are heard.
     pub(crate) crates: &'static [&'static str],
-    /// Which node is which process.
+    /// The process of each node.
     pub(crate) processes: BTreeMap<NodeId, String>,
     /// Takes each line with the process that logged it.
     pub(crate) tell: F,

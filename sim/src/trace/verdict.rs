@@ -14,13 +14,13 @@ pub enum Verdict {
     Passed,
     /// An invariant was broken.
     Violated,
-    /// It did not come to an end.
+    /// The run did not come to an end.
     NoProgress,
     /// The product panicked. A panic of the harness is an [`Error`](Verdict::Error).
     Panicked,
     /// Two runs of the same seed differ.
     Nondeterministic,
-    /// It passed, but proves nothing: a fault was not felt, an event not reached, an invariant not armed.
+    /// The run passed, but proves nothing: a fault was not felt, an event not reached, an invariant not armed.
     Vacuous,
     /// The harness itself failed.
     Error,
@@ -65,7 +65,7 @@ impl Verdict {
 pub struct Report {
     /// The scenario's name.
     pub scenario: String,
-    /// Its seed.
+    /// The seed.
     pub seed: u64,
     /// What came of it.
     pub verdict: Verdict,

@@ -26,14 +26,14 @@ const LONG: Duration = Duration::from_secs(600);
 enum Order {
     Terminate(u32),
     Kill(u32),
-    /// Its main panics.
+    /// The main panics.
     Crash(u32),
-    /// It is to stop, whether or not it hears of that.
+    /// The process is to stop, whether or not it hears of that.
     Stop {
         whom: u32,
         heard: bool,
     },
-    /// It waits for its first boot no longer. Void for a process that lives.
+    /// The process waits for its first boot no longer. Void for a process that lives.
     Raise,
 }
 
@@ -82,7 +82,7 @@ impl ProcessHandle {
         let _ = self.orders.send(Order::Kill(incarnation));
     }
 
-    /// Its main panics: from this call on the process makes no step, and its connections are closed.
+    /// The main panics: from this call on the process makes no step, and its connections are closed.
     pub(crate) fn crash(&self, incarnation: u32) {
         self.body.crash();
         let _ = self.orders.send(Order::Crash(incarnation));
@@ -93,12 +93,12 @@ impl ProcessHandle {
         let _ = self.orders.send(Order::Stop { whom, heard });
     }
 
-    /// It need not wait for its first boot any more.
+    /// The process need not wait for its first boot any more.
     pub(crate) fn raise(&self) {
         let _ = self.orders.send(Order::Raise);
     }
 
-    /// Its host is lost: the same, and nothing of what it had opened says anything more.
+    /// The host is lost: the same, and nothing of what it had opened says anything more.
     pub(crate) fn lose(&self, incarnation: u32) {
         self.body.lose();
         let _ = self.orders.send(Order::Kill(incarnation));

@@ -6,21 +6,21 @@ use crate::trace::fault::FaultKind;
 /// Done by the service manager, to processes that it boots.
 const MANAGED: FaultRow = FaultRow { target: TargetKind::ManagedProcess, ..FaultRow::PROCESS };
 
-/// It is told to stop.
+/// The process is told to stop.
 pub static SIGTERM: FaultRow = FaultRow {
     kind: FaultKind { word: "sigterm", ..FaultRow::PROCESS.kind },
     help: "SIGTERM; killed after the role's grace, then booted again",
     ..FaultRow::PROCESS
 };
 
-/// It is killed.
+/// The process is killed.
 pub static SIGKILL: FaultRow = FaultRow {
     kind: FaultKind { word: "sigkill", ..FaultRow::PROCESS.kind },
     help: "SIGKILL, then booted again",
     ..FaultRow::PROCESS
 };
 
-/// Its machine is gone. It makes no further step, and nothing closes: its peers hear nothing at all from then on, not even
+/// The machine is gone. It makes no further step, and nothing closes: its peers hear nothing at all from then on, not even
 /// an end. The service manager boots it again, elsewhere.
 pub static HOST_LOSS: FaultRow = FaultRow {
     kind: FaultKind { word: "host_loss", struck: Some("the machine of {} is gone"), healed: None },
@@ -52,14 +52,14 @@ pub static LOST_SIGNAL: FaultRow = FaultRow {
     ..MANAGED
 };
 
-/// Its main panics.
+/// The main panics.
 pub static PANIC: FaultRow = FaultRow {
     kind: FaultKind { word: "panic", ..FaultRow::PROCESS.kind },
     help: "its main panics: no further step, everything closes at once, exit code 101; booted again",
     ..FaultRow::PROCESS
 };
 
-/// It is there in addition.
+/// The process is there in addition.
 pub static SCALE_UP: FaultRow = FaultRow {
     kind: FaultKind { word: "scale_up", struck: Some("{} comes in addition"), healed: None },
     cast: Cast::Joins,
@@ -67,7 +67,7 @@ pub static SCALE_UP: FaultRow = FaultRow {
     ..MANAGED
 };
 
-/// It goes for good.
+/// The process goes for good.
 pub static SCALE_DOWN: FaultRow = FaultRow {
     kind: FaultKind { word: "scale_down", struck: Some("{} is not to come back"), healed: None },
     cast: Cast::Leaves,

@@ -19,7 +19,7 @@ use crate::trace::invariant::Invariant;
 
 /// A system under test.
 pub trait Product: Sized + 'static {
-    /// Its events.
+    /// The events.
     type Event: ProductEvent;
     /// What its users do, as a plan says it under `users`.
     type Workload: Workload;
@@ -89,7 +89,7 @@ pub(crate) struct Actors<O> {
     pub(crate) settle_max: Duration,
 }
 
-/// Who judges one run.
+/// The judges of one run.
 pub(crate) struct Judges<O> {
     pub(crate) reader: Box<dyn Reader<O>>,
     pub(crate) invariants: Vec<Box<dyn Invariant<O>>>,
@@ -174,7 +174,7 @@ pub struct UserContext<O> {
     pub tell: Arc<dyn Fn(O) + Send + Sync>,
 }
 
-/// Who stood at the other end of an observation.
+/// The other end of an observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// `executor-1`; empty if the connection is not of a link.
@@ -189,7 +189,7 @@ pub trait Moments<O>: Send {
     fn names(&self) -> &'static [&'static str];
     /// Learns of `event`.
     fn observe(&mut self, event: &Event<O>);
-    /// Those in which the work with this label is, or the process that a fault on `target` strikes. The target of what changes how
+    /// The moments in which the work with this label is, or the process that a fault on `target` strikes. The target of what changes how
     /// many processes of a service there are is that service, as `executor`.
     fn during(&self, target: &str, label: &str) -> Vec<&'static str>;
 }

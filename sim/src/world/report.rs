@@ -12,7 +12,7 @@ use crate::world::nodes::NodeId;
 
 /// How a run came to its end.
 pub(crate) enum Lived {
-    /// It settled, or it did not because of these.
+    /// The run settled, or did not because of these obligations.
     Settled(Vec<String>),
     /// Something panicked: what it said, and on which node.
     #[cfg_attr(not(madsim), expect(dead_code, reason = "a panic ends the program there"))]

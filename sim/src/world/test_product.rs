@@ -20,7 +20,7 @@ use crate::world::product::{Boot, Origin, Product, Reader, Role, Scenario, Sourc
 /// The product.
 pub struct TestProduct;
 
-/// Its one event.
+/// The one event of the test product.
 #[derive(Clone, Debug, Serialize)]
 pub struct TurnStarted;
 
@@ -37,7 +37,7 @@ impl ProductEvent for TurnStarted {
     }
 }
 
-/// Its users.
+/// The users.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Visitors(pub Vec<Visitor>);

@@ -29,11 +29,11 @@ fn is_order(kind: &FaultKind) -> bool {
 /// What becomes of what Redis holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
-    /// It is gone.
+    /// Redis's memory is gone.
     Lost,
     /// From here on it will be lost, and what there is now will be back.
     Noted,
-    /// It is what it was when it was noted.
+    /// Redis's memory is what it was when it was noted.
     Restored,
 }
 
@@ -61,7 +61,7 @@ fn is_of_clock(kind: &FaultKind) -> bool {
 /// What is known of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Life {
-    /// Which life of it, as the world counts.
+    /// The number of its life, as the world counts.
     pub incarnation: u32,
     /// Whether it lives.
     pub alive: bool,

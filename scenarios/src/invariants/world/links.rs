@@ -10,7 +10,7 @@ use crate::names::ends;
 /// A connection that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
-    /// Which life of the near end opened it.
+    /// The life of the near end that opened the connection.
     pub incarnation: u32,
     /// When.
     pub since: Duration,

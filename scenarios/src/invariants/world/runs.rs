@@ -14,7 +14,7 @@ use crate::names::session_of;
 pub struct Owner {
     /// The process's name.
     pub process: String,
-    /// Its incarnation when the claim was committed.
+    /// The incarnation when the claim was committed.
     pub incarnation: u32,
     /// The name that it signs marks with.
     pub mark: String,
@@ -41,18 +41,18 @@ pub struct Over {
 /// Where a run stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Its message is accepted, or it was handed back: it may be claimed.
+    /// The message is accepted, or it was handed back: it may be claimed.
     Queued,
-    /// It is claimed.
+    /// The run is claimed.
     Owned(Owner),
-    /// It has a terminal status.
+    /// The run has a terminal status.
     Over(Over),
 }
 
 /// What Postgres has of a run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Its session's label.
+    /// The session's label.
     pub session: String,
     /// Where it stands.
     pub stage: Stage,
@@ -99,7 +99,7 @@ impl Run {
 pub struct Runs {
     /// Every run whose message was accepted, by label.
     runs: BTreeMap<String, Run>,
-    /// Those of them that are not over. Deadlines are asked for every half second, of days.
+    /// The runs that are not over. Deadlines are asked for every half second, of days.
     open: BTreeSet<String>,
     /// Suspended sessions.
     suspended: BTreeSet<String>,

@@ -59,7 +59,7 @@ pub fn load(folder: &Path) -> Result<Vec<KnownBug>, String> {
     paths.into_iter().map(read).collect()
 }
 
-/// Those with these names; all without names.
+/// The known bugs with these names; all without names.
 ///
 /// # Errors
 /// A name that none has, and what was probably meant.

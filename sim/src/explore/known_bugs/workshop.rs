@@ -30,7 +30,7 @@ pub struct Recipe {
 pub struct Workshop {
     /// The workspace.
     pub(super) root: PathBuf,
-    /// Its patched copy, the copy's build and what is kept of it lie here.
+    /// The patched copy, the copy's build and what is kept of it lie here.
     home: PathBuf,
     recipe: Recipe,
 }

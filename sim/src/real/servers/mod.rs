@@ -142,7 +142,7 @@ pub struct Server {
     /// Where it listens, on loopback.
     pub addr: SocketAddr,
     _processes: Vec<Process>,
-    /// Its files.
+    /// The files.
     pub home: Home,
 }
 
@@ -150,9 +150,9 @@ pub struct Server {
 pub struct Started {
     /// Where it will listen, on loopback.
     pub port: u16,
-    /// Its processes, in the order in which they are ended; the server is there while the first lives.
+    /// The processes, in the order in which they are ended; the server is there while the first lives.
     pub processes: Vec<Process>,
-    /// Its files.
+    /// The files.
     pub home: Home,
     /// The file with what it printed.
     pub log: PathBuf,

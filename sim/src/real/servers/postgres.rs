@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{Home, Process, Server, Started, boot, free_port, program};
 
-/// Who runs it where the test is root, the first that exists.
+/// The users that run the server where the test is root: the first that exists.
 const USERS: &[&str] = &["postgres", "nobody"];
 
 /// A fresh one.

@@ -85,7 +85,7 @@ pub fn crash(home: &Path, addr: SocketAddr) -> Kept {
     next
 }
 
-/// It listens before it serves: a client that greets it is answered only by then.
+/// The broker listens before it serves: a client that greets it is answered only by then.
 fn answers(addr: SocketAddr) -> bool {
     let asked = || {
         let mut stream = TcpStream::connect(addr)?;

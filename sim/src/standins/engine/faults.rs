@@ -29,14 +29,14 @@ pub static SLOW_STOP: FaultRow = FaultRow {
     ..FaultRow::SERVICE
 };
 
-/// It creates none.
+/// The engine creates none.
 pub static FAILED_CREATE: FaultRow = FaultRow {
     kind: FaultKind { word: "failed_create", struck: Some("{} creates no container"), ..FaultRow::SERVICE.kind },
     help: "creations are answered with 500",
     ..FaultRow::SERVICE
 };
 
-/// It denies once that there is a container which it shows, to each kind of change of each.
+/// The engine denies once that there is a container which it shows, to each kind of change of each.
 pub static STALE_HANDLE: FaultRow = FaultRow {
     kind: FaultKind {
         word: "stale_handle",

@@ -14,13 +14,13 @@ pub enum Engine {
     Created { peer: SocketAddr, id: String, name: String, labels: BTreeMap<String, String> },
     /// A client started it: from here on it is this process.
     Started { peer: SocketAddr, id: String, name: String, process: String },
-    /// It ended because a client had stopped it.
+    /// The container ended because a client had stopped it.
     Stopped { peer: SocketAddr, id: String, name: String },
-    /// It ended by itself or was killed.
+    /// The container ended by itself or was killed.
     Exited { id: String, name: String, code: i32 },
     /// A client removed it.
     Removed { peer: SocketAddr, id: String, name: String },
-    /// It was asked for its `/health`. No `status`: it did not answer, or not in time.
+    /// The container was asked for its `/health`. No `status`: it did not answer, or not in time.
     Probed { id: String, name: String, process: String, status: Option<u16>, body: String, took: Duration },
 }
 

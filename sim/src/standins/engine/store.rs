@@ -26,7 +26,7 @@ pub(super) struct Store {
     /// How many were ever created. Outlives a restart.
     created: u64,
     entropy: [u8; 32],
-    /// Which life of the engine this is: what an earlier one had begun to tend is not its business any more.
+    /// The number of the engine's life: what an earlier life had begun to tend is left alone.
     pub(super) life: u64,
     tap: Tap,
     /// What the next requests of each kind are told to fail with.
@@ -43,7 +43,7 @@ pub(super) struct Container {
     pub(super) state: State,
     /// Counts its starts.
     pub(super) start: u64,
-    /// Its holder may change the container; others wait in line.
+    /// The holder may change the container; others wait in line.
     pub(super) turn: Arc<Turn<()>>,
     nth: u64,
 }
@@ -139,7 +139,7 @@ impl Store {
         id
     }
 
-    /// Its process has begun. Returns the number of this start.
+    /// The process has begun. Returns the number of this start.
     pub(super) fn started(&mut self, id: &str, running: Running, peer: SocketAddr) -> u64 {
         let container = self.containers.get_mut(id).expect("a caller that starts a container holds its turn");
         let process = running.process.clone();
@@ -150,7 +150,7 @@ impl Store {
         start
     }
 
-    /// Its process has ended. It is reported once for each start, by the first to see it.
+    /// The process has ended. It is reported once for each start, by the first to see it.
     pub(super) fn ended(&mut self, id: &str, start: u64, code: i32) {
         let Some(container) = self.containers.get_mut(id).filter(|container| container.start == start) else { return };
         let State::Running { stopped_by, .. } = &container.state else { return };

@@ -11,7 +11,7 @@ pub(super) enum Type {
 }
 
 impl Type {
-    /// Its number in `pg_type`.
+    /// The number in `pg_type`.
     pub fn oid(self) -> u32 {
         match self {
             Type::Bool => 16,
@@ -27,7 +27,7 @@ impl Type {
         [Type::Bool, Type::Bytea, Type::Int8, Type::Int4, Type::Text].into_iter().find(|each| each.oid() == oid)
     }
 
-    /// Its size in bytes, as a row description says it; -1 for one that varies.
+    /// The size in bytes, as a row description says it; -1 for one that varies.
     pub fn size(self) -> i16 {
         match self {
             Type::Bool => 1,

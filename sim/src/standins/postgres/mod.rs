@@ -71,7 +71,7 @@ struct Shared {
     faults: Mutex<Faults>,
 }
 
-/// Who is connected, for cancel requests. A restart forgets them, not the count.
+/// The connected clients, for cancel requests. A restart forgets them, not the count.
 #[derive(Default)]
 struct Clients {
     next_pid: i32,

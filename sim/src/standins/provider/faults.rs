@@ -6,7 +6,7 @@ use crate::trace::fault::FaultKind;
 /// The statuses that `refuse` may answer with.
 pub const REFUSALS: &[u16] = &[429, 401, 403, 500];
 
-/// Its calls are answered with this status of HTTP.
+/// Calls are answered with this status of HTTP.
 pub static REFUSE: FaultRow = FaultRow {
     kind: FaultKind { word: "refuse", struck: Some("{} is refused"), healed: Some("{} is let in again") },
     args: &[

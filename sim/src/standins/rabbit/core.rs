@@ -76,7 +76,7 @@ impl Refusal {
         Refusal { code, text }
     }
 
-    /// It costs the connection, not only the channel: AMQP's own classes of reply codes.
+    /// Whether the error costs the connection, not only the channel: AMQP's own classes of reply codes.
     pub(super) fn is_hard(&self) -> bool {
         matches!(self.code, 320 | 402 | 501..=505 | 530 | 540 | 541)
     }
@@ -98,12 +98,12 @@ enum Stage {
 pub(super) struct Peer {
     pub(super) addr: SocketAddr,
     stage: Stage,
-    /// It understands that a consumer is cancelled.
+    /// The client understands that a consumer is cancelled.
     pub(super) cancel_notify: bool,
     blocked_notify: bool,
     pub(super) frame_max: u32,
     pub(super) channels: BTreeMap<u16, Channel>,
-    /// It published while the broker was blocked: what came from then on.
+    /// The frames that came after a publish while the broker was blocked.
     held: Option<VecDeque<AMQPFrame>>,
 }
 
@@ -117,7 +117,7 @@ pub(super) struct Core {
     pub(super) peers: BTreeMap<u64, Peer>,
     /// Gone with a restart.
     blocked: Option<String>,
-    /// It was shut down in order.
+    /// The broker was shut down in order.
     stopped: bool,
     connected: u64,
 }

@@ -13,9 +13,9 @@ const DEATHS: &str = "x-death";
 /// Why a queue gives a message up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// Its consumer refused it for good.
+    /// The consumer refused it for good.
     Rejected,
-    /// It came back too often.
+    /// The message came back too often.
     DeliveryLimit,
 }
 

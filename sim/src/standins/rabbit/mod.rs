@@ -48,11 +48,11 @@ pub const PORT: u16 = 5672;
 /// How the broker is configured.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Which RabbitMQ it is.
+    /// The release of RabbitMQ.
     pub version: Version,
     /// The only user.
     pub user: String,
-    /// Its password.
+    /// The password.
     pub password: String,
     /// The only virtual host.
     pub vhost: String,
@@ -106,13 +106,13 @@ impl Rabbit {
         serve::accept(self.inner, listener.into(), tap).await;
     }
 
-    /// It takes no messages from now on (out of memory or disk). It says so to publishers, and reads nothing more
+    /// The broker takes no messages from now on (out of memory or disk). It says so to publishers, and reads nothing more
     /// from there: acknowledgements wait as well.
     pub fn block(&self, reason: &str) {
         self.lock().core.block(reason);
     }
 
-    /// It takes messages again, those first that were held back.
+    /// The broker takes messages again, those first that were held back.
     pub fn unblock(&self) {
         self.lock().act(core::Core::unblock);
     }

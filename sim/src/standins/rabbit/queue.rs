@@ -45,7 +45,7 @@ pub(super) struct Entry {
     pub(super) returned: u64,
 }
 
-/// Who consumes: connection, channel, consumer tag.
+/// A consumer: connection, channel, consumer tag.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Subscriber {
     pub(super) connection: u64,
@@ -56,9 +56,9 @@ pub(super) struct Subscriber {
 /// Why a message comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Return {
-    /// Its consumer refused it.
+    /// The consumer refused it.
     Refused,
-    /// Its consumer's channel is gone.
+    /// The consumer's channel is gone.
     Lost,
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Unacked {
     pub(super) place: Place,
     pub(super) entry: Entry,
     pub(super) since: Instant,
-    /// Its consumer's.
+    /// The tag of the delivery's consumer.
     pub(super) tag: String,
 }
 

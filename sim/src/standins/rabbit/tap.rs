@@ -69,7 +69,7 @@ struct Channel {
     down: Option<Coming>,
     /// Queues by consumer, and whether deliveries of it count as settled at once.
     consumers: BTreeMap<String, (String, bool)>,
-    /// Those whose tags the broker is to choose, in order.
+    /// The consumers whose tags the broker is to choose, in order.
     nameless: Vec<(String, bool)>,
     /// The queue that was declared last: an empty name means it.
     declared: String,

@@ -9,7 +9,7 @@ use super::resp::Reply;
 /// A connection, counted from 1 and never again.
 pub type Client = u64;
 
-/// Who listens to what.
+/// The subscribers of each channel.
 #[derive(Debug, Default)]
 pub struct Channels {
     listeners: BTreeMap<Bytes, BTreeSet<Client>>,

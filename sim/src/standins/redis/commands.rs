@@ -16,7 +16,7 @@ use super::{keys, streams, strings};
 pub struct Store {
     /// The data.
     pub keys: Keyspace,
-    /// Who listens to what.
+    /// The subscribers of each channel.
     pub channels: Channels,
     /// What is wrong with it.
     pub faults: Faults,

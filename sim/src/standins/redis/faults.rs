@@ -80,9 +80,9 @@ const WRITES: &[&str] = &[
     "del", "expire", "flushall", "hdel", "hmset", "hset", "incr", "incrby", "persist", "pexpire", "set", "xadd",
     "xdel", "xtrim",
 ];
-/// Those of them that may need memory.
+/// The writing commands that may need memory.
 const GROWS: &[&str] = &["hmset", "hset", "incr", "incrby", "set", "xadd"];
-/// Those that ask what time it is.
+/// The commands that ask what time it is.
 const TIMED: &[&str] = &["expire", "pexpire", "set", "time", "xadd"];
 /// What is answered while the data is read from disk.
 const WHILE_LOADING: &[&str] = &["publish", "script", "subscribe", "unsubscribe"];

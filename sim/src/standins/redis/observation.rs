@@ -23,7 +23,7 @@ pub struct Command {
 /// A key of Redis, as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// Its name.
+    /// The name.
     pub name: Bytes,
     /// How many entries it has: fields of a hash, entries of a stream, 1 for a string; 0 if there is no such key.
     pub entries: usize,

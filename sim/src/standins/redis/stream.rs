@@ -22,7 +22,7 @@ const ENTRY_BYTES: usize = 10;
 pub struct Id {
     /// Milliseconds, if Redis chose it.
     pub ms: u64,
-    /// Its place among those of one `ms`.
+    /// The place among those of one `ms`.
     pub seq: u64,
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for Id {
     }
 }
 
-/// Which id XADD asks for.
+/// The id that XADD asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// `*`

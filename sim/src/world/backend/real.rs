@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// One process, apart from its lives.
 pub(crate) struct ProcessBackend {
-    /// Who lives now.
+    /// The processes that live now.
     child: Mutex<Option<Arc<Ours>>>,
     /// Links on which it is the near end.
     pub(crate) near: Vec<Arc<Link>>,
@@ -33,7 +33,7 @@ pub(crate) struct ProcessBackend {
     pub(crate) far: Vec<Arc<Link>>,
 }
 
-/// Who lives in it now.
+/// The process that lives in it now.
 pub(crate) struct RunningProcess(Arc<Ours>);
 
 /// A child of ours. Nobody but us waits for it, so its id is its own until then.
@@ -49,12 +49,12 @@ impl ProcessBackend {
         self.signal(libc::SIGKILL);
     }
 
-    /// Its main panics: to its peers that is a kill.
+    /// The main panics: to its peers that is a kill.
     pub(crate) fn crash(&self) {
         self.stop();
     }
 
-    /// Its host is lost: nothing of what it had opened says anything more.
+    /// The host is lost: nothing of what it had opened says anything more.
     pub(crate) fn lose(&self) {
         // SIGSTOP first: its connections must not be seen to close.
         self.signal(libc::SIGSTOP);

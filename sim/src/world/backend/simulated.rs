@@ -35,7 +35,7 @@ pub(crate) struct ProcessBackend {
     pub(crate) far: Vec<Arc<Link>>,
 }
 
-/// Who lives in it now.
+/// The incarnation that lives in it now.
 pub(crate) struct RunningProcess(mpsc::UnboundedSender<()>);
 
 impl ProcessBackend {
@@ -49,14 +49,14 @@ impl ProcessBackend {
         self.near.iter().for_each(|link| link.near_down());
     }
 
-    /// Its main panics: the same, and everything that it had opened closes now.
+    /// The main panics: the same, and everything that it had opened closes now.
     pub(crate) fn crash(&self) {
         self.stop();
         self.near.iter().for_each(|link| link.cut_near());
         self.far.iter().for_each(|link| link.cut_far());
     }
 
-    /// Its host is lost: the same, and nothing of what it had opened says anything more.
+    /// The host is lost: the same, and nothing of what it had opened says anything more.
     pub(crate) fn lose(&self) {
         self.stop();
         self.near.iter().for_each(|link| link.lose_near());

@@ -25,7 +25,7 @@ impl<O: ProductEvent> Monitor<O> {
         self.slots.insert(process.to_owned());
     }
 
-    /// It goes on serving for a while once it is to stop.
+    /// The process goes on serving for a while once it is to stop.
     pub(crate) fn lingers(&mut self, process: &str) {
         self.lingering.insert(process.to_owned());
     }
@@ -83,7 +83,7 @@ impl<O: ProductEvent> Monitor<O> {
         }
     }
 
-    /// It stops, and does not come back.
+    /// The process stops, and does not come back.
     pub(super) fn retire(&mut self, process: &str) {
         self.retired.insert(process.to_owned());
         self.tell_to_stop(process, true);

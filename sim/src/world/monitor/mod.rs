@@ -40,7 +40,7 @@ pub(crate) enum Action {
     Later(ScheduledMove),
     /// A fault begins on a link.
     Strike { fault: FaultId, kind: Kind, part: Scope, link: String },
-    /// It ends there.
+    /// The fault ends there.
     Heal { fault: FaultId, link: String },
     /// SIGTERM for this incarnation.
     Terminate { process: String, incarnation: u32 },
@@ -56,7 +56,7 @@ pub(crate) enum Action {
     Raise { process: String },
     /// What this many lost hosts of a process left half-open is closed, when its time has come.
     ExpireLater { process: String, losses: u32 },
-    /// It is closed now.
+    /// What a lost host left half-open is closed now.
     Expire { process: String, losses: u32 },
     /// SIGSTOP for a process that lives.
     Pause { process: String },
@@ -86,7 +86,7 @@ pub(crate) struct Monitor<O> {
     pub(crate) invariants: Vec<Box<dyn Invariant<O>>>,
     reader: Box<dyn Reader<O>>,
     moments: Box<dyn Moments<O>>,
-    /// Who dials from where. Ports are used again: the last one to dial counts.
+    /// The dialling process of each address. Ports are used again: the last one to dial counts.
     origins: BTreeMap<SocketAddr, Origin>,
     lives: BTreeMap<String, Life>,
     /// The faults that keep a living process still.

@@ -35,7 +35,7 @@ impl Books {
         self.rolling.insert(fault, (String::new(), targets.into()));
     }
 
-    /// Who comes next in a rolling restart, and whether that is the last.
+    /// The process that comes next in a rolling restart, and whether it is the last.
     pub(crate) fn next_to_roll(&mut self, fault: FaultId) -> Option<(String, bool)> {
         let (waited, left) = self.rolling.get_mut(&fault)?;
         let next = left.pop_front()?;
@@ -53,7 +53,7 @@ impl Books {
         self.replacing.insert(fault, (new.to_owned(), old.to_owned()));
     }
 
-    /// Who goes in a replacement, now that the new one is there.
+    /// The process that goes in a replacement, now that the new one is there.
     pub(crate) fn replaced(&mut self, fault: FaultId) -> Option<String> {
         self.replacing.remove(&fault).map(|(_, old)| old)
     }

@@ -18,37 +18,37 @@ pub const ROLLING_MAX: Duration = Duration::from_secs(24 * 3600);
 /// What to do with a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
-    /// It begins.
+    /// The fault begins.
     Strike,
-    /// It ends.
+    /// The fault ends.
     Heal,
 }
 
 /// A move of a fault, at once or later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScheduledMove {
-    /// Which fault.
+    /// The fault.
     pub fault: FaultId,
     /// What to do.
     pub go: Move,
     /// How long from now; zero means before anything else happens.
     pub after: Duration,
-    /// Which of its strikes this is about, from 1. What was ordered for one that is over is no order any more.
+    /// The number of the fault's strike that this is about, from 1. What was ordered for a strike that is over is void.
     pub round: u32,
 }
 
 /// How far a fault has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Its trigger has not come.
+    /// The trigger has not come.
     Waiting,
-    /// Its trigger has come; a timer runs.
+    /// The trigger has come; a timer runs.
     Coming,
-    /// It strikes; no timer runs towards its end.
+    /// The fault strikes; no timer runs towards its end.
     Striking,
-    /// It strikes; a timer runs towards its end, or it comes to its end by itself.
+    /// The fault strikes; a timer runs towards its end, or it comes to its end by itself.
     Ending,
-    /// It is over, or can come no more.
+    /// The fault is over, or can come no more.
     Over,
 }
 

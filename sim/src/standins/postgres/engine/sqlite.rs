@@ -505,7 +505,8 @@ impl Names for Words<'_> {
             return expression.to_owned();
         }
         let columns = tokens(expression).unwrap_or_default().iter().filter_map(Token::identifier).collect::<Vec<_>>();
-        let known = |name: &&String| self.database.schema().0.get(*name).is_some_and(|tables| tables.contains_key(table));
+        let known =
+            |name: &&String| self.database.schema().0.get(*name).is_some_and(|tables| tables.contains_key(table));
         let mut columns: Vec<_> = columns.iter().filter(known).collect();
         columns.sort();
         columns.dedup();
