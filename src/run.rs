@@ -83,6 +83,8 @@ impl MessageState {
 
 /// The reason of a run that ends because its session is suspended.
 pub const SUSPENDED: &str = "suspended";
+/// The reason of a run that failed because its owner lived and did not move.
+pub const STUCK: &str = "stuck: its owner lived but did not move";
 /// What the reason of a run begins with that failed because no subscription is left for its agent.
 pub const NO_SUBSCRIPTION: &str = "no_subscription";
 /// What the reason of a run begins with that failed because Postgres refused one of its statements for good.

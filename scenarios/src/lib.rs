@@ -154,5 +154,6 @@ fn deadlines(plan: &Plan<LychgateWorkload>) -> Deadlines {
         takeover_after: longest("LYCHGATE_TAKEOVER_AFTER", limits.takeover_after),
         queued_claim_after: longest("LYCHGATE_QUEUED_CLAIM_AFTER", limits.queued_claim_after),
         sweep_max: longest("LYCHGATE_SWEEP_MAX", limits.sweep_max),
+        freshness: longest("LYCHGATE_FRESHNESS", limits.freshness),
     }
 }

@@ -2,16 +2,17 @@
 //! Nothing of it outlives the process.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::slots::Slots;
 use crate::ids::{Fence, RunId};
 use crate::run::Stop;
 use crate::store::Claimed;
-use crate::task_tracker::{TaskToken, TaskTracker};
+use crate::task_tracker::TaskTracker;
 
 /// A claimed run whose end is not confirmed yet.
 struct ActiveRun {
@@ -24,40 +25,21 @@ struct ActiveRun {
 
 /// The active runs of a process, and the slots that bound their number.
 pub(super) struct ActiveRuns {
-    slots: Arc<Semaphore>,
+    /// The slots of claims and runs in progress.
+    pub(super) slots: Slots,
     runs: Mutex<BTreeMap<RunId, ActiveRun>>,
-    /// Claims and runs in progress, counted for the drain.
+    /// Slots in use, counted for the drain.
     busy: TaskTracker,
-}
-
-/// A slot for a run; free again when this is dropped.
-pub(super) struct Slot {
-    _permit: OwnedSemaphorePermit,
-    _busy: TaskToken,
 }
 
 impl ActiveRuns {
     pub(super) fn new(slots: usize) -> Self {
-        ActiveRuns { slots: Arc::new(Semaphore::new(slots)), runs: Mutex::default(), busy: TaskTracker::default() }
+        let busy = TaskTracker::default();
+        ActiveRuns { slots: Slots::new(slots, busy.clone()), runs: Mutex::default(), busy }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<RunId, ActiveRun>> {
         self.runs.lock().expect("nothing panics while it holds the active runs")
-    }
-
-    fn slot(&self, permit: OwnedSemaphorePermit) -> Slot {
-        Slot { _permit: permit, _busy: self.busy.token() }
-    }
-
-    /// A free slot, now.
-    pub(super) fn free_slot(&self) -> Option<Slot> {
-        self.slots.clone().try_acquire_owned().ok().map(|permit| self.slot(permit))
-    }
-
-    /// A free slot, within `bound`.
-    pub(super) async fn slot_within(&self, bound: Duration) -> Option<Slot> {
-        let permit = tokio::time::timeout(bound, self.slots.clone().acquire_owned()).await;
-        permit.ok()?.ok().map(|permit| self.slot(permit))
     }
 
     /// Adds a claimed run. `claimed_at` is when the claim was sent. The receiver gets the reason to stop.

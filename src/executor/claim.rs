@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::active_runs::{ActiveRuns, Slot};
+use super::active_runs::ActiveRuns;
 use super::drain_signal::DrainSignal;
+use super::slots::Slot;
 use super::terminal::Settlement;
 use super::work::Worker;
 use crate::ids::{Mint, Owner, RunId, SessionId};

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::active_runs::ActiveRuns;
 use super::claim::{Claims, Outcome};
 use super::drain_signal::DrainSignal;
+use super::slots::Line;
 use super::tasks::Tasks;
 use crate::amqp::Error;
 use crate::backoff::Backoff;
@@ -142,7 +143,7 @@ impl Delivered {
         if self.drain.has_begun() {
             return delivery.requeue().await;
         }
-        let Some(slot) = self.active.slot_within(limits::SLOT_WAIT).await else {
+        let Ok(slot) = tokio::time::timeout(limits::SLOT_WAIT, self.active.slots.take(Line::Hinted)).await else {
             return delivery.requeue().await;
         };
         if self.drain.has_begun() {

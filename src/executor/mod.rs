@@ -20,6 +20,7 @@ mod drain_signal;
 mod heartbeat;
 mod intake;
 mod reconcile;
+mod slots;
 mod switch;
 mod tasks;
 mod terminal;

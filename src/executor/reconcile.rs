@@ -1,19 +1,23 @@
 //! Reconciling, in sweeps: finds runs that no hint told of and runs whose owner is gone, ends what is stuck, and makes
 //! the live view say what Postgres says. It needs no reader, no broker and no restart; every executor does it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::active_runs::ActiveRuns;
 use super::claim::Claims;
 use super::drain_signal::DrainSignal;
+use super::slots::Line;
 use super::tasks::Tasks;
-use crate::ids::{Owner, SessionId};
+use crate::ids::{Owner, RunId, SessionId};
 use crate::limits::{self, Limits};
 use crate::live::{Entry, Live};
-use crate::run::{End, Row};
+use crate::run::{self, End, Row};
 use crate::store::{Store, StoreError};
+
+/// Runs to claim, the oldest first; as many as one sweep reads.
+type Due = VecDeque<(RunId, SessionId)>;
 
 /// The sweeps of one incarnation.
 pub(super) struct Reconcile {
@@ -30,10 +34,12 @@ pub(super) struct Reconcile {
 impl Reconcile {
     /// Sweeps until it is dropped.
     pub(super) async fn run(self) {
-        let mut pause = self.limits.sweep_min;
+        let (mut pause, mut due) = (self.limits.sweep_min, VecDeque::new());
         loop {
-            tokio::time::sleep(pause).await;
-            pause = match self.sweep().await {
+            // What is due now will be in the next sweep too, unless somebody has claimed it.
+            tokio::time::timeout(pause, self.claim_due(&mut due)).await.unwrap_or_default();
+            due.clear();
+            pause = match self.sweep(&mut due).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::warn!(%error, "a sweep was cut short");
@@ -43,8 +49,22 @@ impl Reconcile {
         }
     }
 
-    /// Sweeps once. Returns how long to sleep: until the earliest row can be due.
-    async fn sweep(&self) -> Result<Duration, StoreError> {
+    /// Claims what is due, the oldest first, each as soon as there is a slot. Does not return.
+    async fn claim_due(&self, due: &mut Due) {
+        while !due.is_empty() && !self.drain.has_begun() {
+            let slot = self.active.slots.take(Line::Overdue).await;
+            if let Some((run, session)) = due.pop_front().filter(|_| !self.drain.has_begun()) {
+                let claims = self.claims.clone();
+                self.tasks.spawn_run(async move {
+                    claims.claim_and_work(&run, &session, false, slot).await;
+                });
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Sweeps once, and notes what is `due`. Returns how long to sleep: until the earliest row can be due.
+    async fn sweep(&self, due: &mut Due) -> Result<Duration, StoreError> {
         if self.store.newest_incarnation(&self.owner.process).await? > self.owner.incarnation {
             self.drain.begin("a later life of this process has begun");
         }
@@ -52,45 +72,39 @@ impl Reconcile {
         let entries = self.live.entries().await;
         let rows = self.store.open_runs().await?;
         for row in &rows {
-            self.reconcile(row).await?;
+            self.reconcile(row, due).await?;
         }
         match entries {
             Ok(entries) => self.repair_view(entries, &rows).await?,
             Err(error) => tracing::debug!(%error, "the live view waits for the next sweep"),
         }
-        if rows.iter().any(|row| row.owner.is_none()) {
-            self.store.see_waiting().await?;
-        }
         let limits = &self.limits;
+        if !due.is_empty() || rows.iter().any(|row| row.owner.is_none()) {
+            self.store.see_waiting(limits).await?;
+        }
         let earliest = rows.iter().map(|row| row.due_in(limits)).min().unwrap_or(limits.sweep_max);
         Ok(earliest.clamp(limits.sweep_min, limits.sweep_max))
     }
 
-    async fn reconcile(&self, row: &Row) -> Result<(), StoreError> {
+    async fn reconcile(&self, row: &Row, due: &mut Due) -> Result<(), StoreError> {
         let limits = &self.limits;
         if self.active.has(&row.run) {
             return Ok(());
         }
-        if row.is_stuck(limits) {
-            return self.end_stuck(row).await;
-        }
-        if row.is_stray(&self.owner) {
+        // Before anything else: of a run whose owner is gone a claim decides, whatever led to it.
+        if row.is_due(&self.owner, limits) {
+            due.push_back((row.run.clone(), row.session.clone()));
+        } else if row.is_stuck(limits) {
+            self.end_stuck(row).await?;
+        } else if row.is_stray(&self.owner) {
             tracing::warn!(run = %row.run, "ours by name, but nobody works on it: handed back");
             self.store.hand_back(&row.run, row.fence).await?;
-        } else if row.is_due(&self.owner, limits)
-            && !self.drain.has_begun()
-            && let Some(slot) = self.active.free_slot()
-        {
-            let (claims, run, session) = (self.claims.clone(), row.run.clone(), row.session.clone());
-            self.tasks.spawn_run(async move {
-                claims.claim_and_work(&run, &session, false, slot).await;
-            });
         }
         Ok(())
     }
 
     async fn end_stuck(&self, row: &Row) -> Result<(), StoreError> {
-        let end = End::failed("stuck: its owner lived but did not move");
+        let end = End::failed(run::STUCK);
         if let Some((fence, end)) = self.store.end_unowned(row, &end).await? {
             tracing::warn!(run = %row.run, "stuck");
             if let Err(error) = self.live.end(limits::TERMINAL_WRITE, &row.session, &row.run, fence, &end).await {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::pool::{Param, PooledConnection, Postgres};
-use super::{Store, StoreError, column, sql};
+use super::{Store, StoreError, column, micros, sql};
 use crate::engine::ContainerId;
 use crate::ids::SessionId;
 use crate::limits;
@@ -108,10 +108,6 @@ pub struct AgentRow {
     pub cause: Cause,
     /// The state of the assignment.
     pub state: State,
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).expect("less than 290 000 years")
 }
 
 impl Store {

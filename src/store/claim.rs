@@ -1,7 +1,7 @@
 //! Claiming a run: one short transaction that decides everything about it, and mints the fence.
 
 use super::pool::{Param, PooledConnection, Postgres};
-use super::{Store, StoreError, column, run_row, sql};
+use super::{Store, StoreError, column, micros, run_row, sql};
 use crate::ids::{ClaimId, Fence, Owner, RunId, SessionId};
 use crate::limits::{self, Limits};
 use crate::run::{self, Decision, End, Row, Status};
@@ -108,14 +108,13 @@ async fn commit_claim(
     owner: &Owner,
     limits: &Limits,
 ) -> Result<Claim, StoreError> {
-    let takeover = i64::try_from(limits.takeover_after.as_micros()).expect("a takeover within 290 000 years");
     let params = [
         Param::Text(&row.run.0),
         Param::Text(&claim.0),
         Param::Text(&owner.process),
         Param::Int(owner.incarnation),
         Param::Int(row.fence.0),
-        Param::Int(takeover),
+        Param::Int(micros(limits.takeover_after)),
     ];
     let rows = connection.query(sql::RUN_CLAIM, &params).await?;
     let Some(minted) = rows.first() else {

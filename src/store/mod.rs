@@ -166,6 +166,11 @@ fn closed(pool: &'static str, well: bool) -> bool {
     well
 }
 
+/// A duration as statements take it.
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).expect("less than 290 000 years")
+}
+
 /// A column by name; a row that does not have it, or has it in another type, is a broken schema.
 fn column<'a, T: FromSql<'a>>(row: &'a SqlRow, name: &str) -> Result<T, StoreError> {
     row.try_get(name).map_err(|error| StoreError::Refused(error.to_string()))

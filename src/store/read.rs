@@ -1,9 +1,9 @@
 //! Reads: rows, messages, answers. Reads change nothing, but for the note that a sweep saw a run waiting.
 
 use super::pool::Param;
-use super::{Store, StoreError, column, run_row, sql};
+use super::{Store, StoreError, column, micros, run_row, sql};
 use crate::ids::{Fence, MessageId, RunId, SessionId};
-use crate::limits;
+use crate::limits::{self, Limits};
 use crate::run::{MessageState, Row};
 
 /// A message of a user.
@@ -100,12 +100,14 @@ impl Store {
         self.one(sql::SWEEP_READ, &[Param::Int(limits::SWEEP_ROWS)]).await?.iter().map(run_row).collect()
     }
 
-    /// Notes that a sweep saw the waiting runs: they stay fresh.
+    /// Notes that a sweep saw the waiting runs, those that lost their owner among them: they stay fresh. One that is stale by now
+    /// does not become fresh by that.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn see_waiting(&self) -> Result<(), StoreError> {
-        self.one(sql::SWEEP_SEEN, &[]).await.map(drop)
+    pub async fn see_waiting(&self, limits: &Limits) -> Result<(), StoreError> {
+        let params = [limits.freshness, limits.takeover_after].map(micros).map(Param::Int);
+        self.one(sql::SWEEP_SEEN, &params).await.map(drop)
     }
 
     /// The conversation of a session, each side in order; the two share their positions.

@@ -152,9 +152,13 @@ pub const SWEEP_READ: Statement = statement!(
     )
 );
 
-/// Notes for every run that waits that an executor has seen it.
-pub const SWEEP_SEEN: Statement =
-    statement!("sweep.seen", (), "UPDATE runs SET seen_at = now_us() WHERE status = 'queued'");
+/// Notes that an executor has seen the runs that wait: the queued ones, and those whose owner has been silent for `takeover_after`.
+/// A run that has shown no sign for `freshness` is left as it is. Both in microseconds.
+pub const SWEEP_SEEN: Statement = statement!(
+    "sweep.seen",
+    (freshness, takeover_after),
+    "UPDATE runs SET seen_at = now_us()     WHERE (status = 'queued' OR (status = 'running' AND beat_at < now_us() - $2))       AND (seen_at >= now_us() - $1 OR beat_at >= now_us() - $1)"
+);
 
 /// Claims a run whose fence is still `seen_fence`. Mints and returns `fence`. No row: somebody was faster, the owner
 /// lives (its last beat is younger than `takeover_after`, microseconds), or a later life of this process has begun. The

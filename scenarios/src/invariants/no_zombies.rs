@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lychgate::run::STUCK;
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
@@ -13,6 +14,8 @@ use crate::events::{Did, LiveEvent, RunEvent};
 
 /// Both terminal writes of a run, with healthy stores.
 const HEALTHY: Duration = Duration::from_secs(20);
+/// By how much Postgres's clock may be off, and for the way of a statement.
+const OFF: Duration = Duration::from_secs(2 * 60);
 /// The same, after a store has healed or a process has moved; and how long Postgres and the view may disagree.
 const HEALED: Duration = Duration::from_secs(60);
 
@@ -25,6 +28,8 @@ pub struct Deadlines {
     pub queued_claim_after: Duration,
     /// `LYCHGATE_SWEEP_MAX`.
     pub sweep_max: Duration,
+    /// `LYCHGATE_FRESHNESS`.
+    pub freshness: Duration,
 }
 
 /// The live view: by session, the one run that it shows, and under which fence.
@@ -40,13 +45,18 @@ pub struct NoZombies {
     slots: usize,
     /// Since when some executor that may take a run has a slot for it, or `None` while all are full.
     room: Option<Duration>,
+    /// Since when no executor may take a run, or `None` while one may.
+    nobody: Option<Duration>,
+    /// The last time that this went on for so long that what waited then is stale: from when to when.
+    gap: Option<(Duration, Duration)>,
     armed: bool,
 }
 
 impl NoZombies {
     /// For a run with these deadlines, and executors with so many slots.
     pub fn new(deadlines: Deadlines, slots: usize) -> Self {
-        NoZombies { deadlines, view: View::new(), noted: View::new(), slots, room: None, armed: false }
+        let (view, noted) = (View::new(), View::new());
+        NoZombies { deadlines, view, noted, slots, room: None, nobody: Some(Duration::ZERO), gap: None, armed: false }
     }
 
     /// The live view is what is left in Redis.
@@ -65,6 +75,27 @@ impl NoZombies {
         self.room = room.then(|| self.room.unwrap_or(world.health.now()));
     }
 
+    /// Notes how long nobody was there.
+    fn look_for_executors(&mut self, world: &World) {
+        let now = world.health.now();
+        if !world.health.any_executor() {
+            self.nobody.get_or_insert(now);
+        } else if let Some(from) = self.nobody.take().filter(|from| now > *from + self.deadlines.freshness + OFF) {
+            self.gap = Some((from, now));
+        }
+    }
+
+    /// A run was claimed: it was not stale, whatever led to it. What had waited when the last executor went, and waited until
+    /// one came, is.
+    fn is_fresh(&self, world: &World, claimed: &str) -> Result<(), Breach> {
+        let (Some((from, until)), Some(run)) = (self.gap, world.runs.get(claimed)) else { return Ok(()) };
+        if run.left.is_none() && run.before + OFF <= until.saturating_sub(self.deadlines.freshness) {
+            let says = format!("{claimed} was claimed, although nobody was there for it from {from:?} to {until:?}");
+            return Err(Breach::now(says));
+        }
+        Ok(())
+    }
+
     /// What must happen within `healthy` of `since` with healthy stores, else within `healed` of their healing.
     fn within(&self, world: &World, says: String, since: Duration, healthy: Duration, healed: Duration) -> Obligation {
         let due = match world.health.calm_since(matters_to_ends) {
@@ -81,23 +112,48 @@ impl NoZombies {
         self.view.get(&run.session).filter(|(shown, _)| shown == label).map(|(_, fence)| *fence)
     }
 
-    fn owed(&self, world: &World, label: &str, run: &Run) -> Obligation {
-        let Deadlines { takeover_after, queued_claim_after, sweep_max } = self.deadlines;
-        let takeover = takeover_after + sweep_max + HEALED;
-        let waits = |says: String, since: Duration, wait: Duration| match self.room {
-            None => Obligation::new(says, since, Duration::MAX),
-            Some(room) => self.within(world, says, room.max(since), wait, wait),
-        };
+    /// What a run that nobody works on waits for, since when, and for how long at most while an executor has a slot for it.
+    fn waits(&self, world: &World, label: &str, run: &Run) -> Option<(String, Duration, Duration)> {
+        let Deadlines { takeover_after, queued_claim_after, sweep_max, .. } = self.deadlines;
         match &run.stage {
-            Stage::Queued => {
-                let says = format!("{label} is claimed");
-                waits(says, run.since, queued_claim_after + sweep_max + HEALED)
-            }
+            Stage::Queued => Some((format!("{label} is claimed"), run.since, queued_claim_after + sweep_max + HEALED)),
             Stage::Owned(owner) if !world.health.is_alive(&owner.process, owner.incarnation) => {
-                let died = world.health.life(&owner.process).since;
+                let life = world.health.life(&owner.process);
+                // The next life of its owner knows at once that nobody works on it.
+                let known = life.alive && !life.draining && !life.paused;
+                let silence = if known { Duration::ZERO } else { takeover_after };
                 let says = format!("{label}, whose owner is gone, is claimed anew or over");
-                waits(says, run.since.max(died), takeover)
+                Some((says, run.since.max(life.since), silence + sweep_max + HEALED))
             }
+            Stage::Owned(_) | Stage::Over(_) => None,
+        }
+    }
+
+    /// A run was claimed: none that is older was passed over that had long been due. The slots may all be in use, but each time
+    /// that one is free it is its turn.
+    fn next_in_turn(&self, world: &World, claimed: &str) -> Result<(), Breach> {
+        let Some(newer) = world.runs.get(claimed) else { return Ok(()) };
+        let executors = world.health.executor_since().unwrap_or(Duration::MAX);
+        for (label, run) in world.runs.open().filter(|(_, run)| run.accepted < newer.accepted) {
+            let Some((says, since, wait)) = self.waits(world, label, run) else { continue };
+            let due = self.within(world, says, since.max(executors), wait, wait).due;
+            if due < world.health.now() {
+                let says = format!("{claimed} was claimed, although {label} is older and was due long ago");
+                return Err(Breach::now(says));
+            }
+        }
+        Ok(())
+    }
+
+    fn owed(&self, world: &World, label: &str, run: &Run) -> Obligation {
+        if let Some((says, since, wait)) = self.waits(world, label, run) {
+            return match self.room {
+                None => Obligation::new(says, since, Duration::MAX),
+                Some(room) => self.within(world, says, room.max(since), wait, wait),
+            };
+        }
+        match &run.stage {
+            Stage::Queued => Obligation::new(format!("{label} is claimed"), run.since, Duration::MAX),
             Stage::Owned(_) => match (run.finished, run.stopped) {
                 (Some(finished), _) => {
                     let says = format!("the end of {label}, whose last turn is checkpointed, is written to Postgres");
@@ -135,9 +191,23 @@ impl Promise for NoZombies {
             self.remembers(memory);
         }
         match &event.what {
-            What::World(happening) if happening.is_of_life() => self.look_for_room(world),
+            What::World(happening) if happening.is_of_life() => {
+                self.look_for_room(world);
+                self.look_for_executors(world);
+            }
             What::World(_) => {}
             What::Product(Did::Run(happening)) => {
+                if let RunEvent::Claimed { run, .. } = happening {
+                    self.next_in_turn(world, run)?;
+                    self.is_fresh(world, run)?;
+                }
+                if let RunEvent::Ended { run, reason, .. } = happening
+                    && reason == STUCK
+                    && let Some(owner) = world.runs.get(run).and_then(|run| run.left.as_ref())
+                    && !world.health.is_alive(&owner.process, owner.incarnation)
+                {
+                    return Err(Breach::now(format!("{run} is over as stuck, although its owner is gone")));
+                }
                 if let RunEvent::Ended { .. } = happening {
                     let calm = world.health.calm_since(matters_to_ends);
                     self.armed |= calm.is_none_or(|calm| !calm.is_zero() && calm + HEALED > event.at);

@@ -167,7 +167,11 @@ pub async fn body(place: Place) -> String {
     place.make(Control::End(Kind::of(&TOO_MANY_CONNECTIONS))).await;
     let client = connect(place.tapped).await;
     client.batch_execute("SET lock_timeout = '300ms'").await.expect("it may be set");
-    let seen = async || client.execute_typed(sql::SWEEP_SEEN.text, &[]).await;
+    let seen = async || {
+        client
+            .execute_typed(sql::SWEEP_SEEN.text, &[(&3_600_000_000_i64, Type::INT8), (&330_000_000_i64, Type::INT8)])
+            .await
+    };
     place.make(Control::Begin(Kind::of(&TABLE_LOCK))).await;
     let refused = seen().await.expect_err("somebody has the table to himself");
     let refused = refused.as_db_error().expect("in its own words");

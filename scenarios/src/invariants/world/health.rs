@@ -218,9 +218,19 @@ impl Health {
 
     /// The executors that may take a run.
     pub fn ready_executors(&self) -> impl Iterator<Item = &str> {
-        let ready = |life: &Life| life.alive && !life.draining && !life.paused;
-        let ready = self.lives.iter().filter(move |(name, life)| ready(life) && role(name) == Some(Role::Executor));
-        ready.map(|(name, _)| name.as_str())
+        self.executors(|life| !life.draining)
+    }
+
+    /// Whether some executor moves, one that is to stop included: it sees what waits.
+    pub fn any_executor(&self) -> bool {
+        self.executors(|_| true).next().is_some()
+    }
+
+    /// The executors that live and move, of those whose life is so.
+    fn executors(&self, is: impl Fn(&Life) -> bool) -> impl Iterator<Item = &str> {
+        let moves = move |life: &Life| life.alive && !life.paused && is(life);
+        let moving = self.lives.iter().filter(move |(name, life)| moves(life) && role(name) == Some(Role::Executor));
+        moving.map(|(name, _)| name.as_str())
     }
 
     /// The time of the last event.

@@ -54,10 +54,14 @@ pub enum Stage {
 pub struct Run {
     /// The session's label.
     pub session: String,
+    /// When the message was accepted.
+    pub accepted: Duration,
     /// Where it stands.
     pub stage: Stage,
     /// When that began.
     pub since: Duration,
+    /// When what was before that began.
+    pub before: Duration,
     /// The owner that the last event of the run took it from, if it took it from one.
     pub left: Option<Owner>,
     /// The fence of the newest claim; after a handing back, the one that the next claim exceeds.
@@ -73,7 +77,18 @@ pub struct Run {
 impl Run {
     fn of(session: String, at: Duration) -> Run {
         let (stage, fence) = (Stage::Queued, 0);
-        Run { session, stage, since: at, left: None, fence, finished: None, stopped: None, lost: false }
+        Run {
+            session,
+            accepted: at,
+            stage,
+            since: at,
+            before: at,
+            left: None,
+            fence,
+            finished: None,
+            stopped: None,
+            lost: false,
+        }
     }
 
     fn enter(&mut self, stage: Stage, at: Duration) {
@@ -81,7 +96,7 @@ impl Run {
             Stage::Owned(owner) => Some(owner),
             Stage::Queued | Stage::Over(_) => None,
         };
-        self.since = at;
+        self.before = std::mem::replace(&mut self.since, at);
         self.lost = false;
     }
 
