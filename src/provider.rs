@@ -225,6 +225,8 @@ async fn read<T: From<String>>(mut answering: Answer, tokens: &mpsc::Sender<T>) 
         while let Some(line) = lines.next() {
             let Some(event) = line.strip_prefix("data:").map(str::trim) else { continue };
             if event == "[DONE]" {
+                // Some give no reason at all: what they mark as done is whole, if there is anything.
+                let finish = finish.or((!answer.is_empty()).then_some(Finish::Stop));
                 return finish.map(|finish| (answer, finish)).ok_or_else(|| unavailable("an answer without an end"));
             }
             let chunk: Chunk = serde_json::from_str(event).map_err(|_| unavailable("a malformed event"))?;
@@ -239,7 +241,8 @@ async fn read<T: From<String>>(mut answering: Answer, tokens: &mpsc::Sender<T>) 
                     hand_on(tokens, text).await?;
                 }
                 finish = match choice.finish_reason.as_deref() {
-                    None => finish,
+                    // Some say in every event that there is no reason yet, in this word.
+                    None | Some("") => finish,
                     Some("stop") => Some(Finish::Stop),
                     Some("length") => Some(Finish::Length),
                     Some(other) => return Err(CallError::Refused(format!("an answer that ends with {other:?}"))),

@@ -101,12 +101,12 @@ mod tests {
     async fn what_is_overdue_goes_before_what_came_earlier_by_a_hint() {
         let slots = Slots::new(1, TaskTracker::default());
         let held = slots.take(Line::Hinted).await;
-        let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, mut order) = tokio::sync::mpsc::channel(2);
         for line in [Line::Hinted, Line::Overdue] {
             let (slots, sender) = (slots.clone(), sender.clone());
             tokio::spawn(async move {
                 let slot = slots.take(line).await;
-                sender.send(line).unwrap();
+                sender.send(line).await.unwrap();
                 drop(slot);
             });
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate::run::STUCK;
+use lychgate::run::{STUCK, Status};
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
@@ -16,7 +16,9 @@ use crate::events::{Did, LiveEvent, RunEvent};
 const HEALTHY: Duration = Duration::from_secs(20);
 /// By how much Postgres's clock may be off, and for the way of a statement.
 const OFF: Duration = Duration::from_secs(2 * 60);
-/// The same, after a store has healed or a process has moved; and how long Postgres and the view may disagree.
+/// The claim of a new run, where nothing is or was amiss and an executor has a slot for it: its hint led to it.
+const HINTED: Duration = Duration::from_secs(5);
+/// The same as `HEALTHY`, after a store has healed or a process has moved; and how long Postgres and the view may disagree.
 const HEALED: Duration = Duration::from_secs(60);
 
 /// What a run's settings promise.
@@ -145,10 +147,22 @@ impl NoZombies {
         Ok(())
     }
 
+    /// A run is over: one that nothing was near, and that its user has not stopped, is completed.
+    fn completes(&self, world: &World, label: &str, status: Status, reason: &str) -> Result<(), Breach> {
+        let Some(run) = world.runs.get(label) else { return Ok(()) };
+        let stopped = run.stopped.is_some() || world.runs.was_suspended_since(&run.session, run.accepted);
+        if status == Status::Completed || stopped || !world.health.is_undisturbed_since(run.accepted) {
+            return Ok(());
+        }
+        Err(Breach::now(format!("{label} is {}, although nothing was amiss: {reason}", status.word())))
+    }
+
     fn owed(&self, world: &World, label: &str, run: &Run) -> Obligation {
         if let Some((says, since, wait)) = self.waits(world, label, run) {
-            return match self.room {
+            let undisturbed = |since| world.health.is_undisturbed_since(since);
+            return match self.room.map(|room| room.max(since)) {
                 None => Obligation::new(says, since, Duration::MAX),
+                Some(since) if run.fence == 0 && undisturbed(since) => Obligation::new(says, since, since + HINTED),
                 Some(room) => self.within(world, says, room.max(since), wait, wait),
             };
         }
@@ -200,6 +214,9 @@ impl Promise for NoZombies {
                 if let RunEvent::Claimed { run, .. } = happening {
                     self.next_in_turn(world, run)?;
                     self.is_fresh(world, run)?;
+                }
+                if let RunEvent::Ended { run: label, status, reason, .. } = happening {
+                    self.completes(world, label, *status, reason)?;
                 }
                 if let RunEvent::Ended { run, reason, .. } = happening
                     && reason == STUCK

@@ -167,6 +167,18 @@ impl Health {
         Some(healed.max(moved).unwrap_or(Duration::ZERO))
     }
 
+    /// Whether nothing has been amiss anywhere since a minute before then: no fault, and no process that was told to stop.
+    pub fn is_undisturbed_since(&self, since: Duration) -> bool {
+        const AFTERMATH: Duration = Duration::from_secs(60);
+        let calm = self.calm_since(|_| true).is_some_and(|calm| calm.is_zero() || calm + AFTERMATH <= since);
+        // A container that is gone may be one of a finished move.
+        let well = |(name, life): (&String, &Life)| match role(name) {
+            Some(Role::Agent) => !life.paused,
+            _ => life.alive && !life.draining && !life.paused,
+        };
+        calm && self.lives.iter().all(well)
+    }
+
     /// Whether a fault of one of these kinds has been on a target that matters at any time since then.
     pub fn was_struck_since(&self, kinds: &[&str], matters: impl Fn(&str) -> bool, since: Duration) -> bool {
         let mut all = self.kinds.iter();
