@@ -1,5 +1,8 @@
 //! No run is shown as busy that nobody works on, and none is left to wait for ever: whatever was sick at the one moment
 //! that mattered, both terminal writes are there soon after it healed, and nobody had to look for it.
+//!
+//! What waits has its turn: a claim passes over none that is older and long due, and takes none that is stale. Where nothing is
+//! amiss a hint leads to a claim within seconds, and the run completes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -159,10 +162,11 @@ impl NoZombies {
 
     fn owed(&self, world: &World, label: &str, run: &Run) -> Obligation {
         if let Some((says, since, wait)) = self.waits(world, label, run) {
-            let undisturbed = |since| world.health.is_undisturbed_since(since);
+            // A hint that is lost stays lost.
+            let hinted = run.fence == 0 && world.health.is_undisturbed_since(run.accepted);
             return match self.room.map(|room| room.max(since)) {
                 None => Obligation::new(says, since, Duration::MAX),
-                Some(since) if run.fence == 0 && undisturbed(since) => Obligation::new(says, since, since + HINTED),
+                Some(since) if hinted => Obligation::new(says, since, since + HINTED),
                 Some(room) => self.within(world, says, room.max(since), wait, wait),
             };
         }
