@@ -167,7 +167,8 @@ impl Health {
         Some(healed.max(moved).unwrap_or(Duration::ZERO))
     }
 
-    /// Whether nothing has been amiss anywhere since a minute before then: no fault, and no process that was told to stop.
+    /// Whether nothing has been amiss anywhere since a minute before then: no fault, no process that was told to stop, and an
+    /// executor all the time.
     pub fn is_undisturbed_since(&self, since: Duration) -> bool {
         const AFTERMATH: Duration = Duration::from_secs(60);
         let calm = self.calm_since(|_| true).is_some_and(|calm| calm.is_zero() || calm + AFTERMATH <= since);
@@ -176,7 +177,8 @@ impl Health {
             Some(Role::Agent) => !life.paused,
             _ => life.alive && !life.draining && !life.paused,
         };
-        calm && self.lives.iter().all(well)
+        let served = self.executor_since().is_some_and(|at| at <= since);
+        calm && served && self.lives.iter().all(well)
     }
 
     /// Whether a fault of one of these kinds has been on a target that matters at any time since then.
