@@ -51,11 +51,15 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("LYCHGATE_SWEEP_MAX", "the longest pause between sweeps", "30s"),
     ("LYCHGATE_FRESHNESS", "a run without a sign of life for longer is not resumed", "1h"),
     ("LYCHGATE_DRAIN_GRACE", "how long a draining executor waits for its runs", "5h 45m"),
+    (MODEL_SILENCE, "a model without a sign of life for so long is asked again (agent; an executor hands it on)", "2m"),
     ("LYCHGATE_DRAIN_POLICY", "`finish`: wait for the runs that are going; `interrupt`: end them", "finish"),
 ];
 
 /// The one setting with a name of its own: agents have had it under this one before.
 const HISTORY_LIMIT: &str = "AGENT_HISTORY_LIMIT";
+
+/// The setting that an executor needs for its own bounds, too.
+pub(crate) const MODEL_SILENCE: &str = "LYCHGATE_MODEL_SILENCE";
 
 /// The environment, or what a world gives in its place.
 pub type Environment = BTreeMap<String, String>;
@@ -171,6 +175,8 @@ pub struct Agent {
     pub listen: SocketAddr,
     /// Messages that it keeps in memory.
     pub history_limit: usize,
+    /// The longest silence of its model.
+    pub model_silence: Duration,
 }
 
 /// A setting that is missing or wrong.
@@ -281,6 +287,7 @@ impl Agent {
             model: settings.text("LYCHGATE_MODEL")?,
             listen: settings.listen()?,
             history_limit: history_limit.filter(|limit| *limit > 0).unwrap_or(AGENT_HISTORY),
+            model_silence: settings.duration(MODEL_SILENCE)?,
         })
     }
 }
@@ -426,6 +433,7 @@ impl<'a> Settings<'a> {
             sweep_max: self.duration("LYCHGATE_SWEEP_MAX")?,
             freshness: self.duration("LYCHGATE_FRESHNESS")?,
             drain_grace: self.duration("LYCHGATE_DRAIN_GRACE")?,
+            model_silence: self.duration(MODEL_SILENCE)?,
             slots: slots
                 .parse()
                 .map_err(|_| invalid("LYCHGATE_SLOTS", format!("`{slots}` is no whole number, as 4")))?,

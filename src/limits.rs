@@ -24,6 +24,11 @@ pub const REDIS_LOOK: Duration = secs(2);
 pub const REDIS_REDIAL: Duration = secs(5);
 /// The bound of a Postgres operation, pool wait and connect included.
 pub const POSTGRES_CALL: Duration = secs(5);
+/// A pooled connection that was idle for so long is asked for a sign of life before it is used: what stands in between,
+/// a balancer or a NAT, forgets idle connections without a word.
+pub const POSTGRES_IDLE: Duration = secs(10);
+/// A connection that gives no such sign for so long gets a rival, a fresh one; the first of both that answers is used.
+pub const POSTGRES_PROBE: Duration = Duration::from_millis(500);
 /// Postgres ends a transaction of ours that sits idle this long, so that a paused client cannot hold its lock.
 pub const POSTGRES_IDLE_IN_TRANSACTION: Duration = secs(5);
 /// Pooled Postgres connections per process, but for checkpoints.
@@ -52,12 +57,18 @@ pub const BACKOFF_MAX: Duration = secs(10);
 /// Back-offs begin here.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 
-/// The head of a provider's answer; and from there its first token.
-pub const PROVIDER_FIRST_TOKEN: Duration = secs(60);
-/// Silence in the middle of an answer.
-pub const PROVIDER_STALL: Duration = secs(60);
+/// The longest wait that a provider's 429 may ask of one turn, in all, before its agent is moved to another subscription:
+/// about what a switch costs, which stops and starts the agent's container under everybody who talks to it.
+pub const RATE_LIMIT_WAIT: Duration = secs(30);
+/// The longest wait that a provider's 429 may ask for where no other subscription is left. Longer ones end the run, and
+/// its user is told when to come back.
+pub const RATE_LIMIT_PATIENCE: Duration = secs(600);
+/// A provider's signs of life that are no token are handed on to an agent's caller at most this often.
+pub const SIGNS_OF_LIFE: Duration = secs(5);
 /// The bound of a provider call, whatever it streams: the longest answer seen in production took 40 minutes.
 pub const PROVIDER_CALL: Duration = secs(3600);
+/// The silence of a model, unless `LYCHGATE_MODEL_SILENCE` says another one.
+pub const MODEL_SILENCE: Duration = secs(120);
 /// Calls of one turn before its run fails.
 pub const ATTEMPTS_PER_TURN: u32 = 4;
 /// The longest line of an event stream, of a provider's or an agent's, bytes.
@@ -90,15 +101,10 @@ pub const AGENT_DRAIN: Duration = secs(7);
 /// The time that an agent then takes to close connections.
 pub const AGENT_CLOSES: Duration = secs(1);
 const _: () = assert!(AGENT_DRAIN.as_secs() + AGENT_CLOSES.as_secs() < STOP_GRACE.as_secs());
-/// An agent's first line of an answer: what it waits for its predecessor, for the provider, and for the first token.
-pub const AGENT_FIRST_LINE: Duration = secs(150);
-const _: () = assert!(
-    AGENT_FIRST_LINE.as_secs() > AGENT_LETS_GO.as_secs() + CONNECT.as_secs() + 2 * PROVIDER_FIRST_TOKEN.as_secs(),
-    "an agent tells of its provider before its caller gives it up"
-);
-/// Silence in the middle of an agent's answer.
-pub const AGENT_STALL: Duration = secs(75);
-const _: () = assert!(AGENT_STALL.as_secs() > PROVIDER_STALL.as_secs());
+/// An agent tells of its provider's silence this long before its caller gives the agent up.
+pub const AGENT_TELLS: Duration = secs(15);
+/// An agent's refusal, from its head to the end of its body: it is written in one piece.
+pub const AGENT_REFUSAL: Duration = secs(75);
 /// The bound of a call to an agent.
 pub const AGENT_CALL: Duration = secs(3700);
 const _: () = assert!(AGENT_CALL.as_secs() > PROVIDER_CALL.as_secs());
@@ -147,6 +153,9 @@ pub const TEND_EVERY: Duration = secs(15);
 pub const INSPECT_EVERY: Duration = secs(30);
 /// Reports of one agent that its supervisor has not received yet: as many runs as one executor may have, and more.
 pub const REPORTS_QUEUED: usize = 64;
+/// An agent whose container runs and that has answered nobody for so long hangs, and is restarted: four looks.
+pub const AGENT_HANGS: Duration = secs(60);
+const _: () = assert!(AGENT_HANGS.as_secs() > INSPECT_EVERY.as_secs() + READY_PROBE.as_secs());
 /// The longest pause after a restart that did not succeed.
 pub const TEND_BACKOFF: Duration = secs(60);
 
@@ -263,6 +272,9 @@ pub struct Limits {
     pub freshness: Duration,
     /// The wait of a draining executor for its runs.
     pub drain_grace: Duration,
+    /// A model that gives no sign of life for so long, before its first token or after it, is asked again. 2 min: models
+    /// that reason say nothing for that long.
+    pub model_silence: Duration,
     /// Runs that one executor works on at once.
     pub slots: usize,
 }
@@ -280,12 +292,24 @@ impl Default for Limits {
             sweep_max: secs(30),
             freshness: secs(3600),
             drain_grace: secs(5 * 3600 + 45 * 60),
+            model_silence: MODEL_SILENCE,
             slots: 4,
         }
     }
 }
 
 impl Limits {
+    /// The longest wait for an agent's first line: for its predecessor, for the head of the provider's answer, and for a
+    /// first sign of life of the model.
+    pub fn agent_first_line(&self) -> Duration {
+        AGENT_LETS_GO + CONNECT + self.model_silence * 2 + AGENT_TELLS
+    }
+
+    /// The longest silence in the middle of an agent's answer.
+    pub fn agent_stall(&self) -> Duration {
+        self.model_silence + AGENT_TELLS
+    }
+
     /// Checks what must hold between the bounds.
     ///
     /// # Errors
@@ -310,6 +334,10 @@ impl Limits {
             (
                 LEASE_TTL < self.takeover_after || self.takeover_after < LEASE_RENEWAL * 4,
                 "takeover_after must outlast a lease",
+            ),
+            (
+                self.agent_first_line() < PROVIDER_CALL,
+                "model_silence must be less than 29 min, or a silent model outlasts the bound of its call",
             ),
             (self.sweep_min <= self.sweep_max, "sweep_min must not exceed sweep_max"),
             (self.slots > 0, "slots must be at least 1"),

@@ -2,10 +2,11 @@
 //! That the subscription is the trouble, and not the call, is told apart: another subscription may do.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -118,12 +119,23 @@ fn unavailable(why: impl std::fmt::Display) -> CallError {
     CallError::Unavailable(why.to_string())
 }
 
+/// A piece of an answer that is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Words of the answer.
+    Token(String),
+    /// A sign of life without a word, as of a model that reasons; at most one every [`limits::SIGNS_OF_LIFE`].
+    Alive,
+}
+
 /// An OpenAI-compatible provider.
 #[derive(Clone)]
 pub struct Provider {
     address: Address,
     key: String,
     model: String,
+    /// The longest time without a sign of life.
+    silence: Duration,
     tasks: TaskTracker,
 }
 
@@ -136,14 +148,38 @@ struct Ask<'a> {
 
 #[derive(Deserialize)]
 struct Chunk {
-    choices: Vec<Choice>,
+    choices: Option<Vec<Choice>>,
+    /// Trouble after the head: an event in place of a status.
+    error: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
 struct Choice {
-    #[serde(default)]
-    delta: Delta,
+    delta: Option<Delta>,
     finish_reason: Option<String>,
+}
+
+/// The body of a refusal, as far as it decides anything.
+#[derive(Default, Deserialize)]
+struct Refusal {
+    error: Option<RefusalError>,
+}
+
+#[derive(Default, Deserialize)]
+struct RefusalError {
+    code: Option<serde_json::Value>,
+    r#type: Option<String>,
+}
+
+impl Refusal {
+    /// Whether it speaks of money and not of pace: waiting does not help.
+    fn is_of_quota(&self) -> bool {
+        let word = "insufficient_quota";
+        let error = self.error.as_ref();
+        error.is_some_and(|error| {
+            error.r#type.as_deref() == Some(word) || error.code.as_ref().is_some_and(|code| code == word)
+        })
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -152,42 +188,49 @@ struct Delta {
 }
 
 impl Provider {
-    /// A provider at `address` that wants `key`. Its connections are among `tasks`.
-    pub fn new(address: &Address, key: &str, model: &str, tasks: &TaskTracker) -> Self {
-        Provider { address: address.clone(), key: key.to_string(), model: model.to_string(), tasks: tasks.clone() }
+    /// A provider at `address` that wants `key`, with a model that is never silent for longer than `silence`. Its
+    /// connections are among `tasks`.
+    pub fn new(address: &Address, key: &str, model: &str, silence: Duration, tasks: &TaskTracker) -> Self {
+        let (key, model) = (key.to_string(), model.to_string());
+        Provider { address: address.clone(), key, model, silence, tasks: tasks.clone() }
     }
 
-    /// Makes one call and sends each token to `tokens` as it comes; a reader that lags behind slows the call down.
+    /// Makes one call and sends each piece to `pieces` as it comes; a reader that lags behind slows the call down.
     /// Returns the whole answer. Dropped, it hangs up.
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn call<T: From<String>>(
+    pub async fn call<T: From<Piece>>(
         &self,
         name: &CallName,
         said: &[Said],
-        tokens: &mpsc::Sender<T>,
+        pieces: &mpsc::Sender<T>,
     ) -> Result<(String, Finish), CallError> {
-        let call = async { read(self.send(name, said).await?, tokens).await };
+        let call = async { Reading::new(pieces, self.silence).read(self.send(name, said).await?).await };
         tokio::time::timeout(limits::PROVIDER_CALL, call).await.map_err(|_| unavailable("the call took too long"))?
     }
 
     async fn send(&self, name: &CallName, said: &[Said]) -> Result<Answer, CallError> {
         let request = self.request(name, said)?;
         let client = Client::connect(&self.address.host, &self.tasks).await?;
-        let answer = client.send(request, limits::PROVIDER_FIRST_TOKEN).await?;
-        let head = answer.head();
-        match head.status() {
+        let answer = client.send(request, self.silence).await?;
+        let says = |status: StatusCode| format!("it answered {status}");
+        match answer.head().status() {
             StatusCode::OK => Ok(answer),
             StatusCode::TOO_MANY_REQUESTS => {
-                let seconds = head.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-                Err(CallError::RateLimited { retry_after: seconds })
+                let retry_after = retry_after(answer.head().headers());
+                // Without a body that says otherwise it is about pace.
+                let body = answer.body(limits::HEALTH_BODY, limits::CONNECT).await.unwrap_or_default();
+                let refusal: Refusal = serde_json::from_slice(&body).unwrap_or_default();
+                Err(CallError::RateLimited { retry_after: retry_after.filter(|_| !refusal.is_of_quota()) })
             }
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(CallError::Auth(format!("it answered {status}")))
+            StatusCode::PAYMENT_REQUIRED => Err(CallError::RateLimited { retry_after: None }),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(CallError::Auth(says(status))),
+            status @ (StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_EARLY) => {
+                Err(unavailable(says(status)))
             }
-            status if status.is_server_error() => Err(unavailable(format!("it answered {status}"))),
-            status => Err(CallError::Refused(format!("it answered {status}"))),
+            status if status.is_server_error() => Err(unavailable(says(status))),
+            status => Err(CallError::Refused(says(status))),
         }
     }
 
@@ -209,55 +252,114 @@ impl Provider {
     }
 }
 
-async fn read<T: From<String>>(mut answering: Answer, tokens: &mpsc::Sender<T>) -> Result<(String, Finish), CallError> {
-    let mut lines = Lines::default();
-    let mut answer = String::new();
-    let mut finish = None;
-    // Until the first token whatever comes is no sign of life: a comment now and then, or half an event, would
-    // otherwise keep the caller of this agent waiting for longer than its own bound.
-    let first = Instant::now() + limits::PROVIDER_FIRST_TOKEN;
-    let waits = |answer: &str| match answer.is_empty() {
-        true => first.saturating_duration_since(Instant::now()),
-        false => limits::PROVIDER_STALL,
+/// The seconds of a Retry-After header, which says them as a number or as a date; a date is read by the clock of the one
+/// who set it, which Date shows. Rounded up: who comes too early is refused again.
+fn retry_after(headers: &HeaderMap) -> Option<u64> {
+    let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
+    let date = |text| httpdate::parse_http_date(text).ok();
+    let asked = text(RETRY_AFTER)?;
+    let seconds = match asked.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+        Err(_) => date(asked)?.duration_since(date(text(DATE)?)?).unwrap_or_default(),
     };
-    while let Some(data) = answering.chunk(waits(&answer)).await? {
-        lines.push(&data)?;
-        while let Some(line) = lines.next() {
-            let Some(event) = line.strip_prefix("data:").map(str::trim) else { continue };
-            if event == "[DONE]" {
-                // Some give no reason at all: what they mark as done is whole, if there is anything.
-                let finish = finish.or((!answer.is_empty()).then_some(Finish::Stop));
-                return finish.map(|finish| (answer, finish)).ok_or_else(|| unavailable("an answer without an end"));
-            }
-            let chunk: Chunk = serde_json::from_str(event).map_err(|_| unavailable("a malformed event"))?;
-            for choice in chunk.choices {
-                if let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) {
-                    // Postgres has no place for NUL in a text.
-                    let text = text.replace('\0', "\u{fffd}");
-                    if answer.len() + text.len() > limits::ANSWER_BYTES {
-                        return Err(CallError::Refused("the answer is too long".into()));
-                    }
-                    answer.push_str(&text);
-                    hand_on(tokens, text).await?;
-                }
-                finish = match choice.finish_reason.as_deref() {
-                    // Some say in every event that there is no reason yet, in this word.
-                    None | Some("") => finish,
-                    Some("stop") => Some(Finish::Stop),
-                    Some("length") => Some(Finish::Length),
-                    Some(other) => return Err(CallError::Refused(format!("an answer that ends with {other:?}"))),
-                };
-            }
-        }
-    }
-    Err(unavailable("the answer was cut"))
+    Some(seconds.as_secs() + u64::from(seconds.subsec_nanos() > 0))
 }
 
-/// Waits for a reader that lags behind, but not for ever.
-async fn hand_on<T: From<String>>(tokens: &mpsc::Sender<T>, text: String) -> Result<(), CallError> {
-    match tokio::time::timeout(limits::TOKEN_READ, tokens.send(text.into())).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(CallError::Abandoned),
+/// The reading of one answer.
+struct Reading<'a, T> {
+    pieces: &'a mpsc::Sender<T>,
+    /// The longest time without a sign of life.
+    silence: Duration,
+    answer: String,
+    finish: Option<Finish>,
+    /// The last piece that was handed on, if any.
+    handed_on: Option<Instant>,
+}
+
+impl<'a, T: From<Piece>> Reading<'a, T> {
+    fn new(pieces: &'a mpsc::Sender<T>, silence: Duration) -> Self {
+        Reading { pieces, silence, answer: String::new(), finish: None, handed_on: None }
+    }
+
+    /// Reads to the end. A whole line, whatever it says, is a sign of life: an event without a word, as of a model that
+    /// reasons, or a comment that keeps the line open. Half a line is none.
+    async fn read(mut self, mut answering: Answer) -> Result<(String, Finish), CallError> {
+        let mut lines = Lines::default();
+        let mut alive = Instant::now();
+        while let Some(data) = answering.chunk((alive + self.silence).saturating_duration_since(Instant::now())).await?
+        {
+            lines.push(&data)?;
+            while let Some(line) = lines.next() {
+                alive = Instant::now();
+                match line.strip_prefix("data:").map(str::trim) {
+                    Some("[DONE]") => {
+                        // Some give no reason at all: what they mark as done is whole, if there is anything.
+                        let finish = self.finish.or((!self.answer.is_empty()).then_some(Finish::Stop));
+                        let without = || unavailable("an answer without an end");
+                        return finish.map(|finish| (self.answer, finish)).ok_or_else(without);
+                    }
+                    Some(event) => self.event(event).await?,
+                    None => self.alive().await?,
+                }
+            }
+        }
+        // Some close the line where others say that it is done.
+        let cut = || unavailable("the answer was cut");
+        self.finish.map(|finish| (self.answer, finish)).ok_or_else(cut)
+    }
+
+    async fn event(&mut self, event: &str) -> Result<(), CallError> {
+        let chunk: Chunk = serde_json::from_str(event).map_err(|_| unavailable("a malformed event"))?;
+        if let Some(error) = chunk.error.filter(|error| !error.is_null()) {
+            return Err(unavailable(format!("it failed in the middle of its answer: {error:.200}")));
+        }
+        let mut spoke = false;
+        for choice in chunk.choices.unwrap_or_default() {
+            let text = choice.delta.and_then(|delta| delta.content).filter(|text| !text.is_empty());
+            spoke |= text.is_some();
+            if let Some(text) = text {
+                self.token(&text).await?;
+            }
+            self.finish = match choice.finish_reason.as_deref() {
+                // Some say in every event that there is no reason yet, in this word.
+                None | Some("") => self.finish,
+                Some("length" | "max_tokens") => Some(Finish::Length),
+                Some(word @ ("content_filter" | "tool_calls" | "function_call")) => {
+                    return Err(CallError::Refused(format!("an answer that ends with {word:?}")));
+                }
+                Some("stop") => Some(Finish::Stop),
+                // A word of its own for an end: whatever was said is the answer.
+                Some(_) if !self.answer.is_empty() => Some(Finish::Stop),
+                Some(other) => return Err(unavailable(format!("no answer, which ends with {other:?}"))),
+            };
+        }
+        if spoke { Ok(()) } else { self.alive().await }
+    }
+
+    async fn token(&mut self, text: &str) -> Result<(), CallError> {
+        // Postgres has no place for NUL in a text.
+        let text = text.replace('\0', "\u{fffd}");
+        if self.answer.len() + text.len() > limits::ANSWER_BYTES {
+            return Err(CallError::Refused("the answer is too long".into()));
+        }
+        self.answer.push_str(&text);
+        self.hand_on(Piece::Token(text)).await
+    }
+
+    async fn alive(&mut self) -> Result<(), CallError> {
+        match self.handed_on {
+            Some(last) if last.elapsed() < limits::SIGNS_OF_LIFE => Ok(()),
+            _ => self.hand_on(Piece::Alive).await,
+        }
+    }
+
+    /// Waits for a reader that lags behind, but not for ever.
+    async fn hand_on(&mut self, piece: Piece) -> Result<(), CallError> {
+        self.handed_on = Some(Instant::now());
+        match tokio::time::timeout(limits::TOKEN_READ, self.pieces.send(piece.into())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(CallError::Abandoned),
+        }
     }
 }
 
@@ -271,6 +373,22 @@ mod tests {
         assert_eq!(name.to_string().parse(), Ok(name));
         for wrong in ["", "abc", "abc 1 2", "abc 1 2 3 4", "abc one 2 3", " 1 2 3", "abc 1 2 -3"] {
             assert_eq!(wrong.parse::<CallName>(), Err(()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_wait_that_a_provider_asks_for_is_a_number_or_a_date() {
+        let date = HeaderValue::from_static("Wed, 21 Oct 2015 07:28:00 GMT");
+        let seconds = |text: &str| {
+            let asked = HeaderValue::try_from(text).unwrap();
+            retry_after(&[(DATE, date.clone()), (RETRY_AFTER, asked)].into_iter().collect())
+        };
+        assert_eq!(seconds("1"), Some(1));
+        assert_eq!(seconds(" 0.2 "), Some(1));
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:29:30 GMT"), Some(90));
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:27:00 GMT"), Some(0));
+        for nonsense in ["", "soon", "-5", "inf", "NaN", "1e300"] {
+            assert_eq!(seconds(nonsense), None, "{nonsense:?}");
         }
     }
 }

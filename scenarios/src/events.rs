@@ -151,8 +151,16 @@ family! {
         HungUp = "hung_up" { session: String, run: String, fence: i64, turn: i64, attempt: i64 }
         /// The provider ended an answer that is no whole one, as if it were over.
         Spoiled = "spoiled" { session: String, run: String, fence: i64, turn: i64, attempt: i64 }
-        /// The provider refused a call that an agent made under this assignment.
-        Refused = "refused" { session: String, run: String, agent: String, epoch: i64, status: u16 }
+        /// The provider refused a call that an agent made under this assignment, and asked it to wait `retry_after` seconds,
+        /// if anything.
+        Refused = "refused" {
+            session: String,
+            run: String,
+            agent: String,
+            epoch: i64,
+            status: u16,
+            #[serde(skip_serializing_if = "Option::is_none")] retry_after: Option<u64>,
+        }
     }
 }
 

@@ -132,6 +132,7 @@ mod tests {
             agent: "agent-1".into(),
             epoch: 1,
             status: 429,
+            retry_after: None,
         });
         told(&mut moments, "", What::Product(refused));
         assert_eq!(moments.during("agent-1.2", "ben/1#1"), [SWITCH]);

@@ -196,10 +196,17 @@ impl LychgateReader {
             Provider::Answered { .. } => vec![Did::Turn(TurnEvent::Answered { session, run, fence, turn, attempt })],
             Provider::Abandoned { .. } => vec![Did::Turn(TurnEvent::HungUp { session, run, fence, turn, attempt })],
             Provider::Disturbed { .. } => vec![Did::Turn(TurnEvent::Spoiled { session, run, fence, turn, attempt })],
-            Provider::Refused { status, .. } => {
+            Provider::Refused { status, retry_after, .. } => {
                 let unknown = || Misread(format!("{process} called the provider and is no container of an agent"));
                 let (agent, epoch, _) = served.ok_or_else(unknown)?;
-                vec![Did::Turn(TurnEvent::Refused { session, run, agent, epoch, status: *status })]
+                vec![Did::Turn(TurnEvent::Refused {
+                    session,
+                    run,
+                    agent,
+                    epoch,
+                    status: *status,
+                    retry_after: *retry_after,
+                })]
             }
         })
     }

@@ -49,6 +49,12 @@ impl Settings {
         pairs.filter_map(|pair| Some(pair.split_once('=')?.0.trim().to_string())).collect()
     }
 
+    /// The longest silence of a model: executors and agents have the same.
+    pub fn model_silence(&self) -> Duration {
+        let set = self.0.values().find_map(|settings| settings.get("LYCHGATE_MODEL_SILENCE"));
+        set.and_then(|text| lychgate_sim::plan::duration::parse(text).ok()).unwrap_or(limits::MODEL_SILENCE)
+    }
+
     /// For how long it leaves a run to an owner that says nothing.
     pub fn takeover_after(&self, process: &str) -> Duration {
         self.duration(process, "LYCHGATE_TAKEOVER_AFTER", Limits::default().takeover_after)

@@ -7,7 +7,7 @@ mod incidents;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate::limits::PROVIDER_STALL;
+use lychgate::limits::MODEL_SILENCE;
 use lychgate_sim::plan::seed::{Purpose, Seed};
 use lychgate_sim::plan::{EventMatch, Expect, Fault, Kind, Lifetime, Plan, ServiceManager, Trigger};
 use lychgate_sim::world::process_faults::{RECONFIGURE, SCALE_DOWN, SCALE_UP};
@@ -154,7 +154,7 @@ fn saying() -> impl Strategy<Value = MessageSpec> {
     (1..=2u32, 1..=3u32, takes, 1..=12u32, cancel, hold, 0..=1u32, (leaves, slowly, reassign)).prop_map(
         |(session, turns, takes, tokens, cancel_after, hold, reconnects, (leaves_after, reads_every, reassign))| {
             // A model that is silent for longer than it is waited for is a fault, and drawn as one.
-            let tokens = tokens.max(1 + (takes.as_secs_f64() / (0.75 * PROVIDER_STALL.as_secs_f64())) as u32);
+            let tokens = tokens.max(1 + (takes.as_secs_f64() / (0.75 * MODEL_SILENCE.as_secs_f64())) as u32);
             MessageSpec {
                 session,
                 at: Duration::ZERO,

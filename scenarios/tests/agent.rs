@@ -12,11 +12,13 @@ use hyper_util::rt::TokioIo;
 use lychgate::agent::{self, Client, Kind, TurnError};
 use lychgate::config;
 use lychgate::ids::{Fence, RunId, SessionId};
+use lychgate::limits::Limits;
 use lychgate::provider::{CallName, Finish, Role, Said};
 use lychgate::signal::{Exit, Signal};
 use lychgate_sim::plan::FaultRow;
 use lychgate_sim::standins::observation::{Observation, Tap};
-use lychgate_sim::standins::provider::faults::{MALFORMED, STALL, TRUNCATE};
+use lychgate_sim::standins::provider::dialect::Dialect;
+use lychgate_sim::standins::provider::faults::{ERROR_EVENT, MALFORMED, STALL, TRUNCATE};
 use lychgate_sim::standins::provider::observation::Provider as Seen;
 use lychgate_sim::standins::provider::{PORT, Provider, Refusal, Reply, Script};
 use madsim::runtime::{Handle, Runtime};
@@ -50,7 +52,9 @@ impl World {
     async fn new(settings: &[(&str, &str)]) -> World {
         let slow = Reply { turns: 1, takes: Duration::from_secs(20), tokens: 4, first_token_after: None };
         let quick = Reply { takes: Duration::from_secs(4), ..slow };
-        let script = Script { replies: [("slow".to_string(), slow)].into(), default_reply: Some(quick) };
+        let thinks = Reply { takes: Duration::from_secs(1200), tokens: 2, ..slow };
+        let replies = [("slow".to_string(), slow), ("thinks".to_string(), thinks)].into();
+        let script = Script { replies, default_reply: Some(quick) };
         let (provider, seen) = (Provider::new(script), Arc::new(Mutex::new(Vec::new())));
         let tap: Tap = {
             let seen = seen.clone();
@@ -105,7 +109,7 @@ async fn turn(session: &str, name: CallName, epoch: i64, words: &str) -> (Result
     let said = [Said { role: Role::User, content: words.into() }];
     let mut tokens = 0;
     let session = SessionId(session.into());
-    let answered = Client::default().turn(AGENT, epoch, &name, &session, &said, |_| tokens += 1).await;
+    let answered = Client::new(&Limits::default()).turn(AGENT, epoch, &name, &session, &said, |_| tokens += 1).await;
     (answered, tokens)
 }
 
@@ -224,7 +228,7 @@ async fn disturbed(
 fn no_part_of_an_answer_is_taken_for_a_whole_one_nor_waited_for_for_ever() {
     simulate(&[], |world| async move {
         let before = health().await;
-        for what in [&TRUNCATE, &MALFORMED] {
+        for what in [&TRUNCATE, &MALFORMED, &ERROR_EVENT] {
             // Before the first of four tokens there is no line to cut.
             let (answered, tokens, took) = disturbed(&world, what, 0).await;
             assert!(matches!(answered, Err(TurnError::Provider(_))), "{answered:?}");
@@ -235,18 +239,37 @@ fn no_part_of_an_answer_is_taken_for_a_whole_one_nor_waited_for_for_ever() {
                 assert_eq!((tokens, took), (whole, 5 * (whole as u64 + 1)));
             }
         }
-        // The first token has a minute, half of it or not; so has every other.
+        // The first token has two minutes, half of it or not; so has every other.
         let (answered, tokens, took) = disturbed(&world, &STALL, 0).await;
         assert!(matches!(answered, Err(TurnError::Provider(_))), "{answered:?}");
-        assert_eq!((tokens, took), (0, 60));
+        assert_eq!((tokens, took), (0, 120));
         let (answered, tokens, took) = disturbed(&world, &STALL, 6).await;
         assert!(matches!(answered, Err(TurnError::Cut(_))), "{answered:?}");
-        assert_eq!((tokens, took), (1, 70));
+        assert_eq!((tokens, took), (1, 125));
         sleep(Duration::from_secs(1)).await;
         let after = health().await;
         let kept = |health: &Value| ["tasks", "runs", "history"].map(|gauge| health[gauge].clone());
         assert_eq!(kept(&after), kept(&before), "nothing is left behind, and nothing is remembered");
         assert!(!world.calls().iter().any(|call| call == "answered"));
+    });
+}
+
+#[test]
+fn a_model_that_shows_that_it_lives_may_think_for_as_long_as_it_needs() {
+    simulate(&[], |world| async move {
+        // The whole of it: an agent whose signals can come no more drains.
+        let world = &world;
+        for dialect in ["comments", "reasoning"] {
+            world.provider.speak("Bearer sk-a", Dialect::of(dialect).unwrap());
+            let (answered, tokens) = turn("s", name(dialect, 1, 1), 3, "thinks").await;
+            assert!(matches!(answered, Ok((_, Finish::Stop))), "{answered:?}");
+            assert_eq!(tokens, 2);
+        }
+        world.provider.speak("Bearer sk-a", Dialect::Plain);
+        let asked = Instant::now();
+        let (answered, _) = turn("s", name("silent", 1, 1), 3, "thinks").await;
+        assert!(matches!(answered, Err(TurnError::Provider(_))), "{answered:?}");
+        assert_eq!(asked.elapsed().as_secs(), 120);
     });
 }
 
@@ -259,7 +282,7 @@ fn a_full_agent_says_so_and_its_health_still_answers() {
             .collect();
         sleep(Duration::from_secs(2)).await;
         assert_eq!(health().await["runs"], 32);
-        assert!(matches!(turn("one more", name("r", 1, 1), 3, "hello").await.0, Err(TurnError::Away(_))));
+        assert!(matches!(turn("one more", name("r", 1, 1), 3, "hello").await.0, Err(TurnError::Busy)));
         for turn in turns {
             turn.await.unwrap().0.unwrap();
         }

@@ -1,6 +1,8 @@
 //! The client of an agent. Every wait has a bound. Errors are told apart by what the caller does: a call that was cut
 //! by a restart of its agent does not count against the turn.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HOST};
@@ -9,16 +11,19 @@ use hyper::{Method, Request, StatusCode};
 use super::wire::{AnswerLine, Ask, EPOCH, Health, Kind, Refused};
 use crate::http::client::{self as http, Answer, ClientError, Lines};
 use crate::ids::SessionId;
-use crate::limits;
+use crate::limits::{self, Limits};
 use crate::provider::{CALL, CallName, Finish, Said};
 use crate::task_tracker::TaskTracker;
 
 /// The reason why a turn was not answered.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TurnError {
-    /// There is no agent that would take the turn now: unreachable, silent, draining or busy.
+    /// There is no agent that would take the turn now: unreachable, silent or draining.
     #[error("the agent is away: {0}")]
     Away(String),
+    /// The agent answers as many turns as it may; another one will end.
+    #[error("the agent has too much to do")]
+    Busy,
     /// The agent has seen a newer call, or serves another epoch.
     #[error("the agent says that the call is stale: {0}")]
     Stale(String),
@@ -33,6 +38,8 @@ pub enum TurnError {
         subscription: String,
         /// The epoch of the assignment.
         epoch: i64,
+        /// The wait that the provider asks for.
+        retry_after: Option<Duration>,
     },
     /// The agent's provider failed; another attempt may succeed.
     #[error("{0}")]
@@ -46,12 +53,21 @@ pub enum TurnError {
 }
 
 /// Calls agents.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Client {
+    /// The longest wait for the first line of an answer.
+    first_line: Duration,
+    /// The longest silence after it.
+    stall: Duration,
     tasks: TaskTracker,
 }
 
 impl Client {
+    /// Waits for agents as long as `limits` has it.
+    pub fn new(limits: &Limits) -> Self {
+        Client { first_line: limits.agent_first_line(), stall: limits.agent_stall(), tasks: TaskTracker::default() }
+    }
+
     /// Has one turn answered by the agent at `host` (`HOST:PORT`), and hands each token to `token` as it comes.
     /// Returns the whole answer. Dropped, it hangs up.
     ///
@@ -70,9 +86,9 @@ impl Client {
         let call = async {
             let away = |error: ClientError| TurnError::Away(error.0);
             let client = http::Client::connect(host, &self.tasks).await.map_err(away)?;
-            let answer = client.send(request, limits::AGENT_FIRST_LINE).await.map_err(away)?;
+            let answer = client.send(request, self.first_line).await.map_err(away)?;
             match answer.head().status() {
-                StatusCode::OK => read(answer, &mut token).await,
+                StatusCode::OK => self.read(answer, &mut token).await,
                 status => Err(refusal(status, answer).await),
             }
         };
@@ -101,6 +117,31 @@ impl Client {
         }
         serde_json::from_slice(&body).map_err(|error| format!("its answer is no agent's: {error}"))
     }
+
+    async fn read(&self, mut answering: Answer, token: &mut impl FnMut(&str)) -> Result<(String, Finish), TurnError> {
+        let cut = |error: ClientError| TurnError::Cut(error.0);
+        let mut lines = Lines::default();
+        let mut answer = String::new();
+        while let Some(data) = answering.chunk(self.stall).await.map_err(cut)? {
+            lines.push(&data).map_err(cut)?;
+            while let Some(line) = lines.next() {
+                match serde_json::from_str(&line) {
+                    Ok(AnswerLine::Token(text)) => {
+                        if answer.len() + text.len() > limits::ANSWER_BYTES {
+                            return Err(TurnError::Refused("the answer is too long".into()));
+                        }
+                        answer.push_str(&text);
+                        token(&text);
+                    }
+                    Ok(AnswerLine::Alive) => {}
+                    Ok(AnswerLine::Finish(finish)) => return Ok((answer, finish)),
+                    Ok(AnswerLine::Failed(why)) => return Err(TurnError::Cut(why)),
+                    Err(_) => return Err(TurnError::Cut("a malformed line".into())),
+                }
+            }
+        }
+        Err(TurnError::Cut("it has no end".into()))
+    }
 }
 
 fn request(
@@ -128,44 +169,21 @@ fn request(
 }
 
 async fn refusal(status: StatusCode, answer: Answer) -> TurnError {
-    let body = match answer.body(limits::HEALTH_BODY, limits::AGENT_STALL).await {
+    let body = match answer.body(limits::HEALTH_BODY, limits::AGENT_REFUSAL).await {
         Ok(body) => body,
         Err(error) => return TurnError::Away(error.0),
     };
     match serde_json::from_slice(&body) {
-        Ok(Refused::Subscription { kind, message, subscription, epoch }) => {
-            TurnError::Subscription { kind, message, subscription, epoch }
+        Ok(Refused::Subscription { kind, message, subscription, epoch, retry_after }) => {
+            let retry_after = retry_after.map(Duration::from_secs);
+            TurnError::Subscription { kind, message, subscription, epoch, retry_after }
         }
         Ok(Refused::Provider { message }) => TurnError::Provider(message),
         Ok(Refused::Stale { message }) => TurnError::Stale(message),
         Ok(Refused::Draining) => TurnError::Away("it stops".into()),
-        Ok(Refused::Busy) => TurnError::Away("it has too much to do".into()),
+        Ok(Refused::Busy) => TurnError::Busy,
         Ok(Refused::Never { message }) => TurnError::Refused(message),
         // A proxy in between, or something that is no agent.
         Err(_) => TurnError::Away(format!("it answered {status}, and not as an agent does")),
     }
-}
-
-async fn read(mut answering: Answer, token: &mut impl FnMut(&str)) -> Result<(String, Finish), TurnError> {
-    let cut = |error: ClientError| TurnError::Cut(error.0);
-    let mut lines = Lines::default();
-    let mut answer = String::new();
-    while let Some(data) = answering.chunk(limits::AGENT_STALL).await.map_err(cut)? {
-        lines.push(&data).map_err(cut)?;
-        while let Some(line) = lines.next() {
-            match serde_json::from_str(&line) {
-                Ok(AnswerLine::Token(text)) => {
-                    if answer.len() + text.len() > limits::ANSWER_BYTES {
-                        return Err(TurnError::Refused("the answer is too long".into()));
-                    }
-                    answer.push_str(&text);
-                    token(&text);
-                }
-                Ok(AnswerLine::Finish(finish)) => return Ok((answer, finish)),
-                Ok(AnswerLine::Failed(why)) => return Err(TurnError::Cut(why)),
-                Err(_) => return Err(TurnError::Cut("a malformed line".into())),
-            }
-        }
-    }
-    Err(TurnError::Cut("it has no end".into()))
 }

@@ -90,7 +90,13 @@ pub async fn serve(
     tracing::info!(agent = config.agent, epoch = config.epoch, subscription = config.subscription.name, "ready");
     let tasks = TaskTracker::default();
     let agent = Arc::new(Agent {
-        provider: Provider::new(&config.provider, &config.subscription.token, &config.model, &tasks),
+        provider: Provider::new(
+            &config.provider,
+            &config.subscription.token,
+            &config.model,
+            config.model_silence,
+            &tasks,
+        ),
         order: Mutex::new(Order::new(limits::AGENT_SESSIONS)),
         history: Mutex::new(History::new(config.history_limit, limits::AGENT_HISTORY_BYTES)),
         runs: watch::Sender::new(0),

@@ -19,17 +19,17 @@ use super::history::Entry;
 use super::order::Admitted;
 use super::wire::{AnswerLine, Ask, EPOCH, Kind, Refused};
 use crate::limits;
-use crate::provider::{CALL, CallError, CallName, Finish, Role};
+use crate::provider::{CALL, CallError, CallName, Finish, Piece, Role};
 
 /// A message of a turn's task to the connection that asked for the turn.
 enum Told {
-    Token(String),
+    Piece(Piece),
     Over(Result<Finish, CallError>),
 }
 
-impl From<String> for Told {
-    fn from(token: String) -> Self {
-        Told::Token(token)
+impl From<Piece> for Told {
+    fn from(piece: Piece) -> Self {
+        Told::Piece(piece)
     }
 }
 
@@ -159,7 +159,8 @@ async fn answer(agent: &Agent, mut told: mpsc::Receiver<Told>) -> Result<Respons
             None => told.recv().await,
         };
         let (line, last) = match next {
-            Some(Told::Token(token)) => (AnswerLine::Token(token), false),
+            Some(Told::Piece(Piece::Token(token))) => (AnswerLine::Token(token), false),
+            Some(Told::Piece(Piece::Alive)) => (AnswerLine::Alive, false),
             Some(Told::Over(Ok(finish))) => (AnswerLine::Finish(finish), true),
             Some(Told::Over(Err(error))) => (AnswerLine::Failed(error.to_string()), true),
             None => (AnswerLine::Failed("the turn was stopped".into()), true),
@@ -174,15 +175,16 @@ async fn answer(agent: &Agent, mut told: mpsc::Receiver<Told>) -> Result<Respons
 
 fn trouble(agent: &Agent, error: CallError) -> Refused {
     let message = error.to_string();
-    let failed = |kind| Refused::Subscription {
+    let failed = |kind, retry_after| Refused::Subscription {
         kind,
+        retry_after,
         message: message.clone(),
         subscription: agent.config.subscription.name.clone(),
         epoch: agent.config.epoch,
     };
     match error {
-        CallError::RateLimited { .. } => failed(Kind::RateLimit),
-        CallError::Auth(_) => failed(Kind::Auth),
+        CallError::RateLimited { retry_after } => failed(Kind::RateLimit, retry_after),
+        CallError::Auth(_) => failed(Kind::Auth, None),
         CallError::Unavailable(_) | CallError::Abandoned => Refused::Provider { message },
         CallError::Refused(_) => Refused::Never { message },
     }

@@ -21,6 +21,8 @@ pub(super) struct Ask {
 #[serde(rename_all = "snake_case")]
 pub(super) enum AnswerLine {
     Token(String),
+    /// The model is at work and has no word yet.
+    Alive,
     Finish(Finish),
     Failed(String),
 }
@@ -30,7 +32,15 @@ pub(super) enum AnswerLine {
 #[serde(tag = "error", rename_all = "snake_case")]
 pub(super) enum Refused {
     /// The subscription failed, not the call: 429 or 401.
-    Subscription { kind: Kind, message: String, subscription: String, epoch: i64 },
+    Subscription {
+        kind: Kind,
+        message: String,
+        subscription: String,
+        epoch: i64,
+        /// The wait that the provider asks for, seconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after: Option<u64>,
+    },
     /// The provider failed; another attempt may do: 502.
     Provider { message: String },
     /// A newer call of that session was seen, or another epoch is wanted: 409.
@@ -81,13 +91,17 @@ mod tests {
     fn lines_and_refusals_look_as_agreed() {
         let text = |line: &AnswerLine| serde_json::to_string(line).unwrap();
         assert_eq!(text(&AnswerLine::Token("a".into())), r#"{"token":"a"}"#);
+        assert_eq!(text(&AnswerLine::Alive), r#""alive""#);
         assert_eq!(text(&AnswerLine::Finish(Finish::Length)), r#"{"finish":"length"}"#);
         assert_eq!(text(&AnswerLine::Failed("cut".into())), r#"{"failed":"cut"}"#);
         let refused = |refused: &Refused| serde_json::to_string(refused).unwrap();
         assert_eq!(refused(&Refused::Draining), r#"{"error":"draining"}"#);
-        let failed =
-            Refused::Subscription { kind: Kind::RateLimit, message: "m".into(), subscription: "a".into(), epoch: 1 };
+        let failed = |retry_after| {
+            let (message, subscription) = ("m".into(), "a".into());
+            Refused::Subscription { kind: Kind::RateLimit, message, subscription, epoch: 1, retry_after }
+        };
         let text = r#"{"error":"subscription","kind":"rate_limit","message":"m","subscription":"a","epoch":1}"#;
-        assert_eq!(refused(&failed), text);
+        assert_eq!(refused(&failed(None)), text);
+        assert!(refused(&failed(Some(3))).contains(r#""retry_after":3"#));
     }
 }

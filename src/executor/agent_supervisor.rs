@@ -1,5 +1,5 @@
-//! The supervisor of one agent: it sees that the agent's container is there and answers, and receives reports of
-//! failures. Each agent has a supervisor in a task of its own, so that none waits for another; a run that is cancelled
+//! The supervisor of one agent: it sees that the agent's container is there and answers, restarts one that hangs, and
+//! receives reports of failures. Each agent has a supervisor in a task of its own, so that none waits for another; a run that is cancelled
 //! does not stop the switch that its report began.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::switch::{Failure, SwitchError, Verdict};
 use crate::agent::Client;
 use crate::backoff::Backoff;
 use crate::config::Subscription;
-use crate::engine::Engine;
+use crate::engine::{Container, Engine};
 use crate::ids::{Mint, Owner};
 use crate::limits;
 use crate::store::{AgentRow, Store, StoreError};
@@ -37,6 +37,7 @@ pub(super) struct AgentSettings {
     pub provider: String,
     pub model: String,
     pub history_limit: Option<String>,
+    pub model_silence: Duration,
 }
 
 /// The supervisor of one agent.
@@ -61,12 +62,24 @@ pub(super) async fn forget_failures(store: Store) {
     }
 }
 
+/// The finding of an inspection.
+enum Sound {
+    /// A switch is going on: the container is the switch's.
+    BeingSwitched,
+    /// The agent has another container than its row says, or none that runs.
+    No,
+    /// The agent has the one container that its row says, and that runs.
+    Yes(AgentRow, Container),
+}
+
 /// The times of the next inspection and the next try.
 struct Schedule {
     inspect_at: Instant,
     /// After a restart that did not succeed.
     retry_at: Instant,
     pause: Duration,
+    /// The first of the looks in a row at which the agent did not answer.
+    silent_since: Option<Instant>,
 }
 
 impl Schedule {
@@ -85,7 +98,7 @@ impl AgentSupervisor {
     pub(super) async fn run(self, mut reports: mpsc::Receiver<Report>) {
         self.ensure().await;
         let now = Instant::now();
-        let mut schedule = Schedule { inspect_at: now, retry_at: now, pause: limits::TEND_EVERY };
+        let mut schedule = Schedule { inspect_at: now, retry_at: now, pause: limits::TEND_EVERY, silent_since: None };
         loop {
             if let Err(error) = self.inspect(&mut schedule).await {
                 tracing::warn!(agent = self.agent, %error, "an agent waits");
@@ -133,8 +146,10 @@ impl AgentSupervisor {
             schedule.succeeded();
         } else if Instant::now() >= schedule.inspect_at {
             schedule.inspect_at = Instant::now() + limits::INSPECT_EVERY;
-            if !self.is_sound().await? {
-                self.repair().await?;
+            match self.sound().await? {
+                Sound::No => self.repair().await?,
+                Sound::BeingSwitched => {}
+                Sound::Yes(row, container) => self.listen(&row, &container, schedule).await?,
             }
             schedule.succeeded();
         }
@@ -158,11 +173,68 @@ impl AgentSupervisor {
 
     /// Whether exactly the container that the row names is there, and runs. An agent that is being switched is the
     /// switch's.
-    async fn is_sound(&self) -> Result<bool, SwitchError> {
-        let Some(row) = self.settled().await? else { return Ok(true) };
-        let there = self.engine.list(&self.agent).await?;
-        let named = |id| row.container.as_ref() == Some(id);
-        Ok(matches!(&there[..], [only] if named(&only.id) && only.running))
+    async fn sound(&self) -> Result<Sound, SwitchError> {
+        let Some(row) = self.settled().await? else { return Ok(Sound::BeingSwitched) };
+        let mut there = self.engine.list(&self.agent).await?;
+        let named = |container: &Container| row.container.as_ref() == Some(&container.id) && container.running;
+        Ok(match there.pop().filter(|container| there.is_empty() && named(container)) {
+            Some(only) => Sound::Yes(row, only),
+            None => Sound::No,
+        })
+    }
+
+    /// Asks a sound agent for its health. One that has not answered this executor for [`limits::AGENT_HANGS`], nor
+    /// anybody else, is restarted.
+    async fn listen(&self, row: &AgentRow, container: &Container, schedule: &mut Schedule) -> Result<(), SwitchError> {
+        if self.answers(row, container).await? {
+            schedule.silent_since = None;
+            return Ok(self.store.agent_answered(&self.agent, limits::INSPECT_EVERY).await?);
+        }
+        let now = Instant::now();
+        schedule.inspect_at = now + limits::TEND_EVERY;
+        if now.duration_since(*schedule.silent_since.get_or_insert(now)) >= limits::AGENT_HANGS && self.hangs().await? {
+            self.restart(row, container).await?;
+            schedule.silent_since = None;
+        }
+        Ok(())
+    }
+
+    async fn answers(&self, row: &AgentRow, container: &Container) -> Result<bool, SwitchError> {
+        // A list of containers shows no ports.
+        let published = self.engine.inspect(&container.id.0).await?.and_then(|container| container.published);
+        let Some(port) = published else { return Ok(false) };
+        match self.client.health(&format!("{}:{port}", self.settings.host)).await {
+            Ok(health) => Ok(health.agent == row.agent && health.epoch == row.epoch),
+            Err(why) => {
+                tracing::info!(agent = self.agent, why, "an agent whose container runs does not answer");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether no executor has had an answer of the agent lately: one that this executor alone cannot reach does not hang.
+    async fn hangs(&self) -> Result<bool, StoreError> {
+        Ok(self.store.agent_silent(&self.agent).await?.is_none_or(|silent| silent >= limits::AGENT_HANGS))
+    }
+
+    /// Stops and starts the container of an agent that hangs, unless somebody has done it meanwhile.
+    async fn restart(&self, row: &AgentRow, container: &Container) -> Result<(), SwitchError> {
+        let by = self.name_of_lock();
+        if !self.store.lock_agent(&self.agent, &by).await? {
+            return Ok(());
+        }
+        let restart = async {
+            if self.settled().await?.as_ref() != Some(row) || !self.hangs().await? {
+                return Ok(());
+            }
+            tracing::warn!(agent = self.agent, epoch = row.epoch, container = %container.id, "the agent hangs: restarted");
+            self.still_ours(row, &by).await?;
+            self.engine.stop(&container.id).await?;
+            // It has as long again from here on.
+            self.store.agent_answered(&self.agent, Duration::ZERO).await?;
+            self.bring_up(row, &by).await
+        };
+        self.holding(&by, restart).await
     }
 
     async fn settled(&self) -> Result<Option<AgentRow>, StoreError> {

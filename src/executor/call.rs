@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -25,6 +26,8 @@ struct Attempts {
     failed: u32,
     /// The time since which the agent is away.
     away_since: Option<Instant>,
+    /// The rest of [`limits::RATE_LIMIT_WAIT`].
+    may_wait: Duration,
     backoff: Backoff,
 }
 
@@ -33,6 +36,16 @@ impl Attempts {
     fn count(&mut self, why: impl ToString) -> Result<(), End> {
         self.failed += 1;
         if self.failed < limits::ATTEMPTS_PER_TURN { Ok(()) } else { Err(End::failed(why.to_string())) }
+    }
+
+    /// Waits as long as the provider asks for, if it says so and that costs less than a switch. Returns whether it has
+    /// waited: nothing has failed then.
+    async fn has_waited(&mut self, retry_after: Option<Duration>) -> bool {
+        let asked = retry_after.map(|asked| asked.max(limits::BACKOFF_MIN));
+        let Some(wait) = asked.filter(|asked| *asked <= self.may_wait) else { return false };
+        self.may_wait -= wait;
+        tokio::time::sleep(wait).await;
+        true
     }
 }
 
@@ -63,7 +76,8 @@ impl Calls {
         frames: &Frames,
     ) -> Result<(String, Finish), End> {
         let agent = self.agent_of(claimed).await?;
-        let mut attempts = Attempts { failed: 0, away_since: None, backoff: Backoff::default() };
+        let mut attempts =
+            Attempts { failed: 0, away_since: None, may_wait: limits::RATE_LIMIT_WAIT, backoff: Backoff::default() };
         for attempt in 1.. {
             let (under, host) = self.ready(&agent).await?;
             // Somebody may have tried the first turn under an older fence.
@@ -81,13 +95,16 @@ impl Calls {
                 attempts.away_since = None;
             }
             match error {
-                TurnError::Subscription { kind, .. } => {
+                TurnError::Subscription { retry_after, .. } if attempts.has_waited(retry_after).await => continue,
+                TurnError::Subscription { kind, retry_after, .. } => {
                     let failure = Failure { under, call: name.to_string(), kind };
-                    if self.moves_on(failure, &mut attempts).await? {
+                    if self.moves_on(failure, retry_after, &mut attempts).await? {
                         attempts.backoff.reset();
                         continue;
                     }
                 }
+                // However long that takes: a run has its own bound.
+                TurnError::Busy => {}
                 TurnError::Refused(_) => return Err(End::failed(error.to_string())),
                 error => self.count_failure(&under, error, &mut attempts).await?,
             }
@@ -96,8 +113,14 @@ impl Calls {
         unreachable!("it is tried until it is answered or the run ends")
     }
 
-    /// Reports a failed subscription. Returns whether the agent has another one now, or is getting it.
-    async fn moves_on(&self, failure: Failure, attempts: &mut Attempts) -> Result<bool, End> {
+    /// Reports a failed subscription. Returns whether the agent has another one now, or is getting it; or whether there is
+    /// no other one and its provider has been waited for, as it asked.
+    async fn moves_on(
+        &self,
+        failure: Failure,
+        retry_after: Option<Duration>,
+        attempts: &mut Attempts,
+    ) -> Result<bool, End> {
         let (agent, epoch) = (failure.under.agent.clone(), failure.under.epoch);
         let why = format!("the subscription {} failed", failure.under.subscription);
         let Some(reports) = self.reports.get(&agent) else {
@@ -108,6 +131,12 @@ impl Calls {
         let reported = reports.send(Report::Failed(failure, reply)).await.is_ok();
         let verdict = if reported { verdict.await.unwrap_or(Verdict::LookAgain) } else { Verdict::LookAgain };
         if let Verdict::NoCandidate(frees_in) = verdict {
+            if let Some(asked) = retry_after.filter(|asked| *asked <= limits::RATE_LIMIT_PATIENCE) {
+                tracing::warn!(agent, "no other subscription: waits as long as the provider asks for");
+                tokio::time::sleep(asked.max(limits::BACKOFF_MIN)).await;
+                return Ok(true);
+            }
+            let frees_in = retry_after.into_iter().chain(frees_in).min();
             let again = frees_in.map(|frees_in| format!("; try again in {} s", frees_in.as_secs() + 1));
             let again = again.unwrap_or_default();
             return Err(End::failed(format!("{NO_SUBSCRIPTION}: {why} and there is no other one{again}")));

@@ -116,12 +116,19 @@ impl Parts {
         let config::Executor { stores, engine, agent_host, image, agents, subscriptions, .. } = config;
         let config::Executor { provider, model, history_limit, limits, drain_policy, .. } = config;
         let (mint, checkpoints) = (Arc::new(mint), Arc::new(checkpoints));
-        let (engine, client, live) = (Engine::new(&engine), Client::default(), Live::new(Redis::new(&stores.redis)));
+        let (engine, client, live) = (Engine::new(&engine), Client::new(&limits), Live::new(Redis::new(&stores.redis)));
         let active = Arc::new(ActiveRuns::new(limits.slots));
         let (drain_signal, tasks) = (DrainSignal::new(active.clone()), Tasks::default());
 
-        let settings =
-            Arc::new(AgentSettings { image, host: agent_host.clone(), subscriptions, provider, model, history_limit });
+        let settings = Arc::new(AgentSettings {
+            image,
+            host: agent_host.clone(),
+            subscriptions,
+            provider,
+            model,
+            history_limit,
+            model_silence: limits.model_silence,
+        });
         let (mut reports, mut supervisors) = (BTreeMap::new(), Vec::new());
         for agent in agents {
             let (sender, receiver) = mpsc::channel(limits::REPORTS_QUEUED);

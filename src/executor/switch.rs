@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::agent_supervisor::AgentSupervisor;
 use crate::agent::{Kind, PORT};
-use crate::config::Subscription;
+use crate::config::{MODEL_SILENCE, Subscription};
 use crate::engine::{Changed, ContainerId, Created, EngineError, LABEL_AGENT, LABEL_EPOCH, LABEL_SUBSCRIPTION, Spec};
 use crate::limits;
 use crate::store::{AgentRow, Cause, State, StoreError};
@@ -199,6 +199,7 @@ impl AgentSupervisor {
             ("LYCHGATE_PROVIDER", config.provider.clone()),
             ("LYCHGATE_MODEL", config.model.clone()),
             ("LYCHGATE_LISTEN", format!("0.0.0.0:{PORT}")),
+            (MODEL_SILENCE, humantime::format_duration(config.model_silence).to_string()),
         ]);
         if let Some(limit) = &config.history_limit {
             environment.insert("AGENT_HISTORY_LIMIT", limit.clone());
@@ -247,7 +248,7 @@ impl AgentSupervisor {
     }
 
     /// Before each change by the engine: the lock is ours and the assignment the same.
-    async fn still_ours(&self, row: &AgentRow, by: &str) -> Result<(), SwitchError> {
+    pub(super) async fn still_ours(&self, row: &AgentRow, by: &str) -> Result<(), SwitchError> {
         match self.store.renew_agent(&self.agent, by, Some(row.epoch)).await? {
             true => Ok(()),
             false => Err(SwitchError::LockLost),

@@ -161,6 +161,24 @@ impl Store {
         }))
     }
 
+    /// Notes that the agent has answered, or was restarted, unless that was noted less than `lately` ago.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn agent_answered(&self, agent: &str, lately: Duration) -> Result<(), StoreError> {
+        self.one(sql::AGENT_ANSWERED, &[Param::Text(agent), Param::Int(micros(lately))]).await.map(drop)
+    }
+
+    /// For how long the agent has answered nobody, as Postgres's clock has it. `None`: it never has.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn agent_silent(&self, agent: &str) -> Result<Option<Duration>, StoreError> {
+        let rows = self.one(sql::AGENT_SILENT, &[Param::Text(agent)]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(Duration::from_micros(u64::try_from(column::<i64>(row, "silent")?).unwrap_or_default())))
+    }
+
     /// Takes the agent's lock, or finds that `by` has it. False: another holder has it.
     ///
     /// # Errors

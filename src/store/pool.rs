@@ -1,9 +1,11 @@
 //! Connections to Postgres. A connection that was left in the middle of anything is thrown away, never used again.
 
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use deadpool::managed::{Manager, Metrics, Object, Pool, RecycleError, RecycleResult};
+use tokio::time::Instant;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, NoTls, Row};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +21,8 @@ use crate::task_tracker::TaskTracker;
 pub(super) struct Wire {
     client: Client,
     driver: OwnedTask,
+    /// The end of its last use.
+    used: Instant,
 }
 
 impl Wire {
@@ -35,6 +39,8 @@ struct Dialer {
     drivers: TaskTracker,
     /// Ends the drivers that are left when the pool must be closed.
     cut: CancellationToken,
+    /// The last use of a connection that turned out to be dead: what was idle as long is dead, too, as like as not.
+    dead_since: Mutex<Option<Instant>>,
 }
 
 impl Manager for Dialer {
@@ -76,10 +82,43 @@ impl Dialer {
                 }
             }
         });
-        let wire = Wire { client, driver: OwnedTask::new(driver) };
+        let wire = Wire { client, driver: OwnedTask::new(driver), used: Instant::now() };
         let (idle, statement) = (limits::POSTGRES_IDLE_IN_TRANSACTION, limits::POSTGRES_CALL);
         wire.client.batch_execute(&sql::session_settings(idle.as_millis(), statement.as_millis())).await?;
         Ok(wire)
+    }
+}
+
+impl Dialer {
+    fn dead_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.dead_since.lock().expect("nothing panics while it holds this")
+    }
+
+    /// Makes sure that `wire`, which has been idle, still leads to Postgres: asks it for a sign of life, and dials another
+    /// one if that takes long. Whichever answers first is `wire` afterwards.
+    async fn refresh(&self, wire: &mut Wire) -> Result<(), StoreError> {
+        let suspect = self.dead_since().is_some_and(|dead| wire.used <= dead);
+        let dial = async {
+            if !suspect {
+                tokio::time::sleep(limits::POSTGRES_PROBE).await;
+            }
+            self.create().await
+        };
+        tokio::select! {
+            biased;
+            answered = wire.client.batch_execute("") => if answered.is_ok() {
+                return Ok(());
+            },
+            dialled = dial => {
+                let mut dead = self.dead_since();
+                *dead = (*dead).max(Some(wire.used));
+                drop(dead);
+                *wire = dialled?;
+                return Ok(());
+            }
+        }
+        *wire = self.create().await?;
+        Ok(())
     }
 }
 
@@ -91,7 +130,13 @@ impl Postgres {
     /// At most `connections` at a time.
     pub(super) fn new(address: &Address, application: &str, connections: usize) -> Self {
         let (address, application) = (address.clone(), application.to_string());
-        let dialer = Dialer { address, application, drivers: TaskTracker::default(), cut: CancellationToken::new() };
+        let dialer = Dialer {
+            address,
+            application,
+            drivers: TaskTracker::default(),
+            cut: CancellationToken::new(),
+            dead_since: Mutex::default(),
+        };
         let pool = Pool::builder(dialer).max_size(connections).build();
         Postgres(pool.expect("a pool without timeouts needs no runtime"))
     }
@@ -114,7 +159,13 @@ impl Postgres {
             deadpool::managed::PoolError::Backend(error) => error,
             other => StoreError::unavailable(other),
         })?;
-        Ok(PooledConnection(Some(object)))
+        // From here on it is thrown away unless it is released.
+        let mut connection = PooledConnection(Some(object));
+        let wire = connection.0.as_mut().expect("just put there");
+        if wire.used.elapsed() >= limits::POSTGRES_IDLE {
+            self.0.manager().refresh(wire).await?;
+        }
+        Ok(connection)
     }
 
     /// Closes the pool: no connection is taken any more. Returns when every connection is back and the task that drove
@@ -151,7 +202,11 @@ impl PooledConnection {
 
     /// Returns it to the pool, at rest between two statements or transactions.
     pub(super) fn release(mut self) {
-        drop(self.0.take());
+        let mut object = self.0.take();
+        if let Some(wire) = &mut object {
+            wire.used = Instant::now();
+        }
+        drop(object);
     }
 
     pub(super) async fn query(&self, statement: sql::Statement, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {

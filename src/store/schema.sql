@@ -98,6 +98,12 @@ CREATE TABLE IF NOT EXISTS agents (
   switching_until bigint
 );
 
+-- When anybody last had an answer from an agent, or restarted it.
+CREATE TABLE IF NOT EXISTS agent_answers (
+  agent text PRIMARY KEY,
+  answered_at bigint NOT NULL
+);
+
 -- Every assignment, the first one included; whoever finds one that is neither notified nor failed finishes it.
 CREATE TABLE IF NOT EXISTS switches (
   agent text NOT NULL REFERENCES agents (agent),

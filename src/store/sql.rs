@@ -342,6 +342,21 @@ pub const AGENT_LOOK: Statement = statement!(
     WHERE agents.agent = $1"
 );
 
+/// Notes that an agent has answered, or was restarted, unless that was noted less than `lately`, microseconds, ago.
+pub const AGENT_ANSWERED: Statement = statement!(
+    "agent.answered",
+    (agent, lately),
+    "INSERT INTO agent_answers (agent, answered_at) VALUES ($1, now_us()) \
+    ON CONFLICT (agent) DO UPDATE SET answered_at = now_us() WHERE agent_answers.answered_at < now_us() - $2"
+);
+
+/// Returns for how long an agent has answered nobody, microseconds, as `silent`. No row: it never has.
+pub const AGENT_SILENT: Statement = statement!(
+    "agent.silent",
+    (agent),
+    "SELECT CAST(now_us() - answered_at AS bigint) AS silent FROM agent_answers WHERE agent = $1"
+);
+
 /// Takes the lock of an agent for `lasts`, microseconds. No row: somebody else has it. Taken twice by the same it is
 /// the same lock.
 pub const AGENT_LOCK: Statement = statement!(
@@ -502,6 +517,8 @@ pub const ALL: &[Statement] = &[
     RUN_CHECKPOINTS,
     AGENT_ENSURE,
     AGENT_LOOK,
+    AGENT_ANSWERED,
+    AGENT_SILENT,
     AGENT_LOCK,
     AGENT_RENEW,
     AGENT_UNLOCK,

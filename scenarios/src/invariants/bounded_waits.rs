@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lychgate::limits;
+use lychgate::limits::{self, Limits};
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
@@ -13,12 +13,13 @@ use super::Promise;
 use super::world::World;
 use crate::events::{Did, ProcessEvent, RunEvent};
 use crate::names::{Role, far, near, role};
+use crate::settings::Settings;
 
 /// For latency, and for a client to notice that its bound has passed.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// How long a process may rightly wait for a byte on this link.
-fn bound(link: &str) -> Duration {
+/// How long a process may rightly wait for a byte on this link, where these are the bounds of agents.
+fn bound(link: &str, limits: &Limits) -> Duration {
     match far(link) {
         "postgres" => limits::CONNECT.max(limits::POSTGRES_CALL),
         "redis" => limits::REDIS_CALL,
@@ -26,20 +27,28 @@ fn bound(link: &str) -> Duration {
         "rabbitmq" => limits::BROKER_HEARTBEAT * 2 + limits::BROKER_CALL,
         // A stop answers when the container has ended.
         "engine" => limits::ENGINE_STOP,
-        agent if role(agent) == Some(Role::Agent) => limits::AGENT_FIRST_LINE.max(limits::AGENT_STALL),
-        "provider" => limits::PROVIDER_FIRST_TOKEN.max(limits::PROVIDER_STALL),
+        agent if role(agent) == Some(Role::Agent) => limits.agent_first_line().max(limits.agent_stall()),
+        "provider" => limits.model_silence,
         // Users leave a stream that is silent for longer than two heartbeats.
         _ => limits::SSE_HEARTBEAT * 2 + limits::POSTGRES_CALL * 2,
     }
 }
 
 /// See the module.
-#[derive(Default)]
 pub struct BoundedWaits {
+    limits: Limits,
     waiting: BTreeMap<(String, u32), Duration>,
     /// Runs whose cancel is committed and which no beat has named since.
     cancels: BTreeSet<String>,
     armed: bool,
+}
+
+impl BoundedWaits {
+    /// For a run with these settings.
+    pub fn new(settings: &Settings) -> Self {
+        let limits = Limits { model_silence: settings.model_silence(), ..Limits::default() };
+        BoundedWaits { limits, waiting: BTreeMap::new(), cancels: BTreeSet::new(), armed: false }
+    }
 }
 
 impl Promise for BoundedWaits {
@@ -87,7 +96,7 @@ impl Promise for BoundedWaits {
         let able = self.waiting.iter().filter(|((link, _), _)| !world.health.life(near(link)).paused);
         let waiting = able.map(|((link, _), since)| {
             let says = format!("a request on {link} is answered or given up");
-            let due = *since + bound(link) + SLACK;
+            let due = *since + bound(link, &self.limits) + SLACK;
             // Our own heartbeats wait for the broker's, for ever.
             let standing = far(link) == "rabbitmq";
             if standing { Obligation::standing(says, *since, due) } else { Obligation::new(says, *since, due) }

@@ -1,6 +1,7 @@
 //! However many failures of a subscription come at once: an agent moves once for each of its assignments, to a
 //! subscription that is well, and its users are told once. A failure about X never moves an agent off Y, and leaves no
-//! trace on Y. Who waits for a move is answered under the next assignment; where there is none, its user is told so. An
+//! trace on Y. Who waits for a move is answered under the next assignment; where there is none, its user is told so. A wait
+//! that the provider asks for is waited if it is shorter than a move, or if there is nowhere to move. An
 //! operator's wish moves an agent once, from where the operator saw it, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +44,9 @@ struct Agent {
     ready: Option<Duration>,
     /// When the provider first refused it, by epoch.
     refused: BTreeMap<i64, Duration>,
+    /// The end of the first wait that the provider asked for and that is shorter than a move, by epoch; a refusal that asks
+    /// for none ends at once.
+    waits_until: BTreeMap<i64, Duration>,
     created: BTreeSet<i64>,
     noticed: BTreeMap<i64, Duration>,
     /// The container that serves turns, by epoch.
@@ -59,7 +63,11 @@ impl Agent {
 struct Waiting {
     agent: String,
     epoch: i64,
+    /// Its first refusal.
+    first: Duration,
+    /// Its newest refusal, and what it was asked to wait.
     since: Duration,
+    asked: Option<Duration>,
     /// The executor, and which life of it.
     owner: (String, u32),
 }
@@ -81,6 +89,13 @@ pub struct ExactlyOneSwitch {
     /// The agent of each session, and when that was first seen.
     sessions: BTreeMap<String, (String, Duration)>,
     armed: bool,
+}
+
+impl Waiting {
+    /// The wait that it was asked for, if it is one that a run waits.
+    fn patience(&self) -> Duration {
+        self.asked.filter(|asked| *asked <= limits::RATE_LIMIT_PATIENCE).unwrap_or_default()
+    }
 }
 
 impl ExactlyOneSwitch {
@@ -125,6 +140,11 @@ impl ExactlyOneSwitch {
             subscription == to && *recorded + unseen <= at && at + UNSEEN <= *recorded + limits::SKIP_WINDOW
         });
         let agent = self.agent(name);
+        if !by_operator && agent.waits_until.get(&agent.epoch).is_some_and(|until| at < *until) {
+            let says =
+                format!("{name} was moved off {}, which asked for less time than a move costs", agent.subscription());
+            return Err(Breach::now(says));
+        }
         if epoch != agent.epoch + 1 {
             return Err(Breach::now(format!("{name} was assigned twice under the same serial")));
         }
@@ -150,18 +170,25 @@ impl ExactlyOneSwitch {
         Ok(())
     }
 
-    fn refused(&mut self, world: &World, name: &str, run: &str, epoch: i64, at: Duration) {
+    fn refused(&mut self, world: &World, (name, epoch): (&str, i64), run: &str, asked: Option<Duration>, at: Duration) {
         let agent = self.agent(name);
+        let short = asked.filter(|asked| *asked <= limits::RATE_LIMIT_WAIT).unwrap_or_default();
+        let until = agent.waits_until.entry(epoch).or_insert(at + short);
+        *until = (*until).min(at + short);
         let several = agent.refused.contains_key(&epoch);
         agent.refused.entry(epoch).or_insert(at);
         if let Some(subscription) = agent.subscriptions.get(&epoch).cloned() {
             self.failed.insert(subscription, at);
         }
         self.armed |= several;
-        let waits = self.waiting.get(run).is_some_and(|waiting| waiting.agent == name && waiting.epoch == epoch);
-        if let Some(Owner { process, incarnation, .. }) = world.runs.acting(run).cloned().filter(|_| !waits) {
-            let owner = (process, incarnation);
-            self.waiting.insert(run.to_string(), Waiting { agent: name.to_string(), epoch, since: at, owner });
+        let waiting = self.waiting.get_mut(run).filter(|waiting| waiting.agent == name && waiting.epoch == epoch);
+        if let Some(waiting) = waiting {
+            if asked.is_some() {
+                (waiting.since, waiting.asked) = (at, asked);
+            }
+        } else if let Some(Owner { process, incarnation, .. }) = world.runs.acting(run).cloned() {
+            let (agent, owner) = (name.to_string(), (process, incarnation));
+            self.waiting.insert(run.to_string(), Waiting { agent, epoch, first: at, since: at, asked, owner });
         }
     }
 
@@ -218,6 +245,9 @@ impl ExactlyOneSwitch {
         let present = present.map(String::as_str).unwrap_or_default();
         let candidate = self.candidate(present, at);
         let told = reason.starts_with(NO_SUBSCRIPTION);
+        if told && waiting.patience() > Duration::ZERO && at < waiting.since + waiting.patience() {
+            return Err(Breach::now(format!("{run} was given up before its provider wanted to be asked again")));
+        }
         if told && candidate {
             return Err(Breach::now(format!("{run} was given up for want of a subscription, and there was one")));
         }
@@ -251,12 +281,14 @@ impl ExactlyOneSwitch {
 
     /// A process that heard of a failure and still lives must see the switch through.
     fn leaves(&self, world: &World, name: &str, agent: &Agent) -> Option<Obligation> {
-        let first = *agent.refused.get(&agent.epoch)?;
         let about = |waiting: &&Waiting| waiting.agent == name && waiting.epoch == agent.epoch;
-        let heard = self.waiting.values().filter(about).filter_map(|waiting| self.heard(world, waiting)).min()?;
+        let waits = |waiting: &Waiting| if waiting.asked.is_some() { limits::RATE_LIMIT_WAIT } else { Duration::ZERO };
+        let heard =
+            |waiting: &Waiting| Some((waiting.first, self.heard(world, waiting)?.max(waiting.first + waits(waiting))));
+        let (first, since) = self.waiting.values().filter(about).filter_map(heard).min_by_key(|(_, since)| *since)?;
         self.candidate(agent.subscription(), first).then(|| {
             let says = format!("{name} leaves {}, which failed", agent.subscription());
-            Obligation::new(says, first, self.due(world, name, first.max(heard), ASSIGNED))
+            Obligation::new(says, first, self.due(world, name, since, ASSIGNED))
         })
     }
 
@@ -264,7 +296,8 @@ impl ExactlyOneSwitch {
     fn goes_on(&self, world: &World, run: &str, waiting: &Waiting) -> Option<Obligation> {
         let heard = self.heard(world, waiting)?;
         let says = format!("{run}, whose call {} could not make, is answered or ended", waiting.agent);
-        let since = self.agents[&waiting.agent].ready.unwrap_or_default().max(waiting.since).max(heard);
+        let since =
+            self.agents[&waiting.agent].ready.unwrap_or_default().max(waiting.since + waiting.patience()).max(heard);
         Some(Obligation::new(says, waiting.since, self.due(world, &waiting.agent, since, SWITCHED)))
     }
 
@@ -312,8 +345,12 @@ impl Promise for ExactlyOneSwitch {
                 self.waiting.remove(run);
             }
             // Of its own the provider may fail with any other status.
-            Did::Turn(TurnEvent::Refused { run, agent, epoch, status: 401 | 403 | 429, .. }) => {
-                self.refused(world, agent, run, *epoch, event.at);
+            Did::Turn(TurnEvent::Refused { run, agent, epoch, status: 401 | 403 | 429, retry_after, .. }) => {
+                self.refused(world, (agent, *epoch), run, retry_after.map(Duration::from_secs), event.at);
+            }
+            // What was refused for a moment, and has waited, is answered where it was.
+            Did::Turn(TurnEvent::Answered { run, .. }) => {
+                self.waiting.retain(|waits, waiting| waits != run || waiting.asked.is_none());
             }
             Did::Agent(AgentEvent::SubscriptionFailed { agent, subscription, epoch }) => {
                 self.recorded(agent, subscription, *epoch, event.at)?;

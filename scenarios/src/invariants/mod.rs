@@ -119,7 +119,7 @@ pub fn all(deadlines: Deadlines, settings: &Settings, slots: usize) -> Vec<Box<d
         world.judge(AgentsReady::default()),
         world.judge(HealthAnswers::default()),
         world.judge(NothingLost::default()),
-        world.judge(BoundedWaits::default()),
+        world.judge(BoundedWaits::new(settings)),
         world.judge(StreamTruth::default()),
         world.judge(BoundedShutdown::new(settings.clone())),
         world.judge(NoLeaks::default()),

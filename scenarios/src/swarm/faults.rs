@@ -8,7 +8,8 @@ use lychgate_sim::plan::{
 };
 use lychgate_sim::standins::engine;
 use lychgate_sim::standins::postgres::faults::COMMIT_ERRORS;
-use lychgate_sim::standins::provider::faults::{MALFORMED, REFUSALS, REFUSE, STALL, TRUNCATE};
+use lychgate_sim::standins::provider::dialect::Dialect;
+use lychgate_sim::standins::provider::faults::{DIALECT, ERROR_EVENT, MALFORMED, REFUSALS, REFUSE, STALL, TRUNCATE};
 use lychgate_sim::world::process_faults::{HOST_LOSS, LOST_SIGNAL, PANIC, PAUSE, ROLLING_RESTART, SIGKILL, SIGTERM};
 use lychgate_sim::world::words;
 use proptest::collection::vec;
@@ -91,13 +92,14 @@ fn disturbance() -> impl Strategy<Value = Fault> {
     let trigger = trigger.prop_map(|(nth, after)| EventMatch { event: "called".into(), session: None, nth, after });
     let lasts = prop_oneof![2 => seconds(1..=20), 2 => seconds(50..=150), 1 => seconds(150..=400)];
     let token = select(vec!["sk-a", "sk-a", "sk-a", "sk-b"]);
-    (select(vec![&STALL, &TRUNCATE, &MALFORMED]), token, trigger, lasts, again()).prop_map(
-        |(what, token, cue, lasts, every)| {
-            let targets = vec![format!("provider/{token}")];
-            let fault = Fault::new(what, targets, Trigger::On(cue), Lifetime::Lasts(lasts));
-            Fault { every, ..fault }
-        },
-    )
+    let dialect = select(Dialect::WORDS).prop_map(|form| Kind::of(&DIALECT).with("form", form));
+    let spoils = select(vec![&STALL, &TRUNCATE, &MALFORMED, &ERROR_EVENT]).prop_map(Kind::of);
+    let what = prop_oneof![4 => spoils, 1 => dialect];
+    (what, token, trigger, lasts, again()).prop_map(|(what, token, cue, lasts, every)| {
+        let targets = vec![format!("provider/{token}")];
+        let fault = Fault::new(what, targets, Trigger::On(cue), Lifetime::Lasts(lasts));
+        Fault { every, ..fault }
+    })
 }
 
 /// Now and then a fault comes back.
@@ -168,6 +170,7 @@ impl Drawn {
             "by" if row.arg("bytes").is_some() => kind.with("by", self.pace.1),
             "by" => kind.with("by", self.by),
             "status" => kind.with("status", self.status),
+            "form" => kind.with("form", Dialect::WORDS[usize::from(self.status) % Dialect::WORDS.len()]),
             "code" => kind.with("code", COMMIT_ERRORS[usize::from(self.status) % COMMIT_ERRORS.len()]),
             // What is said where HTTP is not.
             "matches" if row.target != TargetKind::HttpLink => kind.with_any("matches", self.matches.clone()),

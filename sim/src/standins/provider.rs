@@ -1,6 +1,7 @@
 //! The model provider as a stand-in: OpenAI's chat completions, streamed. What it says and how long it takes stands in a
 //! script; the words it says depend on the prompt and the turn alone, so that an answer betrays what it is an answer to.
 
+pub mod dialect;
 pub mod faults;
 pub mod observation;
 
@@ -27,7 +28,8 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use self::faults::{MALFORMED, REFUSE, STALL, TRUNCATE};
+use self::dialect::Dialect;
+use self::faults::{DIALECT, ERROR_EVENT, MALFORMED, REFUSE, STALL, TRUNCATE};
 use self::observation::Provider as Seen;
 use crate::plan::{FaultRow, Kind};
 use crate::standins::listener::{Listener, Stream};
@@ -137,6 +139,8 @@ struct State {
     refused: BTreeMap<String, Refusal>,
     /// By Authorization header, the words of the faults.
     disturbed: BTreeMap<String, BTreeSet<&'static str>>,
+    /// By Authorization header, the dialect of answers that begin.
+    dialects: BTreeMap<String, Dialect>,
 }
 
 impl fmt::Debug for Provider {
@@ -173,6 +177,11 @@ impl Provider {
         self.calmed.notify_waiters();
     }
 
+    /// From now on gives this Authorization header its answers in that dialect. Answers that have begun go on in theirs.
+    pub fn speak(&self, authorization: &str, dialect: Dialect) {
+        self.state().dialects.insert(authorization.to_string(), dialect);
+    }
+
     fn disturbances(&self, authorization: &str) -> BTreeSet<&'static str> {
         self.state().disturbed.get(authorization).cloned().unwrap_or_default()
     }
@@ -188,6 +197,13 @@ impl Provider {
                 self.refuse(&authorization(&caller), refusal(&fault));
             }
             Control::EndFor { caller, fault } if fault.is(&REFUSE) => self.accept(&authorization(&caller)),
+            Control::BeginFor { caller, fault } if fault.is(&DIALECT) => {
+                let dialect = fault.text("form").and_then(Dialect::of).expect("a plan names a dialect that there is");
+                self.speak(&authorization(&caller), dialect);
+            }
+            Control::EndFor { caller, fault } if fault.is(&DIALECT) => {
+                self.speak(&authorization(&caller), Dialect::Plain);
+            }
             Control::BeginFor { caller, fault } => self.disturb(&authorization(&caller), &fault),
             Control::EndFor { caller, fault } => self.calm(&authorization(&caller), &fault),
             Control::Begin(fault) | Control::End(fault) => {
@@ -339,7 +355,8 @@ impl Call {
         if let Some(refusal) = refused {
             let token = token(&authorization);
             let (peer, status) = (self.peer, refusal.status.as_u16());
-            (self.tap)(Seen::Refused { peer, headers, token, status }.into());
+            let retry_after = refusal.retry_after.map(|after| after.as_secs());
+            (self.tap)(Seen::Refused { peer, headers, token, status, retry_after }.into());
             return Err(refusal);
         }
         if !completion.stream {
@@ -347,10 +364,12 @@ impl Call {
         }
         let reply = self.provider.script.reply(&prompt, turn)?;
         let chunks = Chunks { id: self.provider.next_id(), created: unix_seconds(), model: completion.model };
+        let dialect = self.provider.state().dialects.get(&authorization).copied().unwrap_or_default();
         let (sender, mut receiver) = mpsc::channel(1);
         let answer = Answer {
             provider: self.provider,
             authorization,
+            dialect,
             reply,
             prompt,
             turn,
@@ -426,7 +445,7 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn event(&self, delta: Value, finish_reason: Option<&str>) -> String {
+    fn event(&self, delta: Value, finish_reason: Value) -> String {
         let chunk = json!({
             "id": self.id,
             "object": "chat.completion.chunk",
@@ -442,6 +461,7 @@ impl Chunks {
 struct Answer {
     provider: Provider,
     authorization: String,
+    dialect: Dialect,
     reply: Reply,
     prompt: String,
     turn: u32,
@@ -471,15 +491,19 @@ impl Answer {
 
     async fn speak(&self) -> Result<(), Cut> {
         let mut garbled = false;
+        if self.dialect != Dialect::Plain {
+            self.tell(&DIALECT, false);
+        }
         for nth in 1..=self.reply.tokens {
-            self.sleep_until(self.reply.due(nth)).await?;
+            self.think_until(self.reply.due(nth)).await?;
             let delta = json!({"content": word(&self.prompt, self.turn, nth)});
-            let event = self.chunks.event(delta, None);
+            let event = self.chunks.event(delta, self.dialect.unfinished());
             self.say(self.disturbed(event, &mut garbled).await?).await?;
         }
-        self.sleep_until(self.reply.ends()).await?;
+        self.think_until(self.reply.ends()).await?;
         let finish_reason = if self.turn < self.reply.turns { "length" } else { "stop" };
-        let event = self.chunks.event(json!({}), Some(finish_reason));
+        let (delta, said) = self.dialect.last(finish_reason);
+        let event = self.chunks.event(delta, said);
         let event = self.disturbed(event, &mut garbled).await?;
         let permit = self.sender.reserve().await.map_err(|_| Cut::Abandoned)?;
         if garbled {
@@ -488,8 +512,23 @@ impl Answer {
             let (peer, headers) = (self.peer, self.headers.clone());
             (self.tap)(Seen::Answered { peer, headers, finish_reason: finish_reason.into() }.into());
         }
-        permit.send((event + "data: [DONE]\n\n").into());
+        permit.send(self.dialect.write(event + self.dialect.end()).into());
         Ok(())
+    }
+
+    /// Sleeps, and shows signs of life meanwhile if its dialect has any.
+    async fn think_until(&self, due: Duration) -> Result<(), Cut> {
+        let Some(every) = self.dialect.shows_life_every() else { return self.sleep_until(due).await };
+        loop {
+            let next = self.started.elapsed() + every;
+            if next >= due {
+                return self.sleep_until(due).await;
+            }
+            self.sleep_until(next).await?;
+            let sign = self.dialect.sign_of_life();
+            let event = |delta| self.chunks.event(delta, self.dialect.unfinished());
+            self.say(sign.map_or_else(|| ": keep-alive\n\n".to_owned(), event)).await?;
+        }
     }
 
     /// What is left to say of this event, which is all of it unless something is to go wrong.
@@ -497,6 +536,12 @@ impl Answer {
         let disturbances = self.provider.disturbances(&self.authorization);
         if disturbances.contains(TRUNCATE.word()) {
             self.tell(&TRUNCATE, true);
+            return Err(Cut::Truncated);
+        }
+        if disturbances.contains(ERROR_EVENT.word()) {
+            let error = json!({"error": {"message": "The server had an error.", "type": "server_error", "code": 500}});
+            self.say(format!("data: {error}\n\n")).await?;
+            self.tell(&ERROR_EVENT, true);
             return Err(Cut::Truncated);
         }
         let (before, after) = event.split_at(half(&event));
@@ -515,7 +560,7 @@ impl Answer {
     }
 
     async fn say(&self, text: String) -> Result<(), Cut> {
-        self.sender.reserve().await.map_err(|_| Cut::Abandoned)?.send(text.into());
+        self.sender.reserve().await.map_err(|_| Cut::Abandoned)?.send(self.dialect.write(text).into());
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lychgate::limits;
 use lychgate_sim::plan::FaultRow;
 use lychgate_sim::standins::clock;
+use lychgate_sim::standins::provider::faults::DIALECT;
 use lychgate_sim::standins::redis::faults::DEMOTED;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::fault::{FaultId, FaultKind};
@@ -13,8 +14,10 @@ use lychgate_sim::world::process_faults::{LOST_SIGNAL, RECONFIGURE, ROLLING_REST
 
 use crate::names::{Role, ends, role};
 
-/// Faults that are no sickness: what they tell a process to do, it must do in order. A kill that follows is seen as one.
-static ORDERS: [&FaultRow; 6] = [&SIGTERM, &ROLLING_RESTART, &LOST_SIGNAL, &SCALE_UP, &SCALE_DOWN, &RECONFIGURE];
+/// Faults that are no sickness: what they tell a process to do, it must do in order, and what comes in another dialect is as
+/// good. A kill that follows is seen as one.
+static ORDERS: [&FaultRow; 7] =
+    [&SIGTERM, &ROLLING_RESTART, &LOST_SIGNAL, &SCALE_UP, &SCALE_DOWN, &RECONFIGURE, &DIALECT];
 
 /// How long a fault excuses that processes can evade while it lasts; `None` for one that they must bear.
 fn evaded_within(kind: &FaultKind) -> Option<Duration> {

@@ -1,5 +1,6 @@
 //! What a model provider does to a caller when it is not well.
 
+use super::dialect::Dialect;
 use crate::plan::{Arg, FaultRow, ServiceWords, Takes};
 use crate::trace::fault::FaultKind;
 
@@ -38,6 +39,29 @@ pub static MALFORMED: FaultRow = FaultRow {
     ..FaultRow::CALLER
 };
 
+/// An answer ends with an event that says that the provider has failed.
+pub static ERROR_EVENT: FaultRow = FaultRow {
+    kind: FaultKind { word: "error_event", struck: Some("answers to {} end with an error"), ..FaultRow::CALLER.kind },
+    help: "answers to `SERVICE/NAME` end, in the middle, with an event that says so meanwhile",
+    ..FaultRow::CALLER
+};
+
+/// Answers that begin are whole, in another dialect than OpenAI's own.
+pub static DIALECT: FaultRow = FaultRow {
+    kind: FaultKind { word: "dialect", struck: Some("answers to {} come in another dialect"), ..FaultRow::CALLER.kind },
+    args: &[Arg {
+        name: "form",
+        takes: Takes::OneOfWords(Dialect::WORDS),
+        required: Some("form = \"no_done\""),
+        told: ", {}",
+    }],
+    help: "answers to `SERVICE/NAME` are whole and in another dialect (`form`) meanwhile",
+    ..FaultRow::CALLER
+};
+
 /// What plans may say of it.
-pub static WORDS: ServiceWords =
-    ServiceWords { name: "provider", http: true, faults: &[&REFUSE, &STALL, &TRUNCATE, &MALFORMED] };
+pub static WORDS: ServiceWords = ServiceWords {
+    name: "provider",
+    http: true,
+    faults: &[&REFUSE, &STALL, &TRUNCATE, &MALFORMED, &ERROR_EVENT, &DIALECT],
+};

@@ -16,9 +16,16 @@ pub enum Provider {
     Answered { peer: SocketAddr, headers: BTreeMap<String, String>, finish_reason: String },
     /// The caller hung up before the last token.
     Abandoned { peer: SocketAddr, headers: BTreeMap<String, String> },
-    /// After `Called`: this bearer token is turned away for now.
-    Refused { peer: SocketAddr, headers: BTreeMap<String, String>, token: String, status: u16 },
-    /// In the middle of an answer to this bearer token: it goes wrong here. If it is `over` with that, no `Answered` and no
+    /// After `Called`: this bearer token is turned away for now, and told to come back after `retry_after` seconds, if
+    /// anything.
+    Refused {
+        peer: SocketAddr,
+        headers: BTreeMap<String, String>,
+        token: String,
+        status: u16,
+        retry_after: Option<u64>,
+    },
+    /// In an answer to this bearer token: a fault shows here. If it is `over` with that, no `Answered` and no
     /// `Abandoned` follows: whatever its caller got is no whole answer.
     Disturbed { peer: SocketAddr, headers: BTreeMap<String, String>, token: String, fault: &'static str, over: bool },
 }
