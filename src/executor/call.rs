@@ -26,7 +26,7 @@ struct Attempts {
     failed: u32,
     /// The time since which the agent is away.
     away_since: Option<Instant>,
-    /// The rest of [`limits::RATE_LIMIT_WAIT`].
+    /// The rest of [`limits::RATE_LIMIT_WAIT`] under the present assignment.
     may_wait: Duration,
     backoff: Backoff,
 }
@@ -100,6 +100,7 @@ impl Calls {
                     let failure = Failure { under, call: name.to_string(), kind };
                     if self.moves_on(failure, retry_after, &mut attempts).await? {
                         attempts.backoff.reset();
+                        attempts.may_wait = limits::RATE_LIMIT_WAIT;
                         continue;
                     }
                 }

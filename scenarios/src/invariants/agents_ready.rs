@@ -1,11 +1,11 @@
-//! At rest every agent is there: its container runs and answers, under the subscription that it is assigned, and no
+//! At rest every agent is there: its container runs and answers, one that hung was restarted, under the subscription that it is assigned, and no
 //! container of an older assignment is left. If a process died while it brought an agent up, another has finished it,
 //! and no agent waited for another one: only what is in its own way puts its deadline off.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate_sim::trace::event::{Event, What};
+use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
@@ -57,6 +57,16 @@ impl AgentsReady {
     fn agent(&mut self, name: &str) -> &mut Agent {
         self.agents.entry(name.to_string()).or_default()
     }
+
+    /// A process stands still: if it is a container of an agent, that answers nobody.
+    fn hangs(&mut self, process: &str, at: Duration) {
+        let agent = process.rsplit_once('.').and_then(|(agent, _)| self.agents.get_mut(agent));
+        if let Some(agent) = agent {
+            self.armed = true;
+            agent.since = at;
+            agent.containers.values_mut().for_each(|container| container.answers = false);
+        }
+    }
 }
 
 impl Promise for AgentsReady {
@@ -69,7 +79,14 @@ impl Promise for AgentsReady {
     }
 
     fn observe(&mut self, event: &Event<Did>, _: &World) -> Result<(), Breach> {
-        let What::Product(did) = &event.what else { return Ok(()) };
+        let did = match &event.what {
+            What::Product(did) => did,
+            What::World(WorldEvent::Paused) => {
+                self.hangs(&event.process, event.at);
+                return Ok(());
+            }
+            What::World(_) => return Ok(()),
+        };
         match did {
             Did::Agent(AgentEvent::Assigned { agent, epoch, .. }) => {
                 self.armed |= *epoch > 1;

@@ -345,7 +345,16 @@ impl Promise for ExactlyOneSwitch {
                 self.waiting.remove(run);
             }
             // Of its own the provider may fail with any other status.
-            Did::Turn(TurnEvent::Refused { run, agent, epoch, status: 401 | 403 | 429, retry_after, .. }) => {
+            Did::Turn(TurnEvent::Refused {
+                run,
+                agent,
+                epoch,
+                status: status @ (401 | 403 | 429),
+                retry_after,
+                ..
+            }) => {
+                // Time lets nobody in.
+                let retry_after = retry_after.filter(|_| *status == 429);
                 self.refused(world, (agent, *epoch), run, retry_after.map(Duration::from_secs), event.at);
             }
             // What was refused for a moment, and has waited, is answered where it was.

@@ -16,6 +16,7 @@ mod one_live_executor;
 mod resumable;
 mod stream_truth;
 mod terminal_once;
+mod undisturbed;
 pub mod world;
 
 use lychgate_sim::trace::event::Event;
@@ -41,6 +42,7 @@ pub use one_live_executor::OneLiveExecutor;
 pub use resumable::Resumable;
 pub use stream_truth::StreamTruth;
 pub use terminal_once::TerminalOnce;
+pub use undisturbed::Undisturbed;
 
 /// One promise about every run. It judges by events and by the world that they have made, which it shares with all others.
 pub trait Promise: Send + 'static {
@@ -125,6 +127,7 @@ pub fn all(deadlines: Deadlines, settings: &Settings, slots: usize) -> Vec<Box<d
         world.judge(NoLeaks::default()),
         world.judge(BoundedMemory::new(slots)),
         world.judge(AnswersMakeSense::default()),
+        world.judge(Undisturbed::default()),
     ]
 }
 

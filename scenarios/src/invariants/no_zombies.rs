@@ -2,12 +2,12 @@
 //! that mattered, both terminal writes are there soon after it healed, and nobody had to look for it.
 //!
 //! What waits has its turn: a claim passes over none that is older and long due, and takes none that is stale. Where nothing is
-//! amiss a hint leads to a claim within seconds, and the run completes.
+//! amiss a hint leads to a claim within seconds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lychgate::run::{STUCK, Status};
+use lychgate::run::STUCK;
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
@@ -150,16 +150,6 @@ impl NoZombies {
         Ok(())
     }
 
-    /// A run is over: one that nothing was near, and that its user has not stopped, is completed.
-    fn completes(&self, world: &World, label: &str, status: Status, reason: &str) -> Result<(), Breach> {
-        let Some(run) = world.runs.get(label) else { return Ok(()) };
-        let stopped = run.stopped.is_some() || world.runs.was_suspended_since(&run.session, run.accepted);
-        if status == Status::Completed || stopped || !world.health.is_undisturbed_since(run.accepted) {
-            return Ok(());
-        }
-        Err(Breach::now(format!("{label} is {}, although nothing was amiss: {reason}", status.word())))
-    }
-
     fn owed(&self, world: &World, label: &str, run: &Run) -> Obligation {
         if let Some((says, since, wait)) = self.waits(world, label, run) {
             // A hint that is lost stays lost.
@@ -201,7 +191,7 @@ impl Promise for NoZombies {
     }
 
     fn says(&self) -> &'static str {
-        "a run that nobody works on is soon over, or claimed anew, in Postgres and in the live view"
+        "a run that nobody works on is soon over, or claimed in its turn, in Postgres and in the live view"
     }
 
     fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
@@ -218,9 +208,6 @@ impl Promise for NoZombies {
                 if let RunEvent::Claimed { run, .. } = happening {
                     self.next_in_turn(world, run)?;
                     self.is_fresh(world, run)?;
-                }
-                if let RunEvent::Ended { run: label, status, reason, .. } = happening {
-                    self.completes(world, label, *status, reason)?;
                 }
                 if let RunEvent::Ended { run, reason, .. } = happening
                     && reason == STUCK

@@ -11,6 +11,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 use super::Promise;
 use super::world::{World, leads_to};
 use crate::events::{Did, RunEvent, TurnEvent, UserEvent};
+use crate::names::{Role, ends, role};
 
 #[derive(Default)]
 struct Run {
@@ -51,6 +52,12 @@ fn thrown_away(world: &World, answered: Duration) -> bool {
     let elsewhere = world.health.calm_since(|target| !postgres(target));
     let well = world.health.calm_since(postgres);
     elsewhere.is_some_and(|calm| calm.is_zero()) && well.is_some_and(|well| well < answered + POSTGRES_CALL)
+}
+
+/// Whether it is in the way of a turn, from its executor to its model.
+fn matters_to_turns(target: &str) -> bool {
+    let agent = |name: &str| role(name) == Some(Role::Agent);
+    leads_to(target, "provider") || ends(target).map_or(agent(target), |(from, to)| agent(from) || agent(to))
 }
 
 impl NothingLost {
@@ -145,8 +152,14 @@ impl Promise for NothingLost {
                 }
                 let calm = world.health.calm_since(|_| true);
                 let provider = world.health.calm_since(|target| leads_to(target, "provider"));
+                let asked = world.health.calm_since(matters_to_turns);
                 let run = self.run(label);
                 run.ended = Some(event.at);
+                if *status == Status::Failed && asked.is_some_and(|calm| calm <= run.accepted) {
+                    return Err(Breach::now(format!(
+                        "{label} has failed, although its agent and its model were well all the time: {reason}"
+                    )));
+                }
                 if run.finished && *status != Status::Completed {
                     return Err(Breach::now(format!(
                         "the last turn of {label} is checkpointed, and yet it is {}",

@@ -59,11 +59,13 @@ fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
     let trigger = trigger.prop_map(|(nth, after)| EventMatch { event: "called".into(), session: None, nth, after });
     let status = select(REFUSALS.to_vec());
     let lasts = prop_oneof![1 => seconds(5..=60).prop_map(Lifetime::Lasts), 2 => Just(Lifetime::UntilHeal)];
-    let refuse =
-        (select(vec!["sk-a", "sk-a", "sk-b"]), trigger, status, lasts).prop_map(|(token, cue, status, length)| {
-            let kind = Kind::of(&REFUSE).with("status", status);
+    let asks = proptest::option::weighted(0.4, prop_oneof![3 => seconds(1..=20), 1 => seconds(20..=900)]);
+    let refuse = (select(vec!["sk-a", "sk-a", "sk-b"]), trigger, status, lasts, asks).prop_map(
+        |(token, cue, status, length, asks)| {
+            let kind = Kind::of(&REFUSE).with("status", status).with_any("retry_after", asks);
             Fault::new(kind, vec![format!("provider/{token}")], Trigger::On(cue), length)
-        });
+        },
+    );
     let grief = (select(vec![&SIGKILL, &SIGTERM, &HOST_LOSS, &PAUSE]), seconds(0..=3), seconds(5..=120));
     let grief = grief.prop_map(move |(kind, after, lasts)| {
         // The first assignments are no switches.

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate::limits;
+use lychgate_sim::link::faults::HALF_OPEN;
 use lychgate_sim::plan::FaultRow;
 use lychgate_sim::standins::clock;
 use lychgate_sim::standins::provider::faults::DIALECT;
 use lychgate_sim::standins::redis::faults::DEMOTED;
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::fault::{FaultId, FaultKind};
-use lychgate_sim::world::process_faults::{LOST_SIGNAL, RECONFIGURE, ROLLING_RESTART, SCALE_DOWN, SCALE_UP, SIGTERM};
+use lychgate_sim::world::process_faults::{
+    LOST_SIGNAL, PAUSE, RECONFIGURE, ROLLING_RESTART, SCALE_DOWN, SCALE_UP, SIGTERM,
+};
 
 use crate::names::{Role, ends, role};
 
@@ -20,10 +23,24 @@ static ORDERS: [&FaultRow; 7] =
     [&SIGTERM, &ROLLING_RESTART, &LOST_SIGNAL, &SCALE_UP, &SCALE_DOWN, &RECONFIGURE, &DIALECT];
 
 /// How long a fault excuses that processes can evade while it lasts; `None` for one that they must bear.
-fn evaded_within(kind: &FaultKind) -> Option<Duration> {
-    // They dial anew.
-    (*kind == DEMOTED.kind).then_some(limits::REDIS_REDIAL)
+fn evaded_within(kind: &FaultKind, target: &str) -> Option<Duration> {
+    match target {
+        // They dial anew.
+        _ if *kind == DEMOTED.kind => Some(limits::REDIS_REDIAL),
+        _ if *kind == HALF_OPEN.kind && target.ends_with("->postgres") => Some(limits::POSTGRES_CALL),
+        // They restart it.
+        _ if *kind == PAUSE.kind && role(target) == Some(Role::Agent) => Some(HANGS),
+        _ => None,
+    }
 }
+
+/// From the moment when an agent hangs to its restart: the next look, those that follow in vain, and the stop.
+const HANGS: Duration = Duration::from_secs(
+    limits::INSPECT_EVERY.as_secs()
+        + limits::AGENT_HANGS.as_secs()
+        + 2 * limits::TEND_EVERY.as_secs()
+        + limits::ENGINE_STOP.as_secs(),
+);
 
 fn is_order(kind: &FaultKind) -> bool {
     ORDERS.iter().any(|row| row.kind == *kind)
@@ -106,12 +123,12 @@ impl Health {
         let life = |alive| Life { incarnation: event.incarnation, alive, since: event.at, ..Life::default() };
         match happening {
             WorldEvent::FaultStruck { kind, .. } if is_order(kind) => {}
-            WorldEvent::FaultStruck { target, kind, .. } if evaded_within(kind).is_some() => {
-                let evaded = event.at + evaded_within(kind).unwrap_or_default();
+            WorldEvent::FaultStruck { target, kind, .. } if evaded_within(kind, target).is_some() => {
+                let evaded = event.at + evaded_within(kind, target).unwrap_or_default();
                 self.healed.insert(target.clone(), evaded);
                 self.kinds.insert((target.clone(), kind.word), evaded);
             }
-            WorldEvent::FaultHealed { kind, .. } if evaded_within(kind).is_some() => {}
+            WorldEvent::FaultHealed { kind, target, .. } if evaded_within(kind, target).is_some() => {}
             WorldEvent::FaultStruck { fault, target, kind, .. } => {
                 self.faults.insert((*fault, target.clone()), event.at);
                 self.kinds.insert((target.clone(), kind.word), Duration::MAX);
