@@ -41,7 +41,7 @@ pub const NOTICES_SHOWN: i64 = 20;
 pub const SUSPENSION_REASON: usize = 500;
 /// Migrations that Postgres may refuse before a process gives up: two that run at once can refuse each other.
 pub const MIGRATION_TRIES: u32 = 5;
-/// Rows that one sweep reads; more wait for the next one.
+/// Rows that one sweep reads of those that are due, and of the others; of the others more wait for the next one.
 pub const SWEEP_ROWS: i64 = 1000;
 
 /// A publish and its confirm.
@@ -149,13 +149,13 @@ const _: () = assert!(FAILURES_KEPT.as_secs() > SKIP_WINDOW.as_secs());
 pub const FAILURES_SWEPT: Duration = secs(3600);
 /// The pause between two looks at an agent's row for a switch that its holder left unfinished.
 pub const TEND_EVERY: Duration = secs(15);
-/// The pause between two inspections of an agent's container.
-pub const INSPECT_EVERY: Duration = secs(30);
+/// The pause between two inspections of an agent's container that nobody has reported.
+pub const INSPECT_EVERY: Duration = secs(60);
 /// Reports of one agent that its supervisor has not received yet: as many runs as one executor may have, and more.
 pub const REPORTS_QUEUED: usize = 64;
 /// An agent whose container runs and that has answered nobody for so long hangs, and is restarted: four looks.
 pub const AGENT_HANGS: Duration = secs(60);
-const _: () = assert!(AGENT_HANGS.as_secs() > INSPECT_EVERY.as_secs() + READY_PROBE.as_secs());
+const _: () = assert!(AGENT_HANGS.as_secs() > 3 * (TEND_EVERY.as_secs() + READY_PROBE.as_secs()));
 /// The longest pause after a restart that did not succeed.
 pub const TEND_BACKOFF: Duration = secs(60);
 

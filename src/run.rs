@@ -210,6 +210,11 @@ impl Row {
         self.status.is_terminal().then_some(End { status: self.status, reason })
     }
 
+    /// Whether this claim, under this fence, is its newest one.
+    pub fn is_under(&self, fence: Fence, claim: &ClaimId) -> bool {
+        self.fence == fence && self.claim.as_ref() == Some(claim)
+    }
+
     /// Whether its owner is gone: it stopped beating, or lives a later life.
     pub fn is_orphan(&self, claimant: &Owner, limits: &Limits) -> bool {
         let earlier_life =

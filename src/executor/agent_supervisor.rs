@@ -12,7 +12,7 @@ use super::switch::{Failure, SwitchError, Verdict};
 use crate::agent::Client;
 use crate::backoff::Backoff;
 use crate::config::Subscription;
-use crate::engine::{Container, Engine};
+use crate::engine::{Container, ContainerId, Engine};
 use crate::ids::{Mint, Owner};
 use crate::limits;
 use crate::store::{AgentRow, Store, StoreError};
@@ -80,6 +80,8 @@ struct Schedule {
     pause: Duration,
     /// The first of the looks in a row at which the agent did not answer.
     silent_since: Option<Instant>,
+    /// The published port of the agent's container, as far as it is known.
+    port: Option<(ContainerId, u16)>,
 }
 
 impl Schedule {
@@ -98,7 +100,8 @@ impl AgentSupervisor {
     pub(super) async fn run(self, mut reports: mpsc::Receiver<Report>) {
         self.ensure().await;
         let now = Instant::now();
-        let mut schedule = Schedule { inspect_at: now, retry_at: now, pause: limits::TEND_EVERY, silent_since: None };
+        let mut schedule =
+            Schedule { inspect_at: now, retry_at: now, pause: limits::TEND_EVERY, silent_since: None, port: None };
         loop {
             if let Err(error) = self.inspect(&mut schedule).await {
                 tracing::warn!(agent = self.agent, %error, "an agent waits");
@@ -186,11 +189,12 @@ impl AgentSupervisor {
     /// Asks a sound agent for its health. One that has not answered this executor for [`limits::AGENT_HANGS`], nor
     /// anybody else, is restarted.
     async fn listen(&self, row: &AgentRow, container: &Container, schedule: &mut Schedule) -> Result<(), SwitchError> {
-        if self.answers(row, container).await? {
+        if self.answers(row, container, &mut schedule.port).await? {
             schedule.silent_since = None;
-            return Ok(self.store.agent_answered(&self.agent, limits::INSPECT_EVERY).await?);
+            return Ok(self.store.agent_answered(&self.agent, limits::TEND_EVERY).await?);
         }
         let now = Instant::now();
+        schedule.port = None;
         schedule.inspect_at = now + limits::TEND_EVERY;
         if now.duration_since(*schedule.silent_since.get_or_insert(now)) >= limits::AGENT_HANGS && self.hangs().await? {
             self.restart(row, container).await?;
@@ -199,10 +203,18 @@ impl AgentSupervisor {
         Ok(())
     }
 
-    async fn answers(&self, row: &AgentRow, container: &Container) -> Result<bool, SwitchError> {
-        // A list of containers shows no ports.
-        let published = self.engine.inspect(&container.id.0).await?.and_then(|container| container.published);
-        let Some(port) = published else { return Ok(false) };
+    async fn answers(
+        &self,
+        row: &AgentRow,
+        container: &Container,
+        known: &mut Option<(ContainerId, u16)>,
+    ) -> Result<bool, SwitchError> {
+        if known.as_ref().is_none_or(|(id, _)| *id != container.id) {
+            // A list of containers shows no ports.
+            let published = self.engine.inspect(&container.id.0).await?.and_then(|container| container.published);
+            *known = published.map(|port| (container.id.clone(), port));
+        }
+        let Some((_, port)) = known else { return Ok(false) };
         match self.client.health(&format!("{}:{port}", self.settings.host)).await {
             Ok(health) => Ok(health.agent == row.agent && health.epoch == row.epoch),
             Err(why) => {

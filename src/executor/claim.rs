@@ -23,8 +23,8 @@ pub(super) enum Outcome {
     Done,
     /// The run waits in the queue: the delivery is requeued.
     HandedBack,
-    /// Postgres did not answer the claim: the delivery is requeued after a pause.
-    Unknown,
+    /// Postgres did not answer the claim, or would not have it from this process: the delivery is requeued after a pause.
+    NotNow,
 }
 
 /// The claims of one incarnation.
@@ -57,7 +57,7 @@ impl Claims {
             Ok(claim) => claim,
             Err(error) => {
                 tracing::warn!(%run, %error, "a claim was given up");
-                return Outcome::Unknown;
+                return Outcome::NotNow;
             }
         };
         let mut outcome = Outcome::Done;
@@ -81,7 +81,7 @@ impl Claims {
                 }
             }
             // A later incarnation of this process has begun: it shall have the run.
-            Claim::Left(Some(row)) if row.status == Status::Queued => outcome = Outcome::HandedBack,
+            Claim::Left(Some(row)) if row.status == Status::Queued => outcome = Outcome::NotNow,
             Claim::Left(_) => {}
         }
         drop(slot);

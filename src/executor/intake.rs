@@ -152,8 +152,8 @@ impl Delivered {
         match self.claims.claim_and_work(&run, &session, redelivered, slot).await {
             Outcome::Done => delivery.ack().await,
             Outcome::HandedBack => delivery.requeue().await,
-            Outcome::Unknown => {
-                // Kept for a moment, so that a sick Postgres does not make the delivery spin.
+            Outcome::NotNow => {
+                // Kept for a moment, so that it does not spin between the broker and who cannot use it.
                 tokio::time::sleep(limits::GIVE_BACK_AFTER).await;
                 delivery.requeue().await;
             }

@@ -1,7 +1,8 @@
 //! Reconciling, in sweeps: finds runs that no hint told of and runs whose owner is gone, ends what is stuck, and makes
 //! the live view say what Postgres says. It needs no reader, no broker and no restart; every executor does it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,12 +35,12 @@ pub(super) struct Reconcile {
 impl Reconcile {
     /// Sweeps until it is dropped.
     pub(super) async fn run(self) {
-        let (mut pause, mut due) = (self.limits.sweep_min, VecDeque::new());
+        let (mut pause, mut due, mut place) = (self.limits.sweep_min, VecDeque::new(), None);
         loop {
             // What is due now will be in the next sweep too, unless somebody has claimed it.
-            tokio::time::timeout(pause, self.claim_due(&mut due)).await.unwrap_or_default();
+            let _ = tokio::time::timeout(pause, self.claim_due(&mut due)).await;
             due.clear();
-            pause = match self.sweep(&mut due).await {
+            pause = match self.sweep(&mut due, &mut place).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::warn!(%error, "a sweep was cut short");
@@ -50,7 +51,7 @@ impl Reconcile {
     }
 
     /// Claims what is due, the oldest first, each as soon as there is a slot. Does not return.
-    async fn claim_due(&self, due: &mut Due) {
+    async fn claim_due(&self, due: &mut Due) -> Infallible {
         while !due.is_empty() && !self.drain.has_begun() {
             let slot = self.active.slots.take(Line::Overdue).await;
             if let Some((run, session)) = due.pop_front().filter(|_| !self.drain.has_begun()) {
@@ -63,14 +64,22 @@ impl Reconcile {
         std::future::pending().await
     }
 
-    /// Sweeps once, and notes what is `due`. Returns how long to sleep: until the earliest row can be due.
-    async fn sweep(&self, due: &mut Due) -> Result<Duration, StoreError> {
+    /// Sweeps once, and notes what is `due`: all of that, and as many of the other open rows as one sweep reads, from
+    /// `place` on. Returns how long to sleep: until the earliest row can be due.
+    async fn sweep(&self, due: &mut Due, place: &mut Option<Row>) -> Result<Duration, StoreError> {
         if self.store.newest_incarnation(&self.owner.process).await? > self.owner.incarnation {
             self.drain.begin("a later life of this process has begun");
         }
         // The view is read before the rows: an entry without an open row is then surely over.
         let entries = self.live.entries().await;
-        let rows = self.store.open_runs().await?;
+        let overdue = self.store.due_runs(&self.owner, &self.limits).await?;
+        let mut rows = self.store.open_runs(place.as_ref()).await?;
+        // Where the rows end they begin anew: none is out of reach, however many there are.
+        let full = rows.len() >= usize::try_from(limits::SWEEP_ROWS).unwrap_or(usize::MAX);
+        *place = rows.last().filter(|_| full).cloned();
+        let read: BTreeSet<RunId> = overdue.iter().map(|row| row.run.clone()).collect();
+        rows.retain(|row| !read.contains(&row.run));
+        let rows: Vec<Row> = overdue.into_iter().chain(rows).collect();
         for row in &rows {
             self.reconcile(row, due).await?;
         }
@@ -96,9 +105,9 @@ impl Reconcile {
             due.push_back((row.run.clone(), row.session.clone()));
         } else if row.is_stuck(limits) {
             self.end_stuck(row).await?;
-        } else if row.is_stray(&self.owner) {
+        } else if let Some(claim) = row.claim.as_ref().filter(|_| row.is_stray(&self.owner)) {
             tracing::warn!(run = %row.run, "ours by name, but nobody works on it: handed back");
-            self.store.hand_back(&row.run, row.fence).await?;
+            self.store.hand_back(&row.run, row.fence, claim).await?;
         }
         Ok(())
     }

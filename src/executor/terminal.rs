@@ -128,7 +128,7 @@ impl Writes<'_> {
                 }
                 Err(error) => return Err(error),
             },
-            Row::ToHandBack => match store.hand_back(&claimed.run, claimed.fence).await? {
+            Row::ToHandBack => match store.hand_back(&claimed.run, claimed.fence, &claimed.claim).await? {
                 Commit::Done => Row::HandedBack,
                 Commit::Fenced => Row::NotOurs,
             },

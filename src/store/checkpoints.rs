@@ -129,9 +129,10 @@ async fn commit(postgres: &Postgres, checkpoint: &Checkpoint) -> Result<Commit, 
         connection.begin().await?;
         let locked = connection.query(sql::SESSION_LOCK, &[Param::Text(&claimed.session.0)]).await?;
         let position = locked.first().map_or(Ok(0), |row| column(row, "position"))?;
-        let guard = [Param::Text(run), Param::Int(fence), Param::Int(turn), Param::Bool(*last)];
+        let claim = Param::Text(&claimed.claim.0);
+        let guard = [Param::Text(run), Param::Int(fence), Param::Int(turn), Param::Bool(*last), claim];
         if connection.query(sql::RUN_CHECKPOINT, &guard).await?.is_empty() {
-            let found = connection.query(sql::CHECKPOINT_LOOK, &[Param::Text(run), Param::Int(turn)]).await?;
+            let found = connection.query(sql::CHECKPOINT_LOOK, &[Param::Text(run), Param::Int(turn), claim]).await?;
             let ours = found.first().map(|row| column::<i64>(row, "fence")).transpose()? == Some(fence);
             connection.roll_back().await?;
             return Ok(if ours { Commit::Done } else { Commit::Fenced });

@@ -13,8 +13,10 @@ pub struct Claimed {
     pub run: RunId,
     /// The session.
     pub session: SessionId,
-    /// The licence for everything that is written for it.
+    /// The licence for everything that is written for it, together with the claim.
     pub fence: Fence,
+    /// The claim that minted the fence.
+    pub claim: ClaimId,
     /// Turns that are checkpointed already.
     pub turns: i64,
 }
@@ -63,7 +65,7 @@ impl Store {
                 Decision::Take => commit_claim(connection, row, claim, owner, limits).await,
                 Decision::AlreadyOurs => {
                     connection.roll_back().await?;
-                    Ok(Claim::Taken(Claimed { run: row.run, session: row.session, fence: row.fence, turns: row.turns }))
+                    Ok(Claim::Taken(claimed(&row, row.fence, claim)))
                 }
                 Decision::End { end, suspend } => {
                     if end.status == Status::Interrupted {
@@ -131,7 +133,11 @@ async fn commit_claim(
     }
     connection.commit().await?;
     connection.release();
-    Ok(Claim::Taken(Claimed { run: row.run, session: row.session, fence, turns: row.turns }))
+    Ok(Claim::Taken(claimed(&row, fence, claim)))
+}
+
+fn claimed(row: &Row, fence: Fence, claim: &ClaimId) -> Claimed {
+    Claimed { run: row.run.clone(), session: row.session.clone(), fence, claim: claim.clone(), turns: row.turns }
 }
 
 /// Tells the user of a session what this claim did to a run of it, once.
@@ -148,8 +154,13 @@ pub(super) async fn end_unowned(
     end: End,
     suspend: Option<String>,
 ) -> Result<Claim, StoreError> {
-    let params =
-        [Param::Text(&row.run.0), Param::Int(row.fence.0), Param::Text(end.status.word()), Param::Text(&end.reason)];
+    let params = [
+        Param::Text(&row.run.0),
+        Param::Int(row.fence.0),
+        Param::Text(end.status.word()),
+        Param::Text(&end.reason),
+        Param::Text(row.claim.as_ref().map_or("", |claim| &claim.0)),
+    ];
     let rows = connection.query(sql::RUN_END_UNOWNED, &params).await?;
     let Some(minted) = rows.first() else {
         connection.roll_back().await?;

@@ -237,7 +237,7 @@ impl PooledConnection {
 }
 
 /// A typed parameter.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Param<'a> {
     Text(&'a str),
     Int(i64),

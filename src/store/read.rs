@@ -2,7 +2,7 @@
 
 use super::pool::Param;
 use super::{Store, StoreError, column, micros, run_row, sql};
-use crate::ids::{Fence, MessageId, RunId, SessionId};
+use crate::ids::{Fence, MessageId, Owner, RunId, SessionId};
 use crate::limits::{self, Limits};
 use crate::run::{MessageState, Row};
 
@@ -92,12 +92,30 @@ impl Store {
             .collect()
     }
 
-    /// Every run that is not over, up to [`limits::SWEEP_ROWS`], the longest waiting first.
+    /// The runs that `claimant` may claim, up to [`limits::SWEEP_ROWS`], the longest waiting first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn open_runs(&self) -> Result<Vec<Row>, StoreError> {
-        self.one(sql::SWEEP_READ, &[Param::Int(limits::SWEEP_ROWS)]).await?.iter().map(run_row).collect()
+    pub async fn due_runs(&self, claimant: &Owner, limits: &Limits) -> Result<Vec<Row>, StoreError> {
+        let params = [
+            Param::Text(&claimant.process),
+            Param::Int(claimant.incarnation),
+            Param::Int(micros(limits.queued_claim_after)),
+            Param::Int(micros(limits.takeover_after)),
+            Param::Int(limits::SWEEP_ROWS),
+        ];
+        self.one(sql::SWEEP_DUE, &params).await?.iter().map(run_row).collect()
+    }
+
+    /// Runs that are not over, up to [`limits::SWEEP_ROWS`], the longest waiting first: those behind `after`, which is a
+    /// row of an earlier look, or the first ones.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_runs(&self, after: Option<&Row>) -> Result<Vec<Row>, StoreError> {
+        let (queued_at, run) = after.map_or((i64::MIN, ""), |row| (row.queued_at, &row.run.0));
+        let params = [Param::Int(queued_at), Param::Text(run), Param::Int(limits::SWEEP_ROWS)];
+        self.one(sql::SWEEP_READ, &params).await?.iter().map(run_row).collect()
     }
 
     /// Notes that a sweep saw the waiting runs, those that lost their owner among them: they stay fresh. One that is stale by now

@@ -140,15 +140,34 @@ pub const SESSION_LOOK: Statement = statement!(
     )
 );
 
-/// Returns the rows of runs that are not over, the longest waiting first, `limit` at most.
+/// Returns the rows of runs that an executor may claim, the longest waiting first, `limit` at most: those that have waited
+/// for `queued_claim_after`, and those whose owner has been silent for `takeover_after`, both in microseconds, or was an
+/// earlier life of this process.
+pub const SWEEP_DUE: Statement = statement!(
+    "sweep.due",
+    (process, incarnation, queued_claim_after, takeover_after, limit),
+    concat!(
+        "SELECT ",
+        run_columns!(),
+        " FROM runs JOIN sessions ON sessions.session_id = runs.session_id \
+      WHERE (runs.status = 'queued' AND runs.queued_at <= now_us() - $3) \
+        OR (runs.status = 'running' AND (runs.beat_at IS NULL OR runs.beat_at < now_us() - $4 \
+          OR (runs.owner = $1 AND runs.owner_incarnation < $2))) \
+      ORDER BY runs.queued_at, runs.run_id LIMIT $5"
+    )
+);
+
+/// Returns the rows of runs that are not over, the longest waiting first, `limit` at most: those behind the place of
+/// `after_run`, which was accepted at `after_queued_at`.
 pub const SWEEP_READ: Statement = statement!(
     "sweep.read",
-    (limit),
+    (after_queued_at, after_run, limit),
     concat!(
         "SELECT ",
         run_columns!(),
         " FROM runs JOIN sessions ON sessions.session_id = runs.session_id WHERE runs.status IN ('queued', 'running') \
-      ORDER BY runs.queued_at, runs.run_id LIMIT $1"
+        AND (runs.queued_at > $1 OR (runs.queued_at = $1 AND runs.run_id > $2)) \
+      ORDER BY runs.queued_at, runs.run_id LIMIT $3"
     )
 );
 
@@ -157,7 +176,9 @@ pub const SWEEP_READ: Statement = statement!(
 pub const SWEEP_SEEN: Statement = statement!(
     "sweep.seen",
     (freshness, takeover_after),
-    "UPDATE runs SET seen_at = now_us()     WHERE (status = 'queued' OR (status = 'running' AND beat_at < now_us() - $2))       AND (seen_at >= now_us() - $1 OR beat_at >= now_us() - $1)"
+    "UPDATE runs SET seen_at = now_us() \
+    WHERE (status = 'queued' OR (status = 'running' AND beat_at < now_us() - $2)) \
+      AND (seen_at >= now_us() - $1 OR beat_at >= now_us() - $1)"
 );
 
 /// Claims a run whose fence is still `seen_fence`. Mints and returns `fence`. No row: somebody was faster, the owner
@@ -231,22 +252,24 @@ pub const RUN_BEAT: Statement = statement!(
       (SELECT sessions.suspended_reason FROM sessions WHERE sessions.session_id = runs.session_id) AS suspended_reason"
 );
 
-/// Gives a run back to the queue, with its mark; the claim that comes to nothing is not counted.
+/// Gives a run back to the queue, with its mark; the claim that comes to nothing is not counted. The fence alone does not
+/// say whose it is: a Postgres that has lost its newest commits mints it twice.
 pub const RUN_HAND_BACK: Statement = statement!(
     "run.hand_back",
-    (run, fence),
+    (run, fence, claim),
     "UPDATE runs SET status = 'queued', fence = fence + 1, claim_id = NULL, owner = NULL, owner_incarnation = NULL, \
       seen_at = now_us(), \
       claims_without_turn = CASE WHEN claims_without_turn > 0 THEN claims_without_turn - 1 ELSE 0 END \
-    WHERE run_id = $1 AND fence = $2 AND status = 'running' RETURNING fence, session_id"
+    WHERE run_id = $1 AND fence = $2 AND claim_id = $3 AND status = 'running' RETURNING fence, session_id"
 );
 
 /// Counts a turn that is checkpointed; `last` says whether it is the run's last.
 pub const RUN_CHECKPOINT: Statement = statement!(
     "run.checkpoint",
-    (run, fence, turn, last),
+    (run, fence, turn, last, claim),
     "UPDATE runs SET turns = $3, finished = $4, checkpoint_at = now_us(), claims_without_turn = 0 \
-    WHERE run_id = $1 AND fence = $2 AND status = 'running' AND turns = $3 - 1 RETURNING session_id"
+    WHERE run_id = $1 AND fence = $2 AND claim_id = $5 AND status = 'running' AND turns = $3 - 1 \
+    RETURNING session_id"
 );
 
 /// Inserts a turn of a run.
@@ -257,9 +280,13 @@ pub const CHECKPOINT_WRITE: Statement = statement!(
     VALUES ($1, $2, $3, $4, $5, $6, now_us())"
 );
 
-/// Returns the `fence` under which a turn was committed.
-pub const CHECKPOINT_LOOK: Statement =
-    statement!("checkpoint.look", (run, turn), "SELECT fence FROM checkpoints WHERE run_id = $1 AND turn = $2");
+/// Returns the `fence` under which a turn was committed, if the run is still under that claim.
+pub const CHECKPOINT_LOOK: Statement = statement!(
+    "checkpoint.look",
+    (run, turn, claim),
+    "SELECT checkpoints.fence FROM checkpoints JOIN runs ON runs.run_id = checkpoints.run_id \
+    WHERE checkpoints.run_id = $1 AND checkpoints.turn = $2 AND runs.claim_id = $3"
+);
 
 /// Notes that the checkpoint of `turn` has consumed the message.
 pub const MESSAGE_CONSUME: Statement = statement!(
@@ -279,22 +306,23 @@ pub const MESSAGE_REPORT: Statement = statement!(
 /// could not know. Nobody goes on with one that is interrupted: its mark goes.
 pub const RUN_TERMINAL: Statement = statement!(
     "run.terminal",
-    (run, fence, status, reason),
+    (run, fence, status, reason, claim),
     "UPDATE runs SET status = CASE WHEN finished THEN 'completed' ELSE $3 END, \
       end_reason = CASE WHEN finished THEN 'done' ELSE $4 END, ended_at = now_us(), \
       marked_by = CASE WHEN $3 = 'interrupted' THEN NULL ELSE marked_by END \
-    WHERE run_id = $1 AND fence = $2 AND status = 'running' RETURNING status, end_reason"
+    WHERE run_id = $1 AND fence = $2 AND claim_id = $5 AND status = 'running' RETURNING status, end_reason"
 );
 
-/// The terminal write of anybody but the owner: under a new fence, if the fence is still `seen_fence`. A checkpoint
-/// that came since the row was seen counts here too.
+/// The terminal write of anybody but the owner: under a new fence, if the fence is still `seen_fence` and the claim
+/// `seen_claim`, which is empty for none. A checkpoint that came since the row was seen counts here too.
 pub const RUN_END_UNOWNED: Statement = statement!(
     "run.end_unowned",
-    (run, seen_fence, status, reason),
+    (run, seen_fence, status, reason, seen_claim),
     "UPDATE runs SET status = CASE WHEN finished THEN 'completed' ELSE $3 END, \
       end_reason = CASE WHEN finished THEN 'done' ELSE $4 END, ended_at = now_us(), fence = fence + 1, \
       marked_by = NULL, mark_reason = NULL, marked_at = NULL \
-    WHERE run_id = $1 AND fence = $2 AND status IN ('queued', 'running') RETURNING fence, status, end_reason"
+    WHERE run_id = $1 AND fence = $2 AND coalesce(claim_id, '') = $5 AND status IN ('queued', 'running') \
+    RETURNING fence, status, end_reason"
 );
 
 /// Asks the owner of a run to stop it.
@@ -494,6 +522,7 @@ pub const ALL: &[Statement] = &[
     MESSAGE_ACCEPT,
     RUN_LOOK,
     SESSION_LOOK,
+    SWEEP_DUE,
     SWEEP_READ,
     SWEEP_SEEN,
     RUN_CLAIM,

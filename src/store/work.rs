@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::claim::Claimed;
 use super::pool::{Param, Postgres};
 use super::{Store, StoreError, column, sql};
-use crate::ids::{Fence, Owner, RunId};
+use crate::ids::{ClaimId, Fence, Owner, RunId};
 use crate::limits;
 use crate::run::{End, Status};
 
@@ -81,13 +81,14 @@ impl Store {
                 Param::Int(claimed.fence.0),
                 Param::Text(end.status.word()),
                 Param::Text(&end.reason),
+                Param::Text(&claimed.claim.0),
             ];
             let rows = connection.query(sql::RUN_TERMINAL, &params).await?;
             let Some(written) = rows.first() else {
                 let rows = connection.query(sql::RUN_LOOK, &[Param::Text(&claimed.run.0)]).await?;
                 let row = rows.first().map(super::run_row).transpose()?;
                 connection.roll_back().await?;
-                let ours = row.filter(|row| row.status.is_terminal() && row.fence == claimed.fence);
+                let ours = row.filter(|row| row.status.is_terminal() && row.is_under(claimed.fence, &claimed.claim));
                 return Ok(ours.and_then(|row| row.end()).map_or(Settled::Fenced, Settled::Ended));
             };
             let status = Status::parse(column(written, "status")?).unwrap_or(end.status);
@@ -105,8 +106,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: repeat it; one whose answer got lost shows as fenced, which is the same to us.
-    pub async fn hand_back(&self, run: &RunId, fence: Fence) -> Result<Commit, StoreError> {
-        let params = [Param::Text(&run.0), Param::Int(fence.0)];
+    pub async fn hand_back(&self, run: &RunId, fence: Fence, claim: &ClaimId) -> Result<Commit, StoreError> {
+        let params = [Param::Text(&run.0), Param::Int(fence.0), Param::Text(&claim.0)];
         let rows = Postgres::within(limits::TERMINAL_WRITE, self.one(sql::RUN_HAND_BACK, &params)).await?;
         Ok(if rows.is_empty() { Commit::Fenced } else { Commit::Done })
     }
