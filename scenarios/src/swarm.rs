@@ -220,3 +220,36 @@ fn spread(mut users: LychgateWorkload, topology: &Topology) -> LychgateWorkload 
     }
     users
 }
+
+#[cfg(test)]
+mod tests {
+    use lychgate_sim::plan;
+    use lychgate_sim::world::words;
+
+    use super::*;
+    use crate::Lychgate;
+
+    /// Prints the plan of a seed, and reads what is printed as a file is read: it offers that plan and no other.
+    fn round(seed: u64) {
+        let drawn = draw(Seed(seed));
+        let text = plan::print(&drawn);
+        match words::parse_all::<Lychgate>(&format!("swarm@{seed}"), &text) {
+            Ok(read) => assert_eq!(read, [drawn], "{text}"),
+            Err(errors) => panic!("{errors}"),
+        }
+    }
+
+    #[test]
+    fn a_drawn_plan_that_is_printed_is_read_as_it_was() {
+        (1..=500).for_each(round);
+    }
+
+    proptest! {
+        #![proptest_config(Config { cases: 100, failure_persistence: None, ..Config::default() })]
+
+        #[test]
+        fn so_is_that_of_any_seed(seed: u64) {
+            round(seed);
+        }
+    }
+}

@@ -98,7 +98,7 @@ fn a_wedge_holds_and_releases() {
     assert_eq!(trace[0]["scenario"], "toy");
     // The answer to step 2 comes when the wedge heals, before the worker gives up: no step happens twice.
     assert_eq!(report.reached["stepped"], 5);
-    assert_eq!((report.reached["unanswered"], report.reached["answered"]), (2, 2), "{report:#?}");
+    assert_eq!((report.reached["unanswered"], report.reached["answered_late"]), (2, 2), "{report:#?}");
     let steps = times(&trace, "stepped");
     assert!((5.0..7.0).contains(&(steps[2] - steps[1])), "{steps:?}");
     assert_eq!(report.story[1..3], ["worker-1->store wedges", "worker-1->store heals"]);

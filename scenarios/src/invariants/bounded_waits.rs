@@ -66,7 +66,7 @@ impl Promise for BoundedWaits {
                 self.waiting.insert((link.clone(), *conn), *since);
                 self.armed |= far(link) != "rabbitmq";
             }
-            What::World(WorldEvent::Answered { link, conn, .. } | WorldEvent::LinkClosed { link, conn, .. }) => {
+            What::World(WorldEvent::AnsweredLate { link, conn, .. } | WorldEvent::LinkClosed { link, conn, .. }) => {
                 self.waiting.remove(&(link.clone(), *conn));
             }
             What::World(WorldEvent::Resumed) => {

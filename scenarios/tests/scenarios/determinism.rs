@@ -16,6 +16,7 @@ pub const TESTS: Tests = &[
     ("a nanosecond of a delay changes the digest", a_nanosecond),
     ("a repro runs on its own seed", own_seed),
     ("two processes tell the same of a seed, step by step", in_step),
+    ("a drawn plan that is printed runs as it was drawn", printed),
 ];
 
 /// The digests of a sweep, by scenario and seed.
@@ -83,6 +84,19 @@ fn own_seed() -> Result<(), Failed> {
 fn in_step() -> Result<(), Failed> {
     for what in ["swarm@3", "wedged_redis@2", "owner_killed@1"] {
         sim(["check-determinism", what])?.expect(0, &["equal: ", " items, "])?;
+    }
+    Ok(())
+}
+
+fn printed() -> Result<(), Failed> {
+    for seed in [1_u64, 17, 794] {
+        let plan = sim(["plan", &format!("swarm@{seed}")])?;
+        plan.expect(0, &[])?;
+        let path = file("determinism", &format!("swarm-{seed}.toml"), &plan.out)?;
+        let (drawn, read) = (report("swarm", seed)?, report(&path, seed)?);
+        if drawn["digest"] != read["digest"] {
+            return Err(format!("swarm@{seed}: {} as drawn, {} as printed", drawn["digest"], read["digest"]).into());
+        }
     }
     Ok(())
 }

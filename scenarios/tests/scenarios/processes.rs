@@ -115,7 +115,8 @@ fn paused_owner() -> Result<(), Failed> {
     within("another takes over", other - paused, 40.0, 80.0)?;
     let still = trace.0.iter().find(|(at, process, what)| {
         // What its peers do is told as its own: its model answers, others hang up, the broker takes back a delivery.
-        let of_peers = ["answered", "link_closed", "settled"].iter().any(|event| what["event"] == *event);
+        let of_peers =
+            ["answered", "answered_late", "link_closed", "settled"].iter().any(|event| what["event"] == *event);
         *at > paused && *at < resumed && process == "executor-1" && !of_peers
     });
     if let Some((at, _, what)) = still {

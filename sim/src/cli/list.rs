@@ -82,22 +82,18 @@ fn help(row: &FaultRow, vocabulary: &Vocabulary) -> String {
     if told.is_empty() { row.help.to_owned() } else { told.join("; ") }
 }
 
-/// Each name once: a trigger that uses a name which the world and the product share is set off by both.
+/// The world's and the product's; of a product that says no more than names, these.
 fn events<E: ProductEvent>() -> Table {
     let described = |words: &[EventWord], name: &str| words.iter().find(|word| word.name == name).copied();
-    let of_product = E::NAMES.iter().filter(|name| !WorldEvent::NAMES.contains(name));
     let mut table = Table::new(&["event", "whose", "fields", "says"]);
-    for name in WorldEvent::NAMES.iter().chain(of_product) {
-        let world = described(WorldEvent::WORDS, name);
-        let whose = match (world, E::NAMES.contains(name)) {
-            (Some(_), true) => "the world's, the product's",
-            (Some(_), false) => "the world's",
-            (None, _) => "the product's",
-        };
-        let words: Vec<EventWord> = [world, described(E::WORDS, name)].into_iter().flatten().collect();
-        let says: Vec<&str> = words.iter().map(|word| word.about.trim()).collect();
-        let fields: Vec<String> = words.iter().map(|word| word.fields.join(", ")).collect();
-        table.row([(*name).to_owned(), whose.to_owned(), fields.join(" / "), says.join(" / ")]);
+    for (whose, names, words) in
+        [("the world's", WorldEvent::NAMES, WorldEvent::WORDS), ("the product's", E::NAMES, E::WORDS)]
+    {
+        for name in names {
+            let (fields, says) =
+                described(words, name).map_or_else(Default::default, |word| (word.fields.join(", "), word.about));
+            table.row([(*name).to_owned(), whose.to_owned(), fields, says.trim().to_owned()]);
+        }
     }
     table
 }

@@ -576,7 +576,7 @@ impl Conversation {
         let Some(since) = self.waiting.take() else { return };
         if std::mem::take(&mut self.quiet_told) {
             let waited = self.observer.now() - since;
-            self.tell(WorldEvent::Answered { link: self.link.name.clone(), conn: self.conn, waited });
+            self.tell(WorldEvent::AnsweredLate { link: self.link.name.clone(), conn: self.conn, waited });
         }
     }
 

@@ -18,7 +18,7 @@ pub struct EventWord {
 
 /// What a product's reader makes of observations: its own events, named and labelled.
 pub trait ProductEvent: Clone + Debug + Serialize + Send + 'static {
-    /// Each name that [`ProductEvent::name`] can give. Triggers may use these and no others.
+    /// Each name that [`ProductEvent::name`] can give. Triggers may use these and no others. None is a name of the world's.
     const NAMES: &'static [&'static str];
 
     /// What `list events` says of each, for a product that says more than names.
@@ -111,7 +111,7 @@ pub enum WorldEvent {
     /// Bytes that a process sent have waited for [`crate::link::QUIET`] without a byte of answer.
     Unanswered { link: String, conn: u32, since: Duration },
     /// After `Unanswered`: a byte came back.
-    Answered { link: String, conn: u32, waited: Duration },
+    AnsweredLate { link: String, conn: u32, waited: Duration },
     /// A fault of the plan struck a target.
     FaultStruck { fault: FaultId, kind: &'static FaultKind, target: String },
     /// A fault reached an operation of a run that was still going, named by the product's label.
@@ -155,7 +155,7 @@ impl WorldEvent {
             "A request on a connection has waited long without a byte of answer.",
             &["link", "conn", "since"],
         ),
-        word("answered", "After `unanswered`: a byte came back.", &["link", "conn", "waited"]),
+        word("answered_late", "After `unanswered`: a byte came back.", &["link", "conn", "waited"]),
         word("fault_struck", "A fault of the plan began.", &["fault", "kind", "target"]),
         word(
             "fault_felt",
@@ -178,7 +178,7 @@ impl WorldEvent {
         "link_opened",
         "link_closed",
         "unanswered",
-        "answered",
+        "answered_late",
         "fault_struck",
         "fault_felt",
         "fault_healed",
@@ -207,7 +207,7 @@ impl WorldEvent {
             WorldEvent::LinkOpened { .. } => "link_opened",
             WorldEvent::LinkClosed { .. } => "link_closed",
             WorldEvent::Unanswered { .. } => "unanswered",
-            WorldEvent::Answered { .. } => "answered",
+            WorldEvent::AnsweredLate { .. } => "answered_late",
             WorldEvent::FaultStruck { .. } => "fault_struck",
             WorldEvent::FaultFelt { .. } => "fault_felt",
             WorldEvent::FaultHealed { .. } => "fault_healed",

@@ -1,6 +1,6 @@
 //! The words that plans of a product may use, gathered from the product, the world, links and services.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::link;
 use crate::plan::{self, Expect, Plan, PlanErrors, Vocabulary, Workload};
@@ -28,16 +28,29 @@ pub fn bare<P: Product>() -> Plan<P::Workload> {
 }
 
 /// All that a plan of the product may name.
+///
+/// # Panics
+/// If two events have one name: a trigger would not know which of them it waits for.
 pub fn vocabulary<P: Product>() -> Vocabulary {
+    let events: Vec<&str> = WorldEvent::NAMES.iter().chain(<P::Event as ProductEvent>::NAMES).copied().collect();
+    if let Some(word) = twice(&events) {
+        panic!("`{word}` names two events, of the product or of the world: give one of them another name");
+    }
     Vocabulary {
         roles: P::roles(),
         settings: P::settings().iter().map(|setting| setting.name).collect(),
-        events: WorldEvent::NAMES.iter().chain(<P::Event as ProductEvent>::NAMES).copied().collect(),
+        events,
         world_events: WorldEvent::NAMES,
         invariants: invariants::<P>(),
         faults: link::faults::ROWS.iter().chain(process_faults::ROWS).copied().collect(),
         services: P::service_words(),
     }
+}
+
+/// A word that stands here twice.
+fn twice<'w>(words: &[&'w str]) -> Option<&'w str> {
+    let mut known = BTreeSet::new();
+    words.iter().copied().find(|word| !known.insert(*word))
 }
 
 /// The invariants of a product: name and what it says.

@@ -307,7 +307,7 @@ impl<O: ProductEvent> Monitor<O> {
             WorldEvent::Unanswered { link, conn, since } => {
                 self.silent.insert((link.clone(), *conn), *since);
             }
-            WorldEvent::Answered { link, conn, .. } | WorldEvent::LinkClosed { link, conn, .. } => {
+            WorldEvent::AnsweredLate { link, conn, .. } | WorldEvent::LinkClosed { link, conn, .. } => {
                 self.silent.remove(&(link.clone(), *conn));
             }
             _ => {}

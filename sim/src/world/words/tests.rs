@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::twice;
 use crate::link::faults::{ANSWER, CLOSE, CONNECTION_REFUSED, CUT, DELAY, HALF_OPEN, REPLY_LOST, TRICKLE, WEDGE};
 use crate::plan::*;
 use crate::standins::provider::faults::{MALFORMED, REFUSE, STALL, TRUNCATE};
@@ -419,4 +420,10 @@ fn round(plan: &Plan<Visitors>) {
         Ok(read) => assert_eq!(&read, plan, "{text}"),
         Err(errors) => panic!("{errors}\n{text}"),
     }
+}
+
+#[test]
+fn a_word_names_one_event() {
+    assert_eq!(twice(&["booted", "exited"]), None);
+    assert_eq!(twice(&["booted", "answered", "exited", "answered"]), Some("answered"));
 }
