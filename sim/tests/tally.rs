@@ -12,12 +12,13 @@ fn main() {
 #[cfg(madsim)]
 fn main() -> std::process::ExitCode {
     match std::env::args().nth(1).as_deref() {
-        Some("run" | "one" | "check-determinism" | "stream") => return tally::main(),
+        Some("run" | "one" | "replay" | "crash-points" | "check-determinism" | "stream") => return tally::main(),
         Some("--list") => println!("tally: test"),
         _ => {
             trials::passes();
             trials::is_caught();
             trials::is_deterministic();
+            trials::is_caught_by_a_kill_after_each_event();
             println!("tally: ok");
         }
     }
@@ -65,6 +66,30 @@ mod trials {
         // What the object store shows is judged as well.
         let (code, text) = said(&["run", "bug_receipt_after_ack"]);
         assert_eq!(code, Some(0), "{text}");
+    }
+
+    /// Nobody has to know where the bug hurts: of the kills after each event of a calm day some break it, and each is kept as
+    /// a plan that breaks it again. Without the bug none does.
+    pub fn is_caught_by_a_kill_after_each_event() {
+        let (code, text) = said(&["crash-points", "calm"]);
+        assert!(code == Some(0) && text.contains("points pass"), "{text}");
+        let story = include_str!("../examples/tally/scenarios/calm.toml");
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tally-crash-points");
+        std::fs::create_dir_all(&dir).expect("the directory above is there");
+        let path = dir.join("calm_with_bug.toml");
+        std::fs::write(&path, format!("{story}\n[config.worker]\nTALLY_BUG = \"count-then-ack\"\n"))
+            .expect("so is this");
+        let out = dir.join("found");
+        let (path, out) = (path.display().to_string(), out.display().to_string());
+        let (code, text) = said(&["crash-points", &path, "--out", &out]);
+        assert!(code == Some(1) && text.contains("points break something"), "{text}");
+        let broken: Vec<&str> = text.lines().filter(|line| line.contains("  counted_once  ")).collect();
+        assert!(broken.iter().any(|line| line.starts_with("counted")), "{text}");
+        for line in broken {
+            let repro = line.rsplit(' ').next().expect("a line has a last word");
+            let (code, text) = said(&["replay", repro]);
+            assert!(code == Some(0) && text.contains("violated counted_once"), "{repro}: {text}");
+        }
     }
 
     pub fn is_deterministic() {

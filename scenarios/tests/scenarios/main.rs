@@ -2,6 +2,7 @@
 //! Its one law: no run happens in this process. It has threads, and a run is a child of a process that has none.
 
 mod bad_input;
+mod crash_points;
 mod determinism;
 mod processes;
 mod runs;
@@ -27,6 +28,7 @@ fn trials() -> Vec<Trial> {
         named(determinism::TESTS),
         named(bad_input::TESTS),
         named(processes::TESTS),
+        named(crash_points::TESTS),
     ];
     trials.into_iter().flatten().collect()
 }

@@ -136,13 +136,13 @@ fn smaller_plan<P: Product>(report: &Report, chosen: &Chosen<P::Workload>, root:
 }
 
 /// Writes a file and the folders above it.
-fn keep(path: &Path, text: &str) -> std::io::Result<()> {
+pub(super) fn keep(path: &Path, text: &str) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
     std::fs::write(path, text)
 }
 
 /// A path as somebody types it who stands in the current directory.
-fn from_here(path: &Path) -> String {
+pub(super) fn from_here(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
@@ -157,8 +157,13 @@ fn trial<P: Product>(candidate: &Plan<P::Workload>, report: &Report) -> Trial {
     if same { Trial::Breaks } else { Trial::Holds }
 }
 
-fn as_repro<W>(plan: Plan<W>, report: &Report, root: &Path) -> Plan<W> {
-    let expect = Expect { verdict: "violated".to_owned(), invariant: report.invariant.clone() };
+/// `plan` with the seed of `report` and where that came from; if an invariant broke, that is what it expects.
+pub(super) fn as_repro<W>(plan: Plan<W>, report: &Report, root: &Path) -> Plan<W> {
+    let broken = report.invariant.clone();
+    let expect = match broken {
+        Some(_) => Expect { verdict: "violated".to_owned(), invariant: broken },
+        None => plan.expect.clone(),
+    };
     Plan { expect, repro: Some(origin(report.seed, root)), ..plan }
 }
 

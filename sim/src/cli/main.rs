@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::workspace::{Built, Workspace};
-use super::{conformance, determinism, known_bugs, list, replay, run, seeds};
+use super::{conformance, crash_points, determinism, known_bugs, list, replay, run, seeds};
 use crate::explore::run::Options;
 use crate::trace::verdict::Verdict;
 use crate::world::product::Product;
@@ -26,6 +26,7 @@ Examples:
   {sim} replay swarm@17 | tell the story of one seed
   {sim} plan swarm@17 > my.toml | the plan that a seed draws, to edit
   {sim} check-determinism swarm@17 | the same seed in two processes, compared step by step
+  {sim} crash-points pool_close | kill an executor after each event of a story
   {sim} known-bugs | put historical bugs back in and see them caught
   {sim} conformance | compare the stand-ins with real servers
 
@@ -98,6 +99,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Kills a process after each event of a story, one run each, and shows which of these break something.
+    CrashPoints(crash_points::Args),
     /// Puts historical bugs back into a copy of the tree, one at a time, and shows that they are caught.
     KnownBugs(known_bugs::Args),
     /// Compares the stand-ins with real servers, which it starts.
@@ -198,6 +201,7 @@ fn dispatch<P: Product>(line: Line, workspace: &Workspace) -> Outcome {
         Some(Command::Replay { what, trace }) => replay::replay::<P>(&what, trace),
         Some(Command::Plan { what }) => replay::plan::<P>(&what),
         Some(Command::Conformance(args)) => conformance::conformance(&args, root),
+        Some(Command::CrashPoints(args)) => crash_points::crash_points::<P>(&args, root),
         Some(Command::KnownBugs(args)) => known_bugs::known_bugs(&args, workspace),
         Some(Command::CheckDeterminism { what, json }) => determinism::check::<P>(&what, json.as_deref()),
         Some(Command::One { what, seed }) => replay::one::<P>(&what, seed),

@@ -6,6 +6,8 @@ mod choose;
 #[cfg(madsim)]
 mod conformance;
 #[cfg(madsim)]
+mod crash_points;
+#[cfg(madsim)]
 mod determinism;
 #[cfg(madsim)]
 mod failing;

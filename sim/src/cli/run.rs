@@ -138,7 +138,7 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
 }
 
 /// The processor cores that this process may use.
-fn cores() -> usize {
+pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
@@ -336,7 +336,7 @@ fn summary(swept: &Swept, asked: usize) {
 }
 
 /// A bar that shows only on a terminal. It has no ticker: that would be a thread in the forking parent.
-fn bar(length: usize) -> ProgressBar {
+pub(super) fn bar(length: usize) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len}, {eta} left").expect("the template is valid");
     ProgressBar::new(length as u64).with_style(style.progress_chars("=> "))

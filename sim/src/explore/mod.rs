@@ -1,7 +1,9 @@
 //! Many runs: one run in a fork of its own, the same run again in a fresh process, sweeps over seeds, where two runs
-//! part, smaller plans that fail the same way, coverage of what was said to services, and known bugs put back.
+//! part, a kill after each event of a run, smaller plans that fail the same way, coverage of what was said to services, and known bugs put back.
 
 pub mod coverage;
+#[cfg(all(madsim, feature = "cli"))]
+pub(crate) mod crash_points;
 #[cfg(all(madsim, feature = "cli"))]
 pub(crate) mod divergence;
 #[cfg(feature = "cli")]

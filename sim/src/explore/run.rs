@@ -44,12 +44,21 @@ pub struct Options {
     pub items: Option<Arc<File>>,
     /// Whether to keep the [shapes](crate::explore::coverage) of what processes say to services.
     pub shapes: bool,
+    /// Whether to list the [events on which a fault can be hung](crate::trace::anchor).
+    pub anchors: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // A long run takes seconds; two minutes is a hang even on a loaded machine.
-        Options { trace: None, wall_max: Duration::from_secs(120), strict: false, items: None, shapes: false }
+        Options {
+            trace: None,
+            wall_max: Duration::from_secs(120),
+            strict: false,
+            items: None,
+            shapes: false,
+            anchors: false,
+        }
     }
 }
 
@@ -105,7 +114,7 @@ fn on_this_thread<O: ProductEvent, W>(
     hook();
     SCENE.set(Some(Scene { title: format!("scenario {scenario}, seed {}", seed.0), lives: false, panics: Vec::new() }));
     let recorder = match Recorder::new(options.trace.as_deref(), scenario, seed.0) {
-        Ok(recorder) => recorder.streaming(options.items.clone()),
+        Ok(recorder) => recorder.streaming(options.items.clone()).anchoring(options.anchors),
         Err(error) => return blank(scenario, seed, Verdict::Error, format!("the trace cannot be written: {error}")),
     };
     // The runtime is first: it seeds the keys of every hash map that this thread makes from here on.

@@ -22,6 +22,7 @@ pub use errors::{PlanError, PlanErrors, nearest};
 pub use fault_row::{Arg, Cast, Connections, Course, FaultRow, Reach, Takes, TargetKind};
 pub use kind::{Kind, Value};
 pub use parse::{parse, parse_all};
+pub(crate) use print::told_cue;
 pub use print::{print, told};
 pub use scope::{Direction, EVERY_MIN, Scope};
 pub use vocabulary::{Contained, Role, ServiceWords, Setting, Vocabulary};
@@ -189,6 +190,13 @@ pub struct EventMatch {
     pub nth: u32,
     /// And then this long.
     pub after: Duration,
+}
+
+impl EventMatch {
+    /// Whether an event of this name, of that session, counts.
+    pub(crate) fn hears(&self, name: &str, session: Option<&str>) -> bool {
+        self.event == name && self.session.as_deref().is_none_or(|wanted| session == Some(wanted))
+    }
 }
 
 /// When a fault ends.

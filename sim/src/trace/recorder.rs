@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::trace::anchor::Anchor;
 use crate::trace::event::{Event, ProductEvent, What, WorldEvent};
 use crate::trace::step::{Line, Step, Steps};
 
@@ -39,6 +40,10 @@ pub struct Recorder {
     events: u64,
     reached: BTreeMap<&'static str, u64>,
     story: Vec<String>,
+    /// The events on which a fault can be hung, if they are listed.
+    anchors: Option<Vec<Anchor>>,
+    /// Everything heals: from here on no fault begins.
+    healed: bool,
     /// Hears every chunk as well.
     ear: Option<ChunkEar>,
     /// The connections of whose chunks the ear hears no more.
@@ -69,6 +74,8 @@ impl Recorder {
             events: 0,
             reached: BTreeMap::new(),
             story: Vec::new(),
+            anchors: None,
+            healed: false,
             ear: None,
             unheard: BTreeSet::new(),
         })
@@ -77,6 +84,12 @@ impl Recorder {
     /// Streams every item to `out` as well, in batches.
     pub fn streaming(mut self, out: Option<Arc<File>>) -> Recorder {
         self.items = out.map(Steps::new);
+        self
+    }
+
+    /// Lists the events on which a fault can be hung, if `listed`.
+    pub fn anchoring(mut self, listed: bool) -> Recorder {
+        self.anchors = listed.then(Vec::new);
         self
     }
 
@@ -91,6 +104,10 @@ impl Recorder {
         self.events += 1;
         *self.reached.entry(event.what.name()).or_default() += 1;
         self.story.extend(tell(event));
+        self.healed |= matches!(&event.what, What::World(WorldEvent::Phase { name: "heal" }));
+        if let Some(anchors) = self.anchors.as_mut().filter(|_| !self.healed) {
+            anchors.push(Anchor::of(event));
+        }
         self.line.clear();
         if let Err(error) = serde_json::to_writer(&mut self.line, event) {
             self.broken.get_or_insert_with(|| format!("event {} does not serialise: {error}", event.seq));
@@ -152,6 +169,11 @@ impl Recorder {
     /// The story so far.
     pub fn story(&self) -> &[String] {
         &self.story
+    }
+
+    /// The events so far on which a fault can be hung, if they are listed.
+    pub fn anchors(&self) -> &[Anchor] {
+        self.anchors.as_deref().unwrap_or_default()
     }
 
     /// The digest so far, in hexadecimal.

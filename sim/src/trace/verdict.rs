@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::trace::anchor::Anchor;
 use crate::trace::invariant::Breach;
 
 /// What came of a run.
@@ -97,6 +98,9 @@ pub struct Report {
     /// The shapes of what was said to services, if they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shapes: Vec<String>,
+    /// The events on which a fault could have been hung, if they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub anchors: Vec<Anchor>,
 }
 
 impl Report {
@@ -169,6 +173,7 @@ pub(crate) mod tests {
             because: Vec::new(),
             repro: None,
             shapes: Vec::new(),
+            anchors: Vec::new(),
         }
     }
 }

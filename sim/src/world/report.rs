@@ -51,6 +51,7 @@ pub(crate) fn build_report<O: ProductEvent, W>(
         report.reached = monitor.recorder.reached();
         report.faults = monitor.nemesis.report();
         report.story = monitor.recorder.story().to_vec();
+        report.anchors = monitor.recorder.anchors().to_vec();
         let armed = monitor.invariants.iter().filter(|invariant| invariant.armed());
         report.armed = armed.map(|invariant| invariant.name().to_owned()).collect();
         match (lived, monitor.stop(), broken) {
@@ -121,5 +122,6 @@ pub(crate) fn blank(scenario: &str, seed: Seed, verdict: Verdict, because: Strin
         because: vec![because],
         repro: None,
         shapes: Vec::new(),
+        anchors: Vec::new(),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use self::books::Books;
 use crate::link::ends_in_new;
-use crate::plan::{Cast, EventMatch, Fault, Lifetime, ORIGIN, Trigger};
+use crate::plan::{Cast, Fault, Lifetime, ORIGIN, Trigger};
 use crate::trace::fault::FaultId;
 use crate::trace::verdict::FaultReport;
 
@@ -134,7 +134,7 @@ impl Nemesis {
                 (Stage::Striking, _, Lifetime::Until(event_match)) => (event_match, Move::Heal),
                 _ => continue,
             };
-            if !heard(event_match, name, session) {
+            if !event_match.hears(name, session) {
                 continue;
             }
             let aimless = standing.fault.strikes_origin()
@@ -304,15 +304,11 @@ fn can_be_aimed(targets: &[String], origin: &str, links: &BTreeSet<String>) -> b
     aimed.all(|target| !target.contains("->") || links.contains(&target))
 }
 
-fn heard(event_match: &EventMatch, name: &str, session: Option<&str>) -> bool {
-    event_match.event == name && event_match.session.as_deref().is_none_or(|wanted| session == Some(wanted))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::link::faults::{CLOSE, REPLY_LOST, WEDGE};
-    use crate::plan::Kind;
+    use crate::plan::{EventMatch, Kind};
     use crate::world::process_faults::{HOST_LOSS, PAUSE, ROLLING_RESTART, SIGKILL};
 
     const ONE: FaultId = FaultId::at(0);
