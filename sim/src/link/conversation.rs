@@ -14,7 +14,7 @@ use tokio::time::Sleep;
 
 use super::lane::{Held, Lane};
 use super::repeat::Repeat;
-use super::{Epochs, Link, LinkObserver, Lost, QUIET, ReplyFault, Target};
+use super::{Epochs, Link, LinkObserver, Lost, QUIET, REQUESTS_TOLD, ReplyFault, Target};
 use crate::plan::Direction;
 use crate::standins::listener::Stream;
 use crate::trace::event::{Side, WorldEvent};
@@ -365,8 +365,7 @@ impl Conversation {
         }
         self.observer.spoke(&self.link, self.incarnation, true);
         if self.mute {
-            let now = self.observer.now();
-            self.waiting.get_or_insert(now);
+            self.ask();
             return self.swallowed(self.observer.mentions(&self.link, bytes).or_else(|| self.label()));
         }
         if self.severed {
@@ -379,8 +378,7 @@ impl Conversation {
         self.request.extend_from_slice(bytes);
         let from = self.request.len() - bytes.len() - old;
         self.observer.arrived(&self.link, &self.request[from..], old);
-        let now = self.observer.now();
-        self.waiting.get_or_insert(now);
+        let now = self.ask();
         if self.reply_fault.is_none() {
             self.reply_fault = self.link.take_reply_fault(&self.request[from..], old);
         }
@@ -403,6 +401,16 @@ impl Conversation {
         let (link, observer, request) = (&self.link, &self.observer, &self.request);
         self.up
             .push(bytes, now, &delays, || observer.mentions(link, bytes).or_else(|| observer.mentions(link, request)));
+    }
+
+    /// The process waits for an answer from now on, unless it has waited before; returns now.
+    fn ask(&mut self) -> Duration {
+        let now = self.observer.now();
+        if self.waiting.is_none() && self.link.asked() {
+            self.tell(WorldEvent::Asked { link: self.link.name.clone(), requests: REQUESTS_TOLD });
+        }
+        self.waiting.get_or_insert(now);
+        now
     }
 
     fn far_read(&mut self, bytes: &[u8]) {

@@ -54,6 +54,9 @@ pub const LATE: Duration = Duration::from_millis(1);
 /// the next probe of it meets. Longer than a boot and a claim, so that the next life meets the traces of the last.
 pub const HALF_OPEN: Duration = Duration::from_secs(30);
 
+/// So many requests of a link are told at once: enough that a moment's burst is none of a rate.
+pub const REQUESTS_TOLD: u32 = 200;
+
 /// Where a relay carries bytes to.
 #[derive(Clone)]
 pub enum Target {
@@ -153,6 +156,8 @@ struct State {
     effects: BTreeMap<FaultId, Standing>,
     strikes: u32,
     conns: u32,
+    /// Requests since the last time that they were told.
+    requests: u32,
     incarnation: u32,
     near_down: bool,
     /// The far end's host is lost: who connects hears nothing until it is up again.
@@ -230,6 +235,13 @@ impl Link {
     /// The near end stands still and will be cut: connections that it opened last are not taken any more.
     pub fn near_down(&self) {
         self.change(|state| state.near_down = true);
+    }
+
+    /// The near end says something that it waits to have answered. Says whether it is time to tell.
+    fn asked(&self) -> bool {
+        let mut state = self.state();
+        state.requests += 1;
+        state.requests.is_multiple_of(REQUESTS_TOLD)
     }
 
     /// The near end is dead: nothing more is read from it, what was read is carried, then the service sees the end.

@@ -112,6 +112,8 @@ pub enum WorldEvent {
     Unanswered { link: String, conn: u32, since: Duration },
     /// After `Unanswered`: a byte came back.
     AnsweredLate { link: String, conn: u32, waited: Duration },
+    /// A process has sent so many further requests on a link: what it sends before a byte of answer counts as one.
+    Asked { link: String, requests: u32 },
     /// A fault of the plan struck a target.
     FaultStruck { fault: FaultId, kind: &'static FaultKind, target: String },
     /// A fault reached an operation of a run that was still going, named by the product's label.
@@ -156,6 +158,7 @@ impl WorldEvent {
             &["link", "conn", "since"],
         ),
         word("answered_late", "After `unanswered`: a byte came back.", &["link", "conn", "waited"]),
+        word("asked", "A process has sent so many further requests on a link.", &["link", "requests"]),
         word("fault_struck", "A fault of the plan began.", &["fault", "kind", "target"]),
         word(
             "fault_felt",
@@ -179,6 +182,7 @@ impl WorldEvent {
         "link_closed",
         "unanswered",
         "answered_late",
+        "asked",
         "fault_struck",
         "fault_felt",
         "fault_healed",
@@ -208,6 +212,7 @@ impl WorldEvent {
             WorldEvent::LinkClosed { .. } => "link_closed",
             WorldEvent::Unanswered { .. } => "unanswered",
             WorldEvent::AnsweredLate { .. } => "answered_late",
+            WorldEvent::Asked { .. } => "asked",
             WorldEvent::FaultStruck { .. } => "fault_struck",
             WorldEvent::FaultFelt { .. } => "fault_felt",
             WorldEvent::FaultHealed { .. } => "fault_healed",
