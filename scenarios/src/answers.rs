@@ -8,6 +8,8 @@ use lychgate::run::{MessageState, Status};
 use serde::de::{DeserializeOwned, Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
+use crate::told;
+
 /// How much of an unexpected answer is told.
 const TOLD_MAX: usize = 200;
 
@@ -68,6 +70,15 @@ impl<A> Endpoint<A> {
         if self.name.starts_with("GET ") { Method::GET } else { Method::POST }
     }
 
+    /// Each answer that may be given, but for 503: its status, and the word of the problem if it is one.
+    pub fn answers(&self) -> impl Iterator<Item = String> {
+        let is_word = |shape: &str| !shape.starts_with('{');
+        self.legal.iter().map(move |Legal { status, shape, .. }| match is_word(shape) {
+            true => format!("{status} {shape}"),
+            false => status.to_string(),
+        })
+    }
+
     /// An answer that has its shape, and lacks what it must tell of `label`.
     pub fn without(&self, label: &str) -> Unexpected {
         self.unexpected(200, format!("without {label}, which was accepted").as_bytes())
@@ -93,13 +104,7 @@ fn json<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
 
 /// A problem with this word.
 fn problem(word: &str, body: &[u8]) -> Option<()> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Problem {
-        error: String,
-        message: String,
-    }
-    json::<Problem>(body).filter(|problem| problem.error == word && !problem.message.is_empty()).map(drop)
+    told::problem(body).filter(|said| said == word).map(drop)
 }
 
 /// A field that holds a word of a closed set.
@@ -342,6 +347,27 @@ pub const SESSION: Endpoint<Session> = Endpoint {
         status: 200,
         shape: "{session, run, status, reason, turns, suspended, live, notices: [{run, text, at}]}",
         read: |body| json(body).filter(is_live),
+    }],
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Health {
+    status: String,
+    role: String,
+    #[serde(rename = "process")]
+    _process: String,
+    #[serde(rename = "streams")]
+    _streams: usize,
+}
+
+/// How a gateway is. Everybody may ask.
+pub const HEALTH: Endpoint<()> = Endpoint {
+    name: "GET /health",
+    legal: &[Legal {
+        status: 200,
+        shape: "{status, role, process, streams}",
+        read: |body| json(body).filter(|it: &Health| it.status == "ok" && it.role == "gateway").map(drop),
     }],
 };
 

@@ -10,6 +10,7 @@ use lychgate_sim::trace::event::{EventWord, ProductEvent};
 use serde::{Serialize, Serializer};
 
 use crate::answers::Shown;
+use crate::told::Told;
 
 /// Declares a family of events: for each its description, its name in plans and traces, and its fields. Events `of sessions`
 /// have a field that names theirs.
@@ -193,8 +194,11 @@ family! {
         Broke = "broke" { session: String, run: String }
         /// A user saw the end of a run.
         SawEnd = "saw_end" { session: String, run: String, status: Status }
-        /// A user asked to stop the session's run, once more or for the first time, meaning this one.
-        StopAsked = "stop_asked" { session: String, run: String }
+        /// A user asked to stop the session's run, once more or for the first time, meaning this one; `named` says whether she
+        /// said so.
+        StopAsked = "stop_asked" { session: String, run: String, named: bool }
+        /// A user or an operator was answered by `gateway`, so long after the request.
+        Told = "told" { session: String, run: String, gateway: String, took: Duration, told: Told }
         /// A user who asked to stop the session's run was answered: `told` is what was stopped.
         Cancelled = "cancelled" { session: String, run: String, told: Stopped }
         /// A user looked at a message: `unread`, `consumed` or `reported`; at the answers to it, each with its turn; at how many
@@ -461,7 +465,12 @@ impl ProductEvent for Did {
     }
 
     fn routine(&self) -> bool {
-        matches!(self, Did::Agent(AgentEvent::Probed { .. }))
+        match self {
+            Did::Agent(AgentEvent::Probed { .. }) => true,
+            // Who is put off asks again for ever.
+            Did::User(UserEvent::Told { told, .. }) => told.status == 503,
+            _ => false,
+        }
     }
 
     fn session(&self) -> Option<&str> {

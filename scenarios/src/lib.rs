@@ -16,6 +16,7 @@ pub mod real;
 pub mod roles;
 pub mod settings;
 pub mod swarm;
+pub mod told;
 pub mod users;
 
 use std::sync::Arc;

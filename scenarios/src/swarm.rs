@@ -13,10 +13,11 @@ use lychgate_sim::plan::{EventMatch, Expect, Fault, Kind, Lifetime, Plan, Servic
 use lychgate_sim::world::process_faults::{RECONFIGURE, SCALE_DOWN, SCALE_UP};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::sample::{select, subsequence};
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+use crate::users::clumsy::{Clumsy, Deed};
 use crate::users::{LychgateWorkload, MessageSpec, Reassign, UserSpec};
 
 /// For `list`.
@@ -34,7 +35,7 @@ pub fn draw(seed: Seed) -> Plan<LychgateWorkload> {
     let agents = prop_oneof![3 => Just(1usize), 1 => Just(2)];
     let (gateways, executors, agents) = drawn(seed, Purpose::Workload, (1..=2usize, executors, agents));
     let topology = Topology { gateways, executors, agents };
-    let users = spread(users, &topology);
+    let users = meddled(seed, spread(users, &topology));
     let faults = drawn(seed, Purpose::Faults, faults::faults(&users, &topology));
     let subscriptions = drawn(seed, Purpose::Workload, select(vec!["a=sk-a,b=sk-b", "a=sk-a,b=sk-b,c=sk-c"]));
     let everybodys =
@@ -171,6 +172,7 @@ fn saying() -> impl Strategy<Value = MessageSpec> {
                 new_key: false,
                 reads_every,
                 reassign,
+                clumsy: None,
             }
         },
     )
@@ -185,6 +187,23 @@ fn everybody() -> impl Strategy<Value = LychgateWorkload> {
         });
         LychgateWorkload(named.collect())
     })
+}
+
+/// Somebody clumsy or hostile, who does some of what such people do, in their order.
+fn clumsy() -> impl Strategy<Value = Clumsy> {
+    let after = prop_oneof![1 => seconds(0..=2), 3 => seconds(0..=40)];
+    let does = subsequence(Deed::ALL.to_vec(), 1..=5);
+    (after, does).prop_map(|(after, does)| Clumsy { after, does })
+}
+
+/// The same users, with somebody clumsy or hostile beside some of what they say.
+fn meddled(seed: Seed, mut users: LychgateWorkload) -> LychgateWorkload {
+    let says = users.0.iter_mut().flat_map(|person| &mut person.says).collect::<Vec<_>>();
+    let meddlers = drawn_as(seed, "meddlers", vec(proptest::option::weighted(0.3, clumsy()), says.len()));
+    for (saying, meddler) in says.into_iter().zip(meddlers) {
+        saying.clumsy = meddler;
+    }
+    users
 }
 
 /// How many there are of each.

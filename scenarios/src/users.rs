@@ -1,5 +1,8 @@
-//! What users do. A user says things one after the other, insists until each is accepted, watches its answer to the end
+//! What users do; the clumsy and the hostile among them have a file of their own, [`clumsy`]. A user says things one after the other, insists until each is accepted, watches its answer to the end
 //! over however many connections it takes, and tells the judge what it saw.
+
+pub mod clumsy;
+mod watcher;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +14,7 @@ use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use lychgate::socket::Socket;
 use lychgate_sim::plan::Plan;
@@ -20,18 +23,18 @@ use lychgate_sim::world::product::{User, UserContext, Workload};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use self::clumsy::Clumsy;
+use self::watcher::Watcher;
 use crate::answers::{
-    AGENT, Answer, BEGIN, CANCEL, EVENTS, Endpoint, MESSAGES, REASSIGN, SAY, SESSION, SUSPEND, Said, Sent, UNSUSPEND,
-    Unexpected, read_event,
+    AGENT, Answer, BEGIN, CANCEL, Endpoint, MESSAGES, REASSIGN, SAY, SESSION, SUSPEND, Said, UNSUSPEND, Unexpected,
 };
 use crate::events::{AgentEvent, Did, Stopped, UserEvent};
 use crate::names::session_of;
 use crate::roles::{OPERATOR_TOKEN, TOKEN};
+use crate::told::{self, Labels, Oddity, Shown, Shows, Told};
 
 /// A request that is not answered within this is sent again.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A stream that is silent for so long is opened anew: more than two heartbeats.
-const SILENCE: Duration = Duration::from_secs(40);
 /// So many new keys a message gets at most; then the last one stays.
 const NEW_KEYS: u32 = 3;
 /// Between two tries.
@@ -105,6 +108,9 @@ pub struct MessageSpec {
     /// An operator gives her agent another subscription.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reassign: Option<Reassign>,
+    /// Somebody clumsy or hostile meddles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clumsy: Option<Clumsy>,
 }
 
 /// What an operator does to an agent.
@@ -230,6 +236,7 @@ async fn live(person: UserSpec, seat: UserContext<Did>) {
         let Some((label, run)) = client.say(label, saying).await else { continue };
         operators.extend(client.operators(&label, saying).map(tokio::spawn));
         operators.extend(client.reassigner(&label, saying).map(tokio::spawn));
+        operators.extend(client.meddler(&label, saying, &run).map(tokio::spawn));
         let mut watcher = Watcher { reads_every: saying.reads_every, ..client.watcher(&label, &run) };
         let watch = async {
             let Some(after) = saying.leaves_after else { return watcher.watch(saying.reconnects).await };
@@ -246,6 +253,7 @@ async fn live(person: UserSpec, seat: UserContext<Did>) {
             left.push((label, saying.session, run, watcher));
         } else {
             client.look(&label, saying.session, &run).await;
+            client.stop_nothing(&label, saying).await;
         }
     }
     for (label, session, run, mut watcher) in left {
@@ -272,6 +280,8 @@ struct Client {
     token: &'static str,
     /// The agent of new sessions, if they name one.
     agent: Option<String>,
+    /// The runs that she knows.
+    labels: Labels,
 }
 
 impl Client {
@@ -284,7 +294,14 @@ impl Client {
             lifted: BTreeMap::new(),
             token: TOKEN,
             agent: None,
+            labels: Labels::default(),
         }
+    }
+
+    /// Another one who acts for her, and knows what she knows.
+    fn another(&self, token: &'static str) -> Self {
+        let (gateways, tell, labels) = (self.gateways.clone(), self.tell.clone(), self.labels.clone());
+        Client { token, labels, ..Client::new(gateways, tell) }
     }
 
     /// Says `label` until it is accepted; returns what it is called then, and the run's id. `None`: the session is suspended.
@@ -350,14 +367,14 @@ impl Client {
     /// Stops the run with this label and id after a while, insisting until it is heard.
     fn stopper(&self, label: &str, session: u32, id: &str, after: Duration) -> impl Future<Output = ()> + Send + use<> {
         let path = format!("/sessions/{}/cancel", self.sessions.get(&session).cloned().unwrap_or_default());
-        let (gateways, tell) = (self.gateways.clone(), self.tell.clone());
+        let mut client = self.another(TOKEN);
         let (session, run, id) = (session_of(label), label.to_string(), id.to_string());
         let body = serde_json::json!({ "run": id }).to_string();
         async move {
             tokio::time::sleep(after).await;
-            let mut client = Client::new(gateways, tell);
             let stopped = loop {
-                (client.tell)(Did::User(UserEvent::StopAsked { session: session.clone(), run: run.clone() }));
+                let (session, run, named) = (session.clone(), run.clone(), true);
+                (client.tell)(Did::User(UserEvent::StopAsked { session, run: run.clone(), named }));
                 match client.ask(&CANCEL, &path, &run, body.clone()).await {
                     Some(stopped) => break stopped,
                     None => client.pause().await,
@@ -388,10 +405,10 @@ impl Client {
         }
         let id = self.sessions.get(&saying.session).cloned().unwrap_or_default();
         let verbs = [("suspend", saying.suspend_after), ("unsuspend", saying.unsuspend_after)];
-        let (gateways, tell, label) = (self.gateways.clone(), self.tell.clone(), label.to_string());
+        let (operator, label) = (self.another(OPERATOR_TOKEN), label.to_string());
         verbs.into_iter().filter_map(|(verb, after)| Some((verb, after?))).map(move |(verb, after)| {
             let path = format!("/sessions/{id}/{verb}");
-            let mut client = Client { token: OPERATOR_TOKEN, ..Client::new(gateways.clone(), tell.clone()) };
+            let mut client = operator.another(OPERATOR_TOKEN);
             let (label, to_come) = (label.clone(), to_come.clone());
             async move {
                 tokio::time::sleep(after).await;
@@ -409,8 +426,8 @@ impl Client {
     /// it is heard, or came too late.
     fn reassigner(&self, label: &str, saying: &MessageSpec) -> Option<impl Future<Output = ()> + Send + use<>> {
         let Reassign { after, to } = saying.reassign.clone()?;
-        let agent = self.agent.clone().unwrap_or_else(|| "agent-1".into());
-        let mut client = Client { token: OPERATOR_TOKEN, ..Client::new(self.gateways.clone(), self.tell.clone()) };
+        let agent = self.agent().to_string();
+        let mut client = self.another(OPERATOR_TOKEN);
         let (label, path) = (label.to_string(), format!("/agents/{agent}"));
         Some(async move {
             tokio::time::sleep(after).await;
@@ -456,8 +473,13 @@ impl Client {
         (self.tell)(Did::User(UserEvent::Found { session, run, state: ours.state, answers, notices, of_agent }));
     }
 
+    /// The agent of her sessions.
+    fn agent(&self) -> &str {
+        self.agent.as_deref().unwrap_or("agent-1")
+    }
+
     /// Asks until it is answered.
-    async fn insist<A>(&mut self, endpoint: &Endpoint<A>, path: &str, key: &str, body: String) -> A {
+    async fn insist<A: Shown>(&mut self, endpoint: &Endpoint<A>, path: &str, key: &str, body: String) -> A {
         loop {
             match self.ask(endpoint, path, key, body.clone()).await {
                 Some(answer) => return answer,
@@ -468,20 +490,47 @@ impl Client {
 
     /// One request on a connection of its own; `None` if it came to nothing, for now or because of an answer that nobody
     /// expected.
-    async fn ask<A>(&self, endpoint: &Endpoint<A>, path: &str, key: &str, body: String) -> Option<A> {
-        let (_, address) = self.gateway();
+    async fn ask<A: Shown>(&self, endpoint: &Endpoint<A>, path: &str, key: &str, body: String) -> Option<A> {
+        self.ask_oddly(endpoint, None, path, key, body).await
+    }
+
+    /// The same, with something odd about the request: what is due then, the judge knows.
+    async fn ask_oddly<A: Shown>(
+        &self,
+        endpoint: &Endpoint<A>,
+        odd: Option<Oddity>,
+        path: &str,
+        key: &str,
+        body: String,
+    ) -> Option<A> {
+        let (gateway, address) = self.gateway();
         let asking = async {
-            let request = request(endpoint.method(), path, self.token).header("idempotency-key", key);
-            let (response, _connection) = send(*address, request.body(Full::new(Bytes::from(body))).ok()?).await?;
+            let request = request(endpoint.method(), path, clumsy::token(odd, self.token));
+            let request = request.header("idempotency-key", key).body(Full::new(Bytes::from(body))).ok()?;
+            let (response, _connection) = send(*address, request).await?;
             let status = response.status();
-            Some((status, response.into_body().collect().await.ok()?.to_bytes()))
+            // A stream has no end to wait for.
+            let streams = response.headers().get("content-type").is_some_and(|kind| kind == "text/event-stream");
+            let body = if streams { Bytes::new() } else { response.into_body().collect().await.ok()?.to_bytes() };
+            Some((status.as_u16(), body))
         };
+        let asked = Instant::now();
         let (status, body) = tokio::time::timeout(PATIENCE, asking).await.ok().flatten()?;
-        match endpoint.read(status.as_u16(), &body) {
+        let answer = endpoint.read(status, &body);
+        let shows = match &answer {
+            Ok(Answer::This(answer)) => answer.shows(key, &self.labels),
+            Ok(Answer::Unavailable) | Err(_) => Shows::Nothing,
+        };
+        let agent = path.strip_prefix("/agents/").and_then(|path| path.split('/').next()).map(str::to_owned);
+        let told = Told { request: endpoint.name, odd, agent, status, problem: told::problem(&body), shows };
+        (self.tell)(was_told(key, gateway, asked.elapsed(), told));
+        match answer {
             Ok(Answer::This(answer)) => Some(answer),
             Ok(Answer::Unavailable) => None,
             Err(unexpected) => {
-                self.is_puzzled(key, unexpected);
+                if odd.is_none() {
+                    self.is_puzzled(key, unexpected);
+                }
                 None
             }
         }
@@ -503,13 +552,18 @@ fn puzzled(label: &str, (gateway, _): &Gateway, unexpected: Unexpected) -> Did {
     Did::User(UserEvent::Puzzled { session, run, gateway, request, answer, legal })
 }
 
-fn request(method: Method, path: &str, token: &str) -> hyper::http::request::Builder {
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "lychgate")
-        .header("authorization", format!("Bearer {token}"))
-        .header("content-type", "application/json")
+fn was_told(label: &str, gateway: &str, took: Duration, told: Told) -> Did {
+    let (session, run, gateway) = (session_of(label), label.to_string(), gateway.to_string());
+    Did::User(UserEvent::Told { session, run, gateway, took, told })
+}
+
+fn request(method: Method, path: &str, token: Option<&str>) -> hyper::http::request::Builder {
+    let request = Request::builder().method(method).uri(path).header("host", "lychgate");
+    let request = request.header("content-type", "application/json");
+    match token {
+        Some(token) => request.header("authorization", format!("Bearer {token}")),
+        None => request,
+    }
 }
 
 /// Hangs up when it is dropped.
@@ -527,105 +581,4 @@ async fn send(gateway: SocketAddr, request: Request<Full<Bytes>>) -> Option<(Res
     let connection = Connection(tokio::spawn(connection.map(drop)));
     let response = sender.send_request(request).await.ok()?;
     Some((response, connection))
-}
-
-struct Watcher {
-    gateways: Vec<Gateway>,
-    next: usize,
-    tell: Arc<dyn Fn(Did) + Send + Sync>,
-    session: String,
-    label: String,
-    path: String,
-    /// How many connections it took so far.
-    opened: u32,
-    /// How long an event takes to read.
-    reads_every: Duration,
-    last_id: Option<String>,
-    ended: bool,
-}
-
-impl Watcher {
-    /// To the end, unless that was seen before.
-    async fn watch(&mut self, mut reconnects: u32) {
-        while !self.ended {
-            let gateway = self.gateways[self.next % self.gateways.len()].clone();
-            self.opened += 1;
-            (self.tell)(Did::User(UserEvent::Opened {
-                session: self.session.clone(),
-                run: self.label.clone(),
-                nth: self.opened,
-            }));
-            if self.read(&gateway, &mut reconnects).await.is_some() {
-                self.ended = true;
-                return;
-            }
-            self.leave();
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-
-    /// She looks away.
-    fn leave(&mut self) {
-        self.next += 1;
-        (self.tell)(Did::User(UserEvent::Broke { session: self.session.clone(), run: self.label.clone() }));
-    }
-
-    /// Reads one connection; `Some` once the end was seen.
-    async fn read(&mut self, gateway: &Gateway, reconnects: &mut u32) -> Option<()> {
-        let mut head = request(Method::GET, &self.path, TOKEN);
-        if let Some(id) = &self.last_id {
-            head = head.header("last-event-id", id);
-        }
-        let opening = async { send(gateway.1, head.body(Full::default()).ok()?).await };
-        let (response, _connection) = tokio::time::timeout(PATIENCE, opening).await.ok()??;
-        let status = response.status();
-        if status != StatusCode::OK {
-            let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.ok()?.ok()?.to_bytes();
-            let unexpected = EVENTS.read(status.as_u16(), &body).err()?;
-            (self.tell)(puzzled(&self.label, gateway, unexpected));
-            return None;
-        }
-        let mut body = response.into_body();
-        let mut unread = String::new();
-        let mut seen = 0;
-        loop {
-            let part = tokio::time::timeout(SILENCE, body.frame()).await.ok()??.ok()?;
-            unread.push_str(std::str::from_utf8(part.data_ref()?).ok()?);
-            while let Some(end) = unread.find("\n\n") {
-                tokio::time::sleep(self.reads_every).await;
-                let event: String = unread.drain(..end + 2).collect();
-                if self.event(gateway, &event)? {
-                    return Some(());
-                }
-                seen += 1;
-                if seen == 3 && *reconnects > 0 {
-                    *reconnects -= 1;
-                    return None;
-                }
-            }
-        }
-    }
-
-    /// Tells of one event; `Some(true)` for the end, `None` if the gateway asks to come back, or sends what nobody expected.
-    fn event(&mut self, gateway: &Gateway, event: &str) -> Option<bool> {
-        let (session, run) = (self.session.clone(), self.label.clone());
-        let (told, is_end) = match read_event(event) {
-            Err(unexpected) => {
-                (self.tell)(puzzled(&self.label, gateway, unexpected));
-                return None;
-            }
-            Ok(Sent::Reconnect) => return None,
-            Ok(Sent::Heartbeat) => (Did::User(UserEvent::Heartbeat { session, run }), false),
-            Ok(Sent::End { id, status }) => {
-                self.last_id = Some(id);
-                (Did::User(UserEvent::SawEnd { session, run, status }), true)
-            }
-            Ok(Sent::Shown { kind, id, turn, text }) => {
-                self.last_id = Some(id.clone());
-                (Did::User(UserEvent::Saw { session, run, kind, id, turn, text }), false)
-            }
-        };
-        (self.tell)(told);
-        Some(is_end)
-    }
 }

@@ -1,17 +1,15 @@
-//! Every answer that a user or an operator gets is one that its endpoint may give, a status and a shape of the endpoint's table,
-//! and what it says is so.
+//! Every answer that a user or an operator gets is one that its endpoint may give, a status and a shape of the endpoint's table. Whether
+//! what it says is so, `answers_bind` asks.
 //! Two faults excuse a gateway: something in between answered in its place, or changed bytes on one of its links.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lychgate::run::Status;
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::Breach;
 
 use super::Promise;
 use super::world::World;
-use crate::events::{Did, RunEvent, Stopped, UserEvent};
+use crate::events::{Did, UserEvent};
 use crate::names::near;
 
 /// A request is answered, or given up, within this: an answer may have met a fault that has healed since.
@@ -20,15 +18,11 @@ const ON_THE_WAY: Duration = Duration::from_secs(20);
 /// See the module.
 #[derive(Default)]
 pub struct AnswersMakeSense {
-    /// Runs that their users have asked to stop.
-    stops: BTreeSet<String>,
-    /// Runs that were open when their user first asked to stop them.
-    asked: BTreeSet<String>,
     armed: bool,
 }
 
 /// Whether a fault may have made what `user` was answered by `gateway`.
-fn excused(world: &World, user: &str, gateway: &str, at: Duration) -> bool {
+pub(super) fn is_spoilt(world: &World, user: &str, gateway: &str, at: Duration) -> bool {
     let since = at.saturating_sub(ON_THE_WAY);
     let hers = format!("{user}->{gateway}");
     world.health.was_struck_since(&["answer", "corrupt"], |target| target == hers, since)
@@ -41,7 +35,7 @@ impl Promise for AnswersMakeSense {
     }
 
     fn says(&self) -> &'static str {
-        "a gateway answers each request with a status and a shape that its endpoint may give, and a stop's answer is true"
+        "a gateway answers each request with a status and a shape that its endpoint may give"
     }
 
     fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
@@ -56,41 +50,11 @@ impl Promise for AnswersMakeSense {
                 self.armed = true;
             }
             Did::User(UserEvent::Puzzled { gateway, request, answer, legal, .. })
-                if !excused(world, &event.process, gateway, event.at) =>
+                if !is_spoilt(world, &event.process, gateway, event.at) =>
             {
                 let user = &event.process;
                 let says = format!("{gateway} answered {user}'s {request} with {answer}; legal are {legal}");
                 return Err(Breach::now(says));
-            }
-            Did::User(UserEvent::StopAsked { run, .. }) => {
-                self.stops.insert(run.clone());
-                if world.runs.is_open(run) {
-                    self.asked.insert(run.clone());
-                }
-            }
-            Did::Run(RunEvent::CancelRequested { run, .. })
-            | Did::Run(RunEvent::Ended { run, status: Status::Cancelled, .. })
-                if !self.stops.contains(run) =>
-            {
-                return Err(Breach::now(format!("{run} was stopped, and no user has asked for that")));
-            }
-            Did::User(UserEvent::Cancelled { session, run, told }) => {
-                self.armed = true;
-                let user = &event.process;
-                let told = match told {
-                    // Asked for while it was going, it is going still: what else was found to stop?
-                    Stopped::Nothing | Stopped::Another if self.asked.contains(run) && world.runs.is_open(run) => {
-                        format!("{user}, who asked to stop {run}, was told of {}, and it goes on", told.word())
-                    }
-                    Stopped::This if world.runs.is_open(run) && !world.runs.is_stopped(run) => {
-                        format!("{user} was told that {run} is stopped, and nothing in {session} says so")
-                    }
-                    _ => return Ok(()),
-                };
-                if !world.health.was_struck_since(&["answer", "corrupt"], |_| true, event.at.saturating_sub(ON_THE_WAY))
-                {
-                    return Err(Breach::now(told));
-                }
             }
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! What must hold in every run. One promise, one struct, one file; each sees events and nothing else.
 
 mod agents_ready;
+mod answers_bind;
 mod answers_make_sense;
 mod bounded_memory;
 mod bounded_shutdown;
@@ -27,6 +28,7 @@ use crate::events::Did;
 use crate::settings::Settings;
 
 pub use agents_ready::AgentsReady;
+pub use answers_bind::AnswersBind;
 pub use answers_make_sense::AnswersMakeSense;
 pub use bounded_memory::BoundedMemory;
 pub use bounded_shutdown::BoundedShutdown;
@@ -128,6 +130,7 @@ pub fn all(deadlines: Deadlines, settings: &Settings, slots: usize) -> Vec<Box<d
         world.judge(BoundedMemory::new(slots)),
         world.judge(AnswersMakeSense::default()),
         world.judge(Undisturbed::default()),
+        world.judge(AnswersBind::default()),
     ]
 }
 

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lychgate::limits::{ATTEMPTS_PER_TURN, POSTGRES_CALL};
-use lychgate::run::{MessageState, STORE_REFUSED, Status};
+use lychgate::run::{STORE_REFUSED, Status};
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::{World, leads_to};
-use crate::events::{Did, RunEvent, TurnEvent, UserEvent};
+use crate::events::{Did, RunEvent, TurnEvent};
 use crate::names::{Role, ends, role};
 
 #[derive(Default)]
@@ -91,9 +91,6 @@ impl Promise for NothingLost {
                     return Err(Breach::now(format!("{label} was accepted twice")));
                 }
                 self.run(label).accepted = event.at;
-            }
-            Did::User(UserEvent::Heard { run: label, .. }) if !self.runs.contains_key(label) => {
-                return Err(Breach::now(format!("{label} was acknowledged, but is nowhere")));
             }
             Did::Run(RunEvent::Claimed { run: label, fence, .. }) => {
                 let run = self.run(label);
@@ -179,15 +176,6 @@ impl Promise for NothingLost {
                 let disturbed = calm.is_none_or(|calm| calm > run.accepted);
                 self.armed |= tried || disturbed;
                 self.sort(label);
-            }
-            Did::User(UserEvent::Found { run: label, state, .. }) => {
-                let run = self.run(label);
-                let expected = if run.consumed { MessageState::Consumed } else { MessageState::Reported };
-                if run.ended.is_some() && *state != expected {
-                    let (found, expected) = (state.word(), expected.word());
-                    let says = format!("{label} is over; its user finds its message {found}, not {expected}");
-                    return Err(Breach::now(says));
-                }
             }
             _ => {}
         }

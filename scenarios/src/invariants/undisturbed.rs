@@ -38,7 +38,8 @@ impl Undisturbed {
     /// A run is over: one that nothing was near, and that its user has not stopped, is completed.
     fn completes(&mut self, world: &World, label: &str, status: Status, reason: &str) -> Result<(), Breach> {
         let Some(run) = world.runs.get(label) else { return Ok(()) };
-        let stopped = run.stopped.is_some() || world.runs.was_suspended_since(&run.session, run.accepted);
+        // One that waits is cancelled without a request on record: whether anybody has asked, `answers_bind` knows.
+        let stopped = status == Status::Cancelled || run.stopped.is_some() || world.runs.was_suspended_since(&run.session, run.accepted);
         if stopped || !world.health.is_undisturbed_since(run.accepted) {
             return Ok(());
         }

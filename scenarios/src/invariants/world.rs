@@ -2,6 +2,7 @@
 //! stands still, which connections are open, what Redis remembers, who owns which run. It is fed each event once, before any invariant sees it.
 
 mod health;
+mod history;
 mod links;
 mod runs;
 
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lychgate_sim::trace::event::Event;
 
 pub use health::{Health, Memory, leads_to, matters_to_agent, matters_to_ends};
+pub use history::{History, Session};
 pub use links::Links;
 pub use runs::{Over, Owner, Run, Runs, Stage};
 
@@ -24,6 +26,8 @@ pub struct World {
     pub links: Links,
     /// Runs and their owners, suspended sessions.
     pub runs: Runs,
+    /// What Postgres had, and when.
+    pub history: History,
     /// The number of events that it has learned.
     learned: u64,
 }
@@ -38,6 +42,7 @@ impl World {
         self.health.observe(event);
         self.links.observe(event);
         self.runs.observe(event, &self.health);
+        self.history.observe(event);
     }
 }
 

@@ -181,6 +181,13 @@ impl Runs {
         self.runs.get(run)
     }
 
+    /// The runs of a session, with their labels.
+    pub fn of_session(&self, session: &str) -> impl Iterator<Item = (&str, &Run)> {
+        let prefix = format!("{session}#");
+        let from = self.runs.range(prefix.clone()..);
+        from.take_while(move |(label, _)| label.starts_with(&prefix)).map(|(label, run)| (label.as_str(), run))
+    }
+
     /// The runs whose messages were accepted and that are not over, with their labels.
     pub fn open(&self) -> impl Iterator<Item = (&str, &Run)> {
         self.open.iter().filter_map(|label| Some((label.as_str(), self.runs.get(label)?)))
