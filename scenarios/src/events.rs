@@ -184,8 +184,8 @@ family! {
         TurnedAway = "turned_away" { session: String, run: String }
         /// A user got the 202.
         Heard = "heard" { session: String, run: String }
-        /// A user opened the stream of a run, for the `nth` time.
-        Opened = "opened" { session: String, run: String, nth: u32 }
+        /// A user opened the stream of a run, for the `nth` time; `slowly` says whether she takes her time over each event.
+        Opened = "opened" { session: String, run: String, nth: u32, slowly: bool }
         /// A user saw an event of a stream. `id` is its SSE id, `text` what it shows.
         Saw = "saw" { session: String, run: String, kind: Shown, id: String, turn: i64, text: String }
         /// A user saw a heartbeat.

@@ -19,6 +19,9 @@ use crate::names::{Role, ends, far, near, role, user_of};
 const SILENCE: Duration = Duration::from_secs(2 * limits::SSE_HEARTBEAT.as_secs() + 5);
 /// From a run's end until its reader knows, with a healthy gateway.
 const TOLD: Duration = Duration::from_secs(60);
+/// The same, where nothing is amiss and she listens: the end's frame leads to a look at the row, and does not wait for the
+/// heartbeat's.
+const PROMPTLY: Duration = Duration::from_secs(2);
 
 /// A place in a stream: fence, turn, frame, and whether the turn is whole.
 type Place = (i64, i64, i64, bool);
@@ -30,6 +33,8 @@ struct Stream {
     read: Duration,
     /// When it was last lost, or left.
     lost: Duration,
+    /// When it was opened last, and whether its events are read as they come.
+    listens: Option<Duration>,
     /// When its user came back last, having been away for longer than it takes to tell her.
     back: Duration,
     place: Place,
@@ -186,11 +191,12 @@ impl Promise for StreamTruth {
     fn observe(&mut self, event: &Event<Did>, _: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::User(UserEvent::Opened { run, nth, .. }) => {
+            Did::User(UserEvent::Opened { run, nth, slowly, .. }) => {
                 let new = Stream {
                     alive: event.at,
                     read: event.at,
                     lost: event.at,
+                    listens: None,
                     back: event.at,
                     place: (0, 0, 0, true),
                     gap: false,
@@ -202,6 +208,7 @@ impl Promise for StreamTruth {
                 };
                 let stream = self.streams.entry(run.clone()).or_insert(new);
                 stream.alive = event.at;
+                stream.listens = (!slowly).then_some(event.at);
                 if event.at > stream.lost + TOLD {
                     stream.back = event.at;
                 }
@@ -269,8 +276,14 @@ impl Promise for StreamTruth {
             let sign = Obligation::new(says, stream.alive, due(stream.alive, SILENCE));
             let end = world.runs.over(label).map(|over| {
                 let says = format!("the stream of {label}, which is over, ends");
-                // A reader that has just come back has until its first silence to be told.
+                // A reader that has just come back has until its first silence to be told. The frame of a run that waited is
+                // in a stream that nobody reads: it ended under a new fence.
                 let ended = stream.back.max(over.at).max(stream.read);
+                let run = world.runs.get(label).filter(|run| run.left.is_some());
+                let listened = stream.listens.is_some_and(|listens| listens < over.at);
+                if listened && run.is_some_and(|run| world.health.is_undisturbed_since(run.accepted)) {
+                    return Obligation::new(says, ended, ended + PROMPTLY);
+                }
                 Obligation::new(says, ended, due(stream.alive.clamp(ended, ended + SILENCE), TOLD))
             });
             [Some(sign), end].into_iter().flatten()

@@ -42,6 +42,7 @@ impl Watcher {
                 session: self.session.clone(),
                 run: self.label.clone(),
                 nth: self.opened,
+                slowly: !self.reads_every.is_zero(),
             }));
             if self.read(&gateway, &mut reconnects).await.is_some() {
                 self.ended = true;
