@@ -12,6 +12,7 @@ mod health_answers;
 mod no_leaks;
 mod no_write_after_pool_close;
 mod no_zombies;
+mod nothing_for_nobody;
 mod nothing_lost;
 mod one_live_executor;
 mod resumable;
@@ -39,6 +40,7 @@ pub use health_answers::HealthAnswers;
 pub use no_leaks::NoLeaks;
 pub use no_write_after_pool_close::NoWriteAfterPoolClose;
 pub use no_zombies::{Deadlines, NoZombies};
+pub use nothing_for_nobody::NothingForNobody;
 pub use nothing_lost::NothingLost;
 pub use one_live_executor::OneLiveExecutor;
 pub use resumable::Resumable;
@@ -131,6 +133,7 @@ pub fn all(deadlines: Deadlines, settings: &Settings, slots: usize) -> Vec<Box<d
         world.judge(AnswersMakeSense::default()),
         world.judge(Undisturbed::default()),
         world.judge(AnswersBind::default()),
+        world.judge(NothingForNobody::default()),
     ]
 }
 
