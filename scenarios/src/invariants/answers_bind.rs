@@ -1,5 +1,5 @@
 //! Every answer binds: what it says of the world was so at some moment between the request and the answer, and what must be
-//! refused is refused, whatever else goes on. [`TABLE`] has all of it.
+//! refused is refused, whatever else goes on. `TABLE` has all of it.
 //!
 //! That an answer is in its endpoint's own table at all, `answers_make_sense` sees to; that a run which shall stop is over soon,
 //! `no_zombies`.
