@@ -1,7 +1,7 @@
 //! Nobody works for nobody: how often a process asks a service is explained by its own beats and sweeps, by the runs that go on,
 //! and by who is connected to it. A loop without a pause works, and costs a processor and a server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
@@ -9,7 +9,7 @@ use lychgate_sim::trace::invariant::Breach;
 
 use super::Promise;
 use super::world::World;
-use crate::events::{Did, RunEvent};
+use crate::events::{DeliveryEvent, Did, How, RunEvent};
 use crate::names::{near, role};
 
 /// Requests a second that a process may send to one service by itself. It beats every five seconds and sweeps about as often,
@@ -18,6 +18,12 @@ const BY_ITSELF: f64 = 4.0;
 /// Requests a second that each run, and each connection of a user or a caller, may add: a token is a frame, and a frame a request;
 /// a claim that a store refuses is tried twice a second, half a dozen requests each, and both a hint and a sweep lead to one.
 const EACH: f64 = 32.0;
+
+/// A process gives one run's delivery back so often within [`WINDOW`] at most: it keeps each for seconds, as for its claim or for
+/// a slot, before it does.
+const GIVEN_BACK: usize = 8;
+/// The length over which that is counted.
+const WINDOW: Duration = Duration::from_secs(10);
 
 /// What is known of a link since its requests were last told.
 struct Since {
@@ -30,6 +36,8 @@ struct Since {
 #[derive(Default)]
 pub struct NothingForNobody {
     links: BTreeMap<String, Since>,
+    /// The last times at which a process gave the delivery of a run back, the newest last.
+    given_back: BTreeMap<(String, String), VecDeque<Duration>>,
     armed: bool,
 }
 
@@ -43,6 +51,16 @@ impl NothingForNobody {
         for (link, since) in &mut self.links {
             since.work = since.work.max(work(world, near(link)));
         }
+    }
+
+    fn gave_back(&mut self, process: &str, run: &str, at: Duration) -> Result<(), Breach> {
+        let times = self.given_back.entry((process.to_owned(), run.to_owned())).or_default();
+        times.push_back(at);
+        times.retain(|time| *time + WINDOW >= at);
+        if times.len() <= GIVEN_BACK {
+            return Ok(());
+        }
+        Err(Breach::now(format!("{process} gave the delivery of {run} back {} times in {WINDOW:?}", times.len())))
     }
 
     fn asked(&mut self, world: &World, at: Duration, link: &str, requests: u32) -> Result<(), Breach> {
@@ -66,13 +84,16 @@ impl Promise for NothingForNobody {
     }
 
     fn says(&self) -> &'static str {
-        "a process asks its services no oftener than its beats, its runs and its callers explain"
+        "a process asks its services no oftener than its beats, its runs and its callers explain, and no delivery spins"
     }
 
     fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         match &event.what {
             What::World(WorldEvent::Asked { link, requests }) if role(near(link)).is_some() => {
                 self.asked(world, event.at, link, *requests)?;
+            }
+            What::Product(Did::Delivery(DeliveryEvent::Settled { run, how: How::GivenBack, .. })) => {
+                self.gave_back(&event.process, run, event.at)?;
             }
             What::World(WorldEvent::LinkOpened { .. }) | What::Product(Did::Run(RunEvent::Accepted { .. })) => {
                 self.look(world);

@@ -39,7 +39,9 @@ impl Undisturbed {
     fn completes(&mut self, world: &World, label: &str, status: Status, reason: &str) -> Result<(), Breach> {
         let Some(run) = world.runs.get(label) else { return Ok(()) };
         // One that waits is cancelled without a request on record: whether anybody has asked, `answers_bind` knows.
-        let stopped = status == Status::Cancelled || run.stopped.is_some() || world.runs.was_suspended_since(&run.session, run.accepted);
+        let stopped = status == Status::Cancelled
+            || run.stopped.is_some()
+            || world.runs.was_suspended_since(&run.session, run.accepted);
         if stopped || !world.health.is_undisturbed_since(run.accepted) {
             return Ok(());
         }
