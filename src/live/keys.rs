@@ -73,12 +73,13 @@ end
 return 1",
 };
 
-/// Takes a run that is over out of the live view and ends its stream; done once, it does nothing.
+/// Takes a run that is over out of the live view and ends its stream; sends readers of the older stream to the newer one, which
+/// nobody has shown them if the run was ended while it waited. Done once, it does nothing.
 pub static END: LazyLock<Script> = LazyLock::new(|| Script::new(END_SOURCE.text));
 
 /// The source of [`END`].
 pub const END_SOURCE: Source = Source {
-    keys: &["live", "ended", "stream", "lease"],
+    keys: &["live", "ended", "stream", "lease", "older_stream"],
     args: &["session", "run", "fence", "status", "reason", "seconds", "stream_length", "end_id"],
     text: "-- live.end
 local shown = redis.call('HGET', KEYS[1], ARGV[1])
@@ -90,6 +91,10 @@ if ours then redis.call('HDEL', KEYS[1], ARGV[1]) end
 redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[6])
 redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], ARGV[8], 'kind', 'end', 'text', ARGV[4] .. ':' .. ARGV[5])
 redis.call('EXPIRE', KEYS[3], ARGV[6])
+if tonumber(ARGV[3]) > 0 then
+  redis.pcall('XADD', KEYS[5], ARGV[8], 'kind', 'moved', 'text', '')
+  redis.call('EXPIRE', KEYS[5], ARGV[6])
+end
 if redis.call('GET', KEYS[4]) == ARGV[2] .. ':' .. ARGV[3] then redis.call('DEL', KEYS[4]) end
 return 1",
 };

@@ -83,6 +83,7 @@ impl Live {
     ) -> Result<(), RedisDown> {
         let mut script = keys::END.prepare_invoke();
         script.key(keys::LIVE).key(keys::ended(run)).key(keys::stream(run, fence)).key(keys::lease(session));
+        script.key(keys::stream(run, Fence(fence.0 - 1)));
         script.arg(&session.0).arg(&run.0).arg(fence.0).arg(end.status.word()).arg(&end.reason);
         script.arg(limits::STREAM_TTL.as_secs()).arg(limits::STREAM_LENGTH).arg(keys::STREAM_END);
         self.redis.script(bound, &script).await

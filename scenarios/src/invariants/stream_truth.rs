@@ -279,7 +279,7 @@ impl Promise for StreamTruth {
                 // A reader that has just come back has until its first silence to be told. The frame of a run that waited is
                 // in a stream that nobody reads: it ended under a new fence.
                 let ended = stream.back.max(over.at).max(stream.read);
-                let run = world.runs.get(label).filter(|run| run.left.is_some());
+                let run = world.runs.get(label);
                 let listened = stream.listens.is_some_and(|listens| listens < over.at);
                 if listened && run.is_some_and(|run| world.health.is_undisturbed_since(run.accepted)) {
                     return Obligation::new(says, ended, ended + PROMPTLY);
