@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lychgate::run::{MessageState, Status};
 use serde::{Deserialize, Serialize};
 
-use crate::answers::{Assignment, Conversation, Said, Session};
+use crate::answers::{Assignment, Conversation, Live, Said, Session};
 
 /// What sets a request apart from one that a user sends in good order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -32,6 +32,18 @@ pub enum Oddity {
     Unnamed,
 }
 
+/// What an answer says that the live view shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// It was not there to look at.
+    Unknown,
+    /// No run.
+    Idle,
+    /// This run; one that its user does not know has no label.
+    Going(Option<String>),
+}
+
 /// What an answer shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -43,8 +55,8 @@ pub enum Shows {
     Run(Option<String>),
     /// No run.
     NoRun,
-    /// A session, by its newest run. `live` says whether the live view was there to look at.
-    Session { run: Option<String>, status: Status, turns: i64, suspended: bool, live: bool },
+    /// A session, by its newest run, and what the live view shows of it.
+    Session { run: Option<String>, status: Status, turns: i64, suspended: bool, live: View },
     /// A conversation: each message, and how many answers to it there are.
     Conversation(Vec<(String, MessageState, usize)>),
     /// An agent's assignment.
@@ -163,7 +175,11 @@ impl Shown for Session {
             status: self.status,
             turns: self.turns,
             suspended: self.suspended.is_some(),
-            live: !matches!(&self.live, crate::answers::Live::Word(word) if word == "unknown"),
+            live: match &self.live {
+                Live::Word(word) if word == "idle" => View::Idle,
+                Live::Word(_) => View::Unknown,
+                Live::Going { run, .. } => View::Going(labels.of(run)),
+            },
         }
     }
 }

@@ -18,7 +18,7 @@ use super::world::{Session, World, leads_to};
 use crate::answers::{AGENT, BEGIN, CANCEL, EVENTS, HEALTH, MESSAGES, REASSIGN, SAY, SESSION, SUSPEND, UNSUSPEND};
 use crate::events::{Did, RunEvent, UserEvent};
 use crate::names::{Role, role};
-use crate::told::{Oddity, Shows, Told};
+use crate::told::{Oddity, Shows, Told, View};
 
 /// A store that was ill so long before a request may still make it fail: what was dialled then is given up only now, and what
 /// comes back is dialled after a pause.
@@ -191,7 +191,26 @@ fn stood_so(case: &Case) -> bool {
     let stood = |session: &Session| {
         (session.status, session.turns, session.suspended) == (*status, *turns, *suspended) && known(session)
     };
-    case.sessions().any(stood) && (*live || case.was_ill(|target| target == case.gateway || target == redis))
+    let was_ill = || case.was_ill(|target| target == case.gateway || target == redis);
+    // A node that was demoted, and one whose memory was exchanged, shows what was so once.
+    let was_elsewhere = || {
+        let since = case.since.saturating_sub(AFTERMATH);
+        case.world.health.was_struck_since(
+            &["demoted", "failover", "corrupt"],
+            |target| target == "redis" || target == redis,
+            since,
+        )
+    };
+    let shown = || case.world.history.shown(case.session, case.since);
+    let viewed = match live {
+        View::Unknown => was_ill(),
+        View::Idle => shown().any(Option::is_none) || was_elsewhere(),
+        View::Going(Some(run)) => shown().any(|shown| shown.as_ref() == Some(run)) || was_elsewhere(),
+        View::Going(None) => {
+            shown().any(|shown| shown.as_ref().is_some_and(|run| !case.heard.contains(run))) || was_elsewhere()
+        }
+    };
+    case.sessions().any(stood) && viewed
 }
 
 /// Each message that was there before the request is shown, and each that is shown was, as it was.

@@ -252,7 +252,12 @@ impl ExactlyOneSwitch {
             return Err(Breach::now(format!("{run} was given up for want of a subscription, and there was one")));
         }
         let calm = world.health.calm_since(matters_to_agent(&waiting.agent));
-        if !told && !candidate && calm.is_some_and(|calm| calm + LOCK_LEFT <= waiting.since) {
+        let calm = calm.is_some_and(|calm| calm.is_zero() || calm + LOCK_LEFT <= waiting.since);
+        if !told && candidate && calm {
+            let says = format!("{run} failed with its subscription, and there was another one: {reason}");
+            return Err(Breach::now(says));
+        }
+        if !told && !candidate && calm {
             return Err(Breach::now(format!("{run} had no subscription left, and its user was told {reason:?}")));
         }
         Ok(())

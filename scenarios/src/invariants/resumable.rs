@@ -1,5 +1,6 @@
 //! A process that is told to stop notes at once, durably, what it has in flight; the one that claims such a run tells its user why.
-//! A mark is its maker's, and a suspended session's run is neither marked nor resumed.
+//! A mark is its maker's, and a suspended session's run is neither marked nor resumed. What was handed back in order counts
+//! against no session.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 use super::Promise;
 use super::world::{Owner, World};
 use crate::events::{Did, ProcessEvent, RunEvent, UserEvent};
-use crate::names::ends;
+use crate::names::{Role, ends, role};
 use crate::settings::Settings;
 
 /// For the way of a signal.
@@ -47,6 +48,15 @@ pub struct Resumable {
     /// Runs of suspended sessions that must end, and since when.
     held: BTreeMap<String, Duration>,
     armed: bool,
+}
+
+/// A claim has suspended a session: so many executors were lost over a run of it.
+fn suspended(world: &World, session: &str) -> Result<(), Breach> {
+    let vain = world.runs.of_session(session).map(|(_, run)| run.vain).max().unwrap_or_default();
+    if vain >= limits::CLAIMS_WITHOUT_TURN {
+        return Ok(());
+    }
+    Err(Breach::now(format!("{session} was suspended, although {vain} claims of a run of it came to nothing, no more")))
 }
 
 impl Resumable {
@@ -202,6 +212,9 @@ impl Promise for Resumable {
                 self.ended(world, run, *status, reason, *by_owner)?
             }
             Did::Run(RunEvent::Suspended { session }) => {
+                if role(&event.process) == Some(Role::Executor) {
+                    suspended(world, session)?;
+                }
                 for (label, run) in world.runs.open().filter(|(_, run)| run.session == *session) {
                     self.owed.remove(label);
                     if run.owner().is_some() {

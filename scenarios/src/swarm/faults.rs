@@ -66,10 +66,14 @@ fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
             Fault::new(kind, vec![format!("provider/{token}")], Trigger::On(cue), length)
         },
     );
-    let grief = (select(vec![&SIGKILL, &SIGTERM, &HOST_LOSS, &PAUSE]), seconds(0..=3), seconds(5..=120));
-    let grief = grief.prop_map(move |(kind, after, lasts)| {
+    // Directly after a commit, too: what comes of it is another process's then.
+    let when = prop_oneof![1 => Just(Duration::ZERO), 1 => seconds(0..=3)];
+    let what = select(vec!["assigned", "switch_ready", "subscription_failed", "container_started"]);
+    let grief = (select(vec![&SIGKILL, &SIGTERM, &HOST_LOSS, &PAUSE]), what, when, seconds(5..=120));
+    let grief = grief.prop_map(move |(kind, event, after, lasts)| {
         // The first assignments are no switches.
-        let cue = EventMatch { event: "assigned".into(), session: None, nth: agents + 1, after };
+        let nth = if event == "subscription_failed" { 1 } else { agents + 1 };
+        let cue = EventMatch { event: event.into(), session: None, nth, after };
         let length = if *kind == PAUSE { Lifetime::Lasts(lasts) } else { Lifetime::Instant };
         Fault::new(kind, vec![ORIGIN.into()], Trigger::On(cue), length)
     });
@@ -203,8 +207,18 @@ fn fault(
     process: impl Strategy<Value = String> + Clone + 'static,
     sessions: Vec<String>,
 ) -> impl Strategy<Value = Fault> {
-    let moment = select(vec!["claimed", "called", "answered", "checkpointed", "ended", "shown", "accepted"]);
-    let after = prop_oneof![2 => seconds(0..=1), 2 => seconds(0..=20), 1 => seconds(0..=60)];
+    let moment = select(vec![
+        "claimed",
+        "called",
+        "answered",
+        "checkpointed",
+        "ended",
+        "shown",
+        "accepted",
+        "handed_back",
+        "marked",
+    ]);
+    let after = prop_oneof![1 => Just(Duration::ZERO), 2 => seconds(0..=1), 2 => seconds(0..=20), 1 => seconds(0..=60)];
     let cue = (moment, proptest::option::of(select(sessions)), 1..=2u32, after);
     let cue = cue.prop_map(|(event, session, nth, after)| EventMatch { event: event.into(), session, nth, after });
     let trigger = prop_oneof![4 => cue.prop_map(Trigger::On), 1 => seconds(0..=120).prop_map(Trigger::At)];

@@ -1,4 +1,4 @@
-//! What Postgres had, and when: what an answer shows was so at some moment between the request and the answer.
+//! What Postgres had and the live view showed, and when: what an answer shows was so at some moment between the request and the answer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use lychgate::run::{MessageState, Status};
 use lychgate_sim::trace::event::{Event, What};
 
-use crate::events::{AgentEvent, Did, RunEvent};
+use super::health::Memory;
+use crate::events::{AgentEvent, Did, LiveEvent, RunEvent};
 
 /// A session, as its row and that of its newest run have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,10 @@ pub struct History {
     turns: BTreeMap<String, Course<i64>>,
     /// By agent: subscription and epoch.
     assignments: BTreeMap<String, Course<(String, i64)>>,
+    /// The run that the live view shows of each session.
+    shown: BTreeMap<String, Course<Option<String>>>,
+    /// What it showed when Redis's memory was noted.
+    noted: BTreeMap<String, Option<String>>,
 }
 
 /// Each state that stood at some moment since then.
@@ -46,13 +51,42 @@ fn stood<T>(course: Option<&Course<T>>, since: Duration) -> impl Iterator<Item =
 impl History {
     pub(super) fn observe(&mut self, event: &Event<Did>) {
         let at = event.at;
+        if let Some(memory) = Memory::of(event) {
+            self.remembers(memory, at);
+        }
         match &event.what {
             What::Product(Did::Run(did)) => self.run(did, at),
+            What::Product(Did::Live(LiveEvent::Shown { session, run, .. })) => {
+                self.show(session, Some(run.clone()), at)
+            }
+            What::Product(Did::Live(LiveEvent::Unshown { session, run })) => {
+                let shown = self.shown.get(session).and_then(|course| course.last());
+                if shown.is_some_and(|(_, shown)| shown.as_ref() == Some(run)) {
+                    self.show(session, None, at);
+                }
+            }
             What::Product(Did::Agent(AgentEvent::Assigned { agent, to, epoch, .. })) => {
                 self.assignments.entry(agent.clone()).or_default().push((at, (to.clone(), *epoch)));
             }
             _ => {}
         }
+    }
+
+    /// The live view is what is left in Redis.
+    fn remembers(&mut self, memory: Memory, at: Duration) {
+        if memory == Memory::Noted {
+            let last = |course: &Course<Option<String>>| course.last().and_then(|(_, run)| run.clone());
+            self.noted = self.shown.iter().map(|(session, course)| (session.clone(), last(course))).collect();
+            return;
+        }
+        for (session, course) in &mut self.shown {
+            let kept = self.noted.get(session).filter(|_| memory == Memory::Restored);
+            course.push((at, kept.cloned().flatten()));
+        }
+    }
+
+    fn show(&mut self, session: &str, run: Option<String>, at: Duration) {
+        self.shown.entry(session.to_owned()).or_insert_with(|| vec![(Duration::ZERO, None)]).push((at, run));
     }
 
     fn run(&mut self, did: &RunEvent, at: Duration) {
@@ -104,6 +138,13 @@ impl History {
     /// What a session was since then.
     pub fn session(&self, session: &str, since: Duration) -> impl Iterator<Item = &Session> {
         stood(self.sessions.get(session), since)
+    }
+
+    /// The run that the live view showed of a session since then.
+    pub fn shown(&self, session: &str, since: Duration) -> impl Iterator<Item = &Option<String>> {
+        static NEVER: Option<String> = None;
+        let never = (!self.shown.contains_key(session)).then_some(&NEVER);
+        stood(self.shown.get(session), since).chain(never)
     }
 
     /// What a message was since then, by its run.

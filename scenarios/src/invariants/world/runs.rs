@@ -70,6 +70,8 @@ pub struct Run {
     pub finished: Option<Duration>,
     /// When its user's request to stop it was first committed.
     pub stopped: Option<Duration>,
+    /// Claims since its last checkpoint, but those that were handed back in order.
+    pub vain: i64,
     /// Whether its owner has lost it.
     lost: bool,
 }
@@ -87,6 +89,7 @@ impl Run {
             fence,
             finished: None,
             stopped: None,
+            vain: 0,
             lost: false,
         }
     }
@@ -140,17 +143,26 @@ impl Runs {
                 let incarnation = health.life(&process).incarnation;
                 let run = self.moved(run, Stage::Owned(Owner { process, incarnation, mark, since: at }), at);
                 run.fence = *fence;
+                run.vain += 1;
             }
             RunEvent::HandedBack { run, fence, .. } => {
                 self.last_let_go = at;
-                self.moved(run, Stage::Queued, at).fence = fence + 1;
+                let run = self.moved(run, Stage::Queued, at);
+                run.fence = fence + 1;
+                run.vain = (run.vain - 1).max(0);
             }
             RunEvent::Ended { run, fence, .. } => {
                 self.last_let_go = at;
                 self.open.remove(run);
                 self.moved(run, Stage::Over(Over { at, by: event.process.clone() }), at).fence = *fence;
             }
-            RunEvent::Checkpointed { run, last: true, .. } => _ = self.run(run, at).finished.get_or_insert(at),
+            RunEvent::Checkpointed { run, last, .. } => {
+                let run = self.run(run, at);
+                run.vain = 0;
+                if *last {
+                    run.finished.get_or_insert(at);
+                }
+            }
             RunEvent::CancelRequested { run, .. } => _ = self.run(run, at).stopped.get_or_insert(at),
             RunEvent::Lost { run, .. } => self.run(run, at).lost = true,
             RunEvent::Suspended { session } => {

@@ -19,7 +19,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::Shared;
 use super::data_type::Type;
 use super::engine::Plan;
-use super::faults::TOO_MANY_CONNECTIONS;
 use super::observation::Value;
 use super::refusal::Refusal;
 use super::session::{Answer, Session, Transaction};
@@ -67,8 +66,8 @@ where
     let Ok(Some(startup)) = tokio::time::timeout(STARTUP_MAX, greet(&mut wire, &shared)).await else { return };
     let registration = match shared.register() {
         Ok(registration) => registration,
-        Err(refusal) => {
-            let (ailment, request) = (TOO_MANY_CONNECTIONS.word(), Vec::new());
+        Err((fault, refusal)) => {
+            let (ailment, request) = (fault.word(), Vec::new());
             tap(FaultObserved { peer, service: "postgres", ailment, request }.into());
             wire.answer(Out::ErrorResponse(refusal.response()));
             let _ = wire.flush().await;

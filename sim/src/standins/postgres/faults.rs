@@ -23,9 +23,13 @@ pub static SERIALIZATION_FAILURE: FaultRow = FaultRow {
     ..FaultRow::SERVICE
 };
 
-/// What a commit may be refused with: trouble of the server's own, of its machine, of its memory, a deadlock, a server that is
-/// a standby now.
-pub const COMMIT_ERRORS: &[&str] = &["XX000", "58030", "53200", "40P01", "25006"];
+/// What a commit may be refused with, something of each class that does not say that the statement is wrong: trouble of the
+/// server's own, of its machine, of its memory; a deadlock; a server that is a standby now, is being stopped, or has waited for
+/// too long; a lock that is not there; a pooler's lost server and refused login; and what nobody has a list for.
+pub const COMMIT_ERRORS: &[&str] = &[
+    "XX000", "XX001", "58030", "53200", "53400", "40P01", "25006", "57P01", "57014", "55P03", "54000", "08006",
+    "28P01", "72000",
+];
 
 /// Each commit of a change is refused with one SQLSTATE.
 pub static COMMIT_ERROR: FaultRow = FaultRow {
@@ -48,6 +52,13 @@ pub static TOO_MANY_CONNECTIONS: FaultRow = FaultRow {
         ..FaultRow::SERVICE.kind
     },
     help: "new connections are refused with 53300",
+    ..FaultRow::SERVICE
+};
+
+/// Nobody new may connect: it comes up.
+pub static STARTING_UP: FaultRow = FaultRow {
+    kind: FaultKind { word: "starting_up", struck: Some("{} starts up"), ..FaultRow::SERVICE.kind },
+    help: "new connections are refused with 57P03",
     ..FaultRow::SERVICE
 };
 
@@ -76,6 +87,7 @@ pub static WORDS: ServiceWords = ServiceWords {
         &SERIALIZATION_FAILURE,
         &COMMIT_ERROR,
         &TOO_MANY_CONNECTIONS,
+        &STARTING_UP,
         &SLOW_COMMIT,
         &TABLE_LOCK,
         &clock::AHEAD,
@@ -91,6 +103,7 @@ pub(super) struct Faults {
     /// The SQLSTATE that commits are refused with.
     commit_error: Option<String>,
     too_many_connections: bool,
+    starting_up: bool,
     /// By how much commits are late.
     slow_commit: Duration,
     pub clock: Clock,
@@ -107,6 +120,7 @@ impl Faults {
             row if *row == SERIALIZATION_FAILURE => self.serialization_failure = on,
             row if *row == COMMIT_ERROR => self.commit_error = fault.text("code").filter(|_| on).map(str::to_owned),
             row if *row == TOO_MANY_CONNECTIONS => self.too_many_connections = on,
+            row if *row == STARTING_UP => self.starting_up = on,
             row if *row == SLOW_COMMIT => self.slow_commit = if on { fault.time("by") } else { Duration::ZERO },
             // Its next life knows what was committed.
             row if *row == RESTART => {}
@@ -139,8 +153,12 @@ impl Faults {
         self.slow_commit
     }
 
-    /// Whether somebody new may connect.
-    pub fn allow_connection(&self) -> bool {
-        !self.too_many_connections
+    /// What somebody new is refused with.
+    pub fn refuses_connection(&self) -> Option<(&'static FaultRow, Refusal)> {
+        if self.starting_up {
+            return Some((&STARTING_UP, Refusal::fatal("57P03", "the database system is starting up")));
+        }
+        let refusal = || Refusal::fatal("53300", "sorry, too many clients already");
+        self.too_many_connections.then(|| (&TOO_MANY_CONNECTIONS, refusal()))
     }
 }

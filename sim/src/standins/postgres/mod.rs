@@ -28,8 +28,7 @@ use pgwire::messages::startup::SecretKey;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use self::engine::Database;
-use self::faults::Faults;
-use self::faults::TABLE_LOCK;
+use self::faults::{Faults, TABLE_LOCK, TOO_MANY_CONNECTIONS};
 use self::observation::Value;
 use self::refusal::Refusal;
 use self::shapes::Messages;
@@ -114,10 +113,14 @@ impl Shared {
         (clock.shows(now), clock.misleads())
     }
 
-    fn register(self: &Arc<Shared>) -> Result<Registration, Refusal> {
+    /// A client's place, or what it is refused with.
+    fn register(self: &Arc<Shared>) -> Result<Registration, (&'static FaultRow, Refusal)> {
+        if let Some(refusal) = self.faults().refuses_connection() {
+            return Err(refusal);
+        }
         let mut clients = self.clients();
-        if clients.connected.len() >= CONNECTIONS_MAX || !self.faults().allow_connection() {
-            return Err(Refusal::fatal("53300", "sorry, too many clients already"));
+        if clients.connected.len() >= CONNECTIONS_MAX {
+            return Err((&TOO_MANY_CONNECTIONS, Refusal::fatal("53300", "sorry, too many clients already")));
         }
         clients.next_pid += 1;
         let pid = clients.next_pid;
