@@ -37,7 +37,8 @@ pub fn draw(seed: Seed) -> Plan<LychgateWorkload> {
     let topology = Topology { gateways, executors, agents };
     let users = meddled(seed, spread(users, &topology));
     let faults = drawn(seed, Purpose::Faults, faults::faults(&users, &topology));
-    let subscriptions = drawn(seed, Purpose::Workload, select(vec!["a=sk-a,b=sk-b", "a=sk-a,b=sk-b,c=sk-c"]));
+    let subscriptions =
+        drawn(seed, Purpose::Workload, select(vec!["a=sk-a,b=sk-b", "b=sk-b,a=sk-a", "a=sk-a,b=sk-b,c=sk-c"]));
     let everybodys =
         [("LYCHGATE_AGENTS", topology.agents().join(",")), ("LYCHGATE_SUBSCRIPTIONS", subscriptions.into())];
     let everybodys = everybodys.map(|(name, value)| (name.to_string(), value)).into();

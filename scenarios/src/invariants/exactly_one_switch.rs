@@ -134,6 +134,9 @@ impl ExactlyOneSwitch {
         at: Duration,
         by_operator: bool,
     ) -> Result<(), Breach> {
+        if epoch == 1 && self.subscriptions.first().is_some_and(|first| first != to) {
+            return Err(Breach::now(format!("{name} began with {to}, which is not the first subscription")));
+        }
         let wished = self.wishes.contains(&(name.to_string(), epoch - 1, to.to_string()));
         let skipped = self.recorded.iter().any(|((subscription, agent), recorded)| {
             let unseen = if agent == name { Duration::ZERO } else { UNSEEN };

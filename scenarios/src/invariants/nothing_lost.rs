@@ -31,6 +31,8 @@ struct Run {
     calls: u32,
     /// The number of the newest call's attempt.
     attempt: i64,
+    /// Answers to one turn under one fence that were cut: which, and how many.
+    cut: ((i64, i64), u32),
 }
 
 /// See the module.
@@ -44,6 +46,9 @@ pub struct NothingLost {
 
 /// The report of what an end leaves unread stands in the end's own transaction.
 const SAME_MOMENT: Duration = Duration::from_millis(1);
+
+/// A turn whose answers were cut so often has failed: each counts, but one that an agent's restart has cut.
+const CUT_MOST: u32 = 2 * ATTEMPTS_PER_TURN;
 
 /// Whether nothing explains that an answer which was whole at this time was not kept: of faults there was nothing but trouble of
 /// Postgres, and that was over before one call to it may give up.
@@ -107,6 +112,12 @@ impl Promise for NothingLost {
                         "turn {turn} of {label} was answered whole, Postgres was ill for a moment alone, and the model is asked again"
                     )));
                 }
+                if run.cut.0 == (*fence, *turn) && run.cut.1 >= CUT_MOST {
+                    return Err(Breach::now(format!(
+                        "turn {turn} of {label} was cut {} times, and is asked again",
+                        run.cut.1
+                    )));
+                }
                 run.calls += 1;
                 run.attempt = *attempt;
                 if *fence == run.newest && *turn <= run.checkpointed {
@@ -119,6 +130,11 @@ impl Promise for NothingLost {
             Did::Turn(TurnEvent::Answered { run: label, fence, turn, .. }) => {
                 let run = self.run(label);
                 (run.answered, run.answered_at) = ((*fence, *turn), event.at);
+            }
+            Did::Turn(TurnEvent::Spoiled { run: label, fence, turn, .. }) => {
+                let run = self.run(label);
+                let before = if run.cut.0 == (*fence, *turn) { run.cut.1 } else { 0 };
+                run.cut = ((*fence, *turn), before + 1);
             }
             Did::Run(RunEvent::Checkpointed { run: label, turn, fence, last, .. }) => {
                 let run = self.run(label);

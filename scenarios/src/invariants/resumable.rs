@@ -142,6 +142,15 @@ impl Resumable {
         if world.runs.get(label).is_some_and(|run| world.runs.is_suspended(&run.session)) {
             return Err(Breach::now(format!("{label} was claimed, although its session is suspended")));
         }
+        // What a process that is to stop has claimed with its last breath is handed back, or marked as what it had before.
+        let owner = world
+            .runs
+            .get(label)
+            .and_then(|run| run.owner())
+            .filter(|owner| world.health.life(&owner.process).draining);
+        if let Some(owner) = owner {
+            self.owed.insert(label.to_owned(), (owner.clone(), at));
+        }
         if self.marks.remove(label).is_some() {
             self.armed = true;
             self.untold.insert(label.to_string(), at);

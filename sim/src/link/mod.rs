@@ -160,6 +160,8 @@ struct State {
     requests: u32,
     incarnation: u32,
     near_down: bool,
+    /// The port at which the far end is reached in its present life; `None`: at any.
+    open_at: Option<u16>,
     /// The far end's host is lost: who connects hears nothing until it is up again.
     far_away: bool,
     /// Connections that were lost up to here, counted as in `epochs`, are known to be dead.
@@ -285,9 +287,9 @@ impl Link {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let (refused, refuses) = {
             let mut state = self.state();
-            let refused = state.refuses();
+            let refused = state.refuses_all();
             change(&mut state);
-            (refused, state.refuses())
+            (refused, state.refuses_all())
         };
         self.changed.notify_waiters();
         if refuses != refused {
@@ -392,13 +394,19 @@ impl Link {
         state.effects.iter().filter(refuse).map(|(fault, _)| *fault).collect()
     }
 
-    /// Waits until who dials is refused, or let in.
-    async fn refuses(&self, wanted: bool) {
+    /// From now on the far end is reached at this port and no other one.
+    pub fn reached_at(&self, port: u16) {
+        self.state().open_at = Some(port);
+        self.gate.notify_waiters();
+    }
+
+    /// Waits until who dials this port is refused, or let in.
+    async fn refuses(&self, port: u16, wanted: bool) {
         loop {
             let changed = self.gate.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.state().refuses() == wanted {
+            if self.state().refuses(port) == wanted {
                 return;
             }
             changed.await;
@@ -415,9 +423,14 @@ impl Link {
 }
 
 impl State {
-    /// Whether who dials is refused.
-    fn refuses(&self) -> bool {
+    /// Whether a fault wants that who dials is refused.
+    fn refuses_all(&self) -> bool {
         self.effects.values().any(|standing| standing.effect == Effect::ConnectionRefused)
+    }
+
+    /// Whether who dials this port is refused.
+    fn refuses(&self, port: u16) -> bool {
+        self.open_at.is_some_and(|open| open != port) || self.refuses_all()
     }
 }
 
@@ -434,14 +447,16 @@ pub fn ends_in_new(bytes: &[u8], old: usize, pattern: &[u8]) -> bool {
     pattern.is_empty() || bytes[from..].windows(pattern.len()).any(|window| window == pattern)
 }
 
-/// Runs the relay of `link`: takes connections from `listener` and carries each to `target`, for ever.
+/// Runs the relay of `link`: takes connections from `listener` and carries each to `target`, for ever. A link whose far end is
+/// reached at several ports, one after the other, has a relay for each.
 pub async fn relay(link: Arc<Link>, observer: Arc<dyn LinkObserver>, listener: TcpListener, target: impl Into<Target>) {
+    let at = listener.local_addr().map_or(0, |addr| addr.port());
     let (target, mut port) = (target.into(), Port::new(listener));
     loop {
         let near = tokio::select! {
             biased;
-            () = link.refuses(true) => {
-                refuse(&link, &*observer, &mut port).await;
+            () = link.refuses(at, true) => {
+                refuse(&link, &*observer, &mut port, at).await;
                 continue;
             }
             near = port.accept() => near,
@@ -471,13 +486,13 @@ pub async fn relay(link: Arc<Link>, observer: Arc<dyn LinkObserver>, listener: T
     }
 }
 
-/// New connections are refused, until no fault wants that any more.
-async fn refuse(link: &Link, observer: &dyn LinkObserver, port: &mut Port) {
+/// New connections are refused, until no fault wants that any more and the port is the far end's.
+async fn refuse(link: &Link, observer: &dyn LinkObserver, port: &mut Port, at: u16) {
     port.shut();
     loop {
         tokio::select! {
             biased;
-            () = link.refuses(false) => break,
+            () = link.refuses(at, false) => break,
             () = port.dialled() => {}
         }
         let Some(label) = observer.serves(link) else { continue };

@@ -10,15 +10,21 @@ use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::Mutex as Turn;
 use tokio::sync::oneshot;
 
+use crate::link::Link;
 use crate::standins::container::{FIRST_PUBLISHED, KILLED, Runner, Running, Spec};
 use crate::trace::event::ProductEvent;
 use crate::world::dispatcher::Dispatcher;
 use crate::world::nodes::NodeHandle;
 use crate::world::process::{Ended, Supervised};
 
-/// The port of the host at which the slot with this index, over all agents and from 0, is reached.
-pub(crate) fn published(index: usize) -> u16 {
-    u16::try_from(index).ok().and_then(|index| FIRST_PUBLISHED.checked_add(index)).expect("a world has few slots")
+/// The ports of the host at which a slot is reached, one in each life, in turn: an engine gives a container that is started
+/// again another port.
+pub(crate) const PORTS: usize = 2;
+
+/// The port in that turn of the slot with this index, over all agents and from 0.
+pub(crate) fn published(index: usize, turn: usize) -> u16 {
+    let port = u16::try_from(index * PORTS + turn % PORTS).ok().and_then(|port| FIRST_PUBLISHED.checked_add(port));
+    port.expect("a world has few slots")
 }
 
 /// A slot.
@@ -26,7 +32,9 @@ struct ContainerSlot {
     agent: String,
     process: String,
     inside: SocketAddr,
-    published: u16,
+    index: usize,
+    /// The links that lead to it.
+    far: Vec<Arc<Link>>,
     /// A container's process lives in it.
     taken: Mutex<bool>,
     /// Held from a boot to the burial.
@@ -38,13 +46,13 @@ pub(crate) fn runner<O: ProductEvent>(
     dispatcher: &Arc<Dispatcher<O>>,
     control_node: &NodeHandle,
     label: &'static str,
-    slots: Vec<(String, Supervised)>,
+    slots: Vec<(String, Supervised, Vec<Arc<Link>>)>,
 ) -> Runner {
-    let slot = |(index, (agent, supervised)): (usize, (String, Supervised))| {
+    let slot = |(index, (agent, supervised, far)): (usize, (String, Supervised, Vec<Arc<Link>>))| {
         let process = supervised.process().to_owned();
         let inside = supervised.listen().expect("the role of a container has a port");
         let (taken, supervised) = (Mutex::new(false), Arc::new(Turn::new(supervised)));
-        Arc::new(ContainerSlot { agent, process, inside, published: published(index), taken, supervised })
+        Arc::new(ContainerSlot { agent, process, inside, index, far, taken, supervised })
     };
     let slots: Vec<_> = slots.into_iter().enumerate().map(slot).collect();
     let (dispatcher, control_node) = (dispatcher.clone(), control_node.clone());
@@ -65,7 +73,8 @@ fn take(slots: &[Arc<ContainerSlot>], label: &str, spec: &Spec) -> Result<Arc<Co
         format!(
             "driver failed programming external connectivity on endpoint {}: Bind for 0.0.0.0:{} failed: port is \
              already allocated",
-            spec.name, last.published
+            spec.name,
+            published(last.index, 0)
         )
     })
 }
@@ -93,8 +102,10 @@ async fn boot<O: ProductEvent>(
         })
     };
     let (terminate, kill) = (order(false), order(true));
-    let ContainerSlot { process, inside, published, .. } = &*slot;
-    let running = Running { process: process.clone(), published: *published, inside: *inside, exit, terminate, kill };
+    let published = published(slot.index, incarnation as usize);
+    slot.far.iter().for_each(|link| link.reached_at(published));
+    let (process, inside) = (slot.process.clone(), slot.inside);
+    let running = Running { process, published, inside, exit, terminate, kill };
     control_node.spawn(async move {
         // Nobody but the engine's clients ends a container: no grace.
         let code = match supervised.live(&dispatcher, life, None).await {

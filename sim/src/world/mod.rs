@@ -270,11 +270,11 @@ impl Fleet {
         let service = services.get(engine).unwrap_or_else(|| panic!("there is no service {engine}"));
         let mut slots = Vec::new();
         for (agent, spec) in self.slots {
-            let process = spec.process.clone();
+            let (process, far) = (spec.process.clone(), spec.far.clone());
             dispatcher.act(|monitor| monitor.slot(&process));
             let (service_manager, supervised) = man(spec);
             service_managers.insert(process, service_manager);
-            slots.push((agent, supervised));
+            slots.push((agent, supervised, far));
         }
         let told = service.run_with(container::runner(dispatcher, control_node, label, slots));
         assert!(told.is_ok(), "service {engine} is no container engine");
@@ -403,15 +403,18 @@ impl<O: ProductEvent> Builder<O> {
         }
     }
 
-    /// One address at which a process reaches every slot of a container_role, each at the port that the engine publishes for it.
+    /// One address at which a process reaches every slot of a container_role, each at the ports that the engine publishes for it.
     async fn slot_addresses(&mut self, process: &str, container_role: usize, near: &mut Vec<Arc<Link>>) -> SocketAddr {
         let (node, ip) =
             self.ground.node(&format!("{process}->{}", self.container_roles[container_role].contained.reached_as));
         for (index, (_, slot)) in self.container_roles[container_role].slots.iter_mut().enumerate() {
             let link = Link::new(process, &slot.process);
             let target = slot.listen.expect("the role of a container has a port");
-            let listener = bind(&node, ip, container::published(index)).await;
-            node.spawn(relay(link.clone(), Arc::new(DispatcherObserver(self.dispatcher.clone())), listener, target));
+            for turn in 0..container::PORTS {
+                let listener = bind(&node, ip, container::published(index, turn)).await;
+                let observer = Arc::new(DispatcherObserver(self.dispatcher.clone()));
+                node.spawn(relay(link.clone(), observer, listener, target));
+            }
             self.links.insert(link.name.clone(), link.clone());
             slot.far.push(link.clone());
             near.push(link);
