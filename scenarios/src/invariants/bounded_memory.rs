@@ -275,15 +275,16 @@ impl BoundedMemory {
 }
 
 impl Gauges {
-    /// The gauge that has grown from the first third of its samples to the last.
+    /// The gauge whose least value has grown from the first third of its samples to the last. Its largest may be a moment in
+    /// which two looks fell together.
     fn growing(&self) -> Option<&'static str> {
         if self.until < self.began + SLOPE_AFTER {
             return None;
         }
-        let most = |samples: &[i64]| samples.iter().copied().max().unwrap_or(i64::MIN);
+        let least = |samples: &[i64]| samples.iter().copied().min().unwrap_or(i64::MIN);
         self.samples.iter().find_map(|(name, samples)| {
             let third = samples.len() / 3;
-            (third > 0 && most(&samples[samples.len() - third..]) > most(&samples[..third])).then_some(*name)
+            (third > 0 && least(&samples[samples.len() - third..]) > least(&samples[..third])).then_some(*name)
         })
     }
 }

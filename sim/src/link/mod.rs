@@ -489,11 +489,13 @@ pub async fn relay(link: Arc<Link>, observer: Arc<dyn LinkObserver>, listener: T
 /// New connections are refused, until no fault wants that any more and the port is the far end's.
 async fn refuse(link: &Link, observer: &dyn LinkObserver, port: &mut Port, at: u16) {
     port.shut();
+    // Who dials where the far end is no longer reached feels no fault, and to hear of it costs a look every moment.
+    let told = !link.refused_by().is_empty();
     loop {
         tokio::select! {
             biased;
             () = link.refuses(at, false) => break,
-            () = port.dialled() => {}
+            () = port.dialled(), if told => {}
         }
         let Some(label) = observer.serves(link) else { continue };
         link.refused_by().into_iter().for_each(|fault| observer.felt(link, fault, &label));
