@@ -70,8 +70,9 @@ fn zero_long() -> Result<(), Failed> {
 }
 
 fn unused_link() -> Result<(), Failed> {
-    let edits = [("executor = 1", "executor = 2"), ("executor-1->redis", "executor-2->redis")];
-    // The only run is the first executor's: the second one's Redis is nobody's.
+    let later = "executor = 2\n[service.executor-2]\nfirst_boot = \"5s\"";
+    let edits = [("executor = 1", later), ("executor-1->redis", "executor-2->redis")];
+    // The only run is the first executor's, who was there alone: the second one's Redis is nobody's.
     let because = ["executor-1 claims ann/1#1", "fault 1 (wedge on executor-2->redis) was not felt by any live work"];
     vacuous("unused_link", &edits, &because)
 }
