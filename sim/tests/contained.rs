@@ -317,7 +317,7 @@ impl Keeper {
         assert_eq!(self.call(32768).await, None, "nobody listens yet");
         assert_eq!(self.post("a", "start").await.0, 204);
         let port = self.port("a").await;
-        assert_eq!(port, 32768);
+        assert_eq!(port, 32769);
         assert_eq!(self.call(port).await.as_deref(), Some("agent-1.1/1 red"));
         sleep(Duration::from_secs(11)).await;
         assert_eq!(self.call(port).await, None, "it is dead");
@@ -325,10 +325,14 @@ impl Keeper {
         assert_eq!((&dead["State"]["Status"], &dead["State"]["ExitCode"]), (&json!("exited"), &json!(137)));
         assert_eq!(dead["NetworkSettings"]["Ports"], json!({}));
         assert_eq!(self.post("a", "start").await.0, 204);
-        assert_eq!(self.call(port).await.as_deref(), Some("agent-1.1/2 red"));
+        let second = self.port("a").await;
+        assert_eq!(second, 32768, "another one");
+        assert_eq!(self.call(port).await, None, "it is reached there no longer");
+        assert_eq!(self.call(second).await.as_deref(), Some("agent-1.1/2 red"));
         assert_eq!(self.post("a", "stop?t=3").await.0, 204);
         assert_eq!(self.post("a", "start").await.0, 204);
-        assert_eq!(self.call(port).await.as_deref(), Some("agent-1.1/3 red"), "the same slot, at once");
+        let third = self.port("a").await;
+        assert_eq!(self.call(third).await.as_deref(), Some("agent-1.1/3 red"), "the same slot, at once");
         assert_eq!(self.post("a", "stop?t=3").await.0, 204);
         assert_eq!(self.ask(Method::DELETE, "/containers/a", Value::Null).await.0, 204);
         tracing::info!("done");
@@ -345,8 +349,8 @@ impl Keeper {
         let message = refused["message"].as_str().expect("a message");
         assert!(status == 500 && message.ends_with("port is already allocated"), "{message}");
         assert_eq!(self.post("d", "start").await.0, 204);
-        assert_eq!(self.port("d").await, 32770);
-        assert_eq!(self.call(32770).await.as_deref(), Some("agent-2.1/1 blue"), "what the plan sets wins");
+        assert_eq!(self.port("d").await, 32773);
+        assert_eq!(self.call(32773).await.as_deref(), Some("agent-2.1/1 blue"), "what the plan sets wins");
         assert_eq!(self.ask(Method::DELETE, "/containers/a?force=1", Value::Null).await.0, 204);
         assert_eq!(self.post("c", "start").await.0, 204);
         tracing::info!("done");
