@@ -22,7 +22,7 @@ pub use errors::{PlanError, PlanErrors, nearest};
 pub use fault_row::{Arg, Cast, Connections, Course, FaultRow, Reach, Takes, TargetKind};
 pub use kind::{Kind, Value};
 pub use parse::{parse, parse_all};
-pub(crate) use print::told_cue;
+pub use print::told_cue;
 pub use print::{print, told};
 pub use scope::{Direction, EVERY_MIN, Scope};
 pub use vocabulary::{Contained, Role, ServiceWords, Setting, Vocabulary};

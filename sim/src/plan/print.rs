@@ -95,7 +95,7 @@ fn told_part(part: &Scope, mut kind: String) -> String {
 }
 
 /// An event that is waited for, in a line about it: `claimed no. 2 of ann/1`.
-pub(crate) fn told_cue(event_match: &EventMatch) -> String {
+pub fn told_cue(event_match: &EventMatch) -> String {
     let mut text = event_match.event.clone();
     if event_match.nth != 1 {
         text = format!("{text} no. {}", event_match.nth);

@@ -66,7 +66,8 @@ where
     let Ok(Some(startup)) = tokio::time::timeout(STARTUP_MAX, greet(&mut wire, &shared)).await else { return };
     let registration = match shared.register() {
         Ok(registration) => registration,
-        Err((fault, refusal)) => {
+        Err(refused) => {
+            let (fault, refusal) = *refused;
             let (ailment, request) = (fault.word(), Vec::new());
             tap(FaultObserved { peer, service: "postgres", ailment, request }.into());
             wire.answer(Out::ErrorResponse(refusal.response()));

@@ -114,13 +114,14 @@ impl Shared {
     }
 
     /// A client's place, or what it is refused with.
-    fn register(self: &Arc<Shared>) -> Result<Registration, (&'static FaultRow, Refusal)> {
+    fn register(self: &Arc<Shared>) -> Result<Registration, Box<(&'static FaultRow, Refusal)>> {
         if let Some(refusal) = self.faults().refuses_connection() {
-            return Err(refusal);
+            return Err(Box::new(refusal));
         }
         let mut clients = self.clients();
         if clients.connected.len() >= CONNECTIONS_MAX {
-            return Err((&TOO_MANY_CONNECTIONS, Refusal::fatal("53300", "sorry, too many clients already")));
+            let refusal = Refusal::fatal("53300", "sorry, too many clients already");
+            return Err(Box::new((&TOO_MANY_CONNECTIONS, refusal)));
         }
         clients.next_pid += 1;
         let pid = clients.next_pid;
