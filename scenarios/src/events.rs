@@ -144,8 +144,16 @@ family! {
 family! {
     /// What the provider saw of a turn.
     TurnEvent of sessions {
-        /// The provider got a call.
-        Called = "called" { session: String, run: String, fence: i64, turn: i64, attempt: i64 }
+        /// The provider got a call. `by` is who made it, `asked` the conversation that the model shall go on with.
+        Called = "called" {
+            session: String,
+            run: String,
+            fence: i64,
+            turn: i64,
+            attempt: i64,
+            #[serde(skip_serializing_if = "Option::is_none")] by: Option<Caller>,
+            asked: Asked,
+        }
         /// The provider sent its last token.
         Answered = "answered" { session: String, run: String, fence: i64, turn: i64, attempt: i64 }
         /// A caller hung up on the provider.
@@ -178,8 +186,8 @@ family! {
 family! {
     /// What a user or an operator saw and did.
     UserEvent of sessions {
-        /// A user sent a message, once more or for the first time.
-        Said = "said" { session: String, run: String }
+        /// A user sent a message, once more or for the first time, for this agent.
+        Said = "said" { session: String, run: String, agent: String }
         /// A user was told that the session is suspended.
         TurnedAway = "turned_away" { session: String, run: String }
         /// A user got the 202.
@@ -355,6 +363,27 @@ const NAMES: [&str; COUNT] = {
     }
     names
 };
+
+/// Who called a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Caller {
+    /// The agent whose container did.
+    pub agent: String,
+    /// The assignment of that container.
+    pub epoch: i64,
+    /// The token that it showed the provider.
+    pub token: String,
+}
+
+/// What a model was asked, told by what differs from the last time that it was asked in this session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Asked {
+    /// So many entries of that conversation are the same.
+    pub kept: usize,
+    /// The entries behind them: the label of a message, or the label of a run and a turn, as `ann/1#1/2`, of the answer that was
+    /// checkpointed as this; anything else as the text that it is.
+    pub then: Vec<String>,
+}
 
 /// What a key of Redis is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -25,7 +25,10 @@ use self::deliveries::Deliveries;
 use self::keys::Keys;
 pub(crate) use self::statements::Executed;
 use crate::agents::Agents;
-use crate::events::{AgentEvent, Did, ProcessEvent, RunEvent, TurnEvent};
+use crate::events::{AgentEvent, Asked, Caller, Did, ProcessEvent, RunEvent, TurnEvent};
+
+/// The characters that are shown of words that nobody has said.
+const ENTRY_SHOWN: usize = 60;
 
 /// An observation that makes no sense, in one sentence that names what was observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,12 @@ pub struct LychgateReader {
     runs: BTreeMap<String, Run>,
     /// Message id to label; a message and its run share one.
     messages: BTreeMap<String, String>,
+    /// By words: the label of the message that was accepted with them.
+    words: BTreeMap<String, String>,
+    /// By words: the run and the turn of the answer that was checkpointed.
+    answers: BTreeMap<String, String>,
+    /// By the label of a session: the conversation that a model was last asked to go on with.
+    asked: BTreeMap<String, Vec<String>>,
     agents: Agents,
     /// The run whose frames a process read last, by its id: a gateway works for the readers of that run.
     reading: BTreeMap<String, String>,
@@ -185,10 +194,16 @@ impl LychgateReader {
             _ = calls.remove(&run)
         }
         Ok(match call {
-            Provider::Called { .. } => {
+            Provider::Called { token, asked, .. } => {
+                let asked = self.asked(&session, asked);
+                let caller = |(agent, epoch, _): &(String, i64, String)| {
+                    let (agent, epoch, token) = (agent.clone(), *epoch, token.clone());
+                    Caller { agent, epoch, token }
+                };
+                let by = served.as_ref().map(caller);
                 let served = served
                     .map(|(agent, epoch, container)| Did::Agent(AgentEvent::TurnServed { agent, epoch, container }));
-                [Did::Turn(TurnEvent::Called { session, run, fence, turn, attempt })]
+                [Did::Turn(TurnEvent::Called { session, run, fence, turn, attempt, by, asked })]
                     .into_iter()
                     .chain(served)
                     .collect()
@@ -209,6 +224,18 @@ impl LychgateReader {
                 })]
             }
         })
+    }
+
+    /// A conversation that a model was asked to go on with, as far as it differs from the last one of this session.
+    fn asked(&mut self, session: &str, texts: &[(bool, String)]) -> Asked {
+        let entry = |(by_user, text): &(bool, String)| {
+            let known = if *by_user { self.words.get(text) } else { self.answers.get(text) };
+            known.map_or_else(|| text.chars().take(ENTRY_SHOWN).collect(), String::clone)
+        };
+        let asked: Vec<String> = texts.iter().map(entry).collect();
+        let before = self.asked.insert(session.to_owned(), asked.clone()).unwrap_or_default();
+        let kept = before.iter().zip(&asked).take_while(|(before, now)| before == now).count();
+        Asked { kept, then: asked[kept..].to_vec() }
     }
 
     fn log(&self, log: &Log) -> Result<Option<Did>, Misread> {

@@ -44,9 +44,18 @@ impl Settings {
 
     /// The names of the subscriptions, in the order in which they are chosen.
     pub fn subscriptions(&self) -> Vec<String> {
+        self.pairs().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The token of each subscription, by its name.
+    pub fn tokens(&self) -> BTreeMap<String, String> {
+        self.pairs().map(|(name, token)| (name.to_owned(), token.to_owned())).collect()
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let set = self.0.values().find_map(|settings| settings.get("LYCHGATE_SUBSCRIPTIONS"));
         let pairs = set.map_or(roles::SUBSCRIPTIONS, String::as_str).split(',');
-        pairs.filter_map(|pair| Some(pair.split_once('=')?.0.trim().to_string())).collect()
+        pairs.filter_map(|pair| pair.split_once('=')).map(|(name, token)| (name.trim(), token.trim()))
     }
 
     /// The longest silence of a model: executors and agents have the same.

@@ -314,7 +314,8 @@ impl Client {
         let name = |label: &str| (session_of(label), label.to_string());
         loop {
             let (session_label, run) = name(&label);
-            (self.tell)(Did::User(UserEvent::Said { session: session_label, run }));
+            let agent = self.agent().to_owned();
+            (self.tell)(Did::User(UserEvent::Said { session: session_label, run, agent }));
             let mut body = serde_json::json!({ "text": label });
             if let (Some(agent), None) = (&self.agent, self.sessions.get(&session)) {
                 body["agent"] = agent.as_str().into();

@@ -16,6 +16,7 @@ mod nothing_for_nobody;
 mod nothing_lost;
 mod one_live_executor;
 mod resumable;
+mod rightly_asked;
 mod stream_truth;
 mod terminal_once;
 mod undisturbed;
@@ -44,6 +45,7 @@ pub use nothing_for_nobody::NothingForNobody;
 pub use nothing_lost::NothingLost;
 pub use one_live_executor::OneLiveExecutor;
 pub use resumable::Resumable;
+pub use rightly_asked::RightlyAsked;
 pub use stream_truth::StreamTruth;
 pub use terminal_once::TerminalOnce;
 pub use undisturbed::Undisturbed;
@@ -134,6 +136,7 @@ pub fn all(deadlines: Deadlines, settings: &Settings, slots: usize) -> Vec<Box<d
         world.judge(Undisturbed::default()),
         world.judge(AnswersBind::default()),
         world.judge(NothingForNobody::default()),
+        world.judge(RightlyAsked::new(settings.tokens())),
     ]
 }
 

@@ -1,20 +1,24 @@
-//! Where nothing is amiss, nothing goes wrong: a message is taken at once, and its run is completed. A product that fails in
-//! order would keep every other promise.
+//! Where nothing is amiss, nothing goes wrong, and nothing waits: a message is taken at once, each turn of its run follows on the one
+//! before, and the run is completed. A product that fails in order, or is late in order, would keep every other promise.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lychgate::limits;
 use lychgate::run::Status;
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::World;
-use crate::events::{Did, RunEvent, UserEvent};
+use crate::events::{AgentEvent, Did, RunEvent, TurnEvent, UserEvent};
 use crate::names::{Role, ends, role, session_of};
 
 /// From a message to its commit: a handful of statements on connections that are alive.
 const TAKEN: Duration = Duration::from_secs(2);
+/// From one step of a run to the next, but for what its model takes: as many statements, and one look at an agent that was not
+/// ready, each second.
+const STEP: Duration = Duration::from_secs(2);
 /// What was amiss shows for so long afterwards.
 const AFTERMATH: Duration = Duration::from_secs(60);
 
@@ -23,7 +27,24 @@ const AFTERMATH: Duration = Duration::from_secs(60);
 pub struct Undisturbed {
     /// Messages that were sent and neither taken nor refused, by the label of their run: since when.
     said: BTreeMap<String, Duration>,
+    /// By run: the next step that is the product's, and since when it is due.
+    steps: BTreeMap<String, (Step, Duration)>,
+    /// By agent: the newest assignment, and the one under which it was last found ready.
+    agents: BTreeMap<String, (i64, i64)>,
+    /// When anything became of any agent.
+    moved: Duration,
     armed: bool,
+}
+
+/// What is next in a run that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Its model is asked.
+    Asks,
+    /// The model's whole answer is checkpointed.
+    Checkpoints,
+    /// The run is over: its last turn is checkpointed.
+    Ends,
 }
 
 /// Whether it is in the way of a message from its user to Postgres. So is who holds up a transaction: that may have its lock.
@@ -35,6 +56,50 @@ fn matters_to_messages(target: &str) -> bool {
 }
 
 impl Undisturbed {
+    /// Follows the steps of runs.
+    fn step(&mut self, did: &Did, at: Duration) {
+        match did {
+            Did::Run(RunEvent::Claimed { run, .. } | RunEvent::Checkpointed { run, last: false, .. }) => {
+                self.steps.insert(run.clone(), (Step::Asks, at));
+            }
+            Did::Turn(TurnEvent::Answered { run, .. }) => _ = self.steps.insert(run.clone(), (Step::Checkpoints, at)),
+            Did::Run(RunEvent::Checkpointed { run, last: true, .. }) => {
+                self.steps.insert(run.clone(), (Step::Ends, at));
+            }
+            // What its model has not answered whole is asked for again after a pause.
+            Did::Turn(TurnEvent::Called { run, .. })
+            | Did::Run(
+                RunEvent::Ended { run, .. }
+                | RunEvent::HandedBack { run, .. }
+                | RunEvent::Lost { run, .. }
+                | RunEvent::CancelRequested { run, .. },
+            ) => _ = self.steps.remove(run),
+            Did::Run(RunEvent::Suspended { session }) => self.steps.retain(|run, _| session_of(run) != *session),
+            Did::Agent(AgentEvent::Assigned { agent, epoch, .. }) => {
+                self.agents.entry(agent.clone()).or_default().0 = *epoch;
+                self.moved = at;
+            }
+            Did::Agent(AgentEvent::SwitchReady { agent, epoch }) => {
+                self.agents.entry(agent.clone()).or_default().1 = *epoch;
+                self.moved = at;
+            }
+            Did::Agent(AgentEvent::ContainerStarted { .. } | AgentEvent::ContainerEnded { .. }) => self.moved = at,
+            _ => {}
+        }
+    }
+
+    /// When a step is due. Nobody promises it while anything is amiss, an agent is not ready, or has its hands full.
+    fn due(&self, world: &World, step: Step, since: Duration) -> Option<Duration> {
+        let ready = self.agents.values().all(|(assigned, ready)| assigned == ready);
+        let room = world.runs.open().count() <= limits::AGENT_TURNS;
+        let since = match step {
+            Step::Asks if !ready || !room => return None,
+            Step::Asks => since.max(self.moved),
+            Step::Checkpoints | Step::Ends => since,
+        };
+        world.health.is_undisturbed_since(since).then(|| since + STEP)
+    }
+
     /// A run is over: one that nothing was near, and that its user has not stopped, is completed.
     fn completes(&mut self, world: &World, label: &str, status: Status, reason: &str) -> Result<(), Breach> {
         let Some(run) = world.runs.get(label) else { return Ok(()) };
@@ -59,13 +124,14 @@ impl Promise for Undisturbed {
     }
 
     fn says(&self) -> &'static str {
-        "where nothing is amiss a message is taken within two seconds, and its run is completed"
+        "where nothing is amiss a message is taken and each step of its run follows within two seconds, and it is completed"
     }
 
     fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
+        self.step(did, event.at);
         match did {
-            Did::User(UserEvent::Said { run, session }) => {
+            Did::User(UserEvent::Said { run, session, .. }) => {
                 // Of a session that is suspended, or has another run going, it is refused, in order.
                 let busy = world.runs.open().any(|(_, open)| open.session == *session);
                 if busy || world.runs.is_suspended(session) {
@@ -92,7 +158,17 @@ impl Promise for Undisturbed {
             let due = if calm { *since + TAKEN } else { Duration::MAX };
             Obligation::new(format!("the message of {run} is taken"), *since, due)
         });
-        owed.collect()
+        let steps = self.steps.iter().filter_map(|(run, (step, since))| {
+            let says = match step {
+                Step::Asks => format!("the model is asked for the next turn of {run}"),
+                Step::Checkpoints => format!("the answer to {run} is checkpointed"),
+                Step::Ends => format!("{run}, whose last turn is checkpointed, is over"),
+            };
+            // What answers after its run's end answers nobody.
+            let due = self.due(world, *step, *since).filter(|_| world.runs.is_open(run))?;
+            Some(Obligation::new(says, *since, due))
+        });
+        owed.chain(steps).collect()
     }
 
     fn armed(&self) -> bool {

@@ -118,6 +118,7 @@ impl LychgateReader {
             sql::MESSAGE_ACCEPT => Some(self.accepted(&executed)?),
             sql::RUN_CLAIM => self.claimed(&executed, process)?,
             sql::RUN_CHECKPOINT => self.checkpointed(&executed)?,
+            sql::CHECKPOINT_WRITE => self.answered(&executed)?,
             sql::RUN_HAND_BACK => self.handed_back(&executed)?,
             sql::NOTICE_RUN => {
                 self.named(&executed.text("run")?).map(|(session, run)| Did::Run(RunEvent::Noticed { session, run }))
@@ -160,6 +161,7 @@ impl LychgateReader {
         };
         self.runs.insert(executed.text("run")?, run);
         self.messages.insert(executed.text("message")?, label.clone());
+        self.words.insert(executed.text("body")?, label.clone());
         Ok(Did::Run(RunEvent::Accepted { session, run: label }))
     }
 
@@ -183,6 +185,13 @@ impl LychgateReader {
         let Some((session, run)) = self.named(&executed.text("run")?) else { return Ok(None) };
         let (turn, fence, last) = (executed.int("turn")?, executed.int("fence")?, executed.flag("last")?);
         Ok(Some(Did::Run(RunEvent::Checkpointed { session, run, turn, fence, last, pool: executed.pool() })))
+    }
+
+    fn answered(&mut self, executed: &Executed) -> Result<Option<Did>, Misread> {
+        if let Some((_, run)) = self.named(&executed.text("run")?) {
+            self.answers.insert(executed.text("answer")?, format!("{run}/{}", executed.int("turn")?));
+        }
+        Ok(None)
     }
 
     fn handed_back(&mut self, executed: &Executed) -> Result<Option<Did>, Misread> {

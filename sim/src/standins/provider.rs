@@ -318,6 +318,13 @@ impl Completion {
         let answered = after.iter().filter(|message| message.role == Role::Assistant).count();
         Some((prompt, u32::try_from(answered).ok()?.checked_add(1)?))
     }
+
+    /// The texts of the conversation, each with whether a user has said it.
+    fn asked(&self) -> Vec<(bool, String)> {
+        let said = self.messages.iter().filter(|message| matches!(message.role, Role::User | Role::Assistant));
+        let text = |message: &Message| message.content.as_ref().map(Content::text).unwrap_or_default();
+        said.map(|message| (message.role == Role::User, text(message))).collect()
+    }
 }
 
 /// One request.
@@ -348,9 +355,11 @@ impl Call {
         let Some((prompt, turn)) = completion.prompt() else {
             return Err(bad("invalid_messages", "There is no user message with content.".into()));
         };
-        let (peer, called) = (self.peer, headers.clone());
-        (self.tap)(Seen::Called { peer, headers: called, turn, prompt: prompt.clone() }.into());
         let authorization = authorization.clone();
+        let (peer, called, asked) = (self.peer, headers.clone(), completion.asked());
+        let token_shown = token(&authorization);
+        let called = Seen::Called { peer, headers: called, token: token_shown, turn, prompt: prompt.clone(), asked };
+        (self.tap)(called.into());
         let refused = self.provider.state().refused.get(&authorization).cloned();
         if let Some(refusal) = refused {
             let token = token(&authorization);

@@ -10,8 +10,16 @@ use crate::standins::observation::{FaultFelt, Observed};
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // the fields are AMQP's and HTTP's own words; `peer` is the connection's other end
 pub enum Provider {
-    /// A request arrived whole. `headers` are lower-case.
-    Called { peer: SocketAddr, headers: BTreeMap<String, String>, turn: u32, prompt: String },
+    /// A request arrived whole. `headers` are lower-case, `token` is the bearer's, and `asked` the texts of the conversation
+    /// that the model shall go on with, in order: each with whether a user has said it, rather than the model.
+    Called {
+        peer: SocketAddr,
+        headers: BTreeMap<String, String>,
+        token: String,
+        turn: u32,
+        prompt: String,
+        asked: Vec<(bool, String)>,
+    },
     /// The last token was sent, with the reason that the answer ends with.
     Answered { peer: SocketAddr, headers: BTreeMap<String, String>, finish_reason: String },
     /// The caller hung up before the last token.
