@@ -154,6 +154,8 @@ family! {
             #[serde(skip_serializing_if = "Option::is_none")] by: Option<Caller>,
             asked: Asked,
         }
+        /// The provider sent its first token.
+        Began = "began" { session: String, run: String, fence: i64, turn: i64, attempt: i64 }
         /// The provider sent its last token.
         Answered = "answered" { session: String, run: String, fence: i64, turn: i64, attempt: i64 }
         /// A caller hung up on the provider.
@@ -198,8 +200,8 @@ family! {
         Saw = "saw" { session: String, run: String, kind: Shown, id: String, turn: i64, text: String }
         /// A user saw a heartbeat.
         Heartbeat = "heartbeat" { session: String, run: String }
-        /// A user's stream broke off, or was left.
-        Broke = "broke" { session: String, run: String }
+        /// A user's stream broke off after so long, or was left `by_her`.
+        Broke = "broke" { session: String, run: String, by_her: bool, lasted: Duration }
         /// A user saw the end of a run.
         SawEnd = "saw_end" { session: String, run: String, status: Status }
         /// A user asked to stop the session's run, once more or for the first time, meaning this one; `named` says whether she
@@ -207,6 +209,9 @@ family! {
         StopAsked = "stop_asked" { session: String, run: String, named: bool }
         /// A user or an operator was answered by `gateway`, so long after the request.
         Told = "told" { session: String, run: String, gateway: String, took: Duration, told: Told }
+        /// A user or an operator gave up waiting for an answer of `gateway`, or their connection ended without one, so long after
+        /// the request.
+        Unheeded = "unheeded" { session: String, run: String, gateway: String, request: &'static str, took: Duration }
         /// A user who asked to stop the session's run was answered: `told` is what was stopped.
         Cancelled = "cancelled" { session: String, run: String, told: Stopped }
         /// A user looked at a message: `unread`, `consumed` or `reported`; at the answers to it, each with its turn; at how many

@@ -171,6 +171,7 @@ impl LychgateReader {
     /// A call of the provider by `process`, a slot.
     fn call(&mut self, call: &Provider, process: &str) -> Result<Vec<Did>, Misread> {
         let (Provider::Called { headers, .. }
+        | Provider::Began { headers, .. }
         | Provider::Answered { headers, .. }
         | Provider::Abandoned { headers, .. }
         | Provider::Refused { headers, .. }
@@ -188,10 +189,10 @@ impl LychgateReader {
         };
         let served = self.agents.served_by(process);
         let calls = self.calls.entry(process.to_string()).or_default();
-        if matches!(call, Provider::Called { .. }) {
-            _ = calls.insert(run.clone())
-        } else {
-            _ = calls.remove(&run)
+        match call {
+            Provider::Called { .. } => _ = calls.insert(run.clone()),
+            Provider::Began { .. } => {}
+            _ => _ = calls.remove(&run),
         }
         Ok(match call {
             Provider::Called { token, asked, .. } => {
@@ -208,6 +209,7 @@ impl LychgateReader {
                     .chain(served)
                     .collect()
             }
+            Provider::Began { .. } => vec![Did::Turn(TurnEvent::Began { session, run, fence, turn, attempt })],
             Provider::Answered { .. } => vec![Did::Turn(TurnEvent::Answered { session, run, fence, turn, attempt })],
             Provider::Abandoned { .. } => vec![Did::Turn(TurnEvent::HungUp { session, run, fence, turn, attempt })],
             Provider::Disturbed { .. } => vec![Did::Turn(TurnEvent::Spoiled { session, run, fence, turn, attempt })],

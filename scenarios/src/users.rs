@@ -241,7 +241,7 @@ async fn live(person: UserSpec, seat: UserContext<Did>) {
         let watch = async {
             let Some(after) = saying.leaves_after else { return watcher.watch(saying.reconnects).await };
             if tokio::time::timeout(after, watcher.watch(saying.reconnects)).await.is_err() {
-                watcher.leave();
+                watcher.leave(true);
             }
         };
         if let Some(after) = saying.cancel_after {
@@ -359,6 +359,7 @@ impl Client {
             label: label.to_string(),
             path: format!("/runs/{run}/events"),
             opened: 0,
+            since: Instant::now(),
             reads_every: Duration::ZERO,
             last_id: None,
             ended: false,
@@ -516,7 +517,12 @@ impl Client {
             Some((status.as_u16(), body))
         };
         let asked = Instant::now();
-        let (status, body) = tokio::time::timeout(PATIENCE, asking).await.ok().flatten()?;
+        let Some((status, body)) = tokio::time::timeout(PATIENCE, asking).await.ok().flatten() else {
+            let (session, run, gateway) = (session_of(key), key.to_string(), gateway.clone());
+            let (request, took) = (endpoint.name, asked.elapsed());
+            (self.tell)(Did::User(UserEvent::Unheeded { session, run, gateway, request, took }));
+            return None;
+        };
         let answer = endpoint.read(status, &body);
         let shows = match &answer {
             Ok(Answer::This(answer)) => answer.shows(key, &self.labels),

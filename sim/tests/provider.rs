@@ -31,7 +31,7 @@ fn script() -> Script {
     Script { replies: replies.into(), default_reply: None }
 }
 
-/// Runs `caller` against a provider on a fresh thread, and gives what the provider saw.
+/// Runs `caller` against a provider on a fresh thread, and gives what the provider saw, but for its first words.
 fn simulate<F>(seed: u64, caller: fn(Provider) -> F) -> Vec<Seen>
 where
     F: Future<Output = ()> + Send + 'static,
@@ -40,7 +40,7 @@ where
         let log = Log::default();
         Runtime::with_seed_and_config(seed, madsim::Config::default()).block_on(world(log.clone(), caller));
         let log = log.lock().expect("nobody panicked");
-        log.clone()
+        log.iter().filter(|seen| !matches!(seen, Seen::Began { .. })).cloned().collect()
     };
     std::thread::spawn(run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
@@ -128,9 +128,14 @@ fn turns_follow_each_other_on_one_connection() {
         assert!(words.starts_with("ann/1#1-t2-w1 "), "{words}");
         assert_eq!(reason, "stop");
     });
-    let [Seen::Called { turn: 1, headers, prompt, .. }, first, Seen::Called { turn: 2, .. }, second] = &log[..] else {
+    let [Seen::Called { turn: 1, headers, prompt, .. }, first, Seen::Called { turn: 2, token, asked, .. }, second] =
+        &log[..]
+    else {
         panic!("{log:#?}")
     };
+    let asked: Vec<(bool, &str)> = asked.iter().map(|(by_user, text)| (*by_user, text.as_str())).collect();
+    assert_eq!(asked, [(true, "old"), (false, "old"), (true, "ann/1#1"), (false, "so far")]);
+    assert_eq!(token, "sk-1");
     assert_eq!((headers["x-attempt"].as_str(), prompt.as_str()), ("3/1/1", "ann/1#1"));
     assert!(matches!(first, Seen::Answered { finish_reason, .. } if finish_reason == "length"));
     assert!(matches!(second, Seen::Answered { finish_reason, .. } if finish_reason == "stop"));

@@ -15,6 +15,7 @@ mod no_zombies;
 mod nothing_for_nobody;
 mod nothing_lost;
 mod one_live_executor;
+mod prompt;
 mod resumable;
 mod rightly_asked;
 mod stream_truth;
@@ -44,6 +45,7 @@ pub use no_zombies::{Deadlines, NoZombies};
 pub use nothing_for_nobody::NothingForNobody;
 pub use nothing_lost::NothingLost;
 pub use one_live_executor::OneLiveExecutor;
+pub use prompt::Prompt;
 pub use resumable::Resumable;
 pub use rightly_asked::RightlyAsked;
 pub use stream_truth::StreamTruth;
@@ -137,6 +139,7 @@ pub fn all(deadlines: Deadlines, settings: &Settings, slots: usize) -> Vec<Box<d
         world.judge(AnswersBind::default()),
         world.judge(NothingForNobody::default()),
         world.judge(RightlyAsked::new(settings.tokens())),
+        world.judge(Prompt::default()),
     ]
 }
 

@@ -86,7 +86,8 @@ fn whole_answer(label: &str, turn: i64, text: &str) -> Option<u32> {
     (count > 0).then_some(count)
 }
 
-fn place(id: &str) -> Option<Place> {
+/// The place of a frame, by the id of its event.
+pub(super) fn place(id: &str) -> Option<Place> {
     let (id, whole) = id.strip_suffix('+').map_or((id, false), |id| (id, true));
     let (fence, frame) = id.split_once('.')?;
     let (turn, seq) = frame.split_once('-')?;

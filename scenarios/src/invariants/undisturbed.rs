@@ -33,6 +33,8 @@ pub struct Undisturbed {
     agents: BTreeMap<String, (i64, i64)>,
     /// When anything became of any agent.
     moved: Duration,
+    /// Until when there were so many runs that an agent may have had its hands full, and what it put off comes back.
+    crowded: Duration,
     armed: bool,
 }
 
@@ -88,13 +90,12 @@ impl Undisturbed {
         }
     }
 
-    /// When a step is due. Nobody promises it while anything is amiss, an agent is not ready, or has its hands full.
+    /// When a step is due. Nobody promises it while anything is amiss, an agent is not ready, or has had its hands full.
     fn due(&self, world: &World, step: Step, since: Duration) -> Option<Duration> {
         let ready = self.agents.values().all(|(assigned, ready)| assigned == ready);
-        let room = world.runs.open().count() <= limits::AGENT_TURNS;
         let since = match step {
-            Step::Asks if !ready || !room => return None,
-            Step::Asks => since.max(self.moved),
+            Step::Asks if !ready || world.runs.open().count() > limits::AGENT_TURNS => return None,
+            Step::Asks => since.max(self.moved).max(self.crowded),
             Step::Checkpoints | Step::Ends => since,
         };
         world.health.is_undisturbed_since(since).then(|| since + STEP)
@@ -130,6 +131,9 @@ impl Promise for Undisturbed {
     fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         self.step(did, event.at);
+        if matches!(did, Did::Run(_)) && world.runs.open().count() >= limits::AGENT_TURNS {
+            self.crowded = event.at + limits::BACKOFF_MAX;
+        }
         match did {
             Did::User(UserEvent::Said { run, session, .. }) => {
                 // Of a session that is suspended, or has another run going, it is refused, in order.

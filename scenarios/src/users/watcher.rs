@@ -26,6 +26,8 @@ pub(super) struct Watcher {
     pub(super) path: String,
     /// How many connections it took so far.
     pub(super) opened: u32,
+    /// When the last one was opened.
+    pub(super) since: Instant,
     /// How long an event takes to read.
     pub(super) reads_every: Duration,
     pub(super) last_id: Option<String>,
@@ -37,7 +39,8 @@ impl Watcher {
     pub(super) async fn watch(&mut self, mut reconnects: u32) {
         while !self.ended {
             let gateway = self.gateways[self.next % self.gateways.len()].clone();
-            self.opened += 1;
+            (self.opened, self.since) = (self.opened + 1, Instant::now());
+            let before = reconnects;
             (self.tell)(Did::User(UserEvent::Opened {
                 session: self.session.clone(),
                 run: self.label.clone(),
@@ -48,15 +51,16 @@ impl Watcher {
                 self.ended = true;
                 return;
             }
-            self.leave();
+            self.leave(reconnects < before);
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// She looks away.
-    pub(super) fn leave(&mut self) {
+    /// The connection is over, because she looks away or of its own.
+    pub(super) fn leave(&mut self, by_her: bool) {
         self.next += 1;
-        (self.tell)(Did::User(UserEvent::Broke { session: self.session.clone(), run: self.label.clone() }));
+        let (session, run, lasted) = (self.session.clone(), self.label.clone(), self.since.elapsed());
+        (self.tell)(Did::User(UserEvent::Broke { session, run, by_her, lasted }));
     }
 
     /// Reads one connection; `Some` once the end was seen.

@@ -508,6 +508,10 @@ impl Answer {
             let delta = json!({"content": word(&self.prompt, self.turn, nth)});
             let event = self.chunks.event(delta, self.dialect.unfinished());
             self.say(self.disturbed(event, &mut garbled).await?).await?;
+            if nth == 1 {
+                let (peer, headers) = (self.peer, self.headers.clone());
+                (self.tap)(Seen::Began { peer, headers }.into());
+            }
         }
         self.think_until(self.reply.ends()).await?;
         let finish_reason = if self.turn < self.reply.turns { "length" } else { "stop" };

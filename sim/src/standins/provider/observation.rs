@@ -20,6 +20,8 @@ pub enum Provider {
         prompt: String,
         asked: Vec<(bool, String)>,
     },
+    /// The first token was sent.
+    Began { peer: SocketAddr, headers: BTreeMap<String, String> },
     /// The last token was sent, with the reason that the answer ends with.
     Answered { peer: SocketAddr, headers: BTreeMap<String, String>, finish_reason: String },
     /// The caller hung up before the last token.
@@ -42,6 +44,7 @@ impl Observed for Provider {
     fn peer(&self) -> Option<SocketAddr> {
         match self {
             Provider::Called { peer, .. }
+            | Provider::Began { peer, .. }
             | Provider::Answered { peer, .. }
             | Provider::Abandoned { peer, .. }
             | Provider::Refused { peer, .. }
@@ -53,7 +56,12 @@ impl Observed for Provider {
         let (headers, token, fault) = match self {
             Provider::Refused { headers, token, .. } => (headers, token, REFUSE.word()),
             Provider::Disturbed { headers, token, fault, .. } => (headers, token, *fault),
-            Provider::Called { .. } | Provider::Answered { .. } | Provider::Abandoned { .. } => return None,
+            Provider::Called { .. }
+            | Provider::Began { .. }
+            | Provider::Answered { .. }
+            | Provider::Abandoned { .. } => {
+                return None;
+            }
         };
         let request: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         Some(FaultFelt { fault, caller: Some(token.clone()), request: request.into_bytes() })
