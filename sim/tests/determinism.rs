@@ -1,5 +1,5 @@
-//! `check-determinism` and the checks of a sweep, on a toy that can be told to look past its seed. The test is the command
-//! line of that toy as well: the processes that are compared are started from it.
+//! `check-determinism` and the checks of a sweep, on a toy that can be told to look past its seed, or to do nothing. The test
+//! is the command line of that toy as well: the processes that are compared are started from it.
 
 #[cfg(madsim)]
 mod test_product;
@@ -24,6 +24,7 @@ fn main() -> std::process::ExitCode {
             checks::causes();
             checks::misuse();
             checks::sweeps();
+            checks::void();
             println!("determinism: ok");
         }
     }
@@ -112,5 +113,31 @@ mod checks {
             let line = format!("check-determinism {wild}@4");
             assert!(code == Some(5) && text.contains(&line), "{code:?} {text}");
         }
+    }
+
+    /// Every seed passes where nothing is done: there is nothing to be late with. The sweep says that it shows nothing.
+    pub fn void() {
+        let json = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("void.json").display().to_string();
+        let swept = |scenario: &str, seeds: &str| {
+            let (code, text) = said(&["run", scenario, "--seeds", seeds, "--json", &json]);
+            let json: serde_json::Value =
+                serde_json::from_str(&std::fs::read_to_string(&json).expect("it was written")).expect("it is JSON");
+            (code, text, json)
+        };
+        let (code, text, json) = swept("busy", "1..21");
+        assert!(code == Some(0) && text.contains("as promptness sees it: 20 of 20 done"), "{code:?} {text}");
+        assert_eq!((&json["floors"]["promptness"]["kept"], &json["void"]), (&20.into(), &serde_json::json!([])));
+        let (code, text, json) = swept("lazy", "1..21");
+        let told =
+            ["void: every seed has passed", "of 20 pieces of work", "0 were done", "replay lazy@1", "20 of 20 seeds"];
+        assert!(code == Some(6) && told.iter().all(|word| text.contains(word)), "{code:?} {text}");
+        assert_eq!(
+            (&json["floors"]["promptness"]["promised"], json["void"].as_array().map(Vec::len)),
+            (&20.into(), Some(1))
+        );
+        let (code, text, _) = swept("unasked", "1..100");
+        assert_eq!(code, Some(0), "of a few seeds none may have work that is left alone: {text}");
+        let (code, text, _) = swept("unasked", "1..101");
+        assert!(code == Some(6) && text.contains("in 100 runs there was no work"), "{code:?} {text}");
     }
 }

@@ -24,7 +24,7 @@ mod undisturbed;
 pub mod world;
 
 use lychgate_sim::trace::event::Event;
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Floor, Invariant, Obligation};
 
 use self::world::{SharedWorld, World};
 use crate::events::Did;
@@ -81,6 +81,11 @@ pub trait Promise: Send + 'static {
 
     /// Whether this run put it to the test.
     fn armed(&self) -> bool;
+
+    /// What came of the work that nothing disturbed, if it knows which that is.
+    fn floor(&self, _: &World) -> Option<Floor> {
+        None
+    }
 }
 
 /// A promise with its handle to the world: what the simulation takes for an invariant.
@@ -112,6 +117,10 @@ impl<P: Promise> Invariant<Did> for Judge<P> {
 
     fn armed(&self) -> bool {
         self.promise.armed()
+    }
+
+    fn floor(&self) -> Option<Floor> {
+        self.promise.floor(&self.world.now())
     }
 }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use lychgate::limits;
 use lychgate::run::Status;
 use lychgate_sim::trace::event::{Event, What};
-use lychgate_sim::trace::invariant::{Breach, Obligation};
+use lychgate_sim::trace::invariant::{Breach, Floor, Obligation};
 
 use super::Promise;
-use super::world::World;
+use super::world::{Run, World};
 use crate::events::{AgentEvent, Did, RunEvent, TurnEvent, UserEvent};
 use crate::names::{Role, ends, role, session_of};
 
@@ -35,6 +35,8 @@ pub struct Undisturbed {
     moved: Duration,
     /// Until when there were so many runs that an agent may have had its hands full, and what it put off comes back.
     crowded: Duration,
+    /// The runs that are over, that nothing was near and that nobody has stopped on record.
+    floor: Floor,
     armed: bool,
 }
 
@@ -55,6 +57,12 @@ fn matters_to_messages(target: &str) -> bool {
         Some((_, to)) => role(to) == Some(Role::Gateway) || to == "postgres",
         None => matches!(role(target), Some(Role::Gateway | Role::Executor)),
     }
+}
+
+/// Whether nothing has been near a run since it was accepted, its user's request to stop it included.
+fn was_let_be(world: &World, run: &Run) -> bool {
+    let stopped = run.stopped.is_some() || world.runs.was_suspended_since(&run.session, run.accepted);
+    !stopped && world.health.is_undisturbed_since(run.accepted)
 }
 
 impl Undisturbed {
@@ -104,15 +112,18 @@ impl Undisturbed {
     /// A run is over: one that nothing was near, and that its user has not stopped, is completed.
     fn completes(&mut self, world: &World, label: &str, status: Status, reason: &str) -> Result<(), Breach> {
         let Some(run) = world.runs.get(label) else { return Ok(()) };
-        // One that waits is cancelled without a request on record: whether anybody has asked, `answers_bind` knows.
-        let stopped = status == Status::Cancelled
-            || run.stopped.is_some()
-            || world.runs.was_suspended_since(&run.session, run.accepted);
-        if stopped || !world.health.is_undisturbed_since(run.accepted) {
+        if !was_let_be(world, run) {
+            return Ok(());
+        }
+        self.floor.promised += 1;
+        // One that waits is cancelled without a request on record: whether anybody has asked, `answers_bind` knows. The
+        // floor counts it as not done.
+        if status == Status::Cancelled {
             return Ok(());
         }
         self.armed = true;
         if status == Status::Completed {
+            self.floor.kept += 1;
             return Ok(());
         }
         Err(Breach::now(format!("{label} is {}, although nothing was amiss: {reason}", status.word())))
@@ -177,5 +188,10 @@ impl Promise for Undisturbed {
 
     fn armed(&self) -> bool {
         self.armed
+    }
+
+    fn floor(&self, world: &World) -> Option<Floor> {
+        let left = world.runs.open().filter(|(_, run)| was_let_be(world, run)).count();
+        Some(Floor { promised: self.floor.promised + left as u64, ..self.floor })
     }
 }

@@ -31,7 +31,8 @@ Examples:
   {sim} conformance | compare the stand-ins with real servers
 
 Exit codes: 0 passed, 1 violated, 2 usage, 3 no progress, 4 panicked, 5 nondeterministic,
-6 vacuous (passed, but proves nothing), 7 error of the harness. Of many runs the worst counts.
+6 vacuous (passed, but proves nothing; of many drawn plans also: void, work was hardly done even where nothing
+disturbed it), 7 error of the harness. Of many runs the worst counts.
 Environment: SIM_SEED or MADSIM_TEST_SEED is the first seed, MADSIM_TEST_NUM the number of seeds.";
 
 const RUN_EXAMPLES: &str = "\

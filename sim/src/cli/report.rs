@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::explore::sweep::Ground;
 use crate::plan::duration;
+use crate::trace::invariant::Floor;
 use crate::trace::verdict::{FaultReport, Report, Verdict};
 
 /// A failure fits on one screen, or nobody reads it.
@@ -152,8 +154,9 @@ fn cut(line: &str) -> String {
     format!("{kept}…")
 }
 
-/// What machines read of the runs, in the order given.
-pub fn json(reports: &[Report]) -> serde_json::Value {
+/// What machines read of the runs, in the order given; of the work in them that nothing disturbed; and of why that makes the
+/// sweep void, if it does.
+pub fn json(reports: &[Report], floors: &BTreeMap<String, Ground>, void: &[String]) -> serde_json::Value {
     let run = |report: &Report| {
         serde_json::json!({
             "scenario": report.scenario,
@@ -174,7 +177,8 @@ pub fn json(reports: &[Report]) -> serde_json::Value {
             "repro": report.repro,
         })
     };
-    serde_json::json!({ "runs": reports.iter().map(run).collect::<Vec<_>>() })
+    let floors: BTreeMap<&String, &Floor> = floors.iter().map(|(name, ground)| (name, &ground.floor)).collect();
+    serde_json::json!({ "runs": reports.iter().map(run).collect::<Vec<_>>(), "floors": floors, "void": void })
 }
 
 /// A line a run, `SCENARIO SEED DIGEST`, sorted: equal for equal runs in whatever order they came.
@@ -240,10 +244,12 @@ replay it: cargo sim replay swarm@17";
 
     #[test]
     fn json_has_the_shape_that_machines_know() {
-        let json = json(&[Report { faults: Vec::new(), ..report("swarm", 17, Verdict::NoProgress) }]);
+        let floors = [("done".to_owned(), Ground { floor: Floor { promised: 3, kept: 2 }, unkept: Some(17) })].into();
+        let run = Report { faults: Vec::new(), ..report("swarm", 17, Verdict::NoProgress) };
+        let json = json(&[run], &floors, &["nothing was done".to_owned()]);
         assert_eq!(
             json.to_string(),
-            r#"{"runs":[{"because":[],"breach":null,"digest":"d17","events":9,"faults":[],"invariant":null,"repro":null,"scenario":"swarm","seed":17,"verdict":"no_progress","virtual_seconds":61.5,"wall_seconds":0.02}]}"#
+            r#"{"floors":{"done":{"kept":2,"promised":3}},"runs":[{"because":[],"breach":null,"digest":"d17","events":9,"faults":[],"invariant":null,"repro":null,"scenario":"swarm","seed":17,"verdict":"no_progress","virtual_seconds":61.5,"wall_seconds":0.02}],"void":["nothing was done"]}"#
         );
     }
 

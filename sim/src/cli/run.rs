@@ -15,7 +15,7 @@ use crate::cli::table::{Table, cut};
 use crate::explore::rerun::Rerun;
 use crate::explore::run::{Child, Options, fork_run};
 use crate::explore::spinner::seconds;
-use crate::explore::sweep::{Next, Reach, Running, Task, judged, sweep, tasks};
+use crate::explore::sweep::{Ground, Next, Reach, Running, Task, judged, sweep, tasks};
 use crate::plan::Workload;
 use crate::plan::seed::Seed;
 use crate::trace::verdict::{Report, Verdict};
@@ -76,6 +76,8 @@ struct Swept {
     /// How many of them a second process has confirmed, or not.
     checked: usize,
     reach: Reach,
+    /// Why it shows nothing although every seed has passed: nothing was done.
+    void: Vec<String>,
     /// What was said to services, if it was asked for.
     shapes: BTreeSet<String>,
     worst: Verdict,
@@ -112,6 +114,7 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
     println!();
     if chosen.drawn() {
         tell_reach(&swept.reach);
+        tell_void(&swept.void);
         if args.strict && swept.worst == Verdict::Passed && !swept.reach.missing().is_empty() {
             println!("{}: this sweep proves less than it seems to", style("vacuous").yellow().bold());
             swept.reach.missing().iter().for_each(|line| println!("  {line}"));
@@ -129,7 +132,7 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
     }
     summary(&swept, seeds.len());
     if let Some(path) = &args.json {
-        write(path, &format!("{}\n", report::json(&swept.reports)))?;
+        write(path, &format!("{}\n", report::json(&swept.reports, &swept.reach.floors, &swept.void)))?;
     }
     if let Some(path) = &args.digests {
         write(path, &report::digests(&swept.reports))?;
@@ -158,6 +161,7 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
     let bar = bar(total);
     let mut table = Table::new(&["scenario", "about", ">seeds", ">passed", ">virtual time", ">wall time", ""]);
     let (mut worst, mut before, mut checked) = (Verdict::Passed, 0, 0);
+    let mut void = Vec::new();
     for chosen in &scenarios {
         let how = How { jobs: cores(), before, keep_going: true, shrink: true, past_vacuous: false, shapes: false };
         let seeds = chosen.handful().seeds();
@@ -166,10 +170,12 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
         worst = worst.worse(swept.worst);
         checked += swept.checked;
         table.row(row(chosen, &swept));
+        void.extend(swept.void);
     }
     bar.finish_and_clear();
     println!();
     table.print();
+    tell_void(&void);
     println!("\n{checked} runs were checked for determinism in a process of their own.");
     for chosen in long {
         println!("Left out, as it takes days: `{} run {}`.", P::command(), chosen.handle);
@@ -227,7 +233,21 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
         reports.push(Report { story: Vec::new(), reached: BTreeMap::new(), faults, shapes: Vec::new(), ..report });
         if failed && !how.keep_going { Next::Stop } else { Next::GoOn }
     });
-    Swept { reports, checked, reach, shapes, worst, wall_seconds: began.elapsed().as_secs_f64() }
+    // A plan that somebody wrote says in `must_reach` what must come of it.
+    let whole = chosen.drawn() && reports.len() == seeds.len();
+    let void = if whole && worst == Verdict::Passed { reach.void(|seed| chosen.replay(seed)) } else { Vec::new() };
+    if !void.is_empty() {
+        worst = Verdict::Vacuous;
+    }
+    Swept { reports, checked, reach, void, shapes, worst, wall_seconds: began.elapsed().as_secs_f64() }
+}
+
+/// A sweep that is void says so before its summary.
+fn tell_void(void: &[String]) {
+    if !void.is_empty() {
+        println!("{}: every seed has passed, and shows nothing", style("void").red().bold());
+        void.iter().for_each(|line| println!("  {line}"));
+    }
 }
 
 fn first_failure<P: Product>(report: Report, chosen: &Chosen<P::Workload>, how: &How, root: &Path) -> Report {
@@ -312,6 +332,9 @@ fn tell_reach(reach: &Reach) {
     for table in [faults, armed] {
         table.print();
         println!();
+    }
+    for (name, Ground { floor, .. }) in &reach.floors {
+        println!("work that nothing disturbed, as {name} sees it: {} of {} done\n", floor.kept, floor.promised);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::explore::run::Child;
 use crate::plan::{Expect, FaultRow, Vocabulary};
+use crate::trace::invariant::Floor;
 use crate::trace::verdict::{Report, Verdict};
 
 /// A run that is going in another process.
@@ -152,6 +153,17 @@ pub fn judged(mut report: Report, expect: &Expect) -> Report {
     report
 }
 
+/// Of the work that nothing disturbed so many in a hundred must be done, or a sweep shows nothing. What is left over is what
+/// leaves no trace, as work that was taken back before anybody had begun it: a few in a hundred.
+const KEPT_LEAST: u64 = 90;
+
+/// So many pieces of work that are not done may be chance, however few there were in all.
+const UNKEPT_MOST: u64 = 2;
+
+/// So many drawn plans that all lack work which nothing disturbs are no chance: of one plan in eight that has some, a hundred
+/// would lack it once in half a million sweeps.
+const SEEDS_LEAST: usize = 100;
+
 /// What a sweep over drawn plans put to the test.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
@@ -163,6 +175,17 @@ pub struct Reach {
     pub moments: BTreeMap<String, BTreeMap<String, u64>>,
     /// By invariant: in how many runs it was armed.
     pub armed: BTreeMap<String, usize>,
+    /// By invariant that knows it: what came of the work that nothing disturbed.
+    pub floors: BTreeMap<String, Ground>,
+}
+
+/// What came of the work that nothing disturbed, in all runs together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ground {
+    /// In numbers.
+    pub floor: Floor,
+    /// The smallest seed on which some of it was not done.
+    pub unkept: Option<u64>,
 }
 
 impl Reach {
@@ -175,6 +198,7 @@ impl Reach {
             faults: kinds.iter().map(|kind| ((*kind).to_owned(), (0, 0))).collect(),
             moments: kinds.iter().map(|kind| ((*kind).to_owned(), moments.clone())).collect(),
             armed: vocabulary.invariants.iter().map(|(name, _)| ((*name).to_owned(), 0)).collect(),
+            floors: BTreeMap::new(),
         }
     }
 
@@ -195,6 +219,38 @@ impl Reach {
         for name in &report.armed {
             *self.armed.entry(name.clone()).or_default() += 1;
         }
+        for (name, floor) in &report.floors {
+            let ground = self.floors.entry(name.clone()).or_default();
+            ground.floor.promised += floor.promised;
+            ground.floor.kept += floor.kept;
+            if floor.kept < floor.promised {
+                ground.unkept = Some(ground.unkept.map_or(report.seed, |seed| seed.min(report.seed)));
+            }
+        }
+    }
+
+    /// Why the sweep is void, if it is, and what to do: whatever was promised of how work is done, work was not done, or there
+    /// was none that should have been. `replay` makes the line that replays a seed.
+    pub fn void(&self, replay: impl Fn(u64) -> String) -> Vec<String> {
+        let why = |(name, Ground { floor, unkept }): (&String, &Ground)| {
+            let Floor { promised, kept } = *floor;
+            if promised == 0 && self.runs >= SEEDS_LEAST {
+                return Some(format!(
+                    "in {} runs there was no work that nothing disturbed, as `{name}` sees it: draw some calmer plans, or \
+                     see why it takes all of them for disturbed",
+                    self.runs
+                ));
+            }
+            let few = promised.saturating_sub(kept) > UNKEPT_MOST && kept * 100 < promised * KEPT_LEAST;
+            few.then(|| {
+                let see = unkept.map(|seed| format!(": see why, {}", replay(seed))).unwrap_or_default();
+                format!(
+                    "of {promised} pieces of work that nothing disturbed, as `{name}` sees them, {kept} were done, and \
+                     {KEPT_LEAST} in a hundred must be{see}"
+                )
+            })
+        };
+        self.floors.iter().filter_map(why).collect()
     }
 
     /// What no run put to the test; a sweep with any proves less than it seems to. A kind of fault that no plan drew is
@@ -321,6 +377,31 @@ mod tests {
         assert_eq!(judged(broken, &expect).verdict, Verdict::Violated);
         assert_eq!(judged(report("swarm", 1, Verdict::Passed), &expect).verdict, Verdict::Vacuous);
         assert_eq!(judged(report("swarm", 1, Verdict::Panicked), &expect).verdict, Verdict::Panicked);
+    }
+
+    #[test]
+    fn a_sweep_in_which_nothing_is_done_is_void() {
+        let void = |runs: u64, promised, kept| {
+            let mut reach = Reach::over(&words::vocabulary::<TestProduct>(), &[]);
+            for seed in (1..=runs).rev() {
+                let floors = [("done".to_owned(), Floor { promised, kept })].into();
+                reach.add(&Report { floors, ..report("swarm", seed, Verdict::Passed) });
+            }
+            reach.void(|seed| format!("replay {seed}"))
+        };
+        assert_eq!(void(500, 3, 3), [""; 0]);
+        // Nine in ten are enough, and one or two may always be chance.
+        assert_eq!(void(500, 10, 9), [""; 0]);
+        assert_eq!(void(2, 1, 0), [""; 0]);
+        let says = void(3, 2, 1);
+        assert!(says.len() == 1 && says[0].contains("of 6 pieces") && says[0].contains("3 were done"), "{says:?}");
+        assert!(says[0].ends_with("see why, replay 1"), "{says:?}");
+        // Of a few seeds none may have work that is left alone, of many not.
+        assert_eq!(void(99, 0, 0), [""; 0]);
+        assert!(void(100, 0, 0)[0].starts_with("in 100 runs there was no work"));
+        let mut mute = Reach::over(&words::vocabulary::<TestProduct>(), &[]);
+        (1..=500).for_each(|seed| mute.add(&report("swarm", seed, Verdict::Passed)));
+        assert_eq!(mute.void(|_| String::new()), [""; 0], "a product need not say what must be done");
     }
 
     #[test]

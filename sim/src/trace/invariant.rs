@@ -30,6 +30,22 @@ pub trait Invariant<O>: Send {
 
     /// Whether this run put it to the test: a run in which it could not have been broken proves nothing.
     fn armed(&self) -> bool;
+
+    /// What came of the work that nothing disturbed, if the invariant knows which that is; so far, and at the end of the run.
+    /// It breaks nothing by itself: a sweep adds up, and where hardly anything is done the sweep is void. Only an invariant
+    /// that looks at work which is over or given up for good can say so: each piece counts once.
+    fn floor(&self) -> Option<Floor> {
+        None
+    }
+}
+
+/// Work that nothing disturbed. A product that does none of it can break no promise about how work is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Floor {
+    /// How many pieces of it there were.
+    pub promised: u64,
+    /// How many of them were done.
+    pub kept: u64,
 }
 
 /// Something that must happen until a moment.

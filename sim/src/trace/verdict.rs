@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::trace::anchor::Anchor;
-use crate::trace::invariant::Breach;
+use crate::trace::invariant::{Breach, Floor};
 
 /// What came of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -84,6 +84,9 @@ pub struct Report {
     pub wall_seconds: f64,
     /// The invariants that were put to the test.
     pub armed: Vec<String>,
+    /// By invariant: what came of the work that nothing disturbed, of those that know which that is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub floors: BTreeMap<String, Floor>,
     /// How often each event happened.
     pub reached: BTreeMap<String, u64>,
     /// The plan's faults, in its order.
@@ -167,6 +170,7 @@ pub(crate) mod tests {
             virtual_seconds: 61.5,
             wall_seconds: 0.02,
             armed: vec!["no_zombies".into()],
+            floors: BTreeMap::new(),
             reached: BTreeMap::new(),
             faults: vec![fault("wedge", Some(2.5)), fault("delay", None)],
             story: vec!["ann says hello".into(), "the run is claimed".into()],

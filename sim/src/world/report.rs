@@ -54,6 +54,9 @@ pub(crate) fn build_report<O: ProductEvent, W>(
         report.anchors = monitor.recorder.anchors().to_vec();
         let armed = monitor.invariants.iter().filter(|invariant| invariant.armed());
         report.armed = armed.map(|invariant| invariant.name().to_owned()).collect();
+        let floors = monitor.invariants.iter();
+        let floors = floors.filter_map(|invariant| Some((invariant.name().to_owned(), invariant.floor()?)));
+        report.floors = floors.collect();
         match (lived, monitor.stop(), broken) {
             (Lived::Panicked { says, node }, ..) => {
                 let product = !judging && node.is_some_and(|node| monitor.is_of_product(node));
@@ -116,6 +119,7 @@ pub(crate) fn blank(scenario: &str, seed: Seed, verdict: Verdict, because: Strin
         virtual_seconds: 0.0,
         wall_seconds: 0.0,
         armed: Vec::new(),
+        floors: BTreeMap::new(),
         reached: BTreeMap::new(),
         faults: Vec::new(),
         story: Vec::new(),

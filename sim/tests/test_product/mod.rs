@@ -15,8 +15,10 @@ use lychgate_sim::standins::StandIn;
 use lychgate_sim::standins::listener::Listener;
 use lychgate_sim::standins::observation::{Log, Observation, Observed, Tap};
 use lychgate_sim::trace::event::{Event, ProductEvent, What};
-use lychgate_sim::trace::invariant::{Breach, Invariant, Obligation};
-use lychgate_sim::world::product::{Boot, Origin, Product, Reader, Role, Scenario, User, UserContext, Workload};
+use lychgate_sim::trace::invariant::{Breach, Floor, Invariant, Obligation};
+use lychgate_sim::world::product::{
+    Boot, Origin, Product, Reader, Role, Scenario, Source, User, UserContext, Workload,
+};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -136,6 +138,8 @@ impl Reader<TestProduct> for Ears {
 #[derive(Default)]
 struct Promptness {
     open: BTreeMap<String, Duration>,
+    /// Jobs that are done as their user was told, and as the store saw.
+    floor: Floor,
 }
 
 impl Invariant<TestProduct> for Promptness {
@@ -152,7 +156,9 @@ impl Invariant<TestProduct> for Promptness {
             }
             What::Product(TestProduct::Done { session }) => {
                 self.open.remove(session);
+                self.floor.kept += 1;
             }
+            What::Product(TestProduct::Told { .. }) => self.floor.promised += 1,
             What::Product(TestProduct::Stepped { step: 66, session }) => {
                 return Err(Breach::now(format!("{session} took step 66")));
             }
@@ -168,6 +174,9 @@ impl Invariant<TestProduct> for Promptness {
     }
     fn armed(&self) -> bool {
         true
+    }
+    fn floor(&self) -> Option<Floor> {
+        Some(self.floor)
     }
 }
 
@@ -233,7 +242,15 @@ impl Product for Toys {
     }
 
     fn scenarios() -> Vec<Scenario<Jobs>> {
-        Vec::new()
+        let drawn = |quirk: &str, draw| Scenario {
+            name: quirk.to_owned(),
+            source: Source::Drawn { about: "the same plan on every seed", draw },
+        };
+        vec![
+            drawn("busy", |_| quirky("busy")),
+            drawn("lazy", |_| quirky("lazy")),
+            drawn("unasked", |_| quirky("unasked")),
+        ]
     }
 }
 
@@ -408,6 +425,11 @@ async fn job(stream: TcpStream, address: SocketAddr) {
     let session = words.next().expect("a session").to_owned();
     let steps: Vec<u32> = words.map(|step| step.parse().expect("a number")).collect();
     assert!(!steps.contains(&13), "unlucky step");
+    if steps.contains(&27) {
+        let _ = stream.write_all(b"done\n").await;
+        let _ = stream.flush().await;
+        return;
+    }
     let mut store = Store { address, stream: None };
     let mut chance = if steps.contains(&7) { chance().await } else { String::new() };
     chance += &outside(&steps).await;
@@ -468,13 +490,16 @@ async fn ask(seat: UserContext<TestProduct>, jobs: Jobs) {
         request += &format!(" {step}");
     }
     let quirks = [("unlucky", " 13"), ("evil", " 66"), ("chance", " 7"), ("entropy", " 21"), ("time", " 22")];
-    let more = [("order", " 23"), ("delay", " 24"), ("pid", " 25"), ("pointer", " 26")];
+    let more = [("order", " 23"), ("delay", " 24"), ("pid", " 25"), ("pointer", " 26"), ("lazy", " 27")];
     for (quirk, step) in quirks.into_iter().chain(more) {
         if jobs.quirks.contains(quirk) {
             request += step;
         }
     }
     request.push('\n');
+    if jobs.quirks.contains("unasked") {
+        return;
+    }
     if jobs.quirks.contains("hang") {
         std::future::pending::<()>().await;
     }
