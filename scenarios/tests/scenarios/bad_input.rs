@@ -17,6 +17,7 @@ pub const TESTS: Tests = &[
     ("bad input: a truncated plan", truncated),
     ("bad input: everything wrong is said at once", all_at_once),
     ("bad input: an unknown flag", unknown_flag),
+    ("bad input: a bug that nobody knows, and what does not go together", unknown_bug),
     ("bad input: files that cannot be written or read", unusable_files),
     ("bad input: output that goes nowhere", full_disk),
     ("bad input: no command takes it for a verdict on the product", never_a_verdict),
@@ -113,6 +114,16 @@ fn all_at_once() -> Result<(), Failed> {
 fn unknown_flag() -> Result<(), Failed> {
     sim(["run", "calm", "--sed", "4"])?.expect(2, &["unexpected argument '--sed'", "'--seed'"])?;
     sim(["runn", "calm"])?.expect(2, &["unrecognized subcommand 'runn'", "'run'"])
+}
+
+fn unknown_bug() -> Result<(), Failed> {
+    let words = ["unknown bug `terminal-write-last`", "did you mean `terminal-write-lost`?"];
+    sim(["known-bugs", "terminal-write-last"])?.expect(2, &words)?;
+    sim(["known-bugs", "--measure", "terminal-write-last"])?.expect(2, &words)?;
+    sim(["known-bugs", "--within", "5", "terminal-write-lost"])?.expect(2, &["--measure"])?;
+    sim(["known-bugs", "--measure", "--within", "0"])?.expect(2, &["1..=1000000"])?;
+    sim(["known-bugs", "--measure", "--swarm"])?.expect(2, &["cannot be used with '--swarm'"])?;
+    sim(["run", "swarm", "--naive", "--strict"])?.expect(2, &["cannot be used with '--strict'"])
 }
 
 fn unusable_files() -> Result<(), Failed> {

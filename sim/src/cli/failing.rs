@@ -173,7 +173,7 @@ fn origin(seed: u64, root: &Path) -> Repro {
 }
 
 /// The commit that is checked out, read without git.
-fn commit(root: &Path) -> String {
+pub(super) fn commit(root: &Path) -> String {
     let unknown = || "unknown".to_owned();
     let Ok(head) = std::fs::read_to_string(root.join(".git/HEAD")) else { return unknown() };
     let Some(name) = head.trim().strip_prefix("ref: ") else { return head.trim().to_owned() };

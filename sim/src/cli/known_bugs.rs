@@ -1,5 +1,7 @@
 //! `known-bugs`: each must fire the invariant that its header names, on seeds that the clean tree passes.
 
+mod measure;
+
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
@@ -9,7 +11,7 @@ use serde::Serialize;
 use super::workspace::Workspace;
 use super::{Outcome, Usage, write};
 use crate::cli::table::Table;
-use crate::explore::known_bugs::trial::{self, Swept};
+use crate::explore::known_bugs::trial::{self, Sweep, Swept};
 use crate::explore::known_bugs::{KnownBug, Verdict, Workshop, chosen, load};
 
 const EXAMPLES: &str = "\
@@ -17,9 +19,14 @@ Examples:
   {sim} known-bugs | all of them
   {sim} known-bugs terminal-write-lost | one
   {sim} known-bugs --swarm --json bugs.json | all, by the swarm as well, for machines
+  {sim} known-bugs --measure --write | how soon each shows, kept in the table beside them
+  {sim} known-bugs --measure --within 500 terminal-write-lost
+ | of one, and the swarm looks no further
 
+A binary is kept in target/known-bugs/bin, and taken again while its patch and the tree stay what they are.
 Verdicts: caught (the expected invariant fired, and the clean tree passes), wrong_invariant (something else fired),
-missed (nothing fired), stale (the patch no longer applies or builds). Exit code 0 if all were caught, else 1.";
+missed (nothing fired), stale (the patch no longer applies or builds). Exit code 0 if all were caught, else 1; of
+--measure 0 if all could be built.";
 
 /// `known-bugs`.
 #[derive(Debug, clap::Args)]
@@ -36,6 +43,17 @@ pub(super) struct Args {
     /// So many seeds of the swarm at most.
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     swarm_seeds: u64,
+    /// Measures: over five ranges of seeds, how many it takes until the bug shows in its own scenarios, in the swarm, and in
+    /// the swarm if no invariant counts, only panics and runs without an end; and how much processor time.
+    #[arg(long, conflicts_with_all = ["swarm", "swarm_seeds"])]
+    measure: bool,
+    /// So many seeds of the swarm in each range at most [default: 2000].
+    #[arg(long, value_name = "N", requires = "measure", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    within: Option<u64>,
+    /// Writes what was measured into the table of the README.md beside the folder of the bugs, after each bug. Lines of bugs that
+    /// were not measured stay.
+    #[arg(long, requires = "measure")]
+    write: bool,
     /// Writes what came of each to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -96,7 +114,11 @@ pub(super) fn known_bugs(args: &Args, workspace: &Workspace) -> Outcome {
     if let Some(path) = &args.json {
         write(path, "")?;
     }
-    let rows = put_back_all(&bugs, args, &Places::of(workspace)?)?;
+    if args.measure {
+        return measure::measure(&bugs, args, workspace, &folder);
+    }
+    let places = Places::of(workspace)?;
+    let rows = put_back_all(&bugs, &places, |bug, built| look_for(bug, built, args, &places))?;
     print(&rows);
     if let Some(path) = &args.json {
         let text = serde_json::json!({ "known_bugs": rows });
@@ -106,12 +128,16 @@ pub(super) fn known_bugs(args: &Args, workspace: &Workspace) -> Outcome {
 }
 
 /// The binary with a bug in it, or what keeps it from being built.
-type Built = std::io::Result<Result<PathBuf, String>>;
+type Built = Result<PathBuf, String>;
 
-/// Puts one bug after the other back. While one is looked for, the next is built.
-fn put_back_all(bugs: &[KnownBug], args: &Args, places: &Places) -> Result<Vec<Row>, Usage> {
+/// Puts one bug after the other back, and has `each` look for it. Meanwhile the next is built.
+fn put_back_all<T>(
+    bugs: &[KnownBug],
+    places: &Places,
+    mut each: impl FnMut(&KnownBug, Built) -> Result<T, Usage>,
+) -> Result<Vec<T>, Usage> {
     std::thread::scope(|scope| {
-        let (ready, builds) = sync_channel::<Built>(1);
+        let (ready, builds) = sync_channel::<std::io::Result<Built>>(1);
         scope.spawn(move || {
             // The other side goes away when a bug could not be put back at all: then nothing is left to be built.
             bugs.iter().all(|bug| ready.send(places.workshop.put_back(bug)).is_ok())
@@ -119,7 +145,7 @@ fn put_back_all(bugs: &[KnownBug], args: &Args, places: &Places) -> Result<Vec<R
         let mut rows = Vec::new();
         for (bug, built) in bugs.iter().zip(builds) {
             println!("{}: {}", style(&bug.name).bold(), bug.about);
-            rows.push(look_for(bug, built?, args, places)?);
+            rows.push(each(bug, built?)?);
             println!();
         }
         Ok(rows)
@@ -127,7 +153,7 @@ fn put_back_all(bugs: &[KnownBug], args: &Args, places: &Places) -> Result<Vec<R
 }
 
 /// Runs what was built, until it is caught or every seed has passed.
-fn look_for(bug: &KnownBug, built: Result<PathBuf, String>, args: &Args, places: &Places) -> Result<Row, Usage> {
+fn look_for(bug: &KnownBug, built: Built, args: &Args, places: &Places) -> Result<Row, Usage> {
     let mut row = Row {
         name: bug.name.clone(),
         incident: bug.incident.clone(),
@@ -182,9 +208,8 @@ struct Found {
 
 /// Lets one scenario look for `bug`, tells what it found, and checks that it is found again and only there.
 fn hunt(bug: &KnownBug, binary: &Path, scenario: &str, seeds: u64, places: &Places) -> Result<Found, Usage> {
-    let before = trial::cpu_seconds();
-    let Swept { seeds, failed, report, odd } = trial::sweep(&bug.name, binary, scenario, seeds + 1, &places.workshop)?;
-    let cpu_seconds = trial::cpu_seconds() - before;
+    let swept = Sweep { scenario, seeds: 1..seeds + 1, naive: false };
+    let Swept { seeds, failed, report, odd, cpu_seconds } = trial::sweep(&bug.name, binary, &swept, &places.workshop)?;
     let missed = |fired| Found { verdict: Verdict::Missed, fired, seeds, cpu_seconds };
     if let Some(odd) = odd {
         println!("{}: {scenario} did not come to an end: {odd}", Verdict::Missed.styled());
@@ -198,14 +223,15 @@ fn hunt(bug: &KnownBug, binary: &Path, scenario: &str, seeds: u64, places: &Plac
     let shown = binary.strip_prefix(std::env::current_dir()?).unwrap_or(binary).display();
     println!("replay it: {shown} replay {scenario}@{}", run.seed);
     let fired = run.fired();
-    let again = trial::digest(binary, scenario, run.seed, &places.workshop)?;
-    if again.as_ref() != Some(&run.digest) {
+    let again = trial::again(binary, scenario, run.seed, &places.workshop)?;
+    if again.is_none_or(|again| again.digest != run.digest) {
         println!("{}: replayed, its digest is another", style("nondeterministic").red().bold());
         let fired = Some("nondeterministic".to_owned());
         return Ok(Found { verdict: Verdict::WrongInvariant, fired, seeds, cpu_seconds });
     }
     println!("replayed in another process: the same digest {}", run.digest);
-    let clean = trial::sweep("the clean tree", &places.clean, scenario, run.seed + 1, &places.workshop)?;
+    let swept = Sweep { seeds: 1..run.seed + 1, ..swept };
+    let clean = trial::sweep("the clean tree", &places.clean, &swept, &places.workshop)?;
     if let Some(error) = clean.odd.or_else(|| clean.failed.map(|run| format!("{} on seed {}", run.fired(), run.seed))) {
         println!("{}: the clean tree fails there as well: {error}", Verdict::Missed.styled());
         return Ok(missed(Some(fired)));

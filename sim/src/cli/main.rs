@@ -147,6 +147,9 @@ pub(super) struct RunArgs {
     /// Fails a sweep in which some kind of fault was felt fewer than N times in one of the moments that matter most.
     #[arg(long, value_name = "N")]
     pub(super) felt_at_least: Option<u64>,
+    /// No invariant counts: a run fails only if the product panics or comes to no end, as for a test that has no judge.
+    #[arg(long, conflicts_with = "strict")]
+    pub(super) naive: bool,
     /// Does not look for a smaller plan that fails the same way.
     #[arg(long)]
     pub(super) no_shrink: bool,

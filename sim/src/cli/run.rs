@@ -30,6 +30,8 @@ struct How {
     keep_going: bool,
     shrink: bool,
     past_vacuous: bool,
+    /// Whether no invariant counts.
+    naive: bool,
     /// Whether to keep the shapes of what is said to services.
     shapes: bool,
 }
@@ -106,6 +108,7 @@ pub(super) fn run<P: Product>(args: &RunArgs, root: &Path) -> Outcome {
         keep_going: args.keep_going,
         shrink: !args.no_shrink,
         past_vacuous: args.past_vacuous,
+        naive: args.naive,
         shapes,
     };
     let bar = bar(seeds.len());
@@ -163,7 +166,15 @@ pub(super) fn everything<P: Product>(root: &Path) -> Outcome {
     let (mut worst, mut before, mut checked) = (Verdict::Passed, 0, 0);
     let mut void = Vec::new();
     for chosen in &scenarios {
-        let how = How { jobs: cores(), before, keep_going: true, shrink: true, past_vacuous: false, shapes: false };
+        let how = How {
+            jobs: cores(),
+            before,
+            keep_going: true,
+            shrink: true,
+            past_vacuous: false,
+            naive: false,
+            shapes: false,
+        };
         let seeds = chosen.handful().seeds();
         before += seeds.len();
         let swept = swept::<P>(chosen, &seeds, &how, &bar, root);
@@ -190,7 +201,8 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
     let mut reach = Reach::over(&words::vocabulary::<P>(), P::moments().names());
     let mut worst = Verdict::Passed;
     let mut failed = false;
-    let options = Options { shapes: how.shapes, ..options(!chosen.drawn()) };
+    // What a plan arms says nothing where no invariant counts.
+    let options = Options { shapes: how.shapes, naive: how.naive, ..options(!chosen.drawn() && !how.naive) };
     let mut shapes = BTreeSet::new();
     bar.set_message(chosen.name.clone());
     let begin = |task| match task {
@@ -201,7 +213,10 @@ fn swept<P: Product>(chosen: &Chosen<P::Workload>, seeds: &[u64], how: &How, bar
         },
     };
     let (mut second, mut checked) = (None, 0);
-    sweep(&tasks(seeds, how.before), how.jobs, begin, |task, report| {
+    // A second process judges, and so does not end when this one does: there is nothing to compare.
+    let mut tasks = tasks(seeds, how.before);
+    tasks.retain(|task| !how.naive || matches!(task, Task::Run(_)));
+    sweep(&tasks, how.jobs, begin, |task, report| {
         if let Task::Check(_) = task {
             second = Some(report);
             return Next::GoOn;

@@ -44,6 +44,8 @@ pub struct Options {
     pub items: Option<Arc<File>>,
     /// Whether to keep the [shapes](crate::explore::coverage) of what processes say to services.
     pub shapes: bool,
+    /// Whether no invariant counts: a run fails only if something panics, or if it comes to no end.
+    pub naive: bool,
     /// Whether to list the [events on which a fault can be hung](crate::trace::anchor).
     pub anchors: bool,
 }
@@ -57,6 +59,7 @@ impl Default for Options {
             strict: false,
             items: None,
             shapes: false,
+            naive: false,
             anchors: false,
         }
     }
@@ -129,7 +132,8 @@ fn on_this_thread<O: ProductEvent, W>(
             shapes.set(coverage).unwrap_or_else(|_| unreachable!("a run begins once"));
             let recorder = recorder.heard_by(ear);
             let nemesis = Nemesis::new(&plan.faults, actors.links(&plan.topology));
-            let monitor = Monitor::new(recorder, nemesis, judges.invariants, judges.reader, judges.moments);
+            let invariants = if options.naive { Vec::new() } else { judges.invariants };
+            let monitor = Monitor::new(recorder, nemesis, invariants, judges.reader, judges.moments);
             let dispatcher = slot.get_or_init(|| Dispatcher::new(monitor)).clone();
             let because = world::live(dispatcher.clone(), actors, plan, seed).await;
             dispatcher.look(|monitor| monitor.close());

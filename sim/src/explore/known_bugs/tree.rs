@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::patch::Edits;
 
 /// Makes `copy` what `root` is with `edits` made to it.
@@ -28,6 +30,28 @@ pub(super) fn sync(root: &Path, copy: &Path, edits: &Edits) -> io::Result<()> {
     walk(copy, Path::new(""), &mut present)?;
     let kept = |path: &PathBuf| wanted.contains(path) || matches!(edits.get(path), Some(Some(_)));
     present.iter().filter(|path| !kept(path)).try_for_each(|path| fs::remove_file(copy.join(path)))
+}
+
+/// What `root` is with `edits` made to it, as a hash of every file that a build may read: texts about the tree, patches and
+/// snapshots stay out.
+pub(super) fn hash(root: &Path, edits: &Edits) -> io::Result<String> {
+    let mut paths = BTreeSet::new();
+    walk(root, Path::new(""), &mut paths)?;
+    paths.extend(edits.keys().cloned());
+    let told = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "md" || kind == "patch" || kind == "snap");
+    let mut hash = Sha256::new();
+    for path in paths.iter().filter(|path| !told(path)) {
+        let text = match edits.get(path) {
+            Some(None) => continue,
+            Some(Some(text)) => text.clone().into_bytes(),
+            None => fs::read(root.join(path))?,
+        };
+        for part in [path.as_os_str().as_encoded_bytes(), &text] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The files under `at` in `root`. What begins with a dot stays out, Cargo's configuration too: the copy lies below the
@@ -163,6 +187,13 @@ mod tests {
         assert!(fs::read_to_string(copy.join("src/run.rs")).unwrap().contains("write()?"));
         assert!(!copy.join("src/new.rs").exists() && copy.join("src/old.rs").is_file());
         assert_eq!(modified(copy.join("Cargo.toml")), before, "what did not change is not written");
+        // What is built of it is another with the bug; and the same, whatever is said about the tree.
+        let (clean, buggy) = (hash(&root, &Edits::new()).unwrap(), hash(&root, &edits).unwrap());
+        assert_ne!(clean, buggy);
+        write(&root.join("README.md"), b"a word about it").unwrap();
+        assert_eq!((hash(&root, &Edits::new()).unwrap(), hash(&root, &edits).unwrap()), (clean.clone(), buggy));
+        write(&root.join("src/another.rs"), b"").unwrap();
+        assert_ne!(hash(&root, &Edits::new()).unwrap(), clean);
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -1,6 +1,7 @@
 //! What the simulation says of a tree with a bug in it: sweeps and replays of the binary that was built of it.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
@@ -27,6 +28,16 @@ pub(crate) struct Swept {
     pub(crate) report: Vec<String>,
     /// What it said where it did not come to an end.
     pub(crate) odd: Option<String>,
+    /// Processor time of the runs.
+    pub(crate) cpu_seconds: f64,
+}
+
+/// What is swept.
+pub(crate) struct Sweep<'a> {
+    pub(crate) scenario: &'a str,
+    pub(crate) seeds: Range<u64>,
+    /// Whether invariants do not count.
+    pub(crate) naive: bool,
 }
 
 /// A run, as in the JSON of a sweep.
@@ -45,27 +56,32 @@ impl Line {
     }
 }
 
-/// Runs `scenario` on seeds from 1 to before `end` with `binary`, until one fails.
-pub(crate) fn sweep(name: &str, binary: &Path, scenario: &str, end: u64, workshop: &Workshop) -> io::Result<Swept> {
+/// Sweeps with `binary`, until a seed fails.
+pub(crate) fn sweep(name: &str, binary: &Path, swept: &Sweep<'_>, workshop: &Workshop) -> io::Result<Swept> {
     #[derive(Deserialize)]
     struct Runs {
         runs: Vec<Line>,
     }
     let json = workshop.file("runs.json");
     _ = std::fs::remove_file(&json);
+    let Sweep { scenario, seeds: Range { start, end }, naive } = swept;
     let mut command = Command::new(binary);
-    command.args(["run", scenario, "--seeds", &format!("1..{end}"), "--no-shrink", "--past-vacuous", "--json"]);
-    command.arg(&json).current_dir(&workshop.root);
-    let said = workshop.step("run", &format!("{name}: {scenario} on seeds 1 to {}", end - 1), &mut command)?;
+    command.args(["run", scenario, "--seeds", &format!("{start}..{end}"), "--no-shrink", "--past-vacuous"]);
+    command.args(naive.then_some("--naive")).arg("--json").arg(&json).current_dir(&workshop.root);
+    let judged = if *naive { ", judged naively" } else { "" };
+    let what = format!("{name}: {scenario} on seeds {start} to {}{judged}", end - 1);
+    let said = workshop.step("run", &what, &mut command)?;
+    let cpu_seconds = said.cpu_seconds;
     let runs = std::fs::read(&json).ok().and_then(|bytes| serde_json::from_slice::<Runs>(&bytes).ok());
     let Some(Runs { runs }) = runs else {
         let last = said.err.lines().chain(said.out.lines()).next_back().unwrap_or("it said nothing").to_owned();
-        return Ok(Swept { seeds: 0, failed: None, report: Vec::new(), odd: Some(format!("{}: {last}", said.status)) });
+        let odd = Some(format!("{}: {last}", said.status));
+        return Ok(Swept { seeds: 0, failed: None, report: Vec::new(), odd, cpu_seconds });
     };
     let bad = |run: &&Line| !matches!(run.verdict, Verdict::Passed | Verdict::Vacuous);
     let failed = runs.iter().find(bad).cloned();
     let report = failed.as_ref().map(|run| excerpt(&said.out, scenario, run.seed)).unwrap_or_default();
-    Ok(Swept { seeds: runs.len(), failed, report, odd: None })
+    Ok(Swept { seeds: runs.len(), failed, report, odd: None, cpu_seconds })
 }
 
 /// The failure report of `seed` in what a sweep printed, up to its replay line.
@@ -75,25 +91,12 @@ fn excerpt(out: &str, scenario: &str, seed: u64) -> Vec<String> {
     lines.take_while(|line| !line.starts_with("replay it: ")).map(str::to_owned).collect()
 }
 
-/// The digest of one more run in a process of its own.
-pub(crate) fn digest(binary: &Path, scenario: &str, seed: u64, workshop: &Workshop) -> io::Result<Option<String>> {
+/// The report of one more run in a process of its own.
+pub(crate) fn again(binary: &Path, scenario: &str, seed: u64, workshop: &Workshop) -> io::Result<Option<Report>> {
     let mut command = Command::new(binary);
     command.args(["one", scenario, "--seed", &seed.to_string()]).current_dir(&workshop.root);
     let said = workshop.step("run", &format!("{scenario}@{seed}: replaying"), &mut command)?;
-    let report = said.out.lines().next_back().and_then(|line| serde_json::from_str::<Report>(line).ok());
-    Ok(report.map(|report| report.digest))
-}
-
-/// Processor time of all children so far.
-pub(crate) fn cpu_seconds() -> f64 {
-    // SAFETY: zeros are a valid rusage, and the pointer is of a live one.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
-        usage
-    };
-    let of = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    of(usage.ru_utime) + of(usage.ru_stime)
+    Ok(said.out.lines().next_back().and_then(|line| serde_json::from_str::<Report>(line).ok()))
 }
 
 #[cfg(test)]
