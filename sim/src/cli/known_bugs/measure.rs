@@ -17,7 +17,7 @@ use crate::trace::verdict;
 
 /// So many ranges: an odd number, so that one of them is in the middle.
 const RANGES: u64 = 5;
-/// So many seeds of the swarm in each at most, unless said: on two cores it passes them in a minute.
+/// So many seeds of the swarm in each at most, unless said: on two cores a development build passes them in a few minutes.
 const WITHIN: u64 = 2000;
 
 /// Between these lines of the README stands the table.
