@@ -19,8 +19,8 @@ pub const REDIS_BLOCK: Duration = secs(5);
 pub const REDIS_HINT: Duration = secs(2);
 /// The live entry that a reader asks for: without an answer it is shown as unknown.
 pub const REDIS_LOOK: Duration = secs(2);
-/// A connection to Redis that takes no writes is given up once it is so old: its node may be a replica by now, and the name lead
-/// to another. Not sooner, so that a Redis that is read-only for all is dialled twelve times a minute.
+/// A connection to Redis on which another node seems to answer, a replica or a stranger, is given up once it is so old: the name may
+/// lead to the right one by now. Not sooner, so that a Redis that is read-only for all is dialled twelve times a minute.
 pub const REDIS_REDIAL: Duration = secs(5);
 /// The bound of a Postgres operation, pool wait and connect included.
 pub const POSTGRES_CALL: Duration = secs(5);

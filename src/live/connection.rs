@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, ServerErrorKind};
+use redis::{AsyncConnectionConfig, FromRedisValue, IntoConnectionInfo, RedisError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -104,42 +104,49 @@ impl Redis {
     async fn within<T, F: Future<Output = Result<T, RedisError>>>(
         &self,
         bound: Duration,
-        ask: impl FnOnce(MultiplexedConnection) -> F,
+        ask: impl Fn(MultiplexedConnection) -> F,
     ) -> Result<T, RedisDown> {
         let began = Instant::now();
         let late = |_| RedisDown(format!("no answer within {bound:?}"));
-        let connected = tokio::time::timeout(bound, self.connection()).await.map_err(late)??;
-        let left = bound.saturating_sub(began.elapsed());
-        let mut abandoned = Abandoned { redis: self, connected: Some(connected.clone()) };
-        let answer = tokio::time::timeout(left, ask(connected.connection.clone())).await;
-        abandoned.connected = None;
-        match answer {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) if !error.is_unrecoverable_error() && !error.is_io_error() => {
-                if takes_no_writes(&error) && connected.since.elapsed() >= limits::REDIS_REDIAL {
+        loop {
+            let left = bound.saturating_sub(began.elapsed());
+            let connected = tokio::time::timeout(left, self.connection()).await.map_err(late)??;
+            let left = bound.saturating_sub(began.elapsed());
+            let mut abandoned = Abandoned { redis: self, connected: Some(connected.clone()) };
+            let answer = tokio::time::timeout(left, ask(connected.connection.clone())).await;
+            abandoned.connected = None;
+            match answer {
+                Ok(Ok(answer)) => return Ok(answer),
+                // It has done nothing of what it was asked, so that another one may be asked the same.
+                Ok(Err(error)) if is_another_node(&error) && connected.since.elapsed() >= limits::REDIS_REDIAL => {
                     tracing::warn!(%error, "Redis is dialled anew: its name may lead to another node");
                     self.discard(connected.serial);
                 }
-                Err(error.into())
-            }
-            Ok(Err(error)) => {
-                self.discard(connected.serial);
-                Err(error.into())
-            }
-            Err(elapsed) => {
-                self.discard(connected.serial);
-                Err(late(elapsed))
+                Ok(Err(error)) if !error.is_unrecoverable_error() && !error.is_io_error() => return Err(error.into()),
+                Ok(Err(error)) => {
+                    self.discard(connected.serial);
+                    return Err(error.into());
+                }
+                Err(elapsed) => {
+                    self.discard(connected.serial);
+                    return Err(late(elapsed));
+                }
             }
         }
     }
 
     /// Probes a connection whose caller was dropped before the answer: answers keep their order, so the answer to a
-    /// PING shows that the earlier ones came. Without it the connection is discarded.
+    /// PING shows that the earlier ones came, a refusal as well as any. Without it the connection is discarded.
     async fn probe(self, connected: Connected) {
         let mut connection = connected.connection;
         let ping = redis::cmd("PING");
         let answer = tokio::time::timeout(limits::REDIS_LOOK, ping.query_async::<String>(&mut connection)).await;
-        if !matches!(answer, Ok(Ok(_))) {
+        let answered = match answer {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => error.into_server_errors().is_some(),
+            Err(_) => false,
+        };
+        if !answered {
             self.discard(connected.serial);
         }
     }
@@ -189,9 +196,14 @@ impl Redis {
     }
 }
 
-/// Whether the node at the other end says that it is a replica.
-fn takes_no_writes(error: &RedisError) -> bool {
-    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown))
+/// What a node says that is not the one we mean: a replica, a node of somebody's cluster, one with a password that we have not been
+/// asked for.
+const ANOTHER_NODES: &[&str] = &["READONLY", "MASTERDOWN", "MOVED", "ASK", "CLUSTERDOWN", "CROSSSLOT", "NOAUTH"];
+
+/// Whether the node at the other end says that it is another one. It refuses before it does anything.
+fn is_another_node(error: &RedisError) -> bool {
+    let said = error.clone().into_server_errors();
+    said.is_some_and(|said| said.iter().any(|(_, said)| ANOTHER_NODES.contains(&said.code())))
 }
 
 /// A call whose caller may be dropped before the answer has come.
