@@ -65,7 +65,7 @@ pub fn environment(role: &str, process: &str, links: &BTreeMap<&'static str, Soc
     let at = |service: &str| links.get(service).map(ToString::to_string).unwrap_or_default();
     let mut settings = vec![
         ("LYCHGATE_PROCESS", process.to_string()),
-        ("LYCHGATE_POSTGRES", format!("postgres://lychgate@{}/lychgate", at("postgres"))),
+        ("LYCHGATE_POSTGRES", format!("postgres://lychgate:open-sesame@{}/lychgate", at("postgres"))),
         ("LYCHGATE_REDIS", format!("redis://{}", at("redis"))),
         ("LYCHGATE_RABBITMQ", format!("amqp://guest:guest@{}", at("rabbitmq"))),
     ];

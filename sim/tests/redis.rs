@@ -9,7 +9,7 @@ use lychgate_sim::plan::Kind;
 use lychgate_sim::standins::Control;
 use lychgate_sim::standins::clock;
 use lychgate_sim::standins::observation::{FaultObserved, Observation, Tap};
-use lychgate_sim::standins::redis::faults::{EVICT, FLUSH};
+use lychgate_sim::standins::redis::faults::{COMMAND_ERROR, EVICT, FLUSH, TOO_MANY_CONNECTIONS};
 use lychgate_sim::standins::redis::observation::Command;
 use lychgate_sim::standins::redis::{PORT, Redis, resp};
 use madsim::runtime::{Handle, Runtime};
@@ -348,6 +348,46 @@ fn what_is_flushed_is_gone_and_connections_readers_and_scripts_stay() {
             let () = redis::cmd("XADD").arg("s").arg("1-1").arg("f").arg("v").query_async(&mut redis).await.unwrap();
             let read = waits.await.unwrap();
             assert!(format!("{read:?}").contains("1-1"), "{read:?}");
+        })
+    });
+}
+
+#[test]
+fn who_waits_is_answered_when_a_script_has_ended() {
+    simulate(12, |handle, server| {
+        one_client(handle, async move {
+            let busy = || Kind::of(&COMMAND_ERROR).with("code", "BUSY");
+            let (mut redis, mut blocked) = (connect().await, connect().await);
+            let waits = tokio::spawn(async move {
+                let since = Instant::now();
+                (read_blocking(&mut blocked, 1_000, "$").await, since.elapsed().as_millis())
+            });
+            sleep(500).await;
+            server.control(Control::Begin(busy()));
+            let refused = redis.get::<_, Option<String>>("k").await.unwrap_err();
+            assert_eq!(refused.code(), Some("BUSY"));
+            sleep(2_000).await;
+            server.control(Control::End(busy()));
+            let (read, waited) = waits.await.unwrap();
+            assert_eq!(read, Value::Nil);
+            assert!((2_500..2_700).contains(&waited), "{waited}");
+        })
+    });
+}
+
+#[test]
+fn who_finds_no_room_is_told_and_hung_up_on() {
+    simulate(13, |handle, server| {
+        one_client(handle, async move {
+            let mut redis = connect().await;
+            server.control(Control::Begin(Kind::of(&TOO_MANY_CONNECTIONS)));
+            let (mut stream, mut said) = (TcpStream::connect(ADDRESS).await.unwrap(), Vec::new());
+            stream.read_to_end(&mut said).await.unwrap();
+            assert_eq!(said, b"-ERR max number of clients reached\r\n");
+            let () = redis.set("k", "v").await.unwrap();
+            server.control(Control::End(Kind::of(&TOO_MANY_CONNECTIONS)));
+            let value: String = connect().await.get("k").await.unwrap();
+            assert_eq!(value, "v");
         })
     });
 }

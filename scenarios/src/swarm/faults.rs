@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use lychgate_sim::link::faults::{self as links, ANSWERS, CUT};
 use lychgate_sim::plan::{
-    Course, Direction, EventMatch, Fault, FaultRow, Kind, Lifetime, ORIGIN, Scope, TargetKind, Trigger,
+    Course, Direction, EventMatch, Fault, FaultRow, Kind, Lifetime, ORIGIN, Scope, Takes, TargetKind, Trigger,
 };
 use lychgate_sim::standins::engine;
-use lychgate_sim::standins::postgres::faults::COMMIT_ERRORS;
 use lychgate_sim::standins::provider::dialect::Dialect;
 use lychgate_sim::standins::provider::faults::{DIALECT, ERROR_EVENT, MALFORMED, REFUSALS, REFUSE, STALL, TRUNCATE};
 use lychgate_sim::world::process_faults::{HOST_LOSS, LOST_SIGNAL, PANIC, PAUSE, ROLLING_RESTART, SIGKILL, SIGTERM};
@@ -176,8 +175,12 @@ impl Drawn {
             "by" if row.arg("bytes").is_some() => kind.with("by", self.pace.1),
             "by" => kind.with("by", self.by),
             "status" => kind.with("status", self.status),
-            "form" => kind.with("form", Dialect::WORDS[usize::from(self.status) % Dialect::WORDS.len()]),
-            "code" => kind.with("code", COMMIT_ERRORS[usize::from(self.status) % COMMIT_ERRORS.len()]),
+            "form" | "code" => {
+                let Takes::OneOfWords(words) = arg.takes else { panic!("`{}` is one of some words", arg.name) };
+                // Two draws, as one has few values.
+                let nth = self.by.as_millis() + u128::from(self.status);
+                kind.with(arg.name, words[(nth % words.len() as u128) as usize])
+            }
             // What is said where HTTP is not.
             "matches" if row.target != TargetKind::HttpLink => kind.with_any("matches", self.matches.clone()),
             _ => kind,

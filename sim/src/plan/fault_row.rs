@@ -119,6 +119,8 @@ pub enum Connections {
     Kept,
     /// Connections close, and new ones too while the fault lasts: the service is down.
     Down,
+    /// Connections close when the fault begins.
+    LostAtStart,
     /// Connections close when the fault ends.
     LostAtEnd,
 }

@@ -16,6 +16,16 @@ pub const FULL: FaultRow = FaultRow {
     ..FaultRow::SERVICE
 };
 
+/// Nobody new may connect.
+pub const TOO_MANY_CONNECTIONS: FaultRow = FaultRow {
+    kind: FaultKind {
+        word: "too_many_connections",
+        struck: Some("{} takes no more connections"),
+        ..FaultRow::SERVICE.kind
+    },
+    ..FaultRow::SERVICE
+};
+
 #[cfg(test)]
 mod tests {
     use crate::standins::{engine, postgres, provider, rabbit, redis};

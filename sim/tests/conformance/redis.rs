@@ -1,15 +1,18 @@
 //! The stand-in and the real Redis answer the same commands with the same bytes. `redis.txt` holds both.
 //!
 //! A line `1> SET "a key" v` is a command of connection 1; the lines `1< …` below it are the bytes that each connection
-//! got of it. `@wait 30` lets 30 ms pass.
+//! got of it. `@wait 30` lets 30 ms pass. From `@begins command_error BUSY` to `@ends command_error BUSY` it has that fault: a real
+//! server is brought into the state in which it says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use lychgate_sim::plan::Kind;
 use lychgate_sim::standins::redis::core::{Core, Outcome};
+use lychgate_sim::standins::redis::faults::{MISROUTED, TOO_MANY_CONNECTIONS, WORDS};
 use lychgate_sim::standins::redis::resp;
 
 use lychgate_sim::real::servers;
@@ -21,17 +24,26 @@ pub trait Server {
     /// What each connection got of one command.
     fn tell(&mut self, client: u64, words: &[Bytes]) -> BTreeMap<u64, Vec<u8>>;
     fn wait(&mut self, time: Duration) -> BTreeMap<u64, Vec<u8>>;
+    /// Makes it ill, or well again.
+    fn make(&mut self, fault: &Kind, begins: bool);
 }
 
 pub struct StandIn {
     core: Core,
     now: Duration,
     deadlines: BTreeMap<u64, Duration>,
+    /// The connections that it has let in.
+    known: BTreeSet<u64>,
 }
 
 impl StandIn {
     pub fn new() -> StandIn {
-        StandIn { core: Core::default(), now: Duration::from_secs(1_700_000_000), deadlines: BTreeMap::new() }
+        StandIn {
+            core: Core::default(),
+            now: Duration::from_secs(1_700_000_000),
+            deadlines: BTreeMap::new(),
+            known: BTreeSet::new(),
+        }
     }
 }
 
@@ -39,6 +51,12 @@ impl Server for StandIn {
     fn tell(&mut self, client: u64, words: &[Bytes]) -> BTreeMap<u64, Vec<u8>> {
         let mut got: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         self.now += Duration::from_millis(1);
+        if !self.known.contains(&client)
+            && let Some(refusal) = self.core.refuses_connection()
+        {
+            return BTreeMap::from([(client, refusal.encode().to_vec())]);
+        }
+        self.known.insert(client);
         match self.core.execute(self.now, client, words) {
             Outcome::Reply(reply) => got.entry(client).or_default().extend_from_slice(&reply.encode()),
             Outcome::Block(limit) => {
@@ -60,16 +78,26 @@ impl Server for StandIn {
         });
         given_up.collect()
     }
+
+    fn make(&mut self, fault: &Kind, begins: bool) {
+        if begins { self.core.fall_ill(fault) } else { self.core.recover(fault) }
+    }
 }
 
 pub struct Real {
     server: servers::Server,
+    /// Somebody else's nodes. Who has come there stays there.
+    others: Vec<servers::Server>,
+    /// Whether the name leads to the last of them.
+    misrouted: bool,
     connections: BTreeMap<u64, TcpStream>,
+    /// It says something to whoever connects, and hangs up.
+    crowded: bool,
 }
 
 impl Real {
     pub fn new(server: servers::Server) -> Real {
-        Real { server, connections: BTreeMap::new() }
+        Real { server, others: Vec::new(), misrouted: false, connections: BTreeMap::new(), crowded: false }
     }
 
     /// Everything that arrives until nothing has for a moment. `owed` is waited for longer.
@@ -95,7 +123,12 @@ impl Real {
 
 impl Server for Real {
     fn tell(&mut self, client: u64, words: &[Bytes]) -> BTreeMap<u64, Vec<u8>> {
-        let addr = self.server.addr;
+        let addr = self.others.last().filter(|_| self.misrouted).unwrap_or(&self.server).addr;
+        if self.crowded && !self.connections.contains_key(&client) {
+            let (mut said, mut stream) = (Vec::new(), TcpStream::connect(addr).expect("it listens"));
+            stream.read_to_end(&mut said).expect("it hangs up by itself");
+            return BTreeMap::from([(client, said)]);
+        }
         let connect = || TcpStream::connect(addr).expect("it listens");
         let stream = self.connections.entry(client).or_insert_with(connect);
         stream.write_all(&resp::encode_command(words)).expect("it reads");
@@ -107,6 +140,29 @@ impl Server for Real {
         std::thread::sleep(time);
         self.hear(None)
     }
+
+    fn make(&mut self, fault: &Kind, begins: bool) {
+        let code = fault.text("code").unwrap_or_default();
+        if fault.is(&MISROUTED) {
+            let start = || match code {
+                "NOAUTH" => servers::redis::with_password(),
+                code => servers::redis::of_a_cluster(code == "MOVED"),
+            };
+            self.others.extend(begins.then(start));
+            self.misrouted = begins;
+            return;
+        }
+        let ill = if fault.is(&TOO_MANY_CONNECTIONS) { "MAXCLIENTS" } else { code };
+        servers::redis::make(&self.server, ill, begins);
+        self.crowded = begins && fault.is(&TOO_MANY_CONNECTIONS);
+    }
+}
+
+/// `command_error BUSY`.
+fn fault_of(line: &str) -> Kind {
+    let (word, code) = line.split_once(' ').map_or((line, None), |(word, code)| (word, Some(code)));
+    let row = WORDS.faults.iter().find(|row| row.word() == word).unwrap_or_else(|| panic!("no fault: {line}"));
+    Kind::of(row).with_any("code", code)
 }
 
 /// The transcript with this server's answers in it.
@@ -120,6 +176,12 @@ fn transcribe(transcript: &str, server: &mut impl Server) -> String {
         out.push('\n');
         let got = if let Some(ms) = line.strip_prefix("@wait ") {
             server.wait(Duration::from_millis(ms.parse().expect("milliseconds")))
+        } else if let Some(fault) = line.strip_prefix("@begins ") {
+            server.make(&fault_of(fault), true);
+            continue;
+        } else if let Some(fault) = line.strip_prefix("@ends ") {
+            server.make(&fault_of(fault), false);
+            continue;
         } else if line.is_empty() || line.starts_with('#') {
             continue;
         } else {

@@ -8,7 +8,7 @@ use lychgate_sim::link::faults::HALF_OPEN;
 use lychgate_sim::plan::FaultRow;
 use lychgate_sim::standins::clock;
 use lychgate_sim::standins::provider::faults::DIALECT;
-use lychgate_sim::standins::redis::faults::DEMOTED;
+use lychgate_sim::standins::redis::faults::{DEMOTED, MISROUTED};
 use lychgate_sim::trace::event::{Event, What, WorldEvent};
 use lychgate_sim::trace::fault::{FaultId, FaultKind};
 use lychgate_sim::world::process_faults::{
@@ -41,6 +41,11 @@ const HANGS: Duration = Duration::from_secs(
         + 2 * limits::TEND_EVERY.as_secs()
         + limits::ENGINE_STOP.as_secs(),
 );
+
+/// How long a fault excuses that is over: connections lead astray that began while it was there, until they are dialled anew.
+fn lingers(kind: &FaultKind) -> Duration {
+    if *kind == MISROUTED.kind { limits::REDIS_REDIAL } else { Duration::ZERO }
+}
 
 fn is_order(kind: &FaultKind) -> bool {
     ORDERS.iter().any(|row| row.kind == *kind)
@@ -142,8 +147,9 @@ impl Health {
             WorldEvent::FaultHealed { kind, .. } if is_order(kind) => {}
             WorldEvent::FaultHealed { fault, target, kind, .. } => {
                 self.faults.remove(&(*fault, target.clone()));
-                self.healed.insert(target.clone(), event.at);
-                self.kinds.insert((target.clone(), kind.word), event.at);
+                let over = event.at + lingers(kind);
+                self.healed.insert(target.clone(), over);
+                self.kinds.insert((target.clone(), kind.word), over);
                 if is_of_clock(kind) {
                     self.misled.insert((*fault, target.clone()), event.at + clock::OFF_MAX);
                 }

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::Shared;
 use super::data_type::Type;
 use super::engine::Plan;
+use super::faults::Login;
 use super::observation::Value;
 use super::refusal::Refusal;
 use super::session::{Answer, Session, Transaction};
@@ -64,7 +65,13 @@ where
 {
     let mut wire = Wire::new(stream);
     let Ok(Some(startup)) = tokio::time::timeout(STARTUP_MAX, greet(&mut wire, &shared)).await else { return };
-    let registration = match shared.register() {
+    let asked = async {
+        let asks = shared.faults().asks_for_password();
+        if asks { password(&mut wire).await } else { Some(()) }
+    };
+    let Ok(Some(())) = tokio::time::timeout(STARTUP_MAX, asked).await else { return };
+    let login = Login { user: user(&startup), database: database(&startup), host: peer.ip() };
+    let registration = match shared.register(&login) {
         Ok(registration) => registration,
         Err(refused) => {
             let (fault, refusal) = *refused;
@@ -111,6 +118,26 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, shared: &S
         }
         wire.flush().await.ok()?;
     }
+}
+
+/// Asks for a password and reads it, as `password` in pg_hba.conf has it. None: the client has none, and is gone.
+async fn password<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Option<()> {
+    wire.answer(Out::Authentication(Authentication::CleartextPassword));
+    wire.flush().await.ok()?;
+    match wire.next().await? {
+        In::PasswordMessageFamily(_) => Some(()),
+        other => panic!("the Postgres stand-in does not know this answer to a question for a password: {other:?}"),
+    }
+}
+
+/// Who the client says that it is.
+fn user(startup: &Startup) -> String {
+    startup.parameters.get("user").cloned().unwrap_or_default()
+}
+
+/// The database that it wants: without a word the one of its own name.
+fn database(startup: &Startup) -> String {
+    startup.parameters.get("database").cloned().unwrap_or_else(|| user(startup))
 }
 
 /// The settings that a client gives at start-up.

@@ -1,6 +1,7 @@
 //! What a Postgres answers when it is not well. SQLSTATEs and texts are those of its source (`errcodes.txt`, `md.c`,
 //! `predicate.c`); a full disk and a serialization failure cannot be shown at will on a real server.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::refusal::Refusal;
@@ -45,13 +46,22 @@ pub static COMMIT_ERROR: FaultRow = FaultRow {
 };
 
 /// Nobody new may connect.
-pub static TOO_MANY_CONNECTIONS: FaultRow = FaultRow {
-    kind: FaultKind {
-        word: "too_many_connections",
-        struck: Some("{} takes no more connections"),
-        ..FaultRow::SERVICE.kind
-    },
-    help: "new connections are refused with 53300",
+pub static TOO_MANY_CONNECTIONS: FaultRow =
+    FaultRow { help: "new connections are refused with 53300", ..faults::TOO_MANY_CONNECTIONS };
+
+/// What a login may be refused with: a password that is not the one it knows, and a table of hosts without an entry.
+pub const LOGIN_ERRORS: &[&str] = &["28P01", "28000"];
+
+/// Nobody new may connect: the password was changed, or the hosts that may.
+pub static LOGIN_REFUSED: FaultRow = FaultRow {
+    kind: FaultKind { word: "login_refused", struck: Some("{} refuses logins"), ..FaultRow::SERVICE.kind },
+    args: &[Arg {
+        name: "code",
+        takes: Takes::OneOfWords(LOGIN_ERRORS),
+        required: Some("code = \"28P01\""),
+        told: " with {}",
+    }],
+    help: "new connections are refused with the SQLSTATE `code`: a wrong password, or no entry in pg_hba.conf",
     ..FaultRow::SERVICE
 };
 
@@ -88,12 +98,21 @@ pub static WORDS: ServiceWords = ServiceWords {
         &COMMIT_ERROR,
         &TOO_MANY_CONNECTIONS,
         &STARTING_UP,
+        &LOGIN_REFUSED,
         &SLOW_COMMIT,
         &TABLE_LOCK,
         &clock::AHEAD,
         &clock::BEHIND,
     ],
 };
+
+/// Who wants to be let in.
+#[derive(Debug)]
+pub(super) struct Login {
+    pub user: String,
+    pub database: String,
+    pub host: IpAddr,
+}
 
 /// What ails it.
 #[derive(Debug, Default)]
@@ -104,6 +123,8 @@ pub(super) struct Faults {
     commit_error: Option<String>,
     too_many_connections: bool,
     starting_up: bool,
+    /// The SQLSTATE that logins are refused with.
+    login_refused: Option<String>,
     /// By how much commits are late.
     slow_commit: Duration,
     pub clock: Clock,
@@ -121,6 +142,7 @@ impl Faults {
             row if *row == COMMIT_ERROR => self.commit_error = fault.text("code").filter(|_| on).map(str::to_owned),
             row if *row == TOO_MANY_CONNECTIONS => self.too_many_connections = on,
             row if *row == STARTING_UP => self.starting_up = on,
+            row if *row == LOGIN_REFUSED => self.login_refused = fault.text("code").filter(|_| on).map(str::to_owned),
             row if *row == SLOW_COMMIT => self.slow_commit = if on { fault.time("by") } else { Duration::ZERO },
             // Its next life knows what was committed.
             row if *row == RESTART => {}
@@ -160,5 +182,23 @@ impl Faults {
         }
         let refusal = || Refusal::fatal("53300", "sorry, too many clients already");
         self.too_many_connections.then(|| (&TOO_MANY_CONNECTIONS, refusal()))
+    }
+
+    /// What somebody new is refused with who says so, and from where.
+    pub fn refuses_login(&self, login: &Login) -> Option<(&'static FaultRow, Refusal)> {
+        let Login { user, database, host } = login;
+        let refusal = match self.login_refused.as_deref()? {
+            "28P01" => Refusal::fatal("28P01", format!("password authentication failed for user \"{user}\"")),
+            _ => {
+                let who = format!("host \"{host}\", user \"{user}\", database \"{database}\"");
+                Refusal::fatal("28000", format!("no pg_hba.conf entry for {who}, no encryption"))
+            }
+        };
+        Some((&LOGIN_REFUSED, refusal))
+    }
+
+    /// Whether it asks for a password, which is wrong whatever it is.
+    pub fn asks_for_password(&self) -> bool {
+        self.refuses_connection().is_none() && self.login_refused.as_deref() == Some("28P01")
     }
 }

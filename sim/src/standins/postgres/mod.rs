@@ -28,7 +28,7 @@ use pgwire::messages::startup::SecretKey;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use self::engine::Database;
-use self::faults::{Faults, TABLE_LOCK, TOO_MANY_CONNECTIONS};
+use self::faults::{Faults, Login, TABLE_LOCK, TOO_MANY_CONNECTIONS};
 use self::observation::Value;
 use self::refusal::Refusal;
 use self::shapes::Messages;
@@ -114,8 +114,13 @@ impl Shared {
     }
 
     /// A client's place, or what it is refused with.
-    fn register(self: &Arc<Shared>) -> Result<Registration, Box<(&'static FaultRow, Refusal)>> {
-        if let Some(refusal) = self.faults().refuses_connection() {
+    fn register(self: &Arc<Shared>, login: &Login) -> Result<Registration, Box<(&'static FaultRow, Refusal)>> {
+        let refused = {
+            let faults = self.faults();
+            // A server that comes up or is full says so before it looks who it is.
+            faults.refuses_connection().or_else(|| faults.refuses_login(login))
+        };
+        if let Some(refusal) = refused {
             return Err(Box::new(refusal));
         }
         let mut clients = self.clients();

@@ -24,6 +24,7 @@ pub struct Store {
 
 /// How many words each command takes, itself included; `-n` is at least n. As in Redis's own table.
 const ARITIES: &[(&str, isize)] = &[
+    ("auth", -2),
     ("client", -2),
     ("dbsize", 1),
     ("del", -2),
@@ -66,7 +67,7 @@ const ARITIES: &[(&str, isize)] = &[
 ];
 
 /// Commands that a script may not run.
-pub const NOT_IN_SCRIPTS: &[&str] = &["client", "eval", "evalsha", "script", "subscribe", "unsubscribe"];
+pub const NOT_IN_SCRIPTS: &[&str] = &["auth", "client", "eval", "evalsha", "script", "subscribe", "unsubscribe"];
 
 /// The command's name in lower case, if `words` has a number of arguments that it takes.
 ///
@@ -151,6 +152,25 @@ fn ping(words: &[Bytes]) -> Answer {
 fn time(keys: &Keyspace) -> Reply {
     let clock = keys.clock;
     Reply::Array(vec![Reply::bulk(clock.as_secs().to_string()), Reply::bulk(clock.subsec_micros().to_string())])
+}
+
+/// AUTH of somebody whose password is none that it knows: it has none, unless it is locked.
+///
+/// # Errors
+/// Most of them.
+pub fn auth(words: &[Bytes], locked: Option<&str>) -> Answer {
+    let wrong = "WRONGPASS invalid username-password pair or user is disabled.";
+    match (&words[1..], locked) {
+        ([_] | [_, _], Some(says)) => Err(Refusal(says.into())),
+        ([_], None) => Err(Refusal(
+            "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
+             configuration is correct?"
+                .into(),
+        )),
+        ([user, _], None) if &user[..] == b"default" => Ok(Reply::Status(Bytes::from_static(b"OK"))),
+        ([_, _], None) => Err(Refusal(wrong.into())),
+        _ => Err(Refusal::syntax()),
+    }
 }
 
 /// CLIENT SETINFO came with Redis 7.2. This is 7.0, whose refusal clients ignore.

@@ -68,7 +68,7 @@ impl Core {
 
     fn attempt(&mut self, client: Client, words: &[Bytes]) -> Result<Outcome, Refusal> {
         let name = commands::recognise(words)?;
-        self.store.faults.hear(client, &name)?;
+        self.store.faults.hear(client, &name, words)?;
         let listens = self.store.channels.count(client) > 0;
         if listens && !matches!(name.as_str(), "subscribe" | "unsubscribe" | "ping") {
             return Err(Refusal(format!(
@@ -77,6 +77,7 @@ impl Core {
             )));
         }
         let answer: Answer = match name.as_str() {
+            "auth" => commands::auth(words, self.store.faults.login()),
             "client" => commands::client(words),
             "eval" => self.scripts.eval(&mut self.store, words),
             "evalsha" => self.scripts.evalsha(&mut self.store, words),
@@ -180,6 +181,16 @@ impl Core {
     /// And no longer.
     pub fn recover(&mut self, fault: &Kind) {
         self.store.faults.end(fault, &mut self.store.keys);
+    }
+
+    /// Whether a script does not end, so that nobody is answered who waits.
+    pub fn busy(&self) -> bool {
+        self.store.faults.busy()
+    }
+
+    /// What somebody who connects is told, who may not.
+    pub fn refuses_connection(&self) -> Option<Reply> {
+        self.store.faults.refuses_connection().map(Reply::error)
     }
 
     /// The word for what the last command suffered from, if it did.

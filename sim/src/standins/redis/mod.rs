@@ -2,6 +2,7 @@
 //! else. Time is tokio's clock, so keys expire in virtual time.
 
 pub mod channels;
+mod cluster;
 pub mod commands;
 pub mod core;
 pub mod faults;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use super::core::{Client, Core, Outcome};
-use super::faults::{EVICT, FLUSH, RESTART};
+use super::faults::{EVICT, FLUSH, RESTART, TOO_MANY_CONNECTIONS};
 use super::observation::Command;
 use super::resp::{Reply, take_command};
 use super::shapes::Commands;
@@ -34,6 +34,8 @@ const AHEAD_MAX: usize = 1 << 20;
 /// What Redis reads of a connection in one go: the commands in it are executed before the first answer is written, so a
 /// client that has hung up meanwhile cuts no pipeline in two.
 const READ: usize = 16 * 1024;
+/// How often Redis looks whose time is up.
+const CRON: Duration = Duration::from_millis(100);
 
 /// A Redis. Clones are the same one. Its data outlives each [`Redis::serve`] unless [`Redis::restart_empty`] is called;
 /// connections, subscriptions and loaded scripts never do.
@@ -107,13 +109,27 @@ impl Redis {
         let mut listener = listener.into();
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => {
+                Ok((mut stream, peer)) => {
+                    if let Some(refusal) = self.refuses(peer, &tap) {
+                        tokio::spawn(async move {
+                            let _ = stream.write_all(&refusal).await;
+                            stream.flush().await
+                        });
+                        continue;
+                    }
                     let connection = Connection::open(&self, life, peer, tap.clone());
                     tokio::spawn(connection.run(stream));
                 }
                 Err(error) => tracing::debug!(%error, "redis could not accept"),
             }
         }
+    }
+
+    /// What somebody new is told, unheard, and then hung up on.
+    fn refuses(&self, peer: SocketAddr, tap: &Tap) -> Option<Bytes> {
+        let refusal = self.state().core.refuses_connection()?;
+        tap(suffered(peer, TOO_MANY_CONNECTIONS.word(), b""));
+        Some(refusal.encode())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -323,6 +339,10 @@ impl Connection {
 
     fn give_up(&mut self) {
         let mut state = self.redis.state();
+        if state.core.busy() {
+            self.blocked = Some(Some(Instant::now() + CRON));
+            return;
+        }
         if let Some((words, reply)) = state.core.give_up(self.client) {
             state.answer(self.client, words, &reply, true, &self.tap);
         }

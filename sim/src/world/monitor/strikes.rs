@@ -138,8 +138,11 @@ impl<O: ProductEvent> Monitor<O> {
 
     fn strike_service(&mut self, fault: FaultId, kind: &Kind, service: String) {
         self.nemesis.books.begin(fault, &service, kind);
-        if kind.connections == Connections::Down {
-            self.actions.push(Action::Down { fault, service: service.clone(), down: true });
+        let turns = |down| Action::Down { fault, service: service.clone(), down };
+        match kind.connections {
+            Connections::Kept | Connections::LostAtEnd => {}
+            Connections::Down => self.actions.push(turns(true)),
+            Connections::LostAtStart => self.actions.extend([turns(true), turns(false)]),
         }
         self.actions.push(Action::Control { service, control: Control::Begin(kind.clone()) });
     }
@@ -154,7 +157,7 @@ impl<O: ProductEvent> Monitor<O> {
         }
         let turns = |down| Action::Down { fault, service: service.to_owned(), down };
         match kind.connections {
-            Connections::Kept => {}
+            Connections::Kept | Connections::LostAtStart => {}
             Connections::Down => self.actions.push(turns(false)),
             Connections::LostAtEnd => self.actions.extend([turns(true), turns(false)]),
         }
