@@ -2,9 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::arms::Lever;
 use lychgate_sim::real::servers::postgres::knock;
@@ -86,15 +87,40 @@ fn lock_runs(addr: SocketAddr) -> (TcpStream, u8) {
     (stream, kind)
 }
 
-/// One at whose every seat somebody sits, or whose runs somebody has to himself.
+/// Has it read who may come in, and how; returns once it asks newcomers so.
+fn let_in(addr: SocketAddr, home: &Path, entries: &str, asks: u8) {
+    let data = home.join("data");
+    std::fs::write(data.join("pg_hba.conf"), entries).expect("root writes, and so does its owner");
+    let pid = std::fs::read_to_string(data.join("postmaster.pid")).expect("it runs");
+    let pid = pid.lines().next().expect("the first line is its number");
+    assert!(Command::new("kill").args(["-HUP", pid]).status().expect("there is a kill").success());
+    let asked = || {
+        let (mut stream, kind) = knock(addr, BOUND).expect("PostgreSQL answers");
+        let mut rest = [0; 8];
+        stream.read_exact(&mut rest).expect("it says how");
+        if kind == b'R' { rest[7] } else { kind }
+    };
+    let since = Instant::now();
+    while asked() != asks {
+        assert!(since.elapsed() < BOUND, "it reads what it is told to");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// One at whose every seat somebody sits, or whose runs somebody has to himself, or that lets nobody in.
 pub fn postgres(server: &Server) -> Lever {
-    let (addr, seated) = (server.addr, Mutex::new(Vec::new()));
+    let (addr, home, seated) = (server.addr, server.home.0.clone(), Mutex::new(Vec::new()));
     Arc::new(move |control| {
         let mut seated = seated.lock().expect("nothing panics while it holds the seats");
         match (control.begins(), control.fault().word()) {
             (true, "too_many_connections") => {
                 seated.extend((0..CLIENTS).map(|_| knock(addr, BOUND).expect("PostgreSQL answers")))
             }
+            (true, "login_refused") if control.fault().text("code") == Some("28P01") => {
+                let_in(addr, &home, "host all all all password\n", 3);
+            }
+            (true, "login_refused") => let_in(addr, &home, "", b'E'),
+            (false, "login_refused") => let_in(addr, &home, "host all all all trust\n", 0),
             (true, "table_lock") => seated.push(lock_runs(addr)),
             (false, "too_many_connections" | "table_lock") => seated.clear(),
             other => panic!("no lever of PostgreSQL does {other:?}"),

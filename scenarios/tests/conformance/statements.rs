@@ -14,7 +14,7 @@ use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 
 use lychgate_sim::plan::Kind;
 use lychgate_sim::standins::Control;
-use lychgate_sim::standins::postgres::faults::{TABLE_LOCK, TOO_MANY_CONNECTIONS};
+use lychgate_sim::standins::postgres::faults::{LOGIN_ERRORS, LOGIN_REFUSED, TABLE_LOCK, TOO_MANY_CONNECTIONS};
 
 use crate::arms::Place;
 
@@ -139,7 +139,8 @@ pub async fn connect(place: std::net::SocketAddr) -> Client {
 async fn dial(place: std::net::SocketAddr) -> Result<Client, tokio_postgres::Error> {
     let stream = TcpStream::connect(place).await.expect("it listens");
     let mut config = tokio_postgres::Config::new();
-    config.user("postgres").dbname("postgres").application_name("conformance");
+    // Nobody asks for it, but to refuse it.
+    config.user("postgres").dbname("postgres").application_name("conformance").password("wrong");
     let (client, connection) = config.connect_raw(stream, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
@@ -167,6 +168,17 @@ pub async fn body(place: Place) -> String {
     let words = (refused.severity(), refused.code().code(), refused.message());
     writeln!(transcript, "when nobody new may connect\n  ={words:?}").expect("a string takes everything");
     place.make(Control::End(Kind::of(&TOO_MANY_CONNECTIONS))).await;
+    for code in LOGIN_ERRORS {
+        let fault = || Kind::of(&LOGIN_REFUSED).with("code", *code);
+        place.make(Control::Begin(fault())).await;
+        let refused = dial(place.tapped).await.map(drop).expect_err("nobody is let in");
+        let refused = refused.as_db_error().expect("in its own words");
+        // Where we come from differs between the runtimes.
+        let message = refused.message().replace(&place.tapped.ip().to_string(), "HERE");
+        let words = (refused.severity(), refused.code().code(), message);
+        writeln!(transcript, "when logins are refused with {code}\n  ={words:?}").expect("a string takes everything");
+        place.make(Control::End(fault())).await;
+    }
     let client = connect(place.tapped).await;
     client.batch_execute("SET lock_timeout = '300ms'").await.expect("it may be set");
     let seen = async || {
