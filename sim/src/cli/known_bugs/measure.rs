@@ -247,7 +247,7 @@ fn today() -> String {
 
 /// The day that is so many after the first of January 1970.
 fn day(mut left: u64) -> String {
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
     while left >= 365 + u64::from(leap(year)) {
         left -= 365 + u64::from(leap(year));
