@@ -12,7 +12,7 @@ use lychgate_sim::standins::Control;
 use lychgate_sim::standins::clock;
 use lychgate_sim::standins::observation::{Observation, Tap};
 use lychgate_sim::standins::postgres::Postgres;
-use lychgate_sim::standins::postgres::faults::TABLE_LOCK;
+use lychgate_sim::standins::postgres::faults::{FAILOVER, TABLE_LOCK};
 use lychgate_sim::standins::postgres::observation::{Statement, Value};
 use madsim::runtime::{Handle, Runtime};
 use madsim::task::JoinHandle;
@@ -393,6 +393,41 @@ fn the_database_outlives_a_restart_and_open_transactions_do_not() {
         };
         world.spawn(work).await.unwrap();
         assert_eq!(world.shown(), ["run.insert"]);
+        assert!(!world.postgres.transaction_open());
+    });
+}
+
+#[test]
+fn a_failover_undoes_what_was_committed_after_the_standby_was_left_behind() {
+    simulate(9, |world| async move {
+        let postgres = world.postgres.clone();
+        let failover = Kind::of(&FAILOVER);
+        let work = async move {
+            let client = migrated().await;
+            insert(&client, "a").await.unwrap();
+            client.batch_execute("BEGIN").await.unwrap();
+            insert(&client, "open").await.unwrap();
+            postgres.control(Control::Begin(failover.clone()));
+            client.batch_execute("COMMIT").await.unwrap();
+            insert(&client, "b").await.unwrap();
+            assert_eq!(count(&client).await, 3, "until then nobody can tell");
+            client.batch_execute("BEGIN").await.unwrap();
+            insert(&client, "c").await.unwrap();
+            postgres.control(Control::End(failover.clone()));
+            assert!(client.batch_execute("COMMIT").await.is_err());
+            let client = connect().await;
+            assert_eq!(
+                count(&client).await,
+                2,
+                "one that was open at the fall is the last that the standby has heard of"
+            );
+            insert(&client, "b").await.unwrap();
+            // Nothing is lost of what a standby hears at once.
+            postgres.control(Control::Begin(failover.clone()));
+            postgres.control(Control::End(failover));
+            assert_eq!(count(&connect().await).await, 3);
+        };
+        world.spawn(work).await.unwrap();
         assert!(!world.postgres.transaction_open());
     });
 }

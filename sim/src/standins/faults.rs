@@ -10,6 +10,17 @@ pub const RESTART: FaultRow = FaultRow {
     ..FaultRow::SERVICE
 };
 
+/// What the service takes while it lasts is lost at its end, with every connection: another node takes over that had not heard of it.
+pub const FAILOVER: FaultRow = FaultRow {
+    kind: FaultKind {
+        word: "failover",
+        struck: Some("what {} takes from here on will be lost"),
+        healed: Some("another {} takes over"),
+    },
+    connections: Connections::LostAtEnd,
+    ..FaultRow::SERVICE
+};
+
 /// The service has no room left.
 pub const FULL: FaultRow = FaultRow {
     kind: FaultKind { word: "full", struck: Some("{} is full"), ..FaultRow::SERVICE.kind },

@@ -71,8 +71,16 @@ impl Memory {
             {
                 Some(Memory::Lost)
             }
-            What::World(WorldEvent::FaultStruck { kind, .. }) if kind.word == "failover" => Some(Memory::Noted),
-            What::World(WorldEvent::FaultHealed { kind, .. }) if kind.word == "failover" => Some(Memory::Restored),
+            What::World(WorldEvent::FaultStruck { kind, target, .. })
+                if target == "redis" && kind.word == "failover" =>
+            {
+                Some(Memory::Noted)
+            }
+            What::World(WorldEvent::FaultHealed { kind, target, .. })
+                if target == "redis" && kind.word == "failover" =>
+            {
+                Some(Memory::Restored)
+            }
             _ => None,
         }
     }

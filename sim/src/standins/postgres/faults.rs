@@ -14,6 +14,11 @@ use crate::trace::fault::FaultKind;
 /// Postgres forgets what is not committed.
 pub static RESTART: FaultRow = FaultRow { help: "it is down, then up again, with what is on disk", ..faults::RESTART };
 
+/// A standby that is promoted has not heard of what was committed meanwhile: replication is asynchronous. Rows, sequences and
+/// transaction ids are as the standby has them. One real server has no standby, so no conformance shows this.
+pub static FAILOVER: FaultRow =
+    FaultRow { help: "what is committed meanwhile is lost at the end, and every connection", ..faults::FAILOVER };
+
 /// No disk is left, whatever needs some is refused.
 pub static FULL: FaultRow = FaultRow { help: "53100 to writes", ..faults::FULL };
 
@@ -93,6 +98,7 @@ pub static WORDS: ServiceWords = ServiceWords {
     http: false,
     faults: &[
         &RESTART,
+        &FAILOVER,
         &FULL,
         &SERIALIZATION_FAILURE,
         &COMMIT_ERROR,
@@ -144,8 +150,8 @@ impl Faults {
             row if *row == STARTING_UP => self.starting_up = on,
             row if *row == LOGIN_REFUSED => self.login_refused = fault.text("code").filter(|_| on).map(str::to_owned),
             row if *row == SLOW_COMMIT => self.slow_commit = if on { fault.time("by") } else { Duration::ZERO },
-            // Its next life knows what was committed.
-            row if *row == RESTART => {}
+            // Its next life knows what was committed; what a standby knows is seen to elsewhere.
+            row if [RESTART, FAILOVER].contains(row) => {}
             _ if self.clock.set(fault, on) => {}
             row => panic!("the Postgres stand-in does not know the fault {}", row.word()),
         }

@@ -12,6 +12,7 @@ pub mod observation;
 mod refusal;
 mod session;
 mod shapes;
+mod standby;
 mod statement;
 #[cfg(not(madsim))]
 pub(crate) mod tap;
@@ -28,10 +29,11 @@ use pgwire::messages::startup::SecretKey;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use self::engine::Database;
-use self::faults::{Faults, Login, TABLE_LOCK, TOO_MANY_CONNECTIONS};
+use self::faults::{FAILOVER, Faults, Login, TABLE_LOCK, TOO_MANY_CONNECTIONS};
 use self::observation::Value;
 use self::refusal::Refusal;
 use self::shapes::Messages;
+use self::standby::Standby;
 use crate::plan::FaultRow;
 use crate::standins::listener::{Listener, Stream};
 use crate::standins::observation::Tap;
@@ -62,6 +64,9 @@ impl Default for Postgres {
 /// What connections share.
 struct Shared {
     database: Mutex<Database>,
+    standby: Mutex<Standby>,
+    /// Which node is the primary, counted. Who was connected to the one before is so no longer.
+    primary: watch::Sender<u64>,
     /// Held by the open transaction.
     turn: Arc<Semaphore>,
     /// Whether somebody waits for every table, so that nobody new gets a turn.
@@ -96,6 +101,31 @@ impl Shared {
     /// For as long as one step of one statement; never across an await.
     fn database(&self) -> MutexGuard<'_, Database> {
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same for a session that began with the primary of this number; refused if that is none any more.
+    fn database_of(&self, primary: u64) -> Result<MutexGuard<'_, Database>, Refusal> {
+        let database = self.database();
+        if *self.primary.borrow() == primary {
+            return Ok(database);
+        }
+        Err(Refusal::fatal("57P01", "terminating connection due to administrator command"))
+    }
+
+    fn standby(&self) -> MutexGuard<'_, Standby> {
+        self.standby.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The standby takes over: every connection ends, with what it has not committed.
+    fn fail_over(&self) {
+        let told = {
+            let mut database = self.database();
+            self.primary.send_modify(|primary| *primary += 1);
+            self.standby().promote(&mut database)
+        };
+        if let Some((tap, failover)) = told {
+            tap(failover.into());
+        }
     }
 
     fn clients(&self) -> MutexGuard<'_, Clients> {
@@ -152,6 +182,8 @@ impl Postgres {
     pub fn new() -> Postgres {
         let shared = Shared {
             database: Mutex::new(Database::new()),
+            standby: Mutex::default(),
+            primary: watch::Sender::new(0),
             turn: Arc::new(Semaphore::new(1)),
             locked: watch::Sender::new(false),
             clients: Mutex::new(Clients::default()),
@@ -179,6 +211,8 @@ impl Postgres {
     /// What Postgres does not suffer from.
     pub fn control(&self, control: Control) {
         match control {
+            Control::Begin(fault) if fault.is(&FAILOVER) => self.shared.standby().fall(),
+            Control::End(fault) if fault.is(&FAILOVER) => self.shared.fail_over(),
             Control::Begin(fault) if fault.is(&TABLE_LOCK) => _ = self.shared.locked.send_replace(true),
             Control::End(fault) if fault.is(&TABLE_LOCK) => _ = self.shared.locked.send_replace(false),
             Control::Begin(fault) => self.shared.faults().set(&fault, true),
@@ -206,9 +240,11 @@ impl Postgres {
 }
 
 async fn serve_one(stream: Stream, peer: SocketAddr, shared: Arc<Shared>, tap: Tap, mut ended: watch::Receiver<()>) {
+    let mut primary = shared.primary.subscribe();
     tokio::select! {
         biased;
         _ = ended.changed() => {}
+        _ = primary.changed() => {}
         () = connection::serve(stream, peer, shared, tap) => {}
     }
 }

@@ -1,4 +1,4 @@
-//! What Postgres shows of itself: committed statements.
+//! What Postgres shows of itself: committed statements, and which of them a failover has undone.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +20,15 @@ pub struct Statement {
     pub rows: Vec<BTreeMap<String, Value>>,
     /// How many rows it changed or returned, as in Postgres's command tag.
     pub affected: u64,
+}
+
+/// What a failover does to what was committed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failover {
+    /// A standby has stopped hearing of commits: it knows those that were shown before this, and no other.
+    LeftBehind,
+    /// That standby is the primary now. Of what was committed since, these statements changed rows: all of that is undone.
+    Promoted(Vec<Statement>),
 }
 
 /// A value in the intersection of Postgres and SQLite.
@@ -52,6 +61,12 @@ impl Value {
             Value::Int(number) => Some(*number),
             _ => None,
         }
+    }
+}
+
+impl Observed for Failover {
+    fn peer(&self) -> Option<SocketAddr> {
+        None
     }
 }
 

@@ -11,8 +11,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::Shared;
 use super::engine::{Outcome, Plan, named};
-use super::faults::{SLOW_COMMIT, TABLE_LOCK};
-use super::observation::{Statement, Value};
+use super::faults::{FAILOVER, SLOW_COMMIT, TABLE_LOCK};
+use super::observation::{Failover, Statement, Value};
 use super::refusal::Refusal;
 use super::statement::{Setting, Verb};
 use crate::plan::FaultRow;
@@ -57,6 +57,8 @@ impl Answer {
 /// One connection's side of the database.
 pub(super) struct Session {
     shared: Arc<Shared>,
+    /// The number of the primary that it is connected to.
+    primary: u64,
     tap: Tap,
     peer: SocketAddr,
     /// The client's `application_name`.
@@ -67,10 +69,8 @@ pub(super) struct Session {
     settings_before: Settings,
     /// Held while the transaction is open in the database.
     turn: Option<OwnedSemaphorePermit>,
-    /// Shown at the commit.
-    done: Vec<Statement>,
-    /// Whether the transaction has changed rows.
-    changed: bool,
+    /// Shown at the commit; each with whether it has changed rows.
+    done: Vec<(Statement, bool)>,
     /// Told by cancel requests.
     cancel: Arc<Notify>,
 }
@@ -83,8 +83,10 @@ impl Drop for Session {
 
 impl Session {
     pub fn new(shared: Arc<Shared>, tap: Tap, peer: SocketAddr, cancel: Arc<Notify>) -> Session {
+        let primary = *shared.primary.borrow();
         Session {
             shared,
+            primary,
             tap,
             peer,
             application: String::new(),
@@ -93,7 +95,6 @@ impl Session {
             settings_before: Settings::default(),
             turn: None,
             done: Vec::new(),
-            changed: false,
             cancel,
         }
     }
@@ -147,7 +148,7 @@ impl Session {
         if let Some(ailment) = misleads.filter(|_| plan.statement.text.contains("now_us()")) {
             self.suffer(ailment, &plan.statement.name, params);
         }
-        let outcome = self.shared.database().run(plan, params, clock)?;
+        let outcome = self.shared.database_of(self.primary)?.run(plan, params, clock)?;
         Ok(self.note(plan, params, outcome))
     }
 
@@ -182,8 +183,16 @@ impl Session {
             () = self.cancel.notified() => return Err(Refusal::new("57014", "canceling statement due to user request")),
             () = expired => return Err(refusal),
         };
+        let left_behind = {
+            let mut database = self.shared.database_of(self.primary)?;
+            let left_behind = self.shared.standby().begins(&database, &self.tap);
+            database.begin();
+            left_behind
+        };
         self.turn = Some(turn);
-        self.shared.database().begin();
+        if left_behind {
+            (self.tap)(Failover::LeftBehind.into());
+        }
         Ok(())
     }
 
@@ -197,15 +206,16 @@ impl Session {
             Verb::Schema(tag) => tag.to_owned(),
             ref verb => unreachable!("{verb:?} is not executed on tables"),
         };
-        self.changed |= affected > 0 && !matches!(plan.statement.verb, Verb::Select);
-        self.done.push(Statement {
+        let changed = affected > 0 && !matches!(plan.statement.verb, Verb::Select);
+        let statement = Statement {
             peer: self.peer,
             application: self.application.clone(),
             name: plan.statement.name.clone(),
             params: params.to_vec(),
             rows: named(plan, rows.clone()),
             affected,
-        });
+        };
+        self.done.push((statement, changed));
         Answer { rows, tag, warning: None }
     }
 
@@ -250,12 +260,19 @@ impl Session {
         self.sick_commit().await?;
         self.transaction = Transaction::None;
         if let Some(turn) = self.turn.take() {
-            let committed = self.shared.database().commit();
             let done = std::mem::take(&mut self.done);
-            self.changed = false;
-            committed?;
-            for statement in done {
+            let changes = done.iter().filter(|(_, changed)| *changed).map(|(statement, _)| statement);
+            let last = changes.clone().next_back().cloned();
+            let missed = {
+                let mut database = self.shared.database_of(self.primary)?;
+                database.commit()?;
+                self.shared.standby().misses(changes.cloned())
+            };
+            for (statement, _) in done {
                 (self.tap)(statement.into());
+            }
+            if let Some(last) = last.filter(|_| missed) {
+                self.suffer(&FAILOVER, &last.name, &last.params);
             }
             drop(turn);
         }
@@ -264,14 +281,14 @@ impl Session {
 
     /// A commit of a change by a server that is not well: late, or refused and undone.
     async fn sick_commit(&mut self) -> Result<(), Refusal> {
-        if !self.changed {
+        if !self.done.iter().any(|(_, changed)| *changed) {
             return Ok(());
         }
         let (refused, late) = {
             let faults = self.shared.faults();
             (faults.refuses_commit(), faults.slow_commit())
         };
-        let last = self.done.last().map(|statement| (statement.name.clone(), statement.params.clone()));
+        let last = self.done.last().map(|(statement, _)| (statement.name.clone(), statement.params.clone()));
         let (name, params) = last.unwrap_or_default();
         if let Some((ailment, refusal)) = refused {
             self.suffer(ailment, &name, &params);
@@ -307,7 +324,6 @@ impl Session {
             self.transaction = Transaction::None;
         }
         self.done.clear();
-        self.changed = false;
         if let Some(turn) = self.turn.take() {
             self.shared.database().rollback();
             drop(turn);

@@ -93,17 +93,9 @@ pub static TOO_MANY_CONNECTIONS: FaultRow = FaultRow {
 /// No memory is left, writes are refused.
 pub static FULL: FaultRow = FaultRow { help: "OOM to writes", ..faults::FULL };
 
-/// What is written while it lasts is lost at its end, with every connection: a replica took over that had not heard of it.
-pub static FAILOVER: FaultRow = FaultRow {
-    kind: FaultKind {
-        word: "failover",
-        struck: Some("what {} takes from here on will be lost"),
-        healed: Some("another {} takes over"),
-    },
-    connections: Connections::LostAtEnd,
-    help: "what is written meanwhile is lost at the end, and every connection",
-    ..FaultRow::SERVICE
-};
+/// A replica takes over that had not heard of what was written meanwhile.
+pub static FAILOVER: FaultRow =
+    FaultRow { help: "what is written meanwhile is lost at the end, and every connection", ..faults::FAILOVER };
 
 /// Whatever would expire some day is gone now.
 pub static EVICT: FaultRow = FaultRow {

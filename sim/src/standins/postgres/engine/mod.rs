@@ -7,6 +7,7 @@
 //! - [`Database::plan`] and [`Database::known`]: the types of a statement's parameters and columns, or Postgres's refusal;
 //! - [`Database::begin`], [`Database::run`], [`Database::commit`], [`Database::rollback`]: the one transaction that is open,
 //!   in which constraints are checked as Postgres checks them;
+//! - [`Database::copy`]: what is committed, for a standby;
 //! - [`Database::query`] and [`Database::in_transaction`]: what tests and judges look at.
 //!
 //! Another engine takes this one's place with a `Database` and a `Plan` that do the same. Today it is SQLite, in memory:

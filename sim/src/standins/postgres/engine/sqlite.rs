@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
@@ -112,6 +113,15 @@ impl Database {
         };
         sqlite.authorizer(Some(authorizer)).expect(READY);
         Database { sqlite, now, foreign, schema: OnceLock::new(), altered: false, plans: BTreeMap::new() }
+    }
+
+    /// Another database with the same tables and rows. No transaction may be open.
+    pub fn copy(&self) -> Database {
+        assert!(!self.in_transaction(), "what is not committed is not copied");
+        let mut copy = Database::new();
+        let copied = Backup::new(&self.sqlite, &mut copy.sqlite).and_then(|backup| backup.step(-1));
+        assert!(matches!(copied, Ok(StepResult::Done)), "SQLite copies what is in memory: {copied:?}");
+        copy
     }
 
     /// The plan that was made of this statement before, if the schema is still the same.
