@@ -173,6 +173,8 @@ pub const CLAIM_MAX: Duration = secs(10);
 pub const CLAIM_SETTLED: Duration = secs(30);
 /// Claims in a row that ended without a checkpoint before the session is suspended.
 pub const CLAIMS_WITHOUT_TURN: i64 = 3;
+/// Claims of one run that a Postgres may have lost which fails over. A live view that is further ahead of it is wrong.
+pub const CLAIMS_LOST: i64 = 100;
 /// A claim without an answer is repeated after this.
 pub const CLAIM_RETRY: Duration = Duration::from_millis(500);
 /// A delivery whose run cannot be claimed is kept this long before it goes back, so that it does not spin.

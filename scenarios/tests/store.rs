@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lychgate::config::Address;
-use lychgate::ids::{Mint, Owner, RunId, SessionId};
-use lychgate::limits::{Limits, SWEEP_ROWS};
+use lychgate::ids::{Fence, Mint, Owner, RunId, SessionId};
+use lychgate::limits::{CLAIMS_LOST, Limits, SWEEP_ROWS};
 use lychgate::run::End;
 use lychgate::store::{Checkpoint, Checkpoints, Claim, Claimed, Commit, Settled, Store, Writing};
 use lychgate_sim::standins::StandIn;
@@ -64,9 +64,13 @@ impl World {
         (accepted.run, accepted.session)
     }
 
-    async fn claim(&self, (run, session): &(RunId, SessionId), process: &str) -> Claimed {
+    async fn claim(&self, said: &(RunId, SessionId), process: &str) -> Claimed {
+        self.claim_above(said, process, Fence(0)).await
+    }
+
+    async fn claim_above(&self, (run, session): &(RunId, SessionId), process: &str, known: Fence) -> Claimed {
         let claim = self.mint.claim();
-        match self.store.claim(run, session, &claim, &owner(process), &Limits::default()).await.unwrap() {
+        match self.store.claim(run, session, &claim, &owner(process), known, &Limits::default()).await.unwrap() {
             Claim::Taken(claimed) => claimed,
             other => panic!("{other:?}"),
         }
@@ -99,6 +103,16 @@ fn a_fence_that_was_minted_twice_licenses_one_claim() {
         assert_eq!(world.checkpoint(&first).await, Commit::Fenced, "another's answer is not its own");
         assert_eq!(world.store.end(&second, &End::completed()).await.unwrap(), Settled::Ended(End::completed()));
         assert_eq!(world.store.end(&first, &End::completed()).await.unwrap(), Settled::Fenced, "nor is another's end");
+    });
+}
+
+#[test]
+fn a_fence_is_above_one_that_was_seen_and_not_above_any_that_somebody_writes() {
+    simulate(|world| async move {
+        let known = world.claim_above(&world.say("a").await, "executor-1", Fence(3)).await;
+        assert_eq!(known.fence, Fence(4));
+        let foreign = world.claim_above(&world.say("b").await, "executor-1", Fence(i64::MAX)).await;
+        assert_eq!(foreign.fence, Fence(CLAIMS_LOST + 1));
     });
 }
 

@@ -9,7 +9,7 @@ use super::drain_signal::DrainSignal;
 use super::slots::Slot;
 use super::terminal::Settlement;
 use super::work::Worker;
-use crate::ids::{Mint, Owner, RunId, SessionId};
+use crate::ids::{Fence, Mint, Owner, RunId, SessionId};
 use crate::limits::{self, Limits};
 use crate::live::{Live, RedisDown};
 use crate::retry::retry_within;
@@ -95,11 +95,19 @@ impl Claims {
         }
     }
 
+    /// The fence under which the live view shows the run. Agents, readers and the view go by fences: one that a claim had which
+    /// Postgres has lost must not be another's. Without an answer from Redis it is Postgres's alone to say.
+    async fn known_fence(&self, run: &RunId, session: &SessionId) -> Fence {
+        let shown = self.live.look(session).await.ok().flatten();
+        shown.filter(|shown| shown.run == *run).map_or(Fence(0), |shown| shown.fence)
+    }
+
     /// Repeats one claim, under one claim id, until it is answered.
     async fn claim(&self, run: &RunId, session: &SessionId) -> Result<Claim, StoreError> {
         let claim_id = self.mint.claim();
+        let known = self.known_fence(run, session).await;
         retry_within("a claim", limits::CLAIM_MAX, || {
-            self.store.claim(run, session, &claim_id, &self.owner, &self.limits)
+            self.store.claim(run, session, &claim_id, &self.owner, known, &self.limits)
         })
         .await
     }

@@ -40,7 +40,8 @@ pub enum Claim {
 }
 
 impl Store {
-    /// Claims `run` for `owner`. Repeated under the same claim id after a lost answer, it gives the same fence.
+    /// Claims `run` for `owner`, under a fence above `known`: the live view may have heard of claims that Postgres has lost.
+    /// Repeated under the same claim id after a lost answer, it gives the same fence.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: repeat it.
@@ -50,6 +51,7 @@ impl Store {
         session: &SessionId,
         claim: &ClaimId,
         owner: &Owner,
+        known: Fence,
         limits: &Limits,
     ) -> Result<Claim, StoreError> {
         Postgres::within(limits::POSTGRES_CALL, async {
@@ -62,7 +64,7 @@ impl Store {
                 return Ok(Claim::Left(None));
             };
             match row.decide(claim, owner, limits) {
-                Decision::Take => commit_claim(connection, row, claim, owner, limits).await,
+                Decision::Take => commit_claim(connection, row, claim, owner, known, limits).await,
                 Decision::AlreadyOurs => {
                     connection.roll_back().await?;
                     Ok(Claim::Taken(claimed(&row, row.fence, claim)))
@@ -108,6 +110,7 @@ async fn commit_claim(
     row: Row,
     claim: &ClaimId,
     owner: &Owner,
+    known: Fence,
     limits: &Limits,
 ) -> Result<Claim, StoreError> {
     let params = [
@@ -117,6 +120,7 @@ async fn commit_claim(
         Param::Int(owner.incarnation),
         Param::Int(row.fence.0),
         Param::Int(micros(limits.takeover_after)),
+        Param::Int(known.0.min(row.fence.0 + limits::CLAIMS_LOST)),
     ];
     let rows = connection.query(sql::RUN_CLAIM, &params).await?;
     let Some(minted) = rows.first() else {

@@ -183,11 +183,13 @@ pub const SWEEP_SEEN: Statement = statement!(
 
 /// Claims a run whose fence is still `seen_fence`. Mints and returns `fence`. No row: somebody was faster, the owner
 /// lives (its last beat is younger than `takeover_after`, microseconds), or a later life of this process has begun. The
-/// mark that it bears is returned and stays: the claim tells the user of it.
+/// mark that it bears is returned and stays: the claim tells the user of it. The new fence is above `known_fence` too, which
+/// somebody has seen, though Postgres may have lost it.
 pub const RUN_CLAIM: Statement = statement!(
     "run.claim",
-    (run, claim, owner, incarnation, seen_fence, takeover_after),
-    "UPDATE runs SET status = 'running', fence = fence + 1, claim_id = $2, owner = $3, owner_incarnation = $4, \
+    (run, claim, owner, incarnation, seen_fence, takeover_after, known_fence),
+    "UPDATE runs SET status = 'running', fence = 1 + CASE WHEN fence < $7 THEN $7 ELSE fence END, claim_id = $2, \
+      owner = $3, owner_incarnation = $4, \
       claimed_at = now_us(), beat_at = now_us(), claims_without_turn = claims_without_turn + 1 \
     WHERE run_id = $1 AND fence = $5 \
       AND (status = 'queued' OR (status = 'running' AND (beat_at < now_us() - $6 \
