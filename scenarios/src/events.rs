@@ -291,6 +291,16 @@ family! {
     }
 }
 
+family! {
+    /// What became of Postgres's own memory.
+    StoreEvent of processes {
+        /// A standby of Postgres has stopped hearing of commits: it knows those before this, and no other.
+        LeftBehind = "left_behind" {}
+        /// That standby is Postgres now: what was committed since is undone. Of these runs it was the claim.
+        CommitsLost = "commits_lost" { runs: Vec<String> }
+    }
+}
+
 impl KeyEvent {
     fn session(&self) -> Option<&str> {
         let KeyEvent::Kept { session, .. } = self;
@@ -318,10 +328,12 @@ pub enum Did {
     Agent(AgentEvent),
     /// Of a process.
     Process(ProcessEvent),
+    /// Of Postgres's memory.
+    Store(StoreEvent),
 }
 
 /// The families.
-const FAMILIES: [&[EventWord]; 8] = [
+const FAMILIES: [&[EventWord]; 9] = [
     RunEvent::WORDS,
     LiveEvent::WORDS,
     KeyEvent::WORDS,
@@ -330,6 +342,7 @@ const FAMILIES: [&[EventWord]; 8] = [
     UserEvent::WORDS,
     AgentEvent::WORDS,
     ProcessEvent::WORDS,
+    StoreEvent::WORDS,
 ];
 
 /// How many events there are.
@@ -495,6 +508,7 @@ impl ProductEvent for Did {
             Did::User(event) => event.name(),
             Did::Agent(event) => event.name(),
             Did::Process(event) => event.name(),
+            Did::Store(event) => event.name(),
         }
     }
 
@@ -517,6 +531,7 @@ impl ProductEvent for Did {
             Did::User(event) => event.session(),
             Did::Agent(event) => event.session(),
             Did::Process(event) => event.session(),
+            Did::Store(event) => event.session(),
         }
     }
 
@@ -534,6 +549,9 @@ impl ProductEvent for Did {
             Did::Run(RunEvent::Noticed { run, .. }) => Some(format!("the user gets a notice about {run}")),
             Did::Run(RunEvent::Suspended { session }) => Some(format!("{session} is suspended")),
             Did::Run(RunEvent::Unsuspended { session }) => Some(format!("{session} is no longer suspended")),
+            Did::Store(StoreEvent::CommitsLost { runs }) if !runs.is_empty() => {
+                Some(format!("Postgres does not know any more that {} was claimed", runs.join(", ")))
+            }
             Did::Process(ProcessEvent::MarkFailed { process }) => Some(format!("{process} cannot mark its runs")),
             Did::Process(ProcessEvent::PoolClosed { process, pool }) if pool == "checkpoints" => {
                 Some(format!("{process} closes its checkpoint pool"))

@@ -4,6 +4,7 @@
 
 mod commands;
 mod deliveries;
+mod failovers;
 mod keys;
 mod statements;
 
@@ -15,7 +16,7 @@ use lychgate::facts::{self, Fact};
 use lychgate::provider::CALL;
 use lychgate_sim::standins::engine::observation::Engine;
 use lychgate_sim::standins::observation::{FaultObserved, Log, Observation};
-use lychgate_sim::standins::postgres::observation::Statement;
+use lychgate_sim::standins::postgres::observation::{Failover, Statement};
 use lychgate_sim::standins::provider::observation::Provider;
 use lychgate_sim::standins::rabbit::observation::Broker;
 use lychgate_sim::standins::redis::observation::Command;
@@ -117,6 +118,9 @@ impl LychgateReader {
     fn make_sense(&mut self, observation: &Observation, process: &str) -> Result<Vec<Did>, Misread> {
         if let Some(statement) = observation.of::<Statement>() {
             return self.statement(statement, process);
+        }
+        if let Some(failover) = observation.of::<Failover>() {
+            return Ok(vec![Did::Store(self.failover(failover)?)]);
         }
         if let Some(command) = observation.of::<Command>() {
             return self.command(command, process);

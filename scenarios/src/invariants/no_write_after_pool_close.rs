@@ -10,7 +10,7 @@ use lychgate_sim::trace::invariant::Breach;
 
 use super::Promise;
 use super::world::World;
-use crate::events::{Did, ProcessEvent, RunEvent, TurnEvent};
+use crate::events::{Did, ProcessEvent, RunEvent, StoreEvent, TurnEvent};
 use crate::names::{Role, role};
 
 /// The pool of checkpoints.
@@ -118,6 +118,8 @@ impl Promise for NoWriteAfterPoolClose {
             Did::Run(RunEvent::HandedBack { run, .. }) | Did::Run(RunEvent::Ended { run, .. }) => {
                 self.runs.remove(run);
             }
+            // Whose it was before has long lost it.
+            Did::Store(StoreEvent::CommitsLost { runs }) => self.runs.retain(|run, _| !runs.contains(run)),
             Did::Run(RunEvent::Checkpointed { run, pool, .. }) => {
                 if pool != CHECKPOINTS {
                     return Err(Breach::now(format!("a turn of {run} was committed through the pool `{pool}`")));

@@ -10,7 +10,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::{World, leads_to};
-use crate::events::{Did, RunEvent, TurnEvent};
+use crate::events::{Did, RunEvent, StoreEvent, TurnEvent};
 use crate::names::{Role, ends, role};
 
 #[derive(Default)]
@@ -28,6 +28,8 @@ struct Run {
     reported: bool,
     ended: Option<Duration>,
     claims: u32,
+    /// Whether Postgres has lost its newest claim: no answer that is given until the next one can be kept.
+    unclaimed: bool,
     calls: u32,
     /// The number of the newest call's attempt.
     attempt: i64,
@@ -104,6 +106,16 @@ impl Promise for NothingLost {
                 }
                 run.newest = *fence;
                 run.claims += 1;
+                if std::mem::take(&mut run.unclaimed) {
+                    run.answered = (0, 0);
+                }
+            }
+            Did::Store(StoreEvent::CommitsLost { runs }) => {
+                for label in runs {
+                    let newest = world.runs.get(label).map_or(0, |run| run.fence);
+                    let run = self.run(label);
+                    (run.newest, run.unclaimed) = (newest, true);
+                }
             }
             Did::Turn(TurnEvent::Called { run: label, fence, turn, attempt, .. }) => {
                 let run = self.run(label);

@@ -1,5 +1,6 @@
 //! Once a newer claim has committed, nothing of an older one counts; who cannot say that it lives stops acting long before
-//! others may take over; and nobody takes over from one that has said so a moment ago.
+//! others may take over; and nobody takes over from one that has said so a moment ago. A Postgres that has lost its newest commits
+//! gives out a fence again: then what counts is that of the later claim alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::Deadlines;
 use super::Promise;
 use super::world::World;
 use crate::answers::Shown;
-use crate::events::{Did, LiveEvent, ProcessEvent, RunEvent, TurnEvent, UserEvent};
+use crate::events::{Did, LiveEvent, ProcessEvent, RunEvent, StoreEvent, TurnEvent, UserEvent};
 use crate::settings::Settings;
 
 /// What a call or a frame may be on its way.
@@ -69,11 +70,17 @@ impl OneLiveExecutor {
         Err(Breach::now(format!("{claimant} took {label} from {process}, which had said {silent} ago that it lives")))
     }
 
-    /// An accepted write under `fence`.
-    fn wrote(&mut self, label: &str, fence: i64, what: &str) -> Result<(), Breach> {
-        let newest = self.run(label).newest;
-        if fence < newest {
+    /// A write of `process` that was accepted under `fence`.
+    fn wrote(&mut self, label: &str, fence: i64, process: &str, what: &str) -> Result<(), Breach> {
+        let run = self.run(label);
+        if fence < run.newest {
             return Err(Breach::now(format!("{what} of {label} was accepted under an older fence")));
+        }
+        let owner = run.owners.get(&fence).filter(|_| fence == run.newest).map(|owner| owner.process.as_str());
+        if owner != Some(process) {
+            let whose = owner.map_or("nobody".to_owned(), str::to_owned);
+            let says = format!("{what} of {label} was accepted from {process}, under the fence of {whose}");
+            return Err(Breach::now(says));
         }
         Ok(())
     }
@@ -130,6 +137,12 @@ impl Promise for OneLiveExecutor {
                 run.owners.insert(*fence, owner);
                 self.armed |= again;
             }
+            // Who had claimed it goes on with it until it hears of that: its calls and frames are still of somebody.
+            Did::Store(StoreEvent::CommitsLost { runs }) => {
+                for label in runs {
+                    self.run(label).newest = world.runs.get(label).map_or(0, |run| run.fence);
+                }
+            }
             Did::Process(ProcessEvent::Beat { confirmed, .. }) => {
                 for (label, fence, _) in confirmed {
                     if let Some(owner) = self.run(label).owners.get_mut(fence) {
@@ -138,13 +151,15 @@ impl Promise for OneLiveExecutor {
                 }
             }
             Did::Run(RunEvent::HandedBack { run, fence, .. }) => {
-                self.wrote(run, *fence, "a hand-back")?;
+                self.wrote(run, *fence, &event.process, "a hand-back")?;
                 let run = self.run(run);
                 run.newest = run.newest.max(fence + 1);
             }
-            Did::Run(RunEvent::Checkpointed { run, fence, .. }) => self.wrote(run, *fence, "a checkpoint")?,
+            Did::Run(RunEvent::Checkpointed { run, fence, .. }) => {
+                self.wrote(run, *fence, &event.process, "a checkpoint")?
+            }
             Did::Run(RunEvent::Ended { run, fence, by_owner: true, .. }) => {
-                self.wrote(run, *fence, "an end")?;
+                self.wrote(run, *fence, &event.process, "an end")?;
                 // It went through under this fence: nobody else has the run, nor will. Its last frames follow it.
                 if let Some(owner) = self.run(run).owners.get_mut(fence) {
                     owner.beat = event.at;

@@ -12,7 +12,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::{Owner, World};
-use crate::events::{Did, ProcessEvent, RunEvent, UserEvent};
+use crate::events::{Did, ProcessEvent, RunEvent, StoreEvent, UserEvent};
 use crate::names::{Role, ends, role};
 use crate::settings::Settings;
 
@@ -217,6 +217,7 @@ impl Promise for Resumable {
                 }
             }
             Did::Run(RunEvent::HandedBack { run, .. }) => _ = self.owed.remove(run),
+            Did::Store(StoreEvent::CommitsLost { runs }) => self.owed.retain(|run, _| !runs.contains(run)),
             Did::Run(RunEvent::Ended { run, status, reason, by_owner, .. }) => {
                 self.ended(world, run, *status, reason, *by_owner)?
             }

@@ -8,7 +8,7 @@ use lychgate_sim::trace::invariant::Breach;
 
 use super::Promise;
 use super::world::{World, matters_to_ends};
-use crate::events::{Did, RunEvent, UserEvent};
+use crate::events::{Did, RunEvent, StoreEvent, UserEvent};
 
 #[derive(Default)]
 struct Run {
@@ -46,6 +46,14 @@ impl Promise for TerminalOnce {
                 let known = self.run(run);
                 known.contested |= known.fence > 0;
                 known.fence = *fence;
+            }
+            // The fence under which it may be ended is that of its next claim.
+            Did::Store(StoreEvent::CommitsLost { runs }) => {
+                for label in runs {
+                    let fence = world.runs.get(label).map_or(0, |run| run.fence);
+                    let run = self.run(label);
+                    (run.fence, run.contested) = (fence, true);
+                }
             }
             Did::Run(RunEvent::CancelRequested { run, .. }) => self.run(run).contested = true,
             Did::Run(RunEvent::Ended { run: label, fence, status, by_owner, .. }) => {

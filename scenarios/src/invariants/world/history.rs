@@ -7,7 +7,8 @@ use lychgate::run::{MessageState, Status};
 use lychgate_sim::trace::event::{Event, What};
 
 use super::health::Memory;
-use crate::events::{AgentEvent, Did, LiveEvent, RunEvent};
+use crate::events::{AgentEvent, Did, LiveEvent, RunEvent, StoreEvent};
+use crate::names::session_of;
 
 /// A session, as its row and that of its newest run have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct History {
     shown: BTreeMap<String, Course<Option<String>>>,
     /// What it showed when Redis's memory was noted.
     noted: BTreeMap<String, Option<String>>,
+    /// By session: the newest run and where it stood, as a standby of Postgres knows it which was left behind.
+    left_behind: BTreeMap<String, (String, Status)>,
 }
 
 /// Each state that stood at some moment since then.
@@ -56,6 +59,21 @@ impl History {
         }
         match &event.what {
             What::Product(Did::Run(did)) => self.run(did, at),
+            What::Product(Did::Store(StoreEvent::LeftBehind {})) => {
+                let last = |course: &Course<Session>| course.last().map(|(_, now)| (now.run.clone(), now.status));
+                let known = |(session, course)| Some((String::clone(session), last(course)?));
+                self.left_behind = self.sessions.iter().filter_map(known).collect();
+            }
+            What::Product(Did::Store(StoreEvent::CommitsLost { runs })) => {
+                for run in runs {
+                    let session = session_of(run);
+                    let Some((_, status)) = self.left_behind.get(&session).filter(|(known, _)| known == run) else {
+                        continue;
+                    };
+                    let status = *status;
+                    self.change(&session, run, at, |now| now.status = status);
+                }
+            }
             What::Product(Did::Live(LiveEvent::Shown { session, run, .. })) => {
                 self.show(session, Some(run.clone()), at)
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lychgate_sim::trace::event::{Event, What};
 
 use super::Health;
-use crate::events::{Did, RunEvent};
+use crate::events::{Did, RunEvent, StoreEvent};
 use crate::names::session_of;
 
 /// A life of a process that claimed a run.
@@ -127,12 +127,21 @@ pub struct Runs {
     let_go: BTreeMap<String, Duration>,
     /// When any run was last handed back or ended.
     last_let_go: Duration,
+    /// The runs that a standby knows which was left behind, as it knows them.
+    left_behind: BTreeMap<String, Run>,
 }
 
 impl Runs {
     pub(super) fn observe(&mut self, event: &Event<Did>, health: &Health) {
-        let What::Product(Did::Run(event_of_run)) = &event.what else { return };
         let at = event.at;
+        let event_of_run = match &event.what {
+            What::Product(Did::Run(event_of_run)) => event_of_run,
+            What::Product(Did::Store(StoreEvent::LeftBehind {})) => return self.left_behind.clone_from(&self.runs),
+            What::Product(Did::Store(StoreEvent::CommitsLost { runs })) => {
+                return runs.iter().for_each(|run| self.unclaimed(run, at));
+            }
+            What::World(_) | What::Product(_) => return,
+        };
         match event_of_run {
             RunEvent::Accepted { session, run } => {
                 self.open.insert(run.clone());
@@ -186,6 +195,13 @@ impl Runs {
             self.let_go.insert(owner.process.clone(), at);
         }
         run
+    }
+
+    /// The run's claims since the standby was left behind never were.
+    fn unclaimed(&mut self, label: &str, at: Duration) {
+        let Some(known) = self.left_behind.get(label).cloned() else { return };
+        let run = self.moved(label, known.stage, at);
+        (run.fence, run.vain) = (known.fence, known.vain);
     }
 
     /// What Postgres has of the run.
