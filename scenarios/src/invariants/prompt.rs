@@ -83,18 +83,18 @@ impl Promise for Prompt {
     fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let What::Product(did) = &event.what else { return Ok(()) };
         match did {
-            Did::User(UserEvent::Told { run, gateway, took, told, .. }) => {
-                if *took > PROMPTLY && serves(world, gateway, event.at.saturating_sub(*took)) {
-                    let says =
-                        format!("{gateway} took {took:.1?} over {}, about {run}, and nothing was amiss", told.request);
-                    return Err(Breach::now(says));
-                }
+            Did::User(UserEvent::Told { run, gateway, took, told, .. })
+                if *took > PROMPTLY && serves(world, gateway, event.at.saturating_sub(*took)) =>
+            {
+                let says =
+                    format!("{gateway} took {took:.1?} over {}, about {run}, and nothing was amiss", told.request);
+                return Err(Breach::now(says));
             }
-            Did::User(UserEvent::Unheeded { run, gateway, request, took, .. }) => {
-                if serves(world, gateway, event.at.saturating_sub(*took)) {
-                    let says = format!("{gateway} gave {request}, about {run}, no answer, and nothing was amiss");
-                    return Err(Breach::now(says));
-                }
+            Did::User(UserEvent::Unheeded { run, gateway, request, took, .. })
+                if serves(world, gateway, event.at.saturating_sub(*took)) =>
+            {
+                let says = format!("{gateway} gave {request}, about {run}, no answer, and nothing was amiss");
+                return Err(Breach::now(says));
             }
             Did::User(UserEvent::Opened { run, slowly, .. }) => {
                 self.readers.insert(run.clone(), Reader { listens: !slowly, ..Reader::default() });
