@@ -119,7 +119,8 @@ pub fn postgres(server: &Server) -> Lever {
             (true, "login_refused") if control.fault().text("code") == Some("28P01") => {
                 let_in(addr, &home, "host all all all password\n", 3);
             }
-            (true, "login_refused") => let_in(addr, &home, "", b'E'),
+            // A file without any entry is not taken.
+            (true, "login_refused") => let_in(addr, &home, "local all all trust\n", b'E'),
             (false, "login_refused") => let_in(addr, &home, "host all all all trust\n", 0),
             (true, "table_lock") => seated.push(lock_runs(addr)),
             (false, "too_many_connections" | "table_lock") => seated.clear(),
