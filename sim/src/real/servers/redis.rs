@@ -56,25 +56,31 @@ pub fn make(server: &Server, code: &str, begins: bool) {
             fs::create_dir(server.home.0.join("dump.rdb")).expect("its home is ours");
             tell("CONFIG SET save \"900 1\"");
             tell("BGSAVE");
-            let since = Instant::now();
-            while !says(server.addr, "PING", b"-MISCONF") {
-                assert!(since.elapsed() < PATIENCE, "it cannot save");
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            until(server, "-MISCONF", "it cannot save");
         }
         ("MISCONF", false) => tell("CONFIG SET save \"\""),
         ("BUSY", true) => {
             tell("CONFIG SET busy-reply-threshold 1");
             let mut stream = TcpStream::connect(server.addr).expect("Redis listens");
             stream.write_all(b"EVAL \"while true do end\" 0\r\n").expect("Redis reads");
-            let since = Instant::now();
-            while !says(server.addr, "PING", b"-BUSY") {
-                assert!(since.elapsed() < PATIENCE, "it runs a script");
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            until(server, "-BUSY", "it runs a script");
         }
-        ("BUSY", false) => tell("SCRIPT KILL"),
+        ("BUSY", false) => {
+            tell("SCRIPT KILL");
+            // The script goes on until it next looks, and no other one shall be taken for slow.
+            until(server, "+PONG", "its script has ended");
+            tell("CONFIG SET busy-reply-threshold 5000");
+        }
         other => panic!("nothing makes Redis say so: {other:?}"),
+    }
+}
+
+/// Waits until a PING is answered with what begins so.
+fn until(server: &Server, answer: &str, why: &str) {
+    let since = Instant::now();
+    while !says(server.addr, "PING", answer.as_bytes()) {
+        assert!(since.elapsed() < PATIENCE, "{why}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
