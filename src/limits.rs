@@ -156,6 +156,13 @@ pub const REPORTS_QUEUED: usize = 64;
 /// An agent whose container runs and that has answered nobody for so long hangs, and is restarted: four looks.
 pub const AGENT_HANGS: Duration = secs(60);
 const _: () = assert!(AGENT_HANGS.as_secs() > 3 * (TEND_EVERY.as_secs() + READY_PROBE.as_secs()));
+/// An agent hangs if no executor has noted an answer of it for so long either. Each notes one every [`INSPECT_EVERY`], at its next
+/// look after that, and later if the engine takes its time.
+pub const AGENT_UNHEARD: Duration = secs(105);
+const _: () = assert!(
+    AGENT_UNHEARD.as_secs()
+        > INSPECT_EVERY.as_secs() + TEND_EVERY.as_secs() + 2 * ENGINE_CALL.as_secs() + READY_PROBE.as_secs()
+);
 /// The longest pause after a restart that did not succeed.
 pub const TEND_BACKOFF: Duration = secs(60);
 

@@ -187,7 +187,7 @@ impl AgentSupervisor {
     }
 
     /// Asks a sound agent for its health. One that has not answered this executor for [`limits::AGENT_HANGS`], nor
-    /// anybody else, is restarted.
+    /// anybody else for [`limits::AGENT_UNHEARD`], is restarted.
     async fn listen(&self, row: &AgentRow, container: &Container, schedule: &mut Schedule) -> Result<(), SwitchError> {
         if self.answers(row, container, &mut schedule.port).await? {
             schedule.silent_since = None;
@@ -226,7 +226,7 @@ impl AgentSupervisor {
 
     /// Whether no executor has had an answer of the agent lately: one that this executor alone cannot reach does not hang.
     async fn hangs(&self) -> Result<bool, StoreError> {
-        Ok(self.store.agent_silent(&self.agent).await?.is_none_or(|silent| silent >= limits::AGENT_HANGS))
+        Ok(self.store.agent_silent(&self.agent).await?.is_none_or(|silent| silent >= limits::AGENT_UNHEARD))
     }
 
     /// Stops and starts the container of an agent that hangs, unless somebody has done it meanwhile.
