@@ -45,6 +45,7 @@ pub(super) fn replay<P: Product>(what: &str, trace: Option<PathBuf>) -> Outcome 
 /// What came of it, without the story that has been told.
 fn verdict(report: &Report, judged: &Report) {
     if report.verdict == Verdict::Passed && judged.verdict == Verdict::Passed {
+        report::excuses(report).iter().for_each(|line| println!("{line}"));
         println!("{}", style("passed").green().bold());
     } else {
         let told = Report { story: Vec::new(), because: judged.because.clone(), ..report.clone() };

@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::explore::spinner::seconds;
 use crate::explore::sweep::Ground;
 use crate::plan::duration;
 use crate::trace::invariant::Floor;
-use crate::trace::verdict::{FaultReport, Report, Verdict};
+use crate::trace::verdict::{Excuse, FaultReport, Report, Verdict};
 
 /// A failure fits on one screen, or nobody reads it.
 pub const LINES_MAX: usize = 40;
 
 /// So many lines of the end of the story.
 const STORY_LINES: usize = 12;
+
+/// So many excuses.
+const EXCUSES: usize = 5;
 
 /// A longer line is cut: no line may wrap over a screen.
 const LINE_CHARS: usize = 220;
@@ -44,6 +48,7 @@ pub fn failure(report: &Report, around: &Around<'_>) -> Vec<String> {
     lines.extend(report.because.iter().take(4).flat_map(|because| block("  because:  ", because, 4)));
     lines.truncate(LINES_MAX / 2 - 4);
     lines.extend(faults(report));
+    lines.extend(excuses(report));
     let story = &report.story[report.story.len().saturating_sub(STORY_LINES)..];
     if !story.is_empty() {
         lines.push(format!("the end of the story ({} of {} lines):", story.len(), report.story.len()));
@@ -106,6 +111,18 @@ fn faults(report: &Report) -> Vec<String> {
         lines.push(format!("  … and {} more", felt.len() - 5));
     }
     lines
+}
+
+/// What had no deadline for a while, and which faults stood meanwhile.
+pub fn excuses(report: &Report) -> Vec<String> {
+    let one = |excuse: &Excuse| {
+        let by = if excuse.by.is_empty() { "no fault".to_owned() } else { excuse.by.join(", ") };
+        format!("  {}: {} ({}; {by})", excuse.invariant, excuse.says, seconds(excuse.seconds))
+    };
+    let shown = report.excuses.iter().take(EXCUSES).map(one);
+    let head = (!report.excuses.is_empty())
+        .then(|| "what had no deadline for the longest, and what was amiss meanwhile:".to_owned());
+    head.into_iter().chain(shown).collect()
 }
 
 /// When a fault struck: once, or first, last and how often.
@@ -223,6 +240,23 @@ replay it: cargo sim replay swarm@17";
         assert_eq!(failure(&report, &around).join("\n"), expected);
     }
 
+    fn excuse(seconds: f64) -> Excuse {
+        let (says, by) = ("ann/1 leaves the live view".to_owned(), vec!["wedge executor-1->redis".to_owned()]);
+        Excuse { invariant: "no_zombies".into(), says, seconds, by }
+    }
+
+    #[test]
+    fn what_was_excused_is_said() {
+        let mut report = report("swarm", 17, Verdict::Passed);
+        assert_eq!(excuses(&report), [""; 0]);
+        report.excuses = vec![excuse(31.5), Excuse { by: Vec::new(), ..excuse(2.0) }];
+        report.excuses.resize(9, excuse(1.0));
+        let lines = excuses(&report);
+        assert_eq!(lines.len(), 1 + EXCUSES);
+        assert_eq!(lines[1], "  no_zombies: ann/1 leaves the live view (31.5 s; wedge executor-1->redis)");
+        assert!(lines[2].ends_with("(2.0 s; no fault)"), "{lines:?}");
+    }
+
     #[test]
     fn never_more_than_forty_lines_and_the_replay_line_last() {
         for (story, faults, because, plan) in
@@ -231,6 +265,7 @@ replay it: cargo sim replay swarm@17";
             let mut report = report("swarm", 17, Verdict::Violated);
             report.story = vec!["x".repeat(1000); story];
             report.faults = vec![report.faults[0].clone(); faults];
+            report.excuses = vec![excuse(30.0); faults];
             report.because = vec!["a\nb\nc\nd\ne\nf".into(); because];
             report.breach = Some(Breach::now("broken\n".repeat(100)));
             let smaller = (plan > 0).then(|| ("f.repro.toml".to_owned(), "line\n".repeat(plan)));

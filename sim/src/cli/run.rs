@@ -330,6 +330,9 @@ fn tell_uncovered(shapes: &BTreeSet<String>, covered: &str) -> Verdict {
     Verdict::Vacuous
 }
 
+/// So many lines of a sweep's table of excuses, the longest first.
+const EXCUSES: usize = 10;
+
 fn tell_reach(reach: &Reach) {
     let percent = |count: usize| format!("{:.0} %", 100.0 * count as f64 / reach.runs.max(1) as f64);
     let moments = reach.moments.values().next().into_iter().flat_map(|counts| counts.keys());
@@ -346,6 +349,16 @@ fn tell_reach(reach: &Reach) {
     }
     for table in [faults, armed] {
         table.print();
+        println!();
+    }
+    let mut longest: Vec<_> = reach.excuses.iter().collect();
+    longest.sort_by(|(_, (_, one)), (_, (_, other))| other.total_cmp(one));
+    let mut excuses = Table::new(&["no deadline of", "while there was", ">in runs", ">virtual time"]);
+    for ((invariant, kind), (runs, length)) in longest.into_iter().take(EXCUSES) {
+        excuses.row([invariant.clone(), kind.clone(), percent(*runs), seconds(*length)]);
+    }
+    if !reach.excuses.is_empty() {
+        excuses.print();
         println!();
     }
     for (name, Ground { floor, .. }) in &reach.floors {

@@ -165,7 +165,7 @@ const UNKEPT_MOST: u64 = 2;
 const SEEDS_LEAST: usize = 100;
 
 /// What a sweep over drawn plans put to the test.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reach {
     /// How many runs there were.
     pub runs: usize,
@@ -175,6 +175,9 @@ pub struct Reach {
     pub moments: BTreeMap<String, BTreeMap<String, u64>>,
     /// By invariant: in how many runs it was armed.
     pub armed: BTreeMap<String, usize>,
+    /// By invariant and kind of fault: in how many runs it had to wait without a deadline while such a fault stood, and for how
+    /// many seconds of virtual time in all. Where several stood, it counts for each.
+    pub excuses: BTreeMap<(String, String), (usize, f64)>,
     /// By invariant that knows it: what came of the work that nothing disturbed.
     pub floors: BTreeMap<String, Ground>,
 }
@@ -198,6 +201,7 @@ impl Reach {
             faults: kinds.iter().map(|kind| ((*kind).to_owned(), (0, 0))).collect(),
             moments: kinds.iter().map(|kind| ((*kind).to_owned(), moments.clone())).collect(),
             armed: vocabulary.invariants.iter().map(|(name, _)| ((*name).to_owned(), 0)).collect(),
+            excuses: BTreeMap::new(),
             floors: BTreeMap::new(),
         }
     }
@@ -218,6 +222,18 @@ impl Reach {
         }
         for name in &report.armed {
             *self.armed.entry(name.clone()).or_default() += 1;
+        }
+        let mut excused: BTreeMap<(String, String), f64> = BTreeMap::new();
+        for excuse in &report.excuses {
+            let word = |by: &String| by.split(' ').next().unwrap_or_default().to_owned();
+            let words: BTreeSet<String> = excuse.by.iter().map(word).collect();
+            for word in if words.is_empty() { BTreeSet::from(["no fault".to_owned()]) } else { words } {
+                *excused.entry((excuse.invariant.clone(), word)).or_default() += excuse.seconds;
+            }
+        }
+        for (key, seconds) in excused {
+            let sum = self.excuses.entry(key).or_default();
+            *sum = (sum.0 + 1, sum.1 + seconds);
         }
         for (name, floor) in &report.floors {
             let ground = self.floors.entry(name.clone()).or_default();

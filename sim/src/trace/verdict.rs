@@ -87,6 +87,9 @@ pub struct Report {
     /// By invariant: what came of the work that nothing disturbed, of those that know which that is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub floors: BTreeMap<String, Floor>,
+    /// What must happen and had no deadline for a while, the longest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excuses: Vec<Excuse>,
     /// How often each event happened.
     pub reached: BTreeMap<String, u64>,
     /// The plan's faults, in its order.
@@ -111,6 +114,19 @@ impl Report {
     pub fn fired(&self) -> String {
         self.invariant.clone().unwrap_or_else(|| self.verdict.key())
     }
+}
+
+/// What an invariant had to wait for without a deadline, because something was amiss. A judge with many of them hardly judges.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Excuse {
+    /// As `no_zombies`.
+    pub invariant: String,
+    /// What must happen, as the invariant says it.
+    pub says: String,
+    /// For so long, in virtual time, all told.
+    pub seconds: f64,
+    /// The faults that stood meanwhile, or the one that had struck last before, as `wedge executor-1->redis`.
+    pub by: Vec<String>,
 }
 
 /// What came of one fault of the plan.
@@ -171,6 +187,7 @@ pub(crate) mod tests {
             wall_seconds: 0.02,
             armed: vec!["no_zombies".into()],
             floors: BTreeMap::new(),
+            excuses: Vec::new(),
             reached: BTreeMap::new(),
             faults: vec![fault("wedge", Some(2.5)), fault("delay", None)],
             story: vec!["ann says hello".into(), "the run is claimed".into()],

@@ -57,6 +57,7 @@ pub(crate) fn build_report<O: ProductEvent, W>(
         let floors = monitor.invariants.iter();
         let floors = floors.filter_map(|invariant| Some((invariant.name().to_owned(), invariant.floor()?)));
         report.floors = floors.collect();
+        report.excuses = monitor.excuses.report(monitor.now());
         match (lived, monitor.stop(), broken) {
             (Lived::Panicked { says, node }, ..) => {
                 let product = !judging && node.is_some_and(|node| monitor.is_of_product(node));
@@ -120,6 +121,7 @@ pub(crate) fn blank(scenario: &str, seed: Seed, verdict: Verdict, because: Strin
         wall_seconds: 0.0,
         armed: Vec::new(),
         floors: BTreeMap::new(),
+        excuses: Vec::new(),
         reached: BTreeMap::new(),
         faults: Vec::new(),
         story: Vec::new(),

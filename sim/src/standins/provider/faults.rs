@@ -5,7 +5,7 @@ use crate::plan::{Arg, FaultRow, ServiceWords, Takes};
 use crate::trace::fault::FaultKind;
 
 /// The statuses that `refuse` may answer with.
-pub const REFUSALS: &[u16] = &[429, 401, 403, 500];
+pub const REFUSALS: &[u16] = &[429, 401, 403, 500, 503, 529];
 
 /// Calls are answered with this status of HTTP.
 pub static REFUSE: FaultRow = FaultRow {

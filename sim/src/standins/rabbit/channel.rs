@@ -8,7 +8,8 @@ use amq_protocol::frame::AMQPContentHeader;
 use amq_protocol::protocol::{AMQPClass, BasicProperties, basic, channel, confirm, exchange, queue};
 use amq_protocol::types::{AMQPValue, FieldTable};
 
-use super::core::{Core, Effects, Refusal, short};
+use super::core::{Core, Effects, FOREIGN_BODY, Refusal, short};
+use super::faults::FOREIGN;
 use super::observation::Broker;
 use super::queue::{Entry, Subscriber};
 use super::settle::{Answer, Unacked};
@@ -279,6 +280,9 @@ impl Core {
                 queue.wait(&subscriber);
             }
             let (queue, redelivered, body) = (name.to_owned(), entry.redelivered, entry.message.body.clone());
+            if body == FOREIGN_BODY {
+                out.suffer(peer, &FOREIGN, &body);
+            }
             out.saw(Broker::Delivered { peer, queue, redelivered, body });
             let deliver = basic::Deliver {
                 consumer_tag: short(&subscriber.tag),

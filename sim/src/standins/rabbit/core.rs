@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, BasicProperties, basic, channel, connection};
 use amq_protocol::types::{AMQPValue, FieldTable, LongString, ShortString};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Settings;
@@ -15,7 +17,7 @@ use super::faults::{FULL, PURGE};
 use super::observation::Broker;
 use super::queue::Subscriber;
 use super::settle::Unacked;
-use super::store::Store;
+use super::store::{Message, Store};
 use super::wire::content;
 use crate::plan::FaultRow;
 use crate::standins::observation::{FaultObserved, NOBODY};
@@ -106,6 +108,9 @@ pub(super) struct Peer {
     /// The frames that came after a publish while the broker was blocked.
     held: Option<VecDeque<AMQPFrame>>,
 }
+
+/// What somebody else publishes.
+pub(super) const FOREIGN_BODY: &[u8] = b"{\"order\": 17}";
 
 /// The broker.
 #[derive(Debug)]
@@ -236,6 +241,16 @@ impl Core {
             for entry in std::mem::take(&mut queue.ready).into_values() {
                 out.suffer(NOBODY, &PURGE, &entry.message.body);
             }
+        }
+    }
+
+    /// Each queue gets a message that another program has published.
+    pub(super) fn put_foreign(&mut self, out: &mut Effects) {
+        for queue in self.store.queues.keys().cloned().collect::<Vec<_>>() {
+            let (exchange, properties) = (String::new(), BasicProperties::default());
+            let body = Bytes::from_static(FOREIGN_BODY);
+            self.store.push(&queue, Arc::new(Message { exchange, routing_key: queue.clone(), properties, body }));
+            self.deliver(&queue, out);
         }
     }
 

@@ -18,5 +18,18 @@ pub static PURGE: FaultRow = FaultRow {
     ..FaultRow::SERVICE
 };
 
+/// Somebody else's program publishes to every queue what is meant for another.
+pub static FOREIGN: FaultRow = FaultRow {
+    kind: FaultKind {
+        word: "foreign_message",
+        struck: Some("somebody else's message is in each queue of {}"),
+        ..FaultRow::SERVICE.kind
+    },
+    course: Course::Instant,
+    help: "each queue gets a message that is JSON and none of the product's",
+    ..FaultRow::SERVICE
+};
+
 /// What plans may say of it.
-pub static WORDS: ServiceWords = ServiceWords { name: "rabbitmq", http: false, faults: &[&RESTART, &FULL, &PURGE] };
+pub static WORDS: ServiceWords =
+    ServiceWords { name: "rabbitmq", http: false, faults: &[&RESTART, &FULL, &PURGE, &FOREIGN] };

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use self::faults::{FULL, PURGE, RESTART};
+use self::faults::{FOREIGN, FULL, PURGE, RESTART};
 use self::shapes::Frames;
 use crate::standins::listener::Listener;
 use crate::standins::observation::Tap;
@@ -129,6 +129,7 @@ impl Rabbit {
             Control::Begin(fault) if fault.is(&FULL) => self.block("low on memory"),
             Control::End(fault) if fault.is(&FULL) => self.unblock(),
             Control::Begin(fault) if fault.is(&PURGE) => self.lock().act(core::Core::purge_all),
+            Control::Begin(fault) if fault.is(&FOREIGN) => self.lock().act(core::Core::put_foreign),
             Control::End(_) => {}
             other => panic!("the RabbitMQ stand-in does not know the fault {other:?}"),
         }

@@ -1,6 +1,7 @@
 //! The monitor sees everything first: each observation and each fact of a link becomes an event here, and each event goes,
 //! in one order, to the trace, the digest, the invariants and the nemesis. Its one law: nothing in it waits.
 
+mod excuses;
 mod incarnations;
 mod strikes;
 #[cfg(all(test, madsim))]
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use self::excuses::Excuses;
 use crate::plan::{Kind, Scope};
 use crate::standins::Control;
 use crate::standins::observation::{FaultFelt, Log, Observation};
@@ -84,6 +86,8 @@ pub(crate) struct Monitor<O> {
     pub(crate) recorder: Recorder,
     pub(crate) nemesis: Nemesis,
     pub(crate) invariants: Vec<Box<dyn Invariant<O>>>,
+    /// What had no deadline.
+    pub(crate) excuses: Excuses,
     reader: Box<dyn Reader<O>>,
     moments: Box<dyn Moments<O>>,
     /// The dialling process of each address. Ports are used again: the last one to dial counts.
@@ -134,6 +138,7 @@ impl<O: ProductEvent> Monitor<O> {
             recorder,
             nemesis,
             invariants,
+            excuses: Excuses::default(),
             reader,
             moments,
             origins: BTreeMap::new(),
@@ -375,7 +380,7 @@ impl<O: ProductEvent> Monitor<O> {
     /// Asks what settling must wait for, and stops the run if it is too late for some of it.
     pub(crate) fn check_deadlines(&mut self) -> Vec<Obligation> {
         let mut all = Vec::new();
-        let mut missed = None;
+        let (mut missed, mut undated) = (None, Vec::new());
         self.asked = self.now;
         self.stale = false;
         self.next_due = Duration::MAX;
@@ -386,11 +391,15 @@ impl<O: ProductEvent> Monitor<O> {
                     let invariant = invariant.name().to_owned();
                     missed = Some(Stop::Breach { invariant, breach: Breach::missed(obligation.clone()) });
                 }
+                if obligation.due == Duration::MAX {
+                    undated.push((invariant.name(), obligation.says.clone()));
+                }
                 if !obligation.standing {
                     all.push(obligation);
                 }
             }
         }
+        self.excuses.look(undated, &self.nemesis, self.now);
         if let Some(stop) = missed {
             self.halt(stop);
         }

@@ -71,6 +71,13 @@ struct Standing {
     round: u32,
 }
 
+impl Standing {
+    /// As `wedge executor-1->redis`.
+    fn named(&self) -> String {
+        format!("{} {}", self.fault.kind.word(), self.fault.targets.join(" and "))
+    }
+}
+
 /// Walks the plan's faults.
 pub struct Nemesis {
     all: Vec<Standing>,
@@ -265,6 +272,18 @@ impl Nemesis {
     /// When a fault began last.
     pub fn last_struck(&self) -> Duration {
         self.all.iter().filter_map(|standing| standing.struck).map(|(_, last)| last).max().unwrap_or_default()
+    }
+
+    /// The faults that stand, as `wedge executor-1->redis`.
+    pub(crate) fn standing(&self) -> impl Iterator<Item = (FaultId, String)> {
+        let stands = |(_, one): &(usize, &Standing)| matches!(one.stage, Stage::Striking | Stage::Ending);
+        self.all.iter().enumerate().filter(stands).map(|(place, one)| (FaultId::at(place), one.named()))
+    }
+
+    /// The fault that struck last.
+    pub(crate) fn newest(&self) -> Option<(FaultId, String)> {
+        let struck = self.all.iter().enumerate().filter_map(|(place, one)| Some((one.struck?.1, place, one)));
+        struck.max_by_key(|(last, place, _)| (*last, *place)).map(|(_, place, one)| (FaultId::at(place), one.named()))
     }
 
     /// What came of each fault.

@@ -245,7 +245,7 @@ fn faults_of_processes_and_callers_must_make_sense() {
         ),
         ("kind = \"rolling_restart\"\ntarget = [\"executor-1\", \"executer-2\"]", "p.toml:4:25", "`executor-2`?"),
         ("kind = \"refuse\"\ntarget = \"redis/a\"", "p.toml:3:8", "needs `status`"),
-        ("kind = \"refuse\"\ntarget = \"redis/a\"\nstatus = 418", "p.toml:5:10", "429, 401, 403, 500"),
+        ("kind = \"refuse\"\ntarget = \"redis/a\"\nstatus = 418", "p.toml:5:10", "429, 401, 403, 500, 503, 529"),
         ("kind = \"refuse\"\ntarget = \"redis/a\"\nstatus = \"x\"", "p.toml:5:10", "a whole number"),
         ("kind = \"refuse\"\ntarget = \"reddis/a\"\nstatus = 429", "p.toml:4:10", "did you mean `redis`?"),
         ("kind = \"refuse\"\ntarget = \"redis\"\nstatus = 429", "p.toml:4:10", "write SERVICE/NAME"),
