@@ -1,6 +1,7 @@
 //! At rest every agent is there: its container runs and answers, one that hung was restarted, under the subscription that it is assigned, and no
 //! container of an older assignment is left. If a process died while it brought an agent up, another has finished it,
-//! and no agent waited for another one: only what is in its own way puts its deadline off.
+//! and no agent waited for another one: only what is in its own way puts its deadline off. One that some executor reaches is not
+//! restarted because another does not.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,10 +12,14 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 use super::Promise;
 use super::world::{World, matters_to_agent};
 use crate::events::{AgentEvent, Did};
+use crate::names::{Role, agent_of, ends, role};
 
 /// From an assignment, a container's end or the healing of what they need, to an agent that is ready: a dead holder's
 /// lock, the next look of another, the stop of the old container and the start of the new one.
 const READY: Duration = Duration::from_secs(180);
+
+/// An executor that has been well for so long, with all that it needs to hear an agent, has heard it lately, and said so.
+const HEARD: Duration = Duration::from_secs(180);
 
 struct Container {
     epoch: i64,
@@ -58,6 +63,32 @@ impl AgentsReady {
         self.agents.entry(name.to_string()).or_default()
     }
 
+    /// An agent's container is stopped. If its assignment is still the one that it is ready under, it was found to hang: then there
+    /// is no executor whose way to it, to its engine and to Postgres is in order.
+    fn stopped(&self, world: &World, slot: &str, at: Duration) -> Result<(), Breach> {
+        let Some(agent) = self.agents.get(agent_of(slot)).filter(|agent| agent.ready == agent.epoch) else {
+            return Ok(());
+        };
+        if !agent.is_ready() {
+            return Ok(());
+        }
+        let hears = |executor: &&str| {
+            let matters = |target: &str| match ends(target) {
+                Some((from, to)) => {
+                    from == *executor && (to == "postgres" || to == "engine" || to.starts_with(agent_of(slot)))
+                }
+                None => target == *executor || target == slot,
+            };
+            let calm = world.health.calm_since(matters);
+            let well = calm.is_some_and(|calm| calm.is_zero() || calm + HEARD <= at);
+            well && world.health.life(executor).since + HEARD <= at
+        };
+        match world.health.ready_executors().find(hears) {
+            None => Ok(()),
+            Some(executor) => Err(Breach::now(format!("{slot} was restarted, and it answers {executor}"))),
+        }
+    }
+
     /// A process stands still: if it is a container of an agent, that answers nobody.
     fn hangs(&mut self, process: &str, at: Duration) {
         let agent = process.rsplit_once('.').and_then(|(agent, _)| self.agents.get_mut(agent));
@@ -78,12 +109,15 @@ impl Promise for AgentsReady {
         "at rest every agent is ready under the subscription that it is assigned, in one container"
     }
 
-    fn observe(&mut self, event: &Event<Did>, _: &World) -> Result<(), Breach> {
+    fn observe(&mut self, event: &Event<Did>, world: &World) -> Result<(), Breach> {
         let did = match &event.what {
             What::Product(did) => did,
             What::World(WorldEvent::Paused) => {
                 self.hangs(&event.process, event.at);
                 return Ok(());
+            }
+            What::World(WorldEvent::Signalled { .. }) if role(&event.process) == Some(Role::Agent) => {
+                return self.stopped(world, &event.process, event.at);
             }
             What::World(_) => return Ok(()),
         };

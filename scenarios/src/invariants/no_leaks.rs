@@ -10,7 +10,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
 use super::world::World;
-use crate::events::{DeliveryEvent, Did, LiveEvent, Queue, RunEvent};
+use crate::events::{DeliveryEvent, Did, How, LiveEvent, Queue, RunEvent};
 use crate::names::{self, Role, role};
 
 /// Letting go of a lease, with a healthy Redis: as long as both terminal writes may take.
@@ -19,6 +19,8 @@ const HEALTHY: Duration = Duration::from_secs(20);
 const HEALED: Duration = Duration::from_secs(60);
 /// A host that is gone says nothing: RabbitMQ misses it after three heartbeats, and a moment later gives its deliveries back.
 const MISSED: Duration = Duration::from_secs(3 * BROKER_HEARTBEAT.as_secs() + 5);
+/// A run that is claimed so soon after its message is claimed because of a hint.
+const HINTED: Duration = Duration::from_secs(5);
 /// From a death to the end of its connections: the world's relays read nothing more from the dead.
 const BURIED: Duration = Duration::from_secs(1);
 
@@ -83,6 +85,30 @@ impl NoLeaks {
         let held = self.leases.get(session).filter(|held| held.run == lease.run && held.fence == lease.fence);
         let since = held.map_or(event.at, |held| held.since);
         self.leases.insert(session.to_string(), Lease { since, ..lease });
+        Ok(())
+    }
+
+    /// A delivery was acknowledged. The one that led to a claim stands for the run as long as that goes on, for whoever comes after
+    /// its owner.
+    fn acknowledged(&self, world: &World, event: &Event<Did>, line: u32, run: &str) -> Result<(), Breach> {
+        let Some((label, run)) = world.runs.get(run).map(|row| (run, row)) else { return Ok(()) };
+        let Some(owner) = run.owner().filter(|owner| owner.is(&event.process, event.incarnation)) else {
+            return Ok(());
+        };
+        let led = |delivery: &Delivery| {
+            delivery.process == event.process
+                && (delivery.line, delivery.queue) == (line, Queue::Runs)
+                && delivery.run == label
+                && delivery.since <= owner.since
+        };
+        // A sweep may be faster than a hint that waits.
+        let hinted = owner.since <= run.accepted + HINTED && world.health.is_undisturbed_since(run.accepted);
+        if hinted && self.deliveries.iter().any(led) {
+            return Err(Breach::now(format!(
+                "{} acknowledged the delivery of {label}, which it works on",
+                owner.process
+            )));
+        }
         Ok(())
     }
 
@@ -213,7 +239,12 @@ impl Promise for NoLeaks {
                 let (run, queue, line) = (run.clone(), *queue, *line);
                 self.deliveries.push(Delivery { process, incarnation, line, queue, run, since: event.at });
             }
-            Did::Delivery(DeliveryEvent::Settled { run, queue, line, .. }) => self.settled(event, *line, *queue, run),
+            Did::Delivery(DeliveryEvent::Settled { run, queue, line, how, .. }) => {
+                if (*queue, *how) == (Queue::Runs, How::Acked) {
+                    self.acknowledged(world, event, *line, run)?;
+                }
+                self.settled(event, *line, *queue, run);
+            }
             _ => {}
         }
         Ok(())

@@ -12,9 +12,11 @@ use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
-use super::world::{Memory, Run, Stage, World, matters_to_ends};
+use super::world::{Memory, Run, Stage, World, leads_to, matters_to_ends};
 use crate::events::{Did, LiveEvent, RunEvent};
 
+/// What the reason of a run begins with that nobody was there for.
+const STALE: &str = "stale";
 /// Both terminal writes of a run, with healthy stores.
 const HEALTHY: Duration = Duration::from_secs(20);
 /// By how much Postgres's clock may be off, and for the way of a statement.
@@ -97,6 +99,21 @@ impl NoZombies {
         if run.left.is_none() && run.before + OFF <= until.saturating_sub(self.deadlines.freshness) {
             let says = format!("{claimed} was claimed, although nobody was there for it from {from:?} to {until:?}");
             return Err(Breach::now(says));
+        }
+        Ok(())
+    }
+
+    /// A run was given up as stale: nobody saw it wait for as long as that takes. An executor that is there all the time, with Postgres
+    /// well, sees all that waits, whoever owned it before.
+    fn is_stale(&self, world: &World, label: &str, reason: &str) -> Result<(), Breach> {
+        let Some(run) = world.runs.get(label).filter(|_| reason.starts_with(STALE)) else { return Ok(()) };
+        let calm = world.health.calm_since(|target| target == "postgres" || leads_to(target, "postgres"));
+        let there = world.health.executor_since().is_some_and(|since| since <= run.accepted);
+        let well = calm.is_some_and(|calm| calm <= run.accepted) && !world.health.was_ever_off("postgres");
+        if there && well {
+            return Err(Breach::now(format!(
+                "{label} is given up, although somebody was there all the time: {reason}"
+            )));
         }
         Ok(())
     }
@@ -216,6 +233,9 @@ impl Promise for NoZombies {
                     && !world.health.is_alive(&owner.process, owner.incarnation)
                 {
                     return Err(Breach::now(format!("{run} is over as stuck, although its owner is gone")));
+                }
+                if let RunEvent::Ended { run, reason, .. } = happening {
+                    self.is_stale(world, run, reason)?;
                 }
                 if let RunEvent::Ended { .. } = happening {
                     let calm = world.health.calm_since(matters_to_ends);

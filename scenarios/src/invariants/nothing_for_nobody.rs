@@ -9,15 +9,20 @@ use lychgate_sim::trace::invariant::Breach;
 
 use super::Promise;
 use super::world::World;
-use crate::events::{DeliveryEvent, Did, How, RunEvent};
+use crate::events::{DeliveryEvent, Did, How, LiveEvent, RunEvent};
 use crate::names::{near, role};
 
 /// Requests a second that a process may send to one service by itself. It beats every five seconds and sweeps about as often,
 /// each with a handful of statements, and looks after each agent every fifteen.
 const BY_ITSELF: f64 = 4.0;
 /// Requests a second that each run, and each connection of a user or a caller, may add: a token is a frame, and a frame a request;
+/// a model that is faster than this explains its frames itself, see [`FRAME`];
 /// a claim that a store refuses is tried twice a second, half a dozen requests each, and both a hint and a sweep lead to one.
 const EACH: f64 = 32.0;
+
+/// Requests that each frame explains, of its writer and of each process whose readers see it: alone in its batch it is written and
+/// kept, read and waited for.
+const FRAME: f64 = 4.0;
 
 /// A process gives one run's delivery back so often within [`WINDOW`] at most: it keeps each for seconds, as for its claim or for
 /// a slot, before it does.
@@ -30,6 +35,8 @@ struct Since {
     at: Duration,
     /// The most runs and connections at once.
     work: usize,
+    /// The frames that were written meanwhile.
+    frames: u32,
 }
 
 /// See the module.
@@ -64,13 +71,13 @@ impl NothingForNobody {
     }
 
     fn asked(&mut self, world: &World, at: Duration, link: &str, requests: u32) -> Result<(), Breach> {
-        let now = Since { at, work: work(world, near(link)) };
+        let now = Since { at, work: work(world, near(link)), frames: 0 };
         let work = now.work;
         let Some(before) = self.links.insert(link.to_owned(), now) else { return Ok(()) };
         self.armed = true;
         let work = work.max(before.work);
         let (took, most) = ((at - before.at).as_secs_f64(), BY_ITSELF + EACH * work as f64);
-        if f64::from(requests) <= took * most {
+        if f64::from(requests) <= took * most + FRAME * f64::from(before.frames) {
             return Ok(());
         }
         let says = format!("{requests} requests on {link} in {took:.1} s, for {work} runs and connections at most");
@@ -94,6 +101,9 @@ impl Promise for NothingForNobody {
             }
             What::Product(Did::Delivery(DeliveryEvent::Settled { run, how: How::GivenBack, .. })) => {
                 self.gave_back(&event.process, run, event.at)?;
+            }
+            What::Product(Did::Live(LiveEvent::Framed { .. })) => {
+                self.links.values_mut().for_each(|since| since.frames += 1);
             }
             What::World(WorldEvent::LinkOpened { .. }) | What::Product(Did::Run(RunEvent::Accepted { .. })) => {
                 self.look(world);

@@ -33,8 +33,20 @@ struct Run {
     calls: u32,
     /// The number of the newest call's attempt.
     attempt: i64,
+    /// The status with which the provider itself failed over it, if it did.
+    turned_away: Option<u16>,
     /// Answers to one turn under one fence that were cut: which, and how many.
     cut: ((i64, i64), u32),
+    tries: Tries,
+}
+
+/// The attempts at one turn that reached the model through one life of a container, since the model was last refused.
+#[derive(Default)]
+struct Tries {
+    /// The fence and the turn.
+    of: (i64, i64),
+    through: (String, u32),
+    attempts: BTreeSet<i64>,
 }
 
 /// See the module.
@@ -65,6 +77,14 @@ fn thrown_away(world: &World, answered: Duration) -> bool {
 fn matters_to_turns(target: &str) -> bool {
     let agent = |name: &str| role(name) == Some(Role::Agent);
     leads_to(target, "provider") || ends(target).map_or(agent(target), |(from, to)| agent(from) || agent(to))
+}
+
+/// Whether it is in the way of a turn between its executor and its agent.
+fn matters_to_agents(target: &str) -> bool {
+    match ends(target) {
+        Some((from, to)) => role(from) == Some(Role::Executor) && (to.starts_with("agent-") || to == "engine"),
+        None => target == "engine" || matches!(role(target), Some(Role::Agent | Role::Executor)),
+    }
 }
 
 impl NothingLost {
@@ -130,13 +150,32 @@ impl Promise for NothingLost {
                         run.cut.1
                     )));
                 }
+                let through = (event.process.clone(), event.incarnation);
+                if (run.tries.of, &run.tries.through) != ((*fence, *turn), &through) {
+                    run.tries = Tries { of: (*fence, *turn), through, attempts: BTreeSet::new() };
+                }
+                run.tries.attempts.insert(*attempt);
+                let calm = world.health.calm_since(matters_to_agents).is_some_and(|calm| calm <= run.accepted);
+                if calm && run.tries.attempts.len() > ATTEMPTS_PER_TURN as usize {
+                    return Err(Breach::now(format!(
+                        "the model was asked {ATTEMPTS_PER_TURN} times for turn {turn} of {label}, and is asked again"
+                    )));
+                }
                 run.calls += 1;
-                run.attempt = *attempt;
+                (run.attempt, run.turned_away) = (*attempt, None);
                 if *fence == run.newest && *turn <= run.checkpointed {
                     return Err(Breach::now(format!("turn {turn} of {label} is checkpointed and was called again")));
                 }
                 if *fence == run.newest && run.ended.is_some() {
                     return Err(Breach::now(format!("{label} was over and was called again")));
+                }
+            }
+            Did::Turn(TurnEvent::Refused { run: label, status, .. }) => {
+                let run = self.run(label);
+                run.turned_away = (*status >= 500).then_some(*status);
+                if *status < 500 {
+                    // Its agent is moved, or it waits as it was asked to.
+                    run.tries.attempts.clear();
                 }
             }
             Did::Turn(TurnEvent::Answered { run: label, fence, turn, .. }) => {
@@ -164,6 +203,11 @@ impl Promise for NothingLost {
                 self.sort(message);
             }
             Did::Run(RunEvent::Reported { run, .. }) => {
+                if self.run(run).checkpointed > 0 {
+                    return Err(Breach::now(format!(
+                        "the message of {run} was answered, and is reported as never read"
+                    )));
+                }
                 self.run(run).reported = true;
                 self.sort(run);
             }
@@ -195,6 +239,12 @@ impl Promise for NothingLost {
                 if *status == Status::Failed && provider.is_some_and(|calm| calm.is_zero()) && run.attempt < tries {
                     return Err(Breach::now(format!(
                         "{label} has failed, although its model was there and was not asked often enough"
+                    )));
+                }
+                let told = run.turned_away.filter(|turned_away| reason.contains(&turned_away.to_string()));
+                if let Some(turned_away) = told.filter(|_| *status == Status::Failed && run.attempt < tries) {
+                    return Err(Breach::now(format!(
+                        "{label} has failed, although a provider that says {turned_away} is to be asked again: {reason}"
                     )));
                 }
                 if *status == Status::Completed && !run.consumed {

@@ -11,6 +11,7 @@ use lychgate_sim::trace::invariant::{Breach, Obligation};
 use super::Promise;
 use super::stream_truth::place;
 use super::world::World;
+use crate::answers::Shown;
 use crate::events::{Did, LiveEvent, RunEvent, TurnEvent, UserEvent};
 
 /// From a request to its answer: a handful of statements. From a word of the model to its frame, and from there to a reader: a write and
@@ -54,6 +55,12 @@ impl Prompt {
             self.armed = true;
             reader.unseen.pop_front();
         }
+    }
+
+    /// Whether nothing has been amiss since the run was accepted, and its reader takes no time over events.
+    fn never_ill(&self, world: &World, run: &str) -> bool {
+        let listens = self.readers.get(run).is_some_and(|reader| reader.listens);
+        listens && world.runs.get(run).is_some_and(|run| is_well(world, run.accepted))
     }
 
     fn looks_away(&mut self, run: &str) {
@@ -107,6 +114,9 @@ impl Promise for Prompt {
                 }
             }
             Did::User(UserEvent::SawEnd { run, .. }) => self.looks_away(run),
+            Did::User(UserEvent::Saw { run, kind: Shown::Gap, .. }) if self.never_ill(world, run) => {
+                return Err(Breach::now(format!("the reader of {run} was told of a gap, and nothing was amiss")));
+            }
             Did::User(UserEvent::Saw { run, id, .. }) => self.saw(run, id),
             Did::Turn(TurnEvent::Began { run, .. }) => _ = self.begun.insert(run.clone(), event.at),
             Did::Live(LiveEvent::Framed { run, fence, turn, seq, kind, .. }) => {

@@ -56,7 +56,8 @@ pub(super) fn faults(users: &LychgateWorkload, topology: &Topology) -> impl Stra
 fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
     let trigger = (1..=3u32, seconds(0..=20));
     let trigger = trigger.prop_map(|(nth, after)| EventMatch { event: "called".into(), session: None, nth, after });
-    let status = select(REFUSALS.to_vec());
+    // Mostly there is a switch over it.
+    let status = prop_oneof![3 => select(vec![429, 401, 403]), 1 => select(REFUSALS.to_vec())];
     let lasts = prop_oneof![1 => seconds(5..=60).prop_map(Lifetime::Lasts), 2 => Just(Lifetime::UntilHeal)];
     let asks = proptest::option::weighted(0.4, prop_oneof![3 => seconds(1..=20), 1 => seconds(20..=900)]);
     let refuse = (select(vec!["sk-a", "sk-a", "sk-b"]), trigger, status, lasts, asks).prop_map(
