@@ -17,6 +17,7 @@ use lychgate_sim::standins::engine::{Engine, KILLED, Runner, Running, Spec};
 use lychgate_sim::standins::observation::untapped;
 use lychgate_sim::standins::postgres::Postgres;
 pub use lychgate_sim::standins::provider::Reply;
+use lychgate_sim::standins::provider::dialect::Dialect;
 pub use lychgate_sim::standins::provider::faults::REFUSE;
 use lychgate_sim::standins::provider::{Provider, Script};
 use lychgate_sim::standins::rabbit::{self, Rabbit};
@@ -28,7 +29,8 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::fault_admin;
 
 /// What the model answers to anything: two turns of three seconds, long enough to watch.
-pub const REPLY: Reply = Reply { turns: 2, takes: Duration::from_secs(3), tokens: 12, first_token_after: None };
+pub const REPLY: Reply =
+    Reply { turns: 2, takes: Duration::from_secs(3), tokens: 12, first_token_after: None, dialect: Dialect::Plain };
 
 /// Stand-ins that serve. They end when this is dropped.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use lychgate::limits::MODEL_SILENCE;
 use lychgate_sim::plan::seed::{Purpose, Seed};
 use lychgate_sim::plan::{EventMatch, Expect, Fault, Kind, Lifetime, Plan, ServiceManager, Trigger};
+use lychgate_sim::standins::provider::dialect::Dialect;
 use lychgate_sim::world::process_faults::{RECONFIGURE, SCALE_DOWN, SCALE_UP};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -43,7 +44,7 @@ pub fn draw(seed: Seed) -> Plan<LychgateWorkload> {
     let agents = prop_oneof![3 => Just(1usize), 1 => Just(2)];
     let (gateways, executors, agents) = drawn(seed, Purpose::Workload, (1..=2usize, executors, agents));
     let topology = Topology { gateways, executors, agents };
-    let users = meddled(seed, spread(users, &topology));
+    let users = meddled(seed, spoken(seed, spread(users, &topology)));
     let faults = drawn(seed, Purpose::Faults, faults::faults(&users, &topology));
     let subscriptions =
         drawn(seed, Purpose::Workload, select(vec!["a=sk-a,b=sk-b", "b=sk-b,a=sk-a", "a=sk-a,b=sk-b,c=sk-c"]));
@@ -172,6 +173,7 @@ fn saying() -> impl Strategy<Value = MessageSpec> {
                 turns,
                 takes,
                 tokens,
+                dialect: Dialect::Plain,
                 cancel_after,
                 times: 1,
                 every: Duration::ZERO,
@@ -204,6 +206,24 @@ fn clumsy() -> impl Strategy<Value = Clumsy> {
     let after = prop_oneof![1 => seconds(0..=2), 3 => seconds(0..=40)];
     let does = subsequence(Deed::ALL.to_vec(), 1..=5);
     (after, does).prop_map(|(after, does)| Clumsy { after, does })
+}
+
+/// The same users, with some answers in other dialects than OpenAI's own. A model that shows that it lives may take its time over a
+/// word.
+fn spoken(seed: Seed, mut users: LychgateWorkload) -> LychgateWorkload {
+    let dialects = Dialect::WORDS.iter().filter_map(|word| Dialect::of(word)).collect::<Vec<_>>();
+    let thinks = proptest::option::weighted(0.5, (seconds(60..=480), 1..=3u32));
+    let answer = proptest::option::weighted(0.2, (select(dialects), thinks));
+    let says = users.0.iter_mut().flat_map(|person| &mut person.says).collect::<Vec<_>>();
+    let answers = drawn_as(seed, "dialects", vec(answer, says.len()));
+    for (saying, answer) in says.into_iter().zip(answers) {
+        let Some((dialect, thinks)) = answer else { continue };
+        saying.dialect = dialect;
+        if let Some((takes, tokens)) = thinks.filter(|_| dialect.shows_life_every().is_some()) {
+            (saying.takes, saying.tokens) = (takes, tokens);
+        }
+    }
+    users
 }
 
 /// The same users, with somebody clumsy or hostile beside some of what they say.

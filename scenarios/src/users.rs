@@ -18,6 +18,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use lychgate::socket::Socket;
 use lychgate_sim::plan::Plan;
+use lychgate_sim::standins::provider::dialect::Dialect;
 use lychgate_sim::standins::provider::{Reply, Script};
 use lychgate_sim::world::product::{User, UserContext, Workload};
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,9 @@ pub struct MessageSpec {
     /// How many tokens a turn has.
     #[serde(default = "ten")]
     pub tokens: u32,
+    /// The dialect of OpenAI's stream that the answer comes in. In two of them a model without a word shows that it lives.
+    #[serde(default, skip_serializing_if = "is_plain")]
+    pub dialect: Dialect,
     /// Stops the run so long after it was accepted.
     #[serde(default, with = "lychgate_sim::plan::duration::option", skip_serializing_if = "Option::is_none")]
     pub cancel_after: Option<Duration>,
@@ -122,6 +126,10 @@ pub struct Reassign {
     pub after: Duration,
     /// The subscription that it gets.
     pub to: String,
+}
+
+fn is_plain(dialect: &Dialect) -> bool {
+    *dialect == Dialect::Plain
 }
 
 fn one() -> u32 {
@@ -209,10 +217,10 @@ impl Workload for LychgateWorkload {
 /// What the model answers to each message: its text is its label.
 pub fn script(everybody: &LychgateWorkload) -> Script {
     let replies = everybody.0.iter().flat_map(UserSpec::labelled).flat_map(|(label, _, saying)| {
-        let MessageSpec { turns, takes, tokens, new_key, .. } = *saying;
+        let MessageSpec { turns, takes, tokens, dialect, new_key, .. } = *saying;
         let again = (1..=NEW_KEYS).filter(move |_| new_key).map(|nth| under_new_key(&label, nth)).collect::<Vec<_>>();
         let all = again.into_iter().chain([label]);
-        all.map(move |label| (label, Reply { turns, takes, tokens, first_token_after: None }))
+        all.map(move |label| (label, Reply { turns, takes, tokens, first_token_after: None, dialect }))
     });
     Script { replies: replies.collect(), default_reply: None }
 }

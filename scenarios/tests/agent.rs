@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
-use lychgate::agent::{self, Client, Kind, TurnError};
+use lychgate::agent::{self, Callee, Client, Kind, TurnError};
 use lychgate::config;
 use lychgate::ids::{Fence, RunId, SessionId};
 use lychgate::limits::Limits;
@@ -50,7 +50,13 @@ fn simulate<F: Future<Output = ()> + Send + 'static>(settings: &'static [(&str, 
 
 impl World {
     async fn new(settings: &[(&str, &str)]) -> World {
-        let slow = Reply { turns: 1, takes: Duration::from_secs(20), tokens: 4, first_token_after: None };
+        let slow = Reply {
+            turns: 1,
+            takes: Duration::from_secs(20),
+            tokens: 4,
+            first_token_after: None,
+            dialect: Dialect::Plain,
+        };
         let quick = Reply { takes: Duration::from_secs(4), ..slow };
         let thinks = Reply { takes: Duration::from_secs(1200), tokens: 2, ..slow };
         let replies = [("slow".to_string(), slow), ("thinks".to_string(), thinks)].into();
@@ -109,10 +115,21 @@ fn name(run: &str, fence: i64, attempt: u32) -> CallName {
 }
 
 async fn turn(session: &str, name: CallName, epoch: i64, words: &str) -> (Result<(String, Finish), TurnError>, usize) {
+    turn_of("agent-1", session, name, epoch, words).await
+}
+
+async fn turn_of(
+    agent: &str,
+    session: &str,
+    name: CallName,
+    epoch: i64,
+    words: &str,
+) -> (Result<(String, Finish), TurnError>, usize) {
     let said = [Said { role: Role::User, content: words.into() }];
     let mut tokens = 0;
+    let callee = Callee { host: AGENT, agent, epoch };
     let session = SessionId(session.into());
-    let answered = Client::new(&Limits::default()).turn(AGENT, epoch, &name, &session, &said, |_| tokens += 1).await;
+    let answered = Client::new(&Limits::default()).turn(callee, &name, &session, &said, |_| tokens += 1).await;
     (answered, tokens)
 }
 
@@ -162,6 +179,8 @@ fn a_newer_call_ends_what_runs_and_an_older_one_is_refused() {
             assert!(matches!(turn("s", older, 3, "hello").await.0, Err(TurnError::Stale(_))));
         }
         assert!(matches!(turn("s", name("r", 3, 1), 2, "hello").await.0, Err(TurnError::Stale(_))), "another epoch");
+        let others = turn_of("agent-2", "s", name("r", 3, 1), 3, "hello").await.0;
+        assert!(matches!(others, Err(TurnError::Stale(_))), "another agent, of the same epoch");
         assert_eq!(world.calls(), ["called r 1 1 1", "abandoned r 1 1 1", "called r 2 1 1", "answered"]);
         assert_eq!(health().await["runs"], 0);
     });

@@ -20,6 +20,7 @@ use lychgate_sim::standins::engine::{Engine, Failure, KILLED, Runner, Running, S
 use lychgate_sim::standins::observation::{Observation, Tap, untapped};
 use lychgate_sim::standins::postgres::Postgres;
 use lychgate_sim::standins::postgres::observation::Value;
+use lychgate_sim::standins::provider::dialect::Dialect;
 use lychgate_sim::standins::provider::{Provider, Refusal, Reply, Script};
 use lychgate_sim::standins::{StandIn, rabbit, redis};
 use madsim::runtime::{Handle, NodeHandle, Runtime};
@@ -93,7 +94,13 @@ fn runner(host: NodeHandle) -> Runner {
 
 impl World {
     async fn new(seed: u64) -> World {
-        let long = Reply { turns: 1, takes: Duration::from_secs(50), tokens: 10, first_token_after: None };
+        let long = Reply {
+            turns: 1,
+            takes: Duration::from_secs(50),
+            tokens: 10,
+            first_token_after: None,
+            dialect: Dialect::Plain,
+        };
         let short = Reply { takes: Duration::from_secs(4), ..long };
         let script = Script { replies: [("long".to_string(), long)].into(), default_reply: Some(short) };
         let (postgres, provider, engine) = (Postgres::new(), Provider::new(script), Engine::new([7; 32]));

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use lychgate_sim::plan::FaultRow;
 use lychgate_sim::standins::StandIn;
 use lychgate_sim::standins::observation::{Observation, Tap};
+use lychgate_sim::standins::provider::dialect::Dialect;
 use lychgate_sim::standins::provider::faults::{MALFORMED, STALL, TRUNCATE};
 use lychgate_sim::standins::provider::observation::Provider as Seen;
 use lychgate_sim::standins::provider::{PORT, Provider, Refusal, Reply, Script};
@@ -25,7 +26,8 @@ use tokio::time::Instant;
 type Log = Arc<Mutex<Vec<Seen>>>;
 
 fn script() -> Script {
-    let reply = Reply { turns: 2, takes: Duration::from_secs(4), tokens: 4, first_token_after: None };
+    let reply =
+        Reply { turns: 2, takes: Duration::from_secs(4), tokens: 4, first_token_after: None, dialect: Dialect::Plain };
     let slow_to_begin = Reply { turns: 1, first_token_after: Some(Duration::from_secs(3)), ..reply };
     let replies = [("ann/1#1".to_string(), reply), ("think first".to_string(), slow_to_begin)];
     Script { replies: replies.into(), default_reply: None }

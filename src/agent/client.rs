@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 
-use super::wire::{AnswerLine, Ask, EPOCH, Health, Kind, Refused};
+use super::wire::{AGENT, AnswerLine, Ask, EPOCH, Health, Kind, Refused};
 use crate::http::client::{self as http, Answer, ClientError, Lines};
 use crate::ids::SessionId;
 use crate::limits::{self, Limits};
@@ -62,30 +62,39 @@ pub struct Client {
     tasks: TaskTracker,
 }
 
+/// The agent that a call is meant for. Whatever else answers there refuses it.
+#[derive(Clone, Copy, Debug)]
+pub struct Callee<'a> {
+    /// `HOST:PORT`.
+    pub host: &'a str,
+    /// The agent's name.
+    pub agent: &'a str,
+    /// The serial of its assignment.
+    pub epoch: i64,
+}
+
 impl Client {
     /// Waits for agents as long as `limits` has it.
     pub fn new(limits: &Limits) -> Self {
         Client { first_line: limits.agent_first_line(), stall: limits.agent_stall(), tasks: TaskTracker::default() }
     }
 
-    /// Has one turn answered by the agent at `host` (`HOST:PORT`), and hands each token to `token` as it comes.
-    /// Returns the whole answer. Dropped, it hangs up.
+    /// Has one turn answered by an agent, and hands each token to `token` as it comes. Returns the whole answer. Dropped, it hangs up.
     ///
     /// # Errors
     /// [`TurnError`].
     pub async fn turn(
         &self,
-        host: &str,
-        epoch: i64,
+        callee: Callee<'_>,
         name: &CallName,
         session: &SessionId,
         said: &[Said],
         mut token: impl FnMut(&str),
     ) -> Result<(String, Finish), TurnError> {
-        let request = request(host, epoch, name, session, said)?;
+        let request = request(callee, name, session, said)?;
         let call = async {
             let away = |error: ClientError| TurnError::Away(error.0);
-            let client = http::Client::connect(host, &self.tasks).await.map_err(away)?;
+            let client = http::Client::connect(callee.host, &self.tasks).await.map_err(away)?;
             let answer = client.send(request, self.first_line).await.map_err(away)?;
             match answer.head().status() {
                 StatusCode::OK => self.read(answer, &mut token).await,
@@ -145,8 +154,7 @@ impl Client {
 }
 
 fn request(
-    host: &str,
-    epoch: i64,
+    callee: Callee<'_>,
     name: &CallName,
     session: &SessionId,
     said: &[Said],
@@ -160,10 +168,11 @@ fn request(
     Request::builder()
         .method(Method::POST)
         .uri("/turns")
-        .header(HOST, host)
+        .header(HOST, callee.host)
         .header(CONTENT_TYPE, "application/json")
         .header(CALL, name.to_string())
-        .header(EPOCH, epoch)
+        .header(AGENT, callee.agent)
+        .header(EPOCH, callee.epoch)
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| refused(&error))
 }

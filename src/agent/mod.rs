@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::client::{Client, TurnError};
+pub use self::client::{Callee, Client, TurnError};
 use self::history::History;
 use self::order::Order;
 pub use self::wire::{EPOCH, Health, Kind};

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::Agent;
 use super::history::Entry;
 use super::order::Admitted;
-use super::wire::{AnswerLine, Ask, EPOCH, Kind, Refused};
+use super::wire::{AGENT, AnswerLine, Ask, EPOCH, Kind, Refused};
 use crate::limits;
 use crate::provider::{CALL, CallError, CallName, Finish, Piece, Role};
 
@@ -72,6 +72,10 @@ pub(super) async fn turn(
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let name: CallName =
         text(CALL).parse().map_err(|()| refused(format!("the header `{CALL}` is not `RUN FENCE TURN ATTEMPT`")))?;
+    // A port that was another agent's may be this one's by now, and both count their epochs from 1.
+    if headers.contains_key(AGENT) && text(AGENT) != agent.config.agent {
+        return Err(stale(format!("this is {}, not {:?}", agent.config.agent, text(AGENT))));
+    }
     if text(EPOCH) != agent.config.epoch.to_string() {
         return Err(stale(format!("this is epoch {}, not {:?}", agent.config.epoch, text(EPOCH))));
     }

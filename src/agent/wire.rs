@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::ids::SessionId;
 use crate::provider::{Finish, Said};
 
+/// The header that says which agent a call is meant for. An older executor does not say it.
+pub const AGENT: &str = "lychgate-agent";
 /// The header that says which epoch of the agent a call is meant for.
 pub const EPOCH: &str = "lychgate-epoch";
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::agent_supervisor::Report;
 use super::switch::{Failure, Verdict};
-use crate::agent::{Client, TurnError};
+use crate::agent::{Callee, Client, TurnError};
 use crate::backoff::Backoff;
 use crate::engine::{ContainerId, Engine};
 use crate::limits;
@@ -85,8 +85,9 @@ impl Calls {
                 frames.push(turn, Kind::TurnRestarted, "");
             }
             let name = CallName { run: claimed.run.clone(), fence: claimed.fence, turn, attempt };
+            let callee = Callee { host: &host, agent: &under.agent, epoch: under.epoch };
             let token = |token: &str| frames.push(turn, Kind::Token, token);
-            let error = match self.client.turn(&host, under.epoch, &name, &claimed.session, said, token).await {
+            let error = match self.client.turn(callee, &name, &claimed.session, said, token).await {
                 Ok(answered) => return Ok(answered),
                 Err(error) => error,
             };

@@ -65,6 +65,8 @@ pub struct Reply {
     pub tokens: u32,
     /// When the first token of a turn comes; without it tokens are spread evenly over `takes`.
     pub first_token_after: Option<Duration>,
+    /// The dialect that it comes in, unless a fault says another one.
+    pub dialect: Dialect,
 }
 
 impl Reply {
@@ -373,12 +375,13 @@ impl Call {
         }
         let reply = self.provider.script.reply(&prompt, turn)?;
         let chunks = Chunks { id: self.provider.next_id(), created: unix_seconds(), model: completion.model };
-        let dialect = self.provider.state().dialects.get(&authorization).copied().unwrap_or_default();
+        let ordered = self.provider.state().dialects.get(&authorization).copied();
         let (sender, mut receiver) = mpsc::channel(1);
         let answer = Answer {
             provider: self.provider,
             authorization,
-            dialect,
+            dialect: ordered.unwrap_or(reply.dialect),
+            by_fault: ordered.is_some(),
             reply,
             prompt,
             turn,
@@ -471,6 +474,8 @@ struct Answer {
     provider: Provider,
     authorization: String,
     dialect: Dialect,
+    /// Whether a fault has it speak so.
+    by_fault: bool,
     reply: Reply,
     prompt: String,
     turn: u32,
@@ -500,7 +505,7 @@ impl Answer {
 
     async fn speak(&self) -> Result<(), Cut> {
         let mut garbled = false;
-        if self.dialect != Dialect::Plain {
+        if self.by_fault && self.dialect != Dialect::Plain {
             self.tell(&DIALECT, false);
         }
         for nth in 1..=self.reply.tokens {

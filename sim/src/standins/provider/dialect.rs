@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// The pause between two signs of life of a model that has no word to say yet.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// A dialect.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dialect {
     /// OpenAI's own.
     #[default]
@@ -83,7 +85,7 @@ impl Dialect {
     }
 
     /// How often a model without a word shows that it lives, if it does.
-    pub(super) fn shows_life_every(self) -> Option<Duration> {
+    pub fn shows_life_every(self) -> Option<Duration> {
         matches!(self, Dialect::Comments | Dialect::Reasoning).then_some(SIGN_OF_LIFE)
     }
 
@@ -108,5 +110,6 @@ mod tests {
         assert_eq!(all.len(), Dialect::WORDS.len());
         assert!(all.iter().enumerate().all(|(n, dialect)| !all[..n].contains(dialect)));
         assert_eq!(Dialect::of("latin"), None);
+        assert!(all.iter().zip(Dialect::WORDS).all(|(dialect, word)| json!(dialect) == json!(word)));
     }
 }
