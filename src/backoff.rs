@@ -31,7 +31,12 @@ impl Backoff {
 
     /// Sleeps for the next pause, and doubles it.
     pub async fn wait(&mut self) {
-        tokio::time::sleep(self.next).await;
+        self.wait_at_least(Duration::ZERO).await;
+    }
+
+    /// Sleeps for so long, or for the next pause if that is longer, and doubles the next pause.
+    pub async fn wait_at_least(&mut self, asked: Duration) {
+        tokio::time::sleep(self.next.max(asked)).await;
         self.next = (self.next * 2).min(self.max);
     }
 

@@ -60,8 +60,8 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// The longest wait that a provider's 429 may ask of one turn, in all, before its agent is moved to another subscription:
 /// about what a switch costs, which stops and starts the agent's container under everybody who talks to it.
 pub const RATE_LIMIT_WAIT: Duration = secs(30);
-/// The longest wait that a provider's 429 may ask for where no other subscription is left. Longer ones end the run, and
-/// its user is told when to come back.
+/// The longest wait that a provider's 429 may ask of one turn, in all, where no other subscription is left. Longer ones end the run,
+/// and its user is told when to come back.
 pub const RATE_LIMIT_PATIENCE: Duration = secs(600);
 /// A provider's signs of life that are no token are handed on to an agent's caller at most this often.
 pub const SIGNS_OF_LIFE: Duration = secs(5);

@@ -28,6 +28,8 @@ struct Attempts {
     away_since: Option<Instant>,
     /// The rest of [`limits::RATE_LIMIT_WAIT`] under the present assignment.
     may_wait: Duration,
+    /// The rest of [`limits::RATE_LIMIT_PATIENCE`] under it.
+    patience: Duration,
     backoff: Backoff,
 }
 
@@ -41,12 +43,37 @@ impl Attempts {
     /// Waits as long as the provider asks for, if it says so and that costs less than a switch. Returns whether it has
     /// waited: nothing has failed then.
     async fn has_waited(&mut self, retry_after: Option<Duration>) -> bool {
-        let asked = retry_after.map(|asked| asked.max(limits::BACKOFF_MIN));
-        let Some(wait) = asked.filter(|asked| *asked <= self.may_wait) else { return false };
+        let wait = retry_after.map(|asked| asked.max(self.backoff.next()));
+        let Some(wait) = wait.filter(|wait| *wait <= self.may_wait) else { return false };
         self.may_wait -= wait;
-        tokio::time::sleep(wait).await;
+        self.backoff.wait_at_least(wait).await;
         true
     }
+
+    /// The same where there is nothing to switch to, and for as long as a user's patience lasts.
+    async fn has_waited_long(&mut self, retry_after: Option<Duration>) -> bool {
+        let wait = retry_after.map(|asked| asked.max(self.backoff.next()));
+        let Some(wait) = wait.filter(|wait| *wait <= self.patience) else { return false };
+        self.patience -= wait;
+        self.backoff.wait_at_least(wait).await;
+        true
+    }
+
+    /// The agent has another assignment.
+    fn moved(&mut self) {
+        self.backoff.reset();
+        (self.may_wait, self.patience) = (limits::RATE_LIMIT_WAIT, limits::RATE_LIMIT_PATIENCE);
+    }
+}
+
+/// What came of a failed subscription.
+enum Failed {
+    /// The agent has another one now, or is getting it.
+    Moved,
+    /// There is no other one, and the provider has been waited for, as it asked.
+    Waited,
+    /// It is tried again, and that counts.
+    Stays,
 }
 
 /// The calls to agents.
@@ -76,8 +103,13 @@ impl Calls {
         frames: &Frames,
     ) -> Result<(String, Finish), End> {
         let agent = self.agent_of(claimed).await?;
-        let mut attempts =
-            Attempts { failed: 0, away_since: None, may_wait: limits::RATE_LIMIT_WAIT, backoff: Backoff::default() };
+        let mut attempts = Attempts {
+            failed: 0,
+            away_since: None,
+            may_wait: limits::RATE_LIMIT_WAIT,
+            patience: limits::RATE_LIMIT_PATIENCE,
+            backoff: Backoff::default(),
+        };
         for attempt in 1.. {
             let (under, host) = self.ready(&agent).await?;
             // Somebody may have tried the first turn under an older fence.
@@ -99,10 +131,13 @@ impl Calls {
                 TurnError::Subscription { retry_after, .. } if attempts.has_waited(retry_after).await => continue,
                 TurnError::Subscription { kind, retry_after, .. } => {
                     let failure = Failure { under, call: name.to_string(), kind };
-                    if self.moves_on(failure, retry_after, &mut attempts).await? {
-                        attempts.backoff.reset();
-                        attempts.may_wait = limits::RATE_LIMIT_WAIT;
-                        continue;
+                    match self.report(failure, retry_after, &mut attempts).await? {
+                        Failed::Moved => {
+                            attempts.moved();
+                            continue;
+                        }
+                        Failed::Waited => continue,
+                        Failed::Stays => {}
                     }
                 }
                 // However long that takes: a run has its own bound.
@@ -115,14 +150,13 @@ impl Calls {
         unreachable!("it is tried until it is answered or the run ends")
     }
 
-    /// Reports a failed subscription. Returns whether the agent has another one now, or is getting it; or whether there is
-    /// no other one and its provider has been waited for, as it asked.
-    async fn moves_on(
+    /// Reports a failed subscription.
+    async fn report(
         &self,
         failure: Failure,
         retry_after: Option<Duration>,
         attempts: &mut Attempts,
-    ) -> Result<bool, End> {
+    ) -> Result<Failed, End> {
         let (agent, epoch) = (failure.under.agent.clone(), failure.under.epoch);
         let why = format!("the subscription {} failed", failure.under.subscription);
         let Some(reports) = self.reports.get(&agent) else {
@@ -133,10 +167,9 @@ impl Calls {
         let reported = reports.send(Report::Failed(failure, reply)).await.is_ok();
         let verdict = if reported { verdict.await.unwrap_or(Verdict::LookAgain) } else { Verdict::LookAgain };
         if let Verdict::NoCandidate(frees_in) = verdict {
-            if let Some(asked) = retry_after.filter(|asked| *asked <= limits::RATE_LIMIT_PATIENCE) {
-                tracing::warn!(agent, "no other subscription: waits as long as the provider asks for");
-                tokio::time::sleep(asked.max(limits::BACKOFF_MIN)).await;
-                return Ok(true);
+            if attempts.has_waited_long(retry_after).await {
+                tracing::warn!(agent, "there is no other subscription: it has waited as long as the provider asks for");
+                return Ok(Failed::Waited);
             }
             let frees_in = retry_after.into_iter().chain(frees_in).min();
             let again = frees_in.map(|frees_in| format!("; try again in {} s", frees_in.as_secs() + 1));
@@ -144,10 +177,10 @@ impl Calls {
             return Err(End::failed(format!("{NO_SUBSCRIPTION}: {why} and there is no other one{again}")));
         }
         if self.row(&agent).await?.is_none_or(|row| row.epoch != epoch) {
-            return Ok(true);
+            return Ok(Failed::Moved);
         }
         attempts.count(why)?;
-        Ok(false)
+        Ok(Failed::Stays)
     }
 
     /// Decides whether a failed call counts against its turn.
