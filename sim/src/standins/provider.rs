@@ -143,6 +143,8 @@ struct State {
     disturbed: BTreeMap<String, BTreeSet<&'static str>>,
     /// By Authorization header, the dialect of answers that begin.
     dialects: BTreeMap<String, Dialect>,
+    /// By Authorization header, where an answer that fails says so.
+    error_forms: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for Provider {
@@ -206,7 +208,12 @@ impl Provider {
             Control::EndFor { caller, fault } if fault.is(&DIALECT) => {
                 self.speak(&authorization(&caller), Dialect::Plain);
             }
-            Control::BeginFor { caller, fault } => self.disturb(&authorization(&caller), &fault),
+            Control::BeginFor { caller, fault } => {
+                if let Some(form) = fault.text("form") {
+                    self.state().error_forms.insert(authorization(&caller), form.to_owned());
+                }
+                self.disturb(&authorization(&caller), &fault);
+            }
             Control::EndFor { caller, fault } => self.calm(&authorization(&caller), &fault),
             Control::Begin(fault) | Control::End(fault) => {
                 panic!("the provider stand-in does not know the fault {}", fault.word())
@@ -360,7 +367,8 @@ impl Call {
         let authorization = authorization.clone();
         let (peer, called, asked) = (self.peer, headers.clone(), completion.asked());
         let token_shown = token(&authorization);
-        let called = Seen::Called { peer, headers: called, token: token_shown, turn, prompt: prompt.clone(), asked };
+        let (text, model) = (prompt.clone(), completion.model.clone());
+        let called = Seen::Called { peer, headers: called, token: token_shown, turn, prompt: text, model, asked };
         (self.tap)(called.into());
         let refused = self.provider.state().refused.get(&authorization).cloned();
         if let Some(refusal) = refused {
@@ -469,6 +477,20 @@ impl Chunks {
     }
 }
 
+/// What is said of a failure in the middle of an answer.
+fn failure(form: &str) -> String {
+    let error = json!({"message": "The server had an error.", "type": "server_error", "code": 500});
+    let choices = |finish_reason: &str| json!([{"index": 0, "delta": {"content": ""}, "finish_reason": finish_reason}]);
+    match form {
+        "beside_choices" => format!("data: {}\n\n", json!({"error": error, "choices": choices("error")})),
+        "before_the_end" => {
+            let (error, end) = (json!({"error": error}), json!({"choices": choices("stop")}));
+            format!("data: {error}\n\ndata: {end}\n\ndata: [DONE]\n\n")
+        }
+        _ => format!("data: {}\n\n", json!({"error": error})),
+    }
+}
+
 /// An answer under way. A task of its own, so that what it says of a caller who hung up is said by a living provider.
 struct Answer {
     provider: Provider,
@@ -557,8 +579,8 @@ impl Answer {
             return Err(Cut::Truncated);
         }
         if disturbances.contains(ERROR_EVENT.word()) {
-            let error = json!({"error": {"message": "The server had an error.", "type": "server_error", "code": 500}});
-            self.say(format!("data: {error}\n\n")).await?;
+            let form = self.provider.state().error_forms.get(&self.authorization).cloned();
+            self.say(failure(form.as_deref().unwrap_or_default())).await?;
             self.tell(&ERROR_EVENT, true);
             return Err(Cut::Truncated);
         }

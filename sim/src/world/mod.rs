@@ -381,7 +381,7 @@ impl<O: ProductEvent> Builder<O> {
         let first_boot = manager.first_boot.unwrap_or_default();
         let (pre_stop, probe) = (manager.pre_stop.unwrap_or_default(), manager.probe);
         let restart_max = manager.restart_max.unwrap_or(restart_delay);
-        let config = settings(plan, role.name, &[agent, &process]);
+        let config = settings(plan, role, &[agent, &process]);
         let (node, far) = (node.id(), Vec::new());
         ProcessSpec {
             boot: self.boot.clone(),

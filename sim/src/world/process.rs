@@ -122,10 +122,11 @@ impl ProcessHandle {
 }
 
 /// The settings of one process: for all, for its role, for itself (of a container: for its agent, for its slot), the
-/// narrowest winning.
-pub(crate) fn settings<W>(plan: &Plan<W>, role: &str, own: &[&str]) -> BTreeMap<String, String> {
+/// narrowest winning. What holds for all is no container's: all that it has comes from the process that creates it.
+pub(crate) fn settings<W>(plan: &Plan<W>, role: &Role, own: &[&str]) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
-    for scope in ["all", role].iter().chain(own) {
+    let all = role.contained.is_none().then_some("all");
+    for scope in all.iter().chain([&role.name]).chain(own) {
         settings.extend(plan.config.get(*scope).into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
     }
     settings

@@ -150,7 +150,7 @@ pub struct Boot {
     /// Where it listens, if its role has a port.
     pub listen: Option<SocketAddr>,
     /// Overrides from the plan's `[config.all]`, `[config.ROLE]` and `[config.PROCESS]`, the narrowest winning. Of a
-    /// container: its environment, under what `[config.all]`, `[config.ROLE]`, `[config.AGENT]` and `[config.BERTH]` set.
+    /// container: its environment, under what `[config.ROLE]`, `[config.AGENT]` and `[config.SLOT]` set.
     pub config: BTreeMap<String, String>,
     /// Seeds everything that it mints.
     pub entropy: [u8; 32],

@@ -24,6 +24,8 @@ pub enum Dialect {
     NoFinish,
     /// The connection's end stands in the place of `[DONE]`.
     NoDone,
+    /// An answer that is cut for its length ends with `max_tokens`, where OpenAI says `length`.
+    MaxTokens,
     /// The `delta` of the last event is null.
     NullDelta,
     /// An event without any choice, which counts tokens, comes after the last one.
@@ -43,6 +45,7 @@ impl Dialect {
         "unknown_finish",
         "no_finish",
         "no_done",
+        "max_tokens",
         "null_delta",
         "usage",
         "carriage_returns",
@@ -53,8 +56,18 @@ impl Dialect {
     /// The dialect of this word.
     pub fn of(word: &str) -> Option<Dialect> {
         use Dialect::*;
-        let all =
-            [EmptyFinish, UnknownFinish, NoFinish, NoDone, NullDelta, Usage, CarriageReturns, Comments, Reasoning];
+        let all = [
+            EmptyFinish,
+            UnknownFinish,
+            NoFinish,
+            NoDone,
+            MaxTokens,
+            NullDelta,
+            Usage,
+            CarriageReturns,
+            Comments,
+            Reasoning,
+        ];
         Self::WORDS.iter().zip(all).find(|(known, _)| **known == word).map(|(_, dialect)| dialect)
     }
 
@@ -70,6 +83,7 @@ impl Dialect {
             Dialect::EmptyFinish if reason == "stop" => json!(""),
             Dialect::UnknownFinish if reason == "stop" => json!("eos_token"),
             Dialect::NoFinish if reason == "stop" => Value::Null,
+            Dialect::MaxTokens if reason == "length" => json!("max_tokens"),
             _ => json!(reason),
         };
         (delta, reason)

@@ -39,10 +39,15 @@ pub static MALFORMED: FaultRow = FaultRow {
     ..FaultRow::CALLER
 };
 
+/// The ways in which an answer says that it has failed: in an event of its own, after which the line ends; beside the choices of an event;
+/// or before events that end an answer in order.
+pub const ERROR_FORMS: &[&str] = &["alone", "beside_choices", "before_the_end"];
+
 /// An answer ends with an event that says that the provider has failed.
 pub static ERROR_EVENT: FaultRow = FaultRow {
     kind: FaultKind { word: "error_event", struck: Some("answers to {} end with an error"), ..FaultRow::CALLER.kind },
-    help: "answers to `SERVICE/NAME` end, in the middle, with an event that says so meanwhile",
+    args: &[Arg { name: "form", takes: Takes::OneOfWords(ERROR_FORMS), required: None, told: ", {}" }],
+    help: "answers to `SERVICE/NAME` end, in the middle, with an event that says so (`form`: where) meanwhile",
     ..FaultRow::CALLER
 };
 

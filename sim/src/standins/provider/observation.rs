@@ -10,7 +10,7 @@ use crate::standins::observation::{FaultFelt, Observed};
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // the fields are AMQP's and HTTP's own words; `peer` is the connection's other end
 pub enum Provider {
-    /// A request arrived whole. `headers` are lower-case, `token` is the bearer's, and `asked` the texts of the conversation
+    /// A request arrived whole. `headers` are lower-case, `token` is the bearer's, `model` the one that is asked for, and `asked` the texts of the conversation
     /// that the model shall go on with, in order: each with whether a user has said it, rather than the model.
     Called {
         peer: SocketAddr,
@@ -18,6 +18,7 @@ pub enum Provider {
         token: String,
         turn: u32,
         prompt: String,
+        model: String,
         asked: Vec<(bool, String)>,
     },
     /// The first token was sent.
