@@ -156,8 +156,8 @@ family! {
         }
         /// The provider sent its first token.
         Began = "began" { session: String, run: String, fence: i64, turn: i64, attempt: i64 }
-        /// The provider sent its last token.
-        Answered = "answered" { session: String, run: String, fence: i64, turn: i64, attempt: i64 }
+        /// The provider sent its last token. `last`: that of the whole answer, which was not cut for its length.
+        Answered = "answered" { session: String, run: String, fence: i64, turn: i64, attempt: i64, last: bool }
         /// A caller hung up on the provider.
         HungUp = "hung_up" { session: String, run: String, fence: i64, turn: i64, attempt: i64 }
         /// The provider ended an answer that is no whole one, as if it were over.
@@ -391,6 +391,8 @@ pub struct Caller {
     pub epoch: i64,
     /// The token that it showed the provider.
     pub token: String,
+    /// The model that it asked for.
+    pub model: String,
 }
 
 /// What a model was asked, told by what differs from the last time that it was asked in this session.

@@ -199,11 +199,11 @@ impl LychgateReader {
             _ => _ = calls.remove(&run),
         }
         Ok(match call {
-            Provider::Called { token, asked, .. } => {
+            Provider::Called { token, model, asked, .. } => {
                 let asked = self.asked(&session, asked);
                 let caller = |(agent, epoch, _): &(String, i64, String)| {
-                    let (agent, epoch, token) = (agent.clone(), *epoch, token.clone());
-                    Caller { agent, epoch, token }
+                    let (agent, epoch, token, model) = (agent.clone(), *epoch, token.clone(), model.clone());
+                    Caller { agent, epoch, token, model }
                 };
                 let by = served.as_ref().map(caller);
                 let served = served
@@ -214,7 +214,10 @@ impl LychgateReader {
                     .collect()
             }
             Provider::Began { .. } => vec![Did::Turn(TurnEvent::Began { session, run, fence, turn, attempt })],
-            Provider::Answered { .. } => vec![Did::Turn(TurnEvent::Answered { session, run, fence, turn, attempt })],
+            Provider::Answered { finish_reason, .. } => {
+                let last = finish_reason != "length";
+                vec![Did::Turn(TurnEvent::Answered { session, run, fence, turn, attempt, last })]
+            }
             Provider::Abandoned { .. } => vec![Did::Turn(TurnEvent::HungUp { session, run, fence, turn, attempt })],
             Provider::Disturbed { .. } => vec![Did::Turn(TurnEvent::Spoiled { session, run, fence, turn, attempt })],
             Provider::Refused { status, retry_after, .. } => {

@@ -58,6 +58,16 @@ impl Settings {
         pairs.filter_map(|pair| pair.split_once('=')).map(|(name, token)| (name.trim(), token.trim()))
     }
 
+    /// The model that agents ask: they have it from executors.
+    pub fn model(&self) -> String {
+        self.text("executor", "LYCHGATE_MODEL").unwrap_or("default").to_owned()
+    }
+
+    /// So many messages an agent keeps: they have that from executors.
+    pub fn history_limit(&self) -> Option<i64> {
+        self.text("executor", "AGENT_HISTORY_LIMIT")?.parse().ok()
+    }
+
     /// The longest silence of a model: executors and agents have the same.
     pub fn model_silence(&self) -> Duration {
         let set = self.0.values().find_map(|settings| settings.get("LYCHGATE_MODEL_SILENCE"));

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lychgate::limits::MODEL_SILENCE;
+use lychgate_sim::plan::duration;
 use lychgate_sim::plan::seed::{Purpose, Seed};
 use lychgate_sim::plan::{EventMatch, Expect, Fault, Kind, Lifetime, Plan, ServiceManager, Trigger};
 use lychgate_sim::standins::provider::dialect::Dialect;
@@ -43,11 +44,15 @@ pub fn draw(seed: Seed) -> Plan<LychgateWorkload> {
     let executors = prop_oneof![2 => Just(1usize), 3 => Just(2), 1 => Just(3)];
     let agents = prop_oneof![3 => Just(1usize), 1 => Just(2)];
     let (gateways, executors, agents) = drawn(seed, Purpose::Workload, (1..=2usize, executors, agents));
-    let topology = Topology { gateways, executors, agents };
-    let users = meddled(seed, spoken(seed, spread(users, &topology)));
-    let faults = drawn(seed, Purpose::Faults, faults::faults(&users, &topology));
     let subscriptions =
         drawn(seed, Purpose::Workload, select(vec!["a=sk-a,b=sk-b", "b=sk-b,a=sk-a", "a=sk-a,b=sk-b,c=sk-c"]));
+    let tokens = subscriptions.split(',').filter_map(|pair| Some(pair.split_once('=')?.1)).collect();
+    let topology = Topology { gateways, executors, agents, tokens };
+    let handed_on = drawn_as(seed, "settings", handed_on());
+    let silence = handed_on.iter().find(|(name, _)| name == "LYCHGATE_MODEL_SILENCE");
+    let silence = silence.and_then(|(_, text)| duration::parse(text).ok()).unwrap_or(MODEL_SILENCE);
+    let users = meddled(seed, spoken(seed, spread(users, &topology), silence));
+    let faults = drawn(seed, Purpose::Faults, faults::faults(&users, &topology));
     let everybodys =
         [("LYCHGATE_AGENTS", topology.agents().join(",")), ("LYCHGATE_SUBSCRIPTIONS", subscriptions.into())];
     let everybodys = everybodys.map(|(name, value)| (name.to_string(), value)).into();
@@ -55,7 +60,7 @@ pub fn draw(seed: Seed) -> Plan<LychgateWorkload> {
     let policy = drawn(seed, Purpose::Workload, prop_oneof![3 => Just(None), 1 => Just(Some("interrupt"))]);
     let settings = [("LYCHGATE_TAKEOVER_AFTER", takeover), ("LYCHGATE_DRAIN_POLICY", policy)];
     let settings = settings.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.to_string())));
-    let settings: BTreeMap<String, String> = settings.collect();
+    let settings: BTreeMap<String, String> = settings.chain(handed_on).collect();
     let settings = Some(settings).filter(|settings| !settings.is_empty());
     // Now and then the last executor comes later, while the others are at work.
     let late = drawn(seed, Purpose::Workload, proptest::option::weighted(0.1, seconds(5..=60)));
@@ -88,6 +93,24 @@ pub fn draw(seed: Seed) -> Plan<LychgateWorkload> {
         expect: Expect { verdict: "passed".into(), invariant: None },
         repro: None,
     }
+}
+
+/// Settings of agents, which have them from their executors, and how many runs an executor has at once.
+fn handed_on() -> impl Strategy<Value = Vec<(String, String)>> {
+    let model = select(vec!["gpt-4.1", "some/model:7b"]).prop_map(str::to_owned);
+    let history = (2..=6u32).prop_map(|messages| messages.to_string());
+    let silence = seconds(120..=600).prop_map(|silence| format!("{}ms", silence.as_millis()));
+    let slots = (1..=6u32).prop_map(|slots| slots.to_string());
+    let all = [
+        ("LYCHGATE_MODEL", model.boxed()),
+        ("AGENT_HISTORY_LIMIT", history.boxed()),
+        ("LYCHGATE_MODEL_SILENCE", silence.boxed()),
+        ("LYCHGATE_SLOTS", slots.boxed()),
+    ];
+    let all = all.map(|(name, value)| {
+        proptest::option::weighted(0.15, value).prop_map(move |value| value.map(|value| (name.to_owned(), value)))
+    });
+    all.to_vec().prop_map(|settings| settings.into_iter().flatten().collect())
 }
 
 /// Nobody waits for a first boot so long: who is not called comes when everything heals.
@@ -208,9 +231,9 @@ fn clumsy() -> impl Strategy<Value = Clumsy> {
     (after, does).prop_map(|(after, does)| Clumsy { after, does })
 }
 
-/// The same users, with some answers in other dialects than OpenAI's own. A model that shows that it lives may take its time over a
-/// word.
-fn spoken(seed: Seed, mut users: LychgateWorkload) -> LychgateWorkload {
+/// The same users, with some answers in other dialects than OpenAI's own, and some that take long: a model that shows that it lives may
+/// take its time over a word, another one three quarters of the longest legal silence.
+fn spoken(seed: Seed, mut users: LychgateWorkload, silence: Duration) -> LychgateWorkload {
     let dialects = Dialect::WORDS.iter().filter_map(|word| Dialect::of(word)).collect::<Vec<_>>();
     let thinks = proptest::option::weighted(0.5, (seconds(60..=480), 1..=3u32));
     let answer = proptest::option::weighted(0.2, (select(dialects), thinks));
@@ -219,8 +242,10 @@ fn spoken(seed: Seed, mut users: LychgateWorkload) -> LychgateWorkload {
     for (saying, answer) in says.into_iter().zip(answers) {
         let Some((dialect, thinks)) = answer else { continue };
         saying.dialect = dialect;
-        if let Some((takes, tokens)) = thinks.filter(|_| dialect.shows_life_every().is_some()) {
-            (saying.takes, saying.tokens) = (takes, tokens);
+        if let Some((takes, tokens)) = thinks {
+            let silent = dialect.shows_life_every().is_none();
+            saying.takes = if silent { takes.min(silence * tokens * 3 / 4) } else { takes };
+            saying.tokens = tokens;
         }
     }
     users
@@ -236,11 +261,13 @@ fn meddled(seed: Seed, mut users: LychgateWorkload) -> LychgateWorkload {
     users
 }
 
-/// How many there are of each.
+/// How many there are of each, and by which subscriptions agents reach their models.
 struct Topology {
     gateways: usize,
     executors: usize,
     agents: usize,
+    /// The subscriptions' tokens.
+    tokens: Vec<&'static str>,
 }
 
 impl Topology {

@@ -1,7 +1,7 @@
 //! At rest every agent is there: its container runs and answers, one that hung was restarted, under the subscription that it is assigned, and no
 //! container of an older assignment is left. If a process died while it brought an agent up, another has finished it,
 //! and no agent waited for another one: only what is in its own way puts its deadline off. One that some executor reaches is not
-//! restarted because another does not.
+//! restarted because another does not, and none without a reason.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,9 +21,13 @@ const READY: Duration = Duration::from_secs(180);
 /// An executor that has been well for so long, with all that it needs to hear an agent, has heard it lately, and said so.
 const HEARD: Duration = Duration::from_secs(180);
 
+/// From the start of a container to the end of what its death was.
+const BOOTS: Duration = Duration::from_secs(5);
+
 struct Container {
     epoch: i64,
     runs: bool,
+    started: Duration,
     /// Whether it has answered since it was started.
     answers: bool,
 }
@@ -55,6 +59,8 @@ impl Agent {
 #[derive(Default)]
 pub struct AgentsReady {
     agents: BTreeMap<String, Agent>,
+    /// The process that a fault struck last, and when: it is the plan that stops it then.
+    struck: (String, Duration),
     armed: bool,
 }
 
@@ -69,8 +75,14 @@ impl AgentsReady {
         let Some(agent) = self.agents.get(agent_of(slot)).filter(|agent| agent.ready == agent.epoch) else {
             return Ok(());
         };
-        if !agent.is_ready() {
+        if !agent.is_ready() || self.struck == (slot.to_owned(), at) {
             return Ok(());
+        }
+        let started = agent.containers.values().filter(|container| container.runs).map(|container| container.started);
+        let healed = world.health.healed_since(matters_to_agent(agent_of(slot)));
+        let heard = healed.zip(world.health.executor_since()).map(|(calm, executor)| calm.max(executor));
+        if started.min().zip(heard).is_some_and(|(started, heard)| heard <= started + BOOTS) {
+            return Err(Breach::now(format!("{slot} was restarted, and nothing was amiss since it was started")));
         }
         let hears = |executor: &&str| {
             let matters = |target: &str| match ends(target) {
@@ -116,6 +128,10 @@ impl Promise for AgentsReady {
                 self.hangs(&event.process, event.at);
                 return Ok(());
             }
+            What::World(WorldEvent::FaultStruck { target, .. }) => {
+                self.struck = (target.clone(), event.at);
+                return Ok(());
+            }
             What::World(WorldEvent::Signalled { .. }) if role(&event.process) == Some(Role::Agent) => {
                 return self.stopped(world, &event.process, event.at);
             }
@@ -130,7 +146,7 @@ impl Promise for AgentsReady {
             Did::Agent(AgentEvent::SwitchReady { agent, epoch }) => self.agent(agent).ready = *epoch,
             Did::Agent(AgentEvent::ContainerCreated { agent, epoch, container }) => {
                 let agent = self.agent(agent);
-                let created = Container { epoch: *epoch, runs: false, answers: false };
+                let created = Container { epoch: *epoch, runs: false, started: event.at, answers: false };
                 agent.containers.insert(container.clone(), created);
                 if *epoch != agent.epoch {
                     agent.since = event.at;
@@ -138,7 +154,7 @@ impl Promise for AgentsReady {
             }
             Did::Agent(AgentEvent::ContainerStarted { agent, container, .. }) => {
                 if let Some(container) = self.agent(agent).containers.get_mut(container) {
-                    (container.runs, container.answers) = (true, false);
+                    (container.runs, container.started, container.answers) = (true, event.at, false);
                 }
             }
             Did::Agent(AgentEvent::Probed { agent, status: Some(200), gauges, .. }) => {

@@ -47,6 +47,7 @@ struct Gauges {
 /// See the module.
 pub struct BoundedMemory {
     slots: usize,
+    history_limit: Option<i64>,
     /// Roads with more connections than their bound, and since when.
     above: BTreeMap<(String, String), Duration>,
     /// What has a time to live leaves it: nobody owes anything about it.
@@ -69,10 +70,11 @@ pub struct BoundedMemory {
 }
 
 impl BoundedMemory {
-    /// For executors with so many slots.
-    pub fn new(slots: usize) -> Self {
+    /// For executors with so many slots, and agents that keep so many messages, if that is set.
+    pub fn new(slots: usize, history_limit: Option<i64>) -> Self {
         BoundedMemory {
             slots,
+            history_limit,
             above: BTreeMap::new(),
             keys: BTreeMap::new(),
             live: 0,
@@ -256,6 +258,11 @@ impl BoundedMemory {
                 return Err(Breach::now(format!("{process} tells of {now} {name}, and of a limit of {limit}")));
             }
         }
+        if let (Some(limit), Some(told)) = (self.history_limit, told("history_limit"))
+            && told != limit
+        {
+            return Err(Breach::now(format!("{process} keeps {told} messages, and is to keep {limit}")));
+        }
         if !self.open.is_empty() || at < self.idle_since + HEALED {
             return Ok(());
         }
@@ -397,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_gauge_above_its_limit_is_a_breach_and_one_at_it_is_not() {
-        let mut memory = BoundedMemory::new(4);
+        let mut memory = BoundedMemory::new(4, None);
         assert_eq!(
             memory.gauges(hours(0), "agent-1.1", &told(&[("history", 1000), ("history_limit", 1000), ("runs", 3)])),
             Ok(())
@@ -409,7 +416,7 @@ mod tests {
 
     #[test]
     fn runs_at_rest_are_a_breach() {
-        let mut memory = BoundedMemory::new(4);
+        let mut memory = BoundedMemory::new(4, None);
         assert_eq!(memory.gauges(hours(1), "agent-1.1", &told(&[("runs", 0)])), Ok(()));
         assert!(memory.gauges(hours(1), "agent-1.1", &told(&[("runs", 1)])).unwrap_err().says.contains("at rest"));
     }
@@ -417,7 +424,7 @@ mod tests {
     #[test]
     fn a_gauge_that_grows_over_days_is_a_breach_and_one_that_swings_is_not() {
         for (slope, grows) in [(0, false), (1, true)] {
-            let mut memory = BoundedMemory::new(4);
+            let mut memory = BoundedMemory::new(4, None);
             for hour in 1..=72 {
                 let tasks = 10 + (hour % 5) as i64 + slope * hour as i64;
                 memory.gauges(hours(hour), "agent-1.1", &told(&[("tasks", tasks), ("threads", 2)])).unwrap();

@@ -248,7 +248,8 @@ impl ExactlyOneSwitch {
         let present = present.map(String::as_str).unwrap_or_default();
         let candidate = self.candidate(present, at);
         let told = reason.starts_with(NO_SUBSCRIPTION);
-        if told && waiting.patience() > Duration::ZERO && at < waiting.since + waiting.patience() {
+        let patient = at + waiting.patience() < waiting.first + limits::RATE_LIMIT_PATIENCE;
+        if told && waiting.patience() > Duration::ZERO && patient && at < waiting.since + waiting.patience() {
             return Err(Breach::now(format!("{run} was given up before its provider wanted to be asked again")));
         }
         if told && candidate {

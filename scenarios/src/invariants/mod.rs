@@ -142,12 +142,12 @@ pub fn all(deadlines: Deadlines, settings: &Settings, slots: usize) -> Vec<Box<d
         world.judge(StreamTruth::default()),
         world.judge(BoundedShutdown::new(settings.clone())),
         world.judge(NoLeaks::default()),
-        world.judge(BoundedMemory::new(slots)),
+        world.judge(BoundedMemory::new(slots, settings.history_limit())),
         world.judge(AnswersMakeSense::default()),
         world.judge(Undisturbed::default()),
         world.judge(AnswersBind::default()),
         world.judge(NothingForNobody::default()),
-        world.judge(RightlyAsked::new(settings.tokens())),
+        world.judge(RightlyAsked::new(settings)),
         world.judge(Prompt::default()),
     ]
 }

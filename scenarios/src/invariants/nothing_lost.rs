@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lychgate::limits::{ATTEMPTS_PER_TURN, POSTGRES_CALL};
+use lychgate::limits::{ATTEMPTS_PER_TURN, BACKOFF_MAX, POSTGRES_CALL, RATE_LIMIT_PATIENCE, RATE_LIMIT_WAIT};
 use lychgate::run::{STORE_REFUSED, Status};
 use lychgate_sim::trace::event::{Event, What};
 use lychgate_sim::trace::invariant::{Breach, Obligation};
 
 use super::Promise;
+use super::rightly_asked::is_spoilt;
 use super::world::{World, leads_to};
 use crate::events::{Did, RunEvent, StoreEvent, TurnEvent};
 use crate::names::{Role, ends, role};
@@ -20,6 +21,8 @@ struct Run {
     checkpointed: i64,
     /// The fence and the turn of the newest answer that its model has given whole.
     answered: (i64, i64),
+    /// Whether that answer has no more turns.
+    answered_last: bool,
     /// When it gave it.
     answered_at: Duration,
     /// Whether its last turn is checkpointed.
@@ -47,7 +50,14 @@ struct Tries {
     of: (i64, i64),
     through: (String, u32),
     attempts: BTreeSet<i64>,
+    /// How often the model's provider refused it.
+    refused: u32,
 }
+
+/// How often the provider may refuse one turn through one life of a container. It is asked at once, and after pauses that grow to
+/// [`BACKOFF_MAX`], for as long as a run waits for a provider at most.
+const REFUSED_MOST: u32 =
+    8 + ((RATE_LIMIT_WAIT.as_secs() + RATE_LIMIT_PATIENCE.as_secs()) / BACKOFF_MAX.as_secs()) as u32;
 
 /// See the module.
 #[derive(Default)]
@@ -152,7 +162,7 @@ impl Promise for NothingLost {
                 }
                 let through = (event.process.clone(), event.incarnation);
                 if (run.tries.of, &run.tries.through) != ((*fence, *turn), &through) {
-                    run.tries = Tries { of: (*fence, *turn), through, attempts: BTreeSet::new() };
+                    run.tries = Tries { of: (*fence, *turn), through, ..Tries::default() };
                 }
                 run.tries.attempts.insert(*attempt);
                 let calm = world.health.calm_since(matters_to_agents).is_some_and(|calm| calm <= run.accepted);
@@ -176,11 +186,17 @@ impl Promise for NothingLost {
                 if *status < 500 {
                     // Its agent is moved, or it waits as it was asked to.
                     run.tries.attempts.clear();
+                    run.tries.refused += 1;
+                    if run.tries.refused > REFUSED_MOST {
+                        let says =
+                            format!("a turn of {label} was refused {REFUSED_MOST} times, and the model is asked again");
+                        return Err(Breach::now(says));
+                    }
                 }
             }
-            Did::Turn(TurnEvent::Answered { run: label, fence, turn, .. }) => {
+            Did::Turn(TurnEvent::Answered { run: label, fence, turn, last, .. }) => {
                 let run = self.run(label);
-                (run.answered, run.answered_at) = ((*fence, *turn), event.at);
+                (run.answered, run.answered_last, run.answered_at) = ((*fence, *turn), *last, event.at);
             }
             Did::Turn(TurnEvent::Spoiled { run: label, fence, turn, .. }) => {
                 let run = self.run(label);
@@ -188,12 +204,18 @@ impl Promise for NothingLost {
                 run.cut = ((*fence, *turn), before + 1);
             }
             Did::Run(RunEvent::Checkpointed { run: label, turn, fence, last, .. }) => {
+                let spoilt = is_spoilt(world, label);
                 let run = self.run(label);
                 if run.answered != (*fence, *turn) {
                     return Err(Breach::now(format!("turn {turn} of {label} was checkpointed without a whole answer")));
                 }
                 if *turn != run.checkpointed + 1 {
                     return Err(Breach::now(format!("turn {turn} of {label} was checkpointed out of order")));
+                }
+                if *last != run.answered_last && !spoilt {
+                    let says =
+                        if *last { "is kept as the last, and its model has more to say" } else { "was the last" };
+                    return Err(Breach::now(format!("turn {turn} of {label} {says}")));
                 }
                 run.checkpointed = *turn;
                 run.finished = *last;

@@ -13,11 +13,13 @@ use super::Promise;
 use super::world::{World, leads_to};
 use crate::events::{Asked, Caller, Did, RunEvent, TurnEvent, UserEvent};
 use crate::names::{Role, ends, role};
+use crate::settings::Settings;
 
 /// See the module.
 pub struct RightlyAsked {
     /// The token of each subscription, by its name.
     tokens: BTreeMap<String, String>,
+    model: String,
     /// By session: the agent that its user wants.
     wanted: BTreeMap<String, String>,
     /// By session: its runs, in the order in which their messages were accepted.
@@ -29,7 +31,7 @@ pub struct RightlyAsked {
 
 /// Whether bytes that were changed on the way may be what a model of this run was asked: in what Postgres stores, for ever; between
 /// executor, agent and model, since the run began.
-fn is_spoilt(world: &World, run: &str) -> bool {
+pub(super) fn is_spoilt(world: &World, run: &str) -> bool {
     let of_turns = |target: &str| {
         let agent = |name: &str| role(name) == Some(Role::Agent);
         leads_to(target, "provider") || ends(target).is_some_and(|(from, to)| agent(from) || agent(to))
@@ -48,10 +50,11 @@ fn parts(due: &[String], asked: &[String]) -> Option<(usize, String, String)> {
 }
 
 impl RightlyAsked {
-    /// One for subscriptions with these tokens.
-    pub fn new(tokens: BTreeMap<String, String>) -> Self {
+    /// One for a run with these settings.
+    pub fn new(settings: &Settings) -> Self {
+        let (tokens, model) = (settings.tokens(), settings.model());
         let (wanted, runs, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        RightlyAsked { tokens, wanted, runs, asked, armed: false }
+        RightlyAsked { tokens, model, wanted, runs, asked, armed: false }
     }
 
     /// The conversation of a session before this turn of a run: each message with the answers to it, but what was given up unread.
@@ -80,7 +83,11 @@ impl RightlyAsked {
     }
 
     fn is_by(&self, world: &World, session: &str, run: &str, by: &Caller) -> Result<(), Breach> {
-        let Caller { agent, epoch, token } = by;
+        let Caller { agent, epoch, token, model } = by;
+        if *model != self.model && !is_spoilt(world, run) {
+            let due = &self.model;
+            return Err(Breach::now(format!("{agent} asked the model `{model}` for {run}, and `{due}` is configured")));
+        }
         if let Some(wanted) = self.wanted.get(session).filter(|wanted| *wanted != agent) {
             return Err(Breach::now(format!("{agent} asked the model for {run}, and its user wants {wanted}")));
         }

@@ -7,7 +7,9 @@ use lychgate_sim::plan::{
     Course, Direction, EventMatch, Fault, FaultRow, Kind, Lifetime, ORIGIN, Scope, Takes, TargetKind, Trigger,
 };
 use lychgate_sim::standins::provider::dialect::Dialect;
-use lychgate_sim::standins::provider::faults::{DIALECT, ERROR_EVENT, MALFORMED, REFUSALS, REFUSE, STALL, TRUNCATE};
+use lychgate_sim::standins::provider::faults::{
+    DIALECT, ERROR_EVENT, ERROR_FORMS, MALFORMED, REFUSALS, REFUSE, STALL, TRUNCATE,
+};
 use lychgate_sim::standins::{engine, postgres};
 use lychgate_sim::world::process_faults::{HOST_LOSS, LOST_SIGNAL, PANIC, PAUSE, ROLLING_RESTART, SIGKILL, SIGTERM};
 use lychgate_sim::world::words;
@@ -38,7 +40,7 @@ pub(super) fn faults(users: &LychgateWorkload, topology: &Topology) -> impl Stra
     let process = prop_oneof![8 => select(executors.clone()), 1 => select(gateways), 2 => select(slots)];
     let sessions = lychgate_sim::world::product::Workload::sessions(users);
     let owner_stops = proptest::option::weighted(0.6, stop(executors.len()));
-    let switches = proptest::option::weighted(0.35, switch(topology.agents as u32));
+    let switches = proptest::option::weighted(0.35, switch(topology));
     let restart = proptest::option::weighted(0.1, restart(executors));
     let spoilt = proptest::option::weighted(0.35, disturbance());
     let mut kinds: Vec<&str> = links::ROWS.iter().map(|row| row.word()).collect();
@@ -53,19 +55,19 @@ pub(super) fn faults(users: &LychgateWorkload, topology: &Topology) -> impl Stra
 }
 
 /// A subscription fails while it is in use, and now and then the process that moves the agent dies over it.
-fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
+fn switch(topology: &Topology) -> impl Strategy<Value = Vec<Fault>> + use<> {
+    let (agents, tokens) = (topology.agents as u32, topology.tokens.clone());
     let trigger = (1..=3u32, seconds(0..=20));
     let trigger = trigger.prop_map(|(nth, after)| EventMatch { event: "called".into(), session: None, nth, after });
     // Mostly there is a switch over it.
     let status = prop_oneof![3 => select(vec![429, 401, 403]), 1 => select(REFUSALS.to_vec())];
     let lasts = prop_oneof![1 => seconds(5..=60).prop_map(Lifetime::Lasts), 2 => Just(Lifetime::UntilHeal)];
     let asks = proptest::option::weighted(0.4, prop_oneof![3 => seconds(1..=20), 1 => seconds(20..=900)]);
-    let refuse = (select(vec!["sk-a", "sk-a", "sk-b"]), trigger, status, lasts, asks).prop_map(
-        |(token, cue, status, length, asks)| {
-            let kind = Kind::of(&REFUSE).with("status", status).with_any("retry_after", asks);
-            Fault::new(kind, vec![format!("provider/{token}")], Trigger::On(cue), length)
-        },
-    );
+    let one = [vec!["sk-a"], tokens.clone()].concat();
+    let refuse = (select(one), trigger, status, lasts, asks).prop_map(|(token, cue, status, length, asks)| {
+        let kind = Kind::of(&REFUSE).with("status", status).with_any("retry_after", asks);
+        Fault::new(kind, vec![format!("provider/{token}")], Trigger::On(cue), length)
+    });
     // Directly after a commit, too: what comes of it is another process's then.
     let when = prop_oneof![1 => Just(Duration::ZERO), 1 => seconds(0..=3)];
     let what = select(vec!["assigned", "switch_ready", "subscription_failed", "container_started"]);
@@ -87,8 +89,17 @@ fn switch(agents: u32) -> impl Strategy<Value = Vec<Fault>> {
         let cue = EventMatch { event: "refused".into(), session: None, nth: 1, after };
         Fault::new(kind, vec!["engine".into()], Trigger::On(cue), Lifetime::Lasts(lasts))
     });
-    (vec(refuse, 1..=2), proptest::option::of(grief), proptest::option::weighted(0.7, ill))
-        .prop_map(|(faults, grief, ill)| faults.into_iter().chain(grief).chain(ill).collect())
+    // Or one after the other, until none is left.
+    let every = prop_oneof![7 => Just(false), 1 => Just(true)];
+    (vec(refuse, 1..=2), every, proptest::option::of(grief), proptest::option::weighted(0.7, ill)).prop_map(
+        move |(mut faults, every, grief, ill)| {
+            if every {
+                let of = |token: &&str| Fault { targets: vec![format!("provider/{token}")], ..faults[0].clone() };
+                faults = tokens.iter().map(of).collect();
+            }
+            faults.into_iter().chain(grief).chain(ill).collect()
+        },
+    )
 }
 
 /// The model's answers go wrong under somebody's turn: for a moment, or for longer than a silence is waited out, which is
@@ -99,8 +110,9 @@ fn disturbance() -> impl Strategy<Value = Fault> {
     let lasts = prop_oneof![2 => seconds(1..=20), 2 => seconds(50..=150), 1 => seconds(150..=400)];
     let token = select(vec!["sk-a", "sk-a", "sk-a", "sk-b"]);
     let dialect = select(Dialect::WORDS).prop_map(|form| Kind::of(&DIALECT).with("form", form));
-    let spoils = select(vec![&STALL, &TRUNCATE, &MALFORMED, &ERROR_EVENT]).prop_map(Kind::of);
-    let what = prop_oneof![4 => spoils, 1 => dialect];
+    let spoils = select(vec![&STALL, &TRUNCATE, &MALFORMED]).prop_map(Kind::of);
+    let fails = select(ERROR_FORMS).prop_map(|form| Kind::of(&ERROR_EVENT).with("form", form));
+    let what = prop_oneof![3 => spoils, 1 => fails, 1 => dialect];
     (what, token, trigger, lasts, again()).prop_map(|(what, token, cue, lasts, every)| {
         let targets = vec![format!("provider/{token}")];
         let fault = Fault::new(what, targets, Trigger::On(cue), Lifetime::Lasts(lasts));

@@ -13,8 +13,10 @@ use crate::names::session_of;
 use crate::roles::TOKEN;
 use crate::told::Oddity;
 
-/// A token that nobody has: as long as the users' is, and different in its last letter.
-const NOBODYS_TOKEN: &str = "let-me-im";
+/// Tokens that nobody has, each near the users': another last letter, a beginning, more than all of it, capitals, and nothing.
+const NEAR_USERS: [&str; 5] = ["let-me-im", "let-me-i", "let-me-inn", "LET-ME-IN", ""];
+/// The same for operators'.
+const NEAR_OPERATORS: [&str; 5] = ["let-me-hole", "let-me-hol", "let-me-hold-on", "LET-ME-HOLD", ""];
 /// The id of no session and no run.
 const NOBODY: &str = "nobody";
 
@@ -35,7 +37,7 @@ pub struct Clumsy {
 pub enum Deed {
     /// Reads the session and the stream, and stops the run, without a token; asks a gateway how it is, which needs none.
     ComesWithoutToken,
-    /// The same with a token that nobody has.
+    /// The same with tokens that nobody has, and uses every verb of operators with such.
     ComesWithWrongToken,
     /// Uses every verb of operators with a user's token.
     OperatesAsUser,
@@ -71,11 +73,10 @@ impl Deed {
     ];
 }
 
-/// The token of a request with this oddity, for whom the right one is `own`.
+/// The token of a request with this oddity, of somebody whose own is `own`.
 pub(super) fn token(odd: Option<Oddity>, own: &'static str) -> Option<&'static str> {
     match odd {
         Some(Oddity::NoToken) => None,
-        Some(Oddity::WrongToken) => Some(NOBODYS_TOKEN),
         Some(Oddity::UsersToken) => Some(TOKEN),
         _ => Some(own),
     }
@@ -121,8 +122,13 @@ impl Client {
                 self.ask(&HEALTH, "/health", &target.label, String::new()).await;
                 self.come(target, Oddity::NoToken).await;
             }
-            Deed::ComesWithWrongToken => self.come(target, Oddity::WrongToken).await,
-            Deed::OperatesAsUser => self.operate(target).await,
+            Deed::ComesWithWrongToken => {
+                for (user, operator) in NEAR_USERS.into_iter().zip(NEAR_OPERATORS) {
+                    self.another(user).come(target, Oddity::WrongToken).await;
+                    self.another(operator).operate(target, Oddity::WrongToken).await;
+                }
+            }
+            Deed::OperatesAsUser => self.operate(target, Oddity::UsersToken).await,
             Deed::NamesNobody => self.name_nobody(target).await,
             Deed::SendsNoJson => self.send_no_json(target).await,
             Deed::SaysOtherText => self.say_under_the_key(target, Oddity::OtherText, "something else").await,
@@ -145,8 +151,8 @@ impl Client {
         self.ask_oddly(&CANCEL, odd, &format!("/sessions/{session}/cancel"), label, body).await;
     }
 
-    async fn operate(&self, Target { label, session, agent, .. }: &Target) {
-        let odd = Some(Oddity::UsersToken);
+    async fn operate(&self, Target { label, session, agent, .. }: &Target, odd: Oddity) {
+        let odd = Some(odd);
         let hold = json!({ "reason": "somebody plays the operator" }).to_string();
         let wish = json!({ "subscription": "b", "epoch": 1 }).to_string();
         self.ask_oddly(&SUSPEND, odd, &format!("/sessions/{session}/suspend"), label, hold).await;

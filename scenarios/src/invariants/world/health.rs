@@ -191,14 +191,19 @@ impl Health {
 
     /// Since when no fault has been on any target that matters, or `None` while there is one. Zero: there never was.
     pub fn calm_since(&self, matters: impl Fn(&str) -> bool) -> Option<Duration> {
+        let healed = self.healed_since(&matters)?;
+        let moved = self.lives.iter().filter(|(name, life)| life.incarnation > 1 && matters(name));
+        Some(moved.map(|(_, life)| life.since).max().unwrap_or_default().max(healed))
+    }
+
+    /// The same, whatever processes do by themselves.
+    pub fn healed_since(&self, matters: impl Fn(&str) -> bool) -> Option<Duration> {
         let reaches = |target: &str| self.reaches(target, &matters);
         if self.faults.keys().any(|(_, target)| reaches(target)) {
             return None;
         }
         let healed = self.healed.iter().filter(|(target, _)| reaches(target)).map(|(_, at)| *at).max();
-        let moved = self.lives.iter().filter(|(name, life)| life.incarnation > 1 && matters(name));
-        let moved = moved.map(|(_, life)| life.since).max();
-        Some(healed.max(moved).unwrap_or(Duration::ZERO))
+        Some(healed.unwrap_or_default())
     }
 
     /// Whether nothing has been amiss anywhere since a minute before then: no fault, no process that was told to stop, and an
