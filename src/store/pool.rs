@@ -70,7 +70,14 @@ impl Dialer {
         if !self.address.path.is_empty() {
             config.dbname(&self.address.path);
         }
-        let (client, connection) = config.connect_raw(stream, NoTls).await?;
+        let dialled = config.connect_raw(stream, NoTls).await;
+        let (client, connection) = dialled.map_err(|error| match error.as_db_error() {
+            // The client has not gone on: what it says of its configuration is that Postgres asks for a password.
+            None if error.to_string().starts_with("invalid configuration") => {
+                StoreError::Login("it asks for a password, and LYCHGATE_POSTGRES names none".into())
+            }
+            _ => error.into(),
+        })?;
         let (here, cut) = (self.drivers.token(), self.cut.clone());
         let driver = tokio::spawn(async move {
             let _here = here;

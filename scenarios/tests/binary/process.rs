@@ -96,7 +96,7 @@ fn binary(words: &[&str], environment: &Environment) -> Command {
     command
 }
 
-/// What the binary says of wrong words or settings, without ever starting a role.
+/// What the binary says of wrong words or settings, before it ends by itself.
 pub fn says(words: &[&str], environment: &Environment) -> Output {
     let mut command = binary(words, environment);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");

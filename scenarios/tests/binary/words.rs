@@ -1,6 +1,7 @@
 //! What the binary says to wrong words and wrong settings, and what its help teaches.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 
 use lychgate::config::{Environment, SETTINGS};
 use lychgate_scenarios::roles;
@@ -49,4 +50,32 @@ fn what_is_wrong_is_said_in_one_line() {
     wrong(&["executor"], "LYCHGATE_SUBSCRIPTIONS", "a=sk-a,b=sk-a", same);
     wrong(&["executor"], "LYCHGATE_SUBSCRIPTIONS", "sk-a", "LYCHGATE_SUBSCRIPTIONS: number 1 is not NAME=TOKEN");
     wrong(&["agent"], "LYCHGATE_EPOCH", "", "LYCHGATE_EPOCH: not set");
+}
+
+/// A server that stands in for a Postgres that asks for a password: each of its connections does, until the process is gone.
+fn asks_for_a_password() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut startup = [0; 1024];
+            _ = stream.read(&mut startup).expect("a start-up message");
+            stream.write_all(b"R\0\0\0\x08\0\0\0\x03").expect("AuthenticationCleartextPassword");
+        }
+    });
+    addr
+}
+
+#[test]
+fn a_password_that_is_asked_for_and_not_set_is_not_waited_for() {
+    let postgres = asks_for_a_password();
+    let links = ["postgres", "redis", "rabbitmq", "engine"].map(|service| (service, postgres)).into();
+    let mut environment = roles::environment("gateway", "gateway-1", &links);
+    environment.insert("LYCHGATE_POSTGRES".into(), format!("postgres://lychgate@{postgres}/lychgate"));
+    environment.insert("LYCHGATE_LISTEN".into(), "127.0.0.1:0".into());
+    let output = says(&["gateway"], &environment);
+    let log = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("it asks for a password, and LYCHGATE_POSTGRES names none"), "{log}");
 }
